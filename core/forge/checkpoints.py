@@ -1,0 +1,93 @@
+"""Whole checkpoints: a mark that is written last, and a rotation that never leaves fewer than two.
+
+Trainers write a checkpoint file by file and delete the old ones in between, so a kill at the wrong moment can leave
+nothing usable (transformers rotates inside ``Trainer._save_checkpoint``, before it tells anyone). Here a checkpoint
+counts once ``complete.json`` holds the size and the sha256 of each of its files, and old ones go only after that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from forge.files import files_below, sha256, write_json
+
+MARK = "complete.json"
+
+
+def step_of(folder: Path) -> int:
+    """Return the step in a checkpoint folder's name, ``checkpoint-12``."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoint folders in a folder, the oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name[11:].isdigit()]
+    return sorted(found, key=step_of)
+
+
+def mark(checkpoint: Path) -> None:
+    """Flush a checkpoint's files to the disk and declare it whole."""
+    files = {}
+    for name in files_below(checkpoint):
+        path = checkpoint / name
+        if name.name == MARK or name.name.endswith(".part"):
+            continue
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_json(checkpoint / MARK, {"step": step_of(checkpoint), "files": files})
+
+
+def fault(checkpoint: Path) -> str | None:
+    """Return why a checkpoint cannot be used, or None if it is whole."""
+    path = checkpoint / MARK
+    if not path.exists():
+        return "it was not finished"
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        return f"{MARK} is damaged"
+    for name, facts in files.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != facts["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
+        if sha256(file) != facts["sha256"]:
+            return f"{name} is damaged: its sha256 is another"
+    return None
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """Return the newest checkpoint that is whole, and the newer ones that are not, with the reason."""
+    rejected = []
+    for checkpoint in reversed(checkpoints(folder)):
+        reason = fault(checkpoint)
+        if reason is None:
+            return checkpoint, rejected
+        rejected.append((checkpoint, reason))
+    return None, rejected
+
+
+def rotate(folder: Path, keep: int, protected: Iterable[Path] = ()) -> list[Path]:
+    """Delete the oldest marked checkpoints until ``keep`` of them are left, at least two.
+
+    Args:
+        folder: The folder of the checkpoints.
+        keep: How many to keep.
+        protected: Checkpoints to keep in any case, such as the best one.
+
+    Returns:
+        The folders that were deleted.
+    """
+    spared = {path.resolve() for path in protected}
+    whole = [path for path in checkpoints(folder) if (path / MARK).exists()]
+    old = [path for path in whole[: -max(keep, 2)] if path.resolve() not in spared]
+    for path in old:
+        (path / MARK).unlink()  # first of all: what is half deleted must not count
+        shutil.rmtree(path)
+    return old

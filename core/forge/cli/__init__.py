@@ -1,0 +1,104 @@
+"""The command ``forge``. Its commands live in modules of their own, imported when they are called.
+
+``forge --help`` prints from the table below, so it imports nothing but click; a test holds the table to the modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "run": "Train what a job file says.",
+    "resume": "Go on with a run that was stopped or killed.",
+    "export": "Export a trained run, again or in another format.",
+    "plan": "Show which plugins would run a job, and why.",
+    "data": "Show the rows of a job as the trainer gets them.",
+    "init": "Write a commented job file for this machine.",
+    "schema": "Print the JSON Schema of job files.",
+    "plugins": "List the plugins, or begin a new one.",
+    "doctor": "Say what works on this machine, and what would mend the rest.",
+    "runs": "List the runs, or show one.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"forge.cli.{cmd_name}")
+        return module.command  # type: ignore[no-any-return]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say the nearest command where there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                error.message += f" Did you mean '{near[0]}'?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the table without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="forge-train", message="%(version)s")
+def cli() -> None:
+    """Fine-tune language models from one job file.
+
+    Begin with `forge init`, look with `forge plan` and `forge data`, train with `forge run`.
+    """
+
+
+def main() -> None:
+    """Run the command; errors that forge knows print as one message, without a traceback."""
+    from forge.errors import ForgeError
+
+    try:
+        code: Any = cli.main(standalone_mode=False)
+    except ForgeError as error:
+        if debugging():
+            raise
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `forge plan | head`
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw still deserves a sentence
+        if debugging():
+            raise
+        what = f"forge itself failed: {type(error).__name__}: {error}"
+        click.echo(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks: ``FORGE_DEBUG=1``."""
+    import os
+
+    return os.environ.get("FORGE_DEBUG", "") not in {"", "0"}

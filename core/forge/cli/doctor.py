@@ -1,0 +1,91 @@
+"""``forge doctor``: the machine, and per plugin what works here and the one line that mends what does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forge.cli.common import json_option, print_json, size, this_machine
+
+if TYPE_CHECKING:
+    from forge.discovery import Catalogue
+    from forge.machine import Machine
+
+
+@click.command(name="doctor")
+@click.option("--machines", is_flag=True, help="List the machines that FORGE_MACHINE knows by name.")
+@json_option
+def command(machines: bool, as_json: bool) -> None:
+    """Say what works on this machine and what would mend the rest. Nothing heavy is imported; nothing is changed."""
+    from forge.discovery import discover
+    from forge.machine import PRESETS
+
+    if machines:
+        for name, preset in PRESETS.items():
+            click.echo(f"{name:<26}{_machine(preset)}")
+        return
+    machine = this_machine(pretend=True)
+    report = examine(discover(), machine)
+    if as_json:
+        print_json({"machine": machine.to_json(), "plugins": report})
+        return
+    click.echo(f"machine   {_machine(machine)}")
+    for name in ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"):
+        click.echo(f"          {name} {machine.versions.get(name, 'is not installed')}")
+    if mismatch := machine.mismatch():
+        click.secho(f"          {mismatch}", fg="yellow")
+    for line in report:
+        click.echo()
+        good = line["status"] == "ok" and not line["reasons"]
+        click.secho(f"{line['name']}: {'works here' if good else line['status']}", fg="green" if good else "yellow")
+        for stage in line["works"]:
+            click.echo(f"  {stage}: yes")
+        for reason in line["reasons"]:
+            click.echo(f"  {reason}")
+        if line["mend"]:
+            click.secho(f"  mend it: {line['mend']}", bold=True)
+
+
+def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
+    """Check every offer against the machine alone, without a job.
+
+    Returns:
+        For each plugin its name, status, the stages that work, reasons against the others, and one line that mends
+        what packages can mend.
+    """
+    from packaging.requirements import Requirement
+
+    from forge.selection import missing_requirement
+
+    found = []
+    for plugin in catalogue.plugins:
+        works, reasons, missing = [], [], []
+        if plugin.status != "ok":
+            reasons.append(str(plugin.reason))
+        for offer in plugin.offers:
+            if offer.platforms and machine.platform not in offer.platforms:
+                reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.platforms))}, this is {machine.platform}")
+            elif offer.accelerators and not offer.accelerators & machine.usable_kinds:
+                reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.accelerators))}")
+            elif reason := missing_requirement(offer.requires_dist, machine):
+                reasons.append(f"{offer.stage}: {reason.partition(' (pip')[0]}")
+                missing += [text for text in offer.requires_dist if missing_requirement([text], machine)]
+            else:
+                works.append(offer.stage.value)
+        if missing and plugin.own:
+            mend = f'pip install "forge-train[{plugin.name}]"'
+        else:
+            wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
+            mend = "pip install " + " ".join(f'"{text}"' for text in wanted) if wanted else None
+        status = plugin.status if plugin.status != "ok" or works else "does not work here"
+        found.append(
+            {"name": plugin.name, "status": status, "works": works, "reasons": reasons, "mend": mend}
+        )
+    return found
+
+
+def _machine(machine: Machine) -> str:
+    cards = ", ".join(f"{card.name} ({size(card.memory)})" for card in machine.accelerators) or "no accelerator"
+    where = f"{machine.platform}{' (WSL)' if machine.wsl else ''} {machine.arch}"
+    return f"{where}, Python {machine.python}, {machine.cores} cores, {size(machine.memory)}, {cards}"

@@ -1,0 +1,30 @@
+"""``forge resume``: go on with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from forge.cli.common import json_option, run_argument, runs_option, this_machine
+
+
+@click.command(name="resume")
+@run_argument
+@runs_option
+@json_option
+def command(run: str, runs_dir: Path, as_json: bool) -> None:
+    """Go on with RUN (a folder, `name/id`, an id or a name) from its newest whole checkpoint.
+
+    Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data or
+    base model has changed since is refused, with the difference. Exports that are missing are made.
+    """
+    from forge.console import Console
+    from forge.discovery import discover
+    from forge.folder import RunFolder
+    from forge.parent import resume
+
+    folder = RunFolder.find(run, runs_dir)
+    with Console(as_json=as_json) as console:
+        resume(folder, discover(), this_machine(pretend=False), console.show, ready=console.begin)
+        console.finish(folder)

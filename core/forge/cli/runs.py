@@ -1,0 +1,84 @@
+"""``forge runs``: what has been run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from forge.cli.common import json_option, print_json, runs_option, size
+
+
+@click.command(name="runs")
+@click.argument("run", metavar="[RUN]", required=False)
+@runs_option
+@json_option
+def command(run: str | None, runs_dir: Path, as_json: bool) -> None:
+    """List the runs below --runs-dir, or show one RUN: its plan, state, numbers and exports."""
+    from forge.folder import RunFolder
+
+    if run is None:
+        found = [_line(RunFolder(path.parent)) for path in sorted(runs_dir.glob("*/*/plan.json"))]
+        if as_json:
+            print_json(found)
+        elif not found:
+            click.echo(f"no runs in {runs_dir}; begin one with `forge run JOB`")
+        for line in [] if as_json else found:
+            loss = f"loss {line['loss']:.4f}" if line["loss"] is not None else ""
+            click.echo(f"{line['run']:<44} {line['state']:<9} step {line['step']}/{line['of']}  {loss}")
+        return
+    shown = _whole(RunFolder.find(run, runs_dir))
+    if as_json:
+        print_json(shown)
+        return
+    for key in ("folder", "state", "step", "of", "loss", "eval_loss", "checkpoint", "weights", "error"):
+        if shown.get(key) is not None:
+            click.echo(f"{key.replace('_', ' '):<12}{shown[key]}")
+    for export in shown["exports"]:
+        click.echo(f"export      {export['format']}: {export['folder']} ({size(export['bytes'])})")
+    click.echo()
+    click.echo(shown["plan"])
+
+
+def _line(folder: Any) -> dict[str, Any]:
+    from forge.events import read_events
+
+    step = of = loss = held_out = error = None
+    for event in read_events(folder.events):
+        if event["kind"] == "training":
+            of = event["steps"]
+        elif event["kind"] in {"step", "progress", "checkpoint"}:
+            step, loss = event.get("step", step), event.get("loss", loss)
+        elif event["kind"] == "eval":
+            held_out = event.get("eval_loss", held_out)
+        elif event["kind"] == "failed":
+            error = event["error"]["what"]
+        elif event["kind"] == "done":
+            error = None
+    name = f"{folder.path.parent.name}/{folder.path.name}"
+    return {
+        "run": name, "state": folder.state(), "step": step, "of": of, "loss": loss, "eval_loss": held_out, "error": error,
+    }  # fmt: skip
+
+
+def _whole(folder: Any) -> dict[str, Any]:
+    import json
+
+    from forge.cli.plan import describe
+    from forge.folder import newest_marked
+
+    trained, checkpoint = folder.trained(), newest_marked(folder.checkpoints)
+    exports = []
+    for path in sorted(folder.path.glob("exports/*/export.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        total = sum(file["bytes"] for file in data["files"].values())
+        exports.append({"format": data["format"], "folder": str(path.parent), "bytes": total, "url": data["url"]})
+    return {
+        **_line(folder),
+        "folder": str(folder.path),
+        "checkpoint": checkpoint.name if checkpoint else None,
+        "weights": trained.weights if trained else None,
+        "exports": exports,
+        "plan": describe(folder.plan()),
+    }

@@ -1,0 +1,223 @@
+"""What a run looks like to the person who watches it: a live line on a terminal, plain lines elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from forge.cli.common import amount, size
+from forge.folder import RunFolder
+from forge.plan import Plan
+
+Values = Mapping[str, Any]
+
+
+class Console:
+    """Shows the events of a run.
+
+    Args:
+        as_json: Print each event as one line of JSON on standard output, and nothing else there.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.rich = RichConsole(stderr=as_json, highlight=False, soft_wrap=True)
+        self.live = self.rich.is_terminal and not as_json
+        self.progress: Progress | None = None
+        self.bar: TaskID | None = None
+        self.loss: float | None = None
+        self.pace: float | None = None
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, folder: RunFolder, plan: Plan) -> None:
+        """Say where the run lives and what was chosen."""
+        if self.as_json:
+            self._json({"kind": "planned", "folder": str(folder.path), "attempt": plan.attempt})
+            return
+        chosen = ", ".join(f"{step.label}: {step.plugin}" for step in plan.steps)
+        self.line(f"[bold]run[/]     {folder.path}")
+        plugins = {step.plugin for step in plan.steps}
+        self.line(f"plan    {f'{plugins.pop()} for every stage' if len(plugins) == 1 else chosen}")
+        for verdict in plan.verdicts:
+            if not verdict.chosen:
+                self.line(f"        not {verdict.plugin} for {verdict.label}: {verdict.reason}", style="dim")
+        for decision in plan.decisions:
+            self.line(f"        {decision.key} = {decision.value}: {decision.reason}", style="dim")
+        for note in plan.notes:
+            self.line(f"note    {note}", style="yellow")
+
+    def finish(self, folder: RunFolder) -> None:
+        """Say what there is now and what can be done with it."""
+        trained = folder.trained()
+        if self.as_json or trained is None:
+            return
+        self.line(f"[bold green]done[/]    {folder.path / trained.weights}")
+
+    def show(self, event: Values) -> None:
+        """Show one event."""
+        if self.as_json:
+            self._json(event)
+            return
+        method = getattr(self, f"on_{str(event['kind']).replace('-', '_')}", None)
+        if method is not None:
+            method(event)
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Print one line above the progress bar."""
+        (self.progress.console if self.progress else self.rich).print(text, style=style)
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def on_stage(self, event: Values) -> None:
+        """Tell which stage begins; training tells more itself."""
+        if event["state"] == "started" and event["stage"] in {"load", "export"}:
+            self.line(f"{event['stage']:<8}…", style="dim")
+
+    def on_data(self, event: Values) -> None:
+        """Tell what the rows came to."""
+        rows, tokens, share = event.get("rows"), event.get("tokens"), event.get("supervised_share")
+        held_out = f", {event['eval_rows']} held out" if event.get("eval_rows") else ""
+        text = f"data    {rows} rows{held_out}, {amount(tokens)} tokens"
+        if share is not None:
+            text += f", {share:.0%} trained on"
+        if event.get("longest"):
+            text += f", longest {event['longest']}"
+        for name in ("truncated", "dropped"):
+            if event.get(name):
+                text += f", [yellow]{event[name]} {name}[/]"
+        self.line(text)
+
+    def on_loaded(self, event: Values) -> None:
+        """Tell what was loaded, and where."""
+        text = f"model   {amount(event['parameters'])} parameters, {event['dtype']}, {event['attention']} attention"
+        self.line(f"{text}, on {event['device']}")
+
+    def on_adapted(self, event: Values) -> None:
+        """Tell how much of it is trained."""
+        share = event["trainable"] / event["all"]
+        targets = ", ".join(event["targets"])
+        self.line(f"adapter {amount(event['trainable'])} parameters trained ({share:.2%}): {targets}")
+
+    def on_probe(self, event: Values) -> None:
+        """Tell what the longest batch took."""
+        text = f"probe   longest batch: {event['rows']} rows, {event['tokens']} tokens, {event['seconds']:.1f} s"
+        self.line(f"{text}, {size(event['memory'])} at the peak", style="dim")
+
+    def on_dry_run(self, event: Values) -> None:
+        """Tell what training would take."""
+        seconds = event["steps"] * event["seconds_per_step"]
+        text = f"dry run {event['steps']} steps of about {event['seconds_per_step']:.1f} s at most: {clock(seconds)}"
+        memory = size(event.get("memory"))
+        self.line(f"{text}, {memory} measured for the longest batch; nothing was trained")
+
+    def on_training(self, event: Values) -> None:
+        """Begin the bar."""
+        start = f" from step {event['from']}" if event["from"] else ""
+        self.line(f"train   {event['steps']} steps{start}")
+        if self.live:
+            self.progress = Progress(
+                TextColumn("        step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[words]}"),
+                console=self.rich,
+                transient=True,
+            )
+            self.bar = self.progress.add_task("train", total=event["steps"], completed=event["from"], words="")
+            self.progress.start()
+
+    def on_progress(self, event: Values) -> None:
+        """Move the bar."""
+        if self.progress is not None and self.bar is not None:
+            self.progress.update(self.bar, completed=event["step"], words=self._words(event))
+
+    def on_step(self, event: Values) -> None:
+        """Show a logged step."""
+        self.loss, self.pace = event.get("loss"), event.get("tokens_per_second", self.pace)
+        self.on_progress(event)
+        if self.progress is None:
+            self.line(f"        step {event['step']}/{event['of']}  {self._words(event)}")
+
+    def on_eval(self, event: Values) -> None:
+        """Show an evaluation."""
+        values = [f"{name[5:]} {event[name]:.4g}" for name in _EVALUATED if isinstance(event.get(name), int | float)]
+        self.line(f"eval    step {event['step']}: {', '.join(values)}")
+
+    def on_checkpoint(self, event: Values) -> None:
+        """Show that a checkpoint is whole."""
+        self.line(f"        checkpoint-{event['step']} is whole ({size(event['bytes'])})", style="dim")
+
+    def on_trained(self, event: Values) -> None:
+        """Take the bar away and give the last numbers."""
+        self.close()
+        values = event["metrics"]
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name in {"train_loss", "eval_loss"})
+        self.line(f"trained {text}" if text else "trained")
+
+    def on_exported(self, event: Values) -> None:
+        """Show where an export lies."""
+        where = f" → {event['url']}" if event.get("url") else ""
+        total = sum(file["bytes"] for file in event["files"].values())
+        self.line(f"export  {event['format']}: {event['folder']} ({size(total)}){where}")
+
+    def on_warning(self, event: Values) -> None:
+        """Show a warning."""
+        do = f"; {event['do']}" if event.get("do") else ""
+        self.line(f"[yellow]warning[/] {event['message']}{do}")
+
+    def on_note(self, event: Values) -> None:
+        """Show a note."""
+        self.line(f"note    {event['message']}", style="dim")
+
+    def on_failed(self, event: Values) -> None:  # noqa: ARG002 - the command prints the error itself
+        """Take the bar away; the error follows."""
+        self.close()
+
+    def on_stopped(self, event: Values) -> None:  # noqa: ARG002
+        """Take the bar away; the command says how to go on."""
+        self.close()
+
+    def _words(self, event: Values) -> str:
+        parts = []
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.pace:
+            parts.append(f"{self.pace:,.0f} tokens/s")
+        if event.get("memory"):
+            parts.append(size(event["memory"]))
+        if event.get("seconds_left") is not None:
+            parts.append(f"{clock(event['seconds_left'])} left")
+        return "  ".join(parts)
+
+    def _json(self, event: Values) -> None:
+        sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+_EVALUATED = ("eval_loss", "eval_mean_token_accuracy", "eval_runtime")
+
+
+def clock(seconds: float) -> str:
+    """Return a duration for people: 42 s, 3:07, 2:05:00."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -1,0 +1,169 @@
+"""Every error that forge raises on purpose.
+
+::
+
+    ForgeError                      exit code 1
+    ├── UsageError                  2   the command or the job is wrong; nothing was started
+    │   ├── JobError                    every mistake of a job file at once
+    │   ├── PlanError                   no plugin can serve a stage, or the named one cannot
+    │   ├── DataError                   the rows are wrong
+    │   ├── RunError                    the run folder is missing, in use, or does not match
+    │   └── ModelError                  the model is missing, gated, incomplete or unsuited
+    ├── PluginError                 1   a plugin broke its contract
+    ├── OutOfMemory                 1   the device's memory is too small for the job
+    ├── BackendImportError          1   a planned package cannot be imported
+    ├── DiskFull                    1   a file could not be written
+    ├── ExportError                 1   an export failed; the trained weights are safe
+    └── Interrupted                 130 the user, or the system, asked forge to stop
+
+An error has three parts, each a phrase without a final full stop, and prints as ``what: why; what to do``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class ForgeError(Exception):
+    """Something went wrong that forge can explain.
+
+    Args:
+        what: What happened.
+        why: The cause, as far as it is known.
+        do: What the user can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, why: str | None = None, do: str | None = None) -> None:
+        super().__init__(what, why, do)
+        self.what, self.why, self.do = what, why, do
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.why:
+            text += f": {self.why}"
+        if self.do:
+            text += f"; {self.do}"
+        return text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parts as plain data, for the event that carries the error to the parent."""
+        return {"type": type(self).__name__, "what": self.what, "why": self.why, "do": self.do}
+
+
+class UsageError(ForgeError):
+    """The command or the job is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a job file.
+
+    Attributes:
+        where: The key's path, as in ``train.learning_rate``.
+        message: What is wrong.
+        do: What to write instead.
+        line: The line of the key in the file, from 1; ``None`` where it has none (a missing key, ``--set``).
+    """
+
+    where: str
+    message: str
+    do: str | None = None
+    line: int | None = None
+
+
+class JobError(UsageError):
+    """A job file has mistakes; all of them are listed, each with its line."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(sorted(problems, key=lambda p: (p.line is None, p.line or 0, p.where)))
+        count = len(self.problems)
+        super().__init__(f"{source} has {count} mistake{'s' if count != 1 else ''}")
+
+    def __str__(self) -> str:
+        lines = [f"{self.what}:"]
+        for problem in self.problems:
+            place = f"{self.source}:{problem.line}" if problem.line else self.source
+            text = f"  {place}: {problem.where}: {problem.message}" if problem.where else f"  {place}: {problem.message}"
+            lines.append(text + (f"; {problem.do}" if problem.do else ""))
+        return "\n".join(lines)
+
+
+class PlanError(UsageError):
+    """No plugin can serve a stage, or the one that the job names cannot."""
+
+
+class DataError(UsageError):
+    """The rows are missing, malformed, or would teach nothing."""
+
+
+class RunError(UsageError):
+    """A run folder is missing, in use by another process, or does not match the job."""
+
+
+class ModelError(UsageError):
+    """The model is missing, gated, incomplete, damaged, or not of the kind that the job needs."""
+
+
+class PluginError(ForgeError):
+    """A plugin broke its contract."""
+
+
+class OutOfMemory(ForgeError):  # noqa: N818 - the field's own word
+    """The device's memory is too small for what the job asks.
+
+    Attributes:
+        probing: True when the first batch had not been trained yet, so that other settings may still be tried.
+        relief: Changes that would need less memory, each a dict of ``key``, ``value`` and ``reason``; forge tries them
+            if the job left those keys open.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        why: str | None = None,
+        do: str | None = None,
+        *,
+        probing: bool = False,
+        relief: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(what, why, do)
+        self.probing, self.relief = probing, list(relief)
+
+
+class BackendImportError(ForgeError):
+    """A package that the plan preloads, or that an implementation needs, cannot be imported."""
+
+
+class DiskFull(ForgeError):  # noqa: N818 - the field's own word
+    """A file could not be written for want of space."""
+
+
+class ExportError(ForgeError):
+    """An export failed. The trained weights are on disk and the export can be repeated."""
+
+
+class Interrupted(ForgeError):  # noqa: N818 - not an error but a wish
+    """The user or the system asked forge to stop."""
+
+    exit_code = 130
+
+
+_NAMES: Mapping[str, type[ForgeError]] = {
+    cls.__name__: cls
+    for cls in (
+        ForgeError, UsageError, PlanError, DataError, RunError, ModelError, PluginError, OutOfMemory,
+        BackendImportError, DiskFull, ExportError, Interrupted,
+    )
+}  # fmt: skip
+
+
+def from_json(data: Mapping[str, Any]) -> ForgeError:
+    """Rebuild an error that a worker reported; a type unknown here becomes a plain :class:`ForgeError`."""
+    return _NAMES.get(data["type"], ForgeError)(data["what"], data.get("why"), data.get("do"))

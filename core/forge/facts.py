@@ -1,0 +1,276 @@
+"""What is known about a model while planning: its kind, size and state, from files alone.
+
+Which backend fits depends on the model, and no plugin may load one to find out. So the core resolves the model once,
+from a local folder, the download cache or one small request, and every offer's probe sees the same :class:`ModelFacts`.
+What cannot be known says so in ``note``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from forge.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from forge.weights import Header
+
+Task = Literal["text", "vision", "seq2seq", "other", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is known about a model before anything is imported.
+
+    Attributes:
+        id: The job's ``[model] id``.
+        source: Where the facts come from: a local folder, the download cache, the hub, or nowhere.
+        path: The folder with the model's files, if all its weights are on this machine.
+        revision: The commit on the hub.
+        architectures: Names of transformers' classes, from the config.
+        model_type: transformers' name of the family: ``"llama"``.
+        task: What it is for; ``"vision"`` takes images and text.
+        parameters: The number of parameters.
+        weight_bytes: The size of the weight files.
+        dtype: The type of most weights, by torch's name.
+        quantized: The method by which the stored weights are quantised: ``"bitsandbytes"``, ``"gptq"``, ``"fp8"``.
+        context: The longest row in tokens that the model was made for.
+        chat_template: Whether it comes with one.
+        digest: sha256 over the config and the weight files' names, sizes and headers.
+        note: Why something is unknown.
+    """
+
+    id: str
+    source: Literal["folder", "cache", "hub", "unknown"]
+    path: str | None = None
+    revision: str | None = None
+    architectures: tuple[str, ...] = ()
+    model_type: str | None = None
+    task: Task = "unknown"
+    parameters: int | None = None
+    weight_bytes: int | None = None
+    dtype: str | None = None
+    quantized: str | None = None
+    context: int | None = None
+    chat_template: bool | None = None
+    digest: str | None = None
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as plain data."""
+        return asdict(self) | {"architectures": list(self.architectures)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelFacts:
+        """Rebuild facts from :meth:`to_json`'s data."""
+        return cls(**{**data, "architectures": tuple(data["architectures"])})
+
+
+def resolve(id: str, revision: str | None, folder: Path, offline: bool | None = None) -> ModelFacts:  # noqa: A002
+    """Find out about a model: in a local folder, else in the download cache, else with one request to the hub.
+
+    Args:
+        id: A folder, or the name of a model on the hub.
+        revision: Branch, tag or commit on the hub; a local folder has none.
+        folder: Where relative paths start.
+        offline: True to ask nobody; None to do as ``HF_HUB_OFFLINE`` says.
+
+    Raises:
+        ModelError: If the model is missing, gated, incomplete or damaged.
+    """
+    path = folder / Path(id).expanduser()
+    if id.lower().endswith(".gguf"):
+        why = "forge writes GGUF files and cannot train from one"
+        raise ModelError(f"{id} is a GGUF file", why, "name the safetensors folder that it was made from")
+    if path.is_dir():
+        return _from_folder(id, path)
+    if path.is_file():
+        why = "a model is a folder with config.json, weights and tokenizer"
+        raise ModelError(f"{id} is a file", why, f"name its folder: {path.parent}")
+    if _is_path(id):
+        raise ModelError(f"the model folder {id} is not there", f"no folder {path}", _near(path))
+
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", id):
+        why = "it is neither a folder nor a name as the hub has them, `owner/name`"
+        raise ModelError(f"{id!r} names no model", why, "check the spelling")
+
+    from forge import hub
+
+    snapshot = hub.cached(id, revision)
+    if snapshot is not None:
+        return _from_cache(id, snapshot)
+    if hub.is_offline() if offline is None else offline:
+        note = f"not in the cache ({hub.cache_folder()}), and offline; assumed text, not verified"
+        return ModelFacts(id=id, source="unknown", note=note)
+    try:
+        config, commit = hub.fetch_config(id, revision)
+    except hub.Unreachable as error:
+        return ModelFacts(id=id, source="unknown", note=f"{error}; assumed text, not verified")
+    note = "only config.json was read: the size is unknown until the download"
+    return ModelFacts(id=id, source="hub", revision=commit, **_from_config(config, note))
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text can only mean a folder: ids on the hub have at most one slash, and it is inside."""
+    return text.startswith((".", "/", "~")) or text.endswith("/") or "\\" in text or ":" in text or text.count("/") > 1
+
+
+def _near(path: Path) -> str:
+    import difflib  # 5 ms that only mistakes pay
+
+    parent = path.parent
+    if not parent.is_dir():
+        return f"{parent} is not there either; check the path, which starts at the job file's folder"
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(str(parent / name) for name in near)
+    return "check the path, which starts at the job file's folder"
+
+
+def _from_folder(name: str, path: Path) -> ModelFacts:
+    if not (path / "config.json").is_file():
+        raise _without_config(path)
+    config, raw = _read_config(path)
+    return _with_weights(ModelFacts(id=name, source="folder", **_from_config(config)), path, config, raw)
+
+
+def _from_cache(name: str, snapshot: Path) -> ModelFacts:
+    from forge import weights
+
+    config, raw = _read_config(snapshot)
+    facts = ModelFacts(id=name, source="cache", revision=snapshot.name, **_from_config(config))
+    try:
+        return _with_weights(facts, snapshot, config, raw)
+    except weights.MissingWeightsError:
+        # Programs that only wanted the tokenizer or the config leave such a snapshot; the run downloads the rest.
+        note = _join(facts.note, "the weights are not in the cache yet: the size is unknown until the download")
+        return replace(facts, note=note, chat_template=_chat_template(snapshot))
+
+
+def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw: bytes) -> ModelFacts:
+    from forge import weights
+
+    headers = weights.read_folder(path)
+    note, count = facts.note, None
+    if facts.quantized and _is_packed(config["quantization_config"]):
+        note = _join(note, f"the number of parameters is unknown: {facts.quantized} packs several into one number")
+    else:
+        tied = bool(config.get("tie_word_embeddings", _text_config(config).get("tie_word_embeddings", False)))
+        count = weights.parameters(headers, tied=tied)
+    return replace(
+        facts,
+        path=str(path.resolve()) if facts.source == "folder" else str(path),
+        parameters=count,
+        weight_bytes=sum(header.size for header in headers),
+        dtype=facts.dtype if facts.quantized and facts.dtype else weights.dtype(headers) or facts.dtype,
+        # A cache without a tokenizer may get one later; a folder will not.
+        chat_template=bool(_chat_template(path)) if facts.source == "folder" else _chat_template(path),
+        digest=_digest(raw, headers),
+        note=note,
+    )
+
+
+def _join(*notes: str | None) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _without_config(path: Path) -> ModelError:
+    names = sorted(entry.name for entry in path.iterdir())
+    if "adapter_config.json" in names:
+        why, do = "it holds a peft adapter", "name the base model, or export the adapter merged and name that"
+    elif any(name.lower().endswith(".gguf") for name in names):
+        why, do = "it holds GGUF files, which forge writes but cannot train from", "name a safetensors folder"
+    else:
+        found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        why, do = f"found {found}" if names else "it is empty", "name a folder that save_pretrained wrote"
+    return ModelError(f"{path} is no model folder: it has no config.json", why, do)
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], bytes]:
+    raw = (path / "config.json").read_bytes()
+    try:
+        config = json.loads(raw)
+    except ValueError as error:
+        raise ModelError(f"{path / 'config.json'} is damaged", str(error), "copy or download it again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path / 'config.json'} is damaged", "it is no JSON object", "copy or download it again")
+    return config, raw
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else {}
+
+
+def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str, Any]:
+    text = _text_config(config)
+    both = (config, text)
+    lengths = [part.get(key) for key in ("max_position_embeddings", "n_positions", "max_seq_len") for part in both]
+    types = [part.get(key) for part in both for key in ("dtype", "torch_dtype")]
+    quantization = config.get("quantization_config")
+    task = _task(config)
+    if task == "unknown":
+        note = _join(note, "config.json names no architecture; assumed text, not verified")
+    return {
+        "architectures": _architectures(config),
+        "model_type": config.get("model_type"),
+        "task": task,
+        "dtype": next((kind for kind in types if isinstance(kind, str)), None),
+        "quantized": str(quantization.get("quant_method", "unknown")) if isinstance(quantization, dict) else None,
+        "context": next((length for length in lengths if isinstance(length, int)), None),
+        "note": note,
+    }
+
+
+def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
+    names = config.get("architectures")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _task(config: Mapping[str, Any]) -> Task:
+    names = _architectures(config)
+    if not names:
+        return "unknown"
+    sees = any(config.get(key) is not None for key in ("vision_config", "image_token_id", "image_token_index"))
+    # CLIP has a vision_config too, but writes nothing.
+    if sees and names[0].endswith(("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "ForImageTextToText")):
+        return "vision"
+    if any(config.get(key) is not None for key in ("audio_config", "num_mel_bins", "vision_config", "encoder")):
+        return "other"
+    if config.get("is_encoder_decoder"):
+        return "seq2seq"
+    return "text" if names[0].endswith(("ForCausalLM", "LMHeadModel")) else "other"
+
+
+def _is_packed(quantization: Mapping[str, Any]) -> bool:
+    """Whether several weights share one stored number, so that shapes do not tell how many there are."""
+    method = quantization.get("quant_method")
+    if method == "bitsandbytes":
+        return not quantization.get("load_in_8bit", quantization.get("_load_in_8bit", False))
+    return method not in {"fp8", "fbgemm_fp8"}
+
+
+def _chat_template(path: Path) -> bool | None:
+    """Whether the folder has a chat template; None if its tokenizer is not there to tell."""
+    if any((path / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    try:
+        tokenizer = json.loads((path / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
+
+
+def _digest(config: bytes, headers: tuple[Header, ...]) -> str:
+    """Hash what makes the model this one, without reading gigabytes: a change of weights alone is not seen."""
+    total = hashlib.sha256(len(config).to_bytes(8, "little") + config)
+    for header in headers:
+        total.update(f"{header.name}\0{header.size}\0{len(header.raw)}\0".encode() + header.raw)
+    return total.hexdigest()

@@ -1,0 +1,84 @@
+"""Writing files so that a kill or a full disk never leaves half of one under its final name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from forge.errors import DiskFull
+
+
+@contextlib.contextmanager
+def disk_errors(what: Path) -> Iterator[None]:
+    """Turn "no space left" into :class:`DiskFull`, naming the file and the space that is left."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full(what) from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception, of whatever library, says that the disk (or a quota) is full."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}:
+        return True
+    return any(words in str(error) for words in ("No space left on device", "os error 28", "not enough space"))
+
+
+def disk_full(what: Path) -> DiskFull:
+    """Describe a full disk at a file."""
+    with contextlib.suppress(OSError):
+        stat = os.statvfs(what.parent) if hasattr(os, "statvfs") else None
+        if stat is not None:
+            free = stat.f_bavail * stat.f_frsize
+            return DiskFull(f"cannot write {what}", f"the disk is full ({free / 2**20:.0f} MiB free)", "free some space")
+    return DiskFull(f"cannot write {what}", "the disk is full", "free some space")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, flush it to the disk, and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON as :func:`write_text` does."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, as paths relative to it."""
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

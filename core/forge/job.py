@@ -1,0 +1,267 @@
+"""The job: what the user asked for, checked and typed.
+
+The tables below are the part of a job file that belongs to the core. A stage's table can hold more keys: those that the
+offers for its ``method``, ``type`` or ``format`` declare in ``Offer.options``. :mod:`forge.jobfile` checks both and puts
+the plugins' keys into ``options``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """One table of a job file: unknown keys and wrong types are errors, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Extensible(Table):
+    """A table that plugins add keys to.
+
+    Attributes:
+        options: The plugins' keys, checked by the plugins' models, defaults filled in.
+    """
+
+    options: Annotated[dict[str, Any], Field(default_factory=dict, exclude=True)]
+
+
+class ModelTable(Table):
+    """``[model]``: what to start from."""
+
+    id: NonEmpty = Field(description="Hub id (`org/name`) or local folder of the base model.")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub. The lock pins the commit.")
+    max_seq_length: int = Field(
+        2048, description="Longest row in tokens: the one length key. -1 takes the model's own limit."
+    )
+    load_in_4bit: bool = Field(False, description="Load the base in 4 bit (NF4, bitsandbytes): QLoRA.")
+    load_in_8bit: bool = Field(False, description="Load the base in 8 bit (bitsandbytes).")
+    load_in_16bit: bool = Field(False, description="Load the base in 16 bit even where `auto` would take 32.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Type of the weights in memory. `auto` decides by machine and says why."
+    )
+    attn_implementation: str = Field(
+        "auto", description="`auto`, `sdpa`, `eager`, `flash_attention_2`, or any name that transformers knows."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelTable:
+        asked = [name for name in ("load_in_4bit", "load_in_8bit", "load_in_16bit") if getattr(self, name)]
+        if len(asked) > 1:
+            raise ValueError(f"{' and '.join(asked)} contradict each other; keep one")
+        if self.load_in_16bit and self.dtype == "float32":
+            raise ValueError('load_in_16bit contradicts dtype = "float32"; keep one')
+        if self.max_seq_length != -1 and self.max_seq_length < 8:
+            raise ValueError("max_seq_length must be at least 8, or -1 for the model's own limit")
+        return self
+
+    @property
+    def bits(self) -> Literal["4bit", "8bit"] | None:
+        """The quantised form in which the base is loaded, if any."""
+        return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
+
+
+class AdapterTable(Extensible):
+    """``[adapter]``: which parameters to train. The keys are peft's."""
+
+    type: NonEmpty = Field("lora", description="`lora`, or `none` to train every weight.")
+    r: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale: the update is multiplied by `lora_alpha / r`.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    target_modules: str | list[str] = Field(
+        "auto",
+        description="`auto` (attention and MLP projections), `all-linear`, or names of modules, as they end.",
+    )
+    exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
+    modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
+    layers_to_transform: list[int] | None = Field(None, description="Indices of the layers to adapt.")
+    rank_pattern: dict[str, int] = Field(default_factory=dict, description="Other ranks for some modules.")
+    alpha_pattern: dict[str, int] = Field(default_factory=dict, description="Other alphas for some modules.")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases to train.")
+    use_rslora: bool = Field(False, description="Scale by `lora_alpha / sqrt(r)` (rank-stabilised LoRA).")
+    use_dora: bool = Field(False, description="Weight-decomposed LoRA (DoRA).")
+    init_lora_weights: bool | Literal["gaussian"] = Field(True, description="How to initialise LoRA, as in peft.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AdapterTable:
+        if self.type == "none" and (extra := self.model_fields_set - {"type", "options"}):
+            names = ", ".join(sorted(extra))
+            raise ValueError(f'type = "none" trains every weight, so {names} would do nothing; remove them')
+        return self
+
+
+Format = Literal["auto", "messages", "sharegpt", "prompt-completion", "instruction", "input-output", "text"]
+
+
+class Source(Table):
+    """``[[data.sources]]``: one place that rows come from. ``[data]`` itself takes the same keys for a single one."""
+
+    path: str | list[str] | None = Field(
+        None, description="File, folder, glob, hub id, or a list of files: JSON, JSONL, CSV, Parquet, Arrow."
+    )
+    name: str | None = Field(None, description="Configuration (subset) of a hub data set.")
+    split: str | None = Field(None, description="Split of a hub data set or folder; `train` if there is one.")
+    revision: str | None = Field(None, description="Revision of a hub data set.")
+    format: Format = Field("auto", description="Shape of the rows; `auto` goes by the columns and says what it took.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="What forge calls a column = what the file calls it."
+    )
+    weight: float = Field(1.0, gt=0, description="How often each row is seen in an epoch: 0.5 takes half of the rows.")
+
+
+class DataTable(Source):
+    """``[data]``: the rows, and how they become tokens."""
+
+    sources: list[Source] = Field(default_factory=list, description="Several sources instead of one `path`.")
+    streaming: bool = Field(False, description="Read rows as they are needed. Needs `[train] max_steps`.")
+    chat_template: str | None = Field(
+        None, description="Name of a template that forge ships, or a `.jinja` file. Without it, the model's own."
+    )
+    train_on: Literal["auto", "completion", "assistant", "all"] = Field(
+        "auto",
+        description="Tokens in the loss: `completion` (the last answer), `assistant` (every answer), `all`. "
+        "`auto` takes every answer of a conversation, the completion of a prompt, all of a plain text.",
+    )
+    eval_path: str | list[str] | None = Field(None, description="Held-out rows: a file, folder, glob or hub id.")
+    eval_split: str | None = Field(None, description="Held-out split of the same source.")
+    eval_size: int | float | None = Field(
+        None, gt=0, description="Hold out this many rows (or this share, below 1) of the training rows."
+    )
+    on_bad_row: Literal["error", "drop"] = Field("error", description="What to do with a row that cannot be used.")
+    max_bad_rows: int | float = Field(
+        0.05, ge=0, description="With `drop`: the most rows (or the largest share, below 1) that may be dropped."
+    )
+    on_long_row: Literal["truncate", "drop", "error"] = Field(
+        "truncate", description="What to do with a row longer than `[model] max_seq_length`. Counted and said."
+    )
+    max_rows: int | None = Field(None, ge=1, description="Take only the first rows of the training data.")
+    packing: bool = Field(False, description="Fill each row up to `max_seq_length` with several, kept apart.")
+    digest: str | None = Field(None, description="Refuse other rows than these. Written by forge into the lock.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataTable:
+        if not self.path and not self.sources:
+            raise ValueError("there is no source of rows; write path = \"…\" or one or more [[data.sources]]")
+        if self.path and self.sources:
+            raise ValueError("path and [[data.sources]] are two ways to say the same; keep one")
+        if any(not source.path for source in self.sources):
+            raise ValueError("every [[data.sources]] needs a path")
+        if self.sources:
+            own = {"name", "split", "revision", "format", "columns", "weight"} & self.model_fields_set
+            if own:
+                names = ", ".join(sorted(own))
+                raise ValueError(f"{names} belong into each [[data.sources]], since there are several")
+        held_out = [key for key in ("eval_path", "eval_split", "eval_size") if getattr(self, key) is not None]
+        if len(held_out) > 1:
+            raise ValueError(f"{' and '.join(held_out)} contradict each other; keep one")
+        if self.streaming and self.eval_size is not None:
+            raise ValueError("eval_size needs all rows, and streaming never sees them; use eval_path or eval_split")
+        if self.streaming and self.packing:
+            raise ValueError("packing needs all rows, and streaming never sees them; keep one")
+        return self
+
+    def all_sources(self) -> list[Source]:
+        """The sources of training rows, one or several."""
+        if self.sources:
+            return list(self.sources)
+        return [Source(**{key: getattr(self, key) for key in Source.model_fields})]
+
+
+class TrainTable(Extensible):
+    """``[train]``: the method, and the trainer's own arguments by their own names."""
+
+    method: NonEmpty = Field("sft", description="How to train. `sft`: supervised fine-tuning.")
+    probe: bool = Field(
+        True, description="Try the longest batch first, so that out-of-memory comes at once and not after hours."
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Stop after this many evaluations without improvement."
+    )
+    early_stopping_threshold: float = Field(0.0, ge=0, description="What counts as an improvement.")
+
+
+class ExportTable(Extensible):
+    """``[[export]]``: what to make of the trained weights."""
+
+    format: NonEmpty = Field(description="`adapter` (peft's files) or `merged` (a whole model).")
+    push_to_hub: str | None = Field(None, description="Upload to this hub repository (`user/name`).")
+    private: bool = Field(True, description="Whether a repository made by `push_to_hub` is private.")
+
+
+class UseTable(Table):
+    """``[use]``: which plugins to use, where forge's own choice is not wanted."""
+
+    backend: str = Field("auto", description="`auto`, or the backend that loads and adapts: `huggingface`.")
+    collate: str | None = Field(None, description="Plugin for this stage.")
+    load: str | None = Field(None, description="Plugin for this stage.")
+    adapt: str | None = Field(None, description="Plugin for this stage.")
+    train: str | None = Field(None, description="Plugin for this stage.")
+    export: str | None = Field(None, description="Plugin for this stage.")
+    with_: list[str] = Field(
+        default_factory=list, alias="with", description="Plugins whose observers and wrappers act on this run."
+    )
+
+
+class Job(Table):
+    """A whole job.
+
+    Attributes:
+        folder: Where relative paths of the job start: the folder of the job file.
+    """
+
+    name: str | None = Field(
+        None, pattern=r"^[\w][\w.-]*$", description="Name of the runs' folder; the file's name if it is missing."
+    )
+    model: ModelTable
+    adapter: AdapterTable = Field(default_factory=AdapterTable)
+    data: DataTable
+    train: TrainTable = Field(default_factory=TrainTable)
+    export: list[ExportTable] = Field(default_factory=list)
+    use: UseTable = Field(default_factory=UseTable)
+    plugins: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Tables that plugins own: `[plugins.<name>]`."
+    )
+    folder: Annotated[Path, Field(default=Path(), exclude=True)]
+
+    def path(self, text: str) -> Path:
+        """Resolve a path of the job file: relative ones start at the job's folder."""
+        return self.folder / Path(text).expanduser()
+
+    def to_toml(self) -> dict[str, Any]:
+        """Return the job as the tables of a job file, every value written out and no ``None``."""
+        tables: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        for key, table in (("adapter", self.adapter), ("train", self.train)):
+            tables[key] |= table.options
+        for written, export in zip(tables["export"], self.export, strict=True):
+            written |= export.options
+        if self.adapter.type == "none":
+            tables["adapter"] = {"type": "none"}
+        if self.data.sources:
+            for key in Source.model_fields:
+                tables["data"].pop(key, None)
+        else:
+            del tables["data"]["sources"]
+        pruned: dict[str, Any] = _without_none(tables)
+        return {key: value for key, value in pruned.items() if value not in ({}, [])}
+
+    def digest(self) -> str:
+        """Return a sha256 over everything that decides what is trained: the job without its name and exports."""
+        meaning = {key: value for key, value in self.to_toml().items() if key not in {"name", "export", "use"}}
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

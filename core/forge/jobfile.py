@@ -1,0 +1,419 @@
+"""Reading a job file, and telling every mistake at once, each with its line.
+
+A typo in a job must never be ignored: every key belongs to the core's tables, to the options of an offer that serves
+the job's method, type or format, or to a plugin's own table. Whatever is left over is a mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import tomli
+from pydantic import BaseModel, ValidationError
+
+from forge.api import Stage
+from forge.discovery import Catalogue, resolve
+from forge.errors import JobError, PluginError, Problem, UsageError
+from forge.job import AdapterTable, DataTable, ExportTable, Job, ModelTable, Source, TrainTable, UseTable
+from forge.locate import locate
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from forge.api import Offer
+    from forge.discovery import Plugin
+
+Key = tuple[str | int, ...]
+T = TypeVar("T", bound=BaseModel)
+
+TABLES: Mapping[str, type[BaseModel]] = {
+    "model": ModelTable,
+    "adapter": AdapterTable,
+    "data": DataTable,
+    "train": TrainTable,
+    "export": ExportTable,
+    "use": UseTable,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """A job file that was read and found right.
+
+    Attributes:
+        job: The job.
+        text: The file as it was given.
+        source: The file's path, for messages.
+        overrides: What ``--set`` changed.
+        named: The keys that the user wrote, as ``train.learning_rate``; what is not here was left open.
+    """
+
+    job: Job
+    text: str
+    source: str
+    overrides: tuple[str, ...]
+    named: frozenset[str]
+
+
+def read(path: Path, catalogue: Catalogue, overrides: Sequence[str] = ()) -> JobFile:
+    """Read and check a job file.
+
+    Args:
+        path: The file.
+        catalogue: The plugins, whose options the job may use.
+        overrides: Changes of the form ``train.max_steps=10``; the value is TOML, or else a string.
+
+    Raises:
+        UsageError: The file cannot be read.
+        JobError: The file has mistakes; it holds all of them.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1) or beside[:1]
+        hint = f"did you mean {path.parent / near[0]}?" if near else "make one with `forge init`"
+        raise UsageError(f"there is no job file {path}", do=hint) from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder", do="name the job file in it") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
+    return parse(text, str(path), path.parent.resolve(), catalogue, overrides)
+
+
+def parse(
+    text: str, source: str, folder: Path, catalogue: Catalogue, overrides: Sequence[str] = ()
+) -> JobFile:
+    """Check the text of a job file, whose relative paths start at ``folder``. Raises as :func:`read` does."""
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise JobError(source, [Problem("", f"not TOML: {error.msg}", line=error.lineno)]) from None
+    for override in overrides:
+        _override(raw, override)
+    check = _Check(raw, text, source, catalogue)
+    job = check.job(folder)
+    if check.problems or job is None:
+        raise JobError(source, check.problems)
+    return JobFile(
+        job=job, text=text, source=source, overrides=tuple(overrides), named=frozenset(_leaves(raw))
+    )
+
+
+def load_job(dump: Mapping[str, Any]) -> Job:
+    """Rebuild a job that :func:`dump_job` wrote into a plan; it was checked when it was read."""
+    return Job.model_validate({**dump, "folder": Path(dump["folder"])}, strict=False)
+
+
+def dump_job(job: Job) -> dict[str, Any]:
+    """Return the job as JSON data, with the plugins' options and the folder that relative paths start at."""
+    data: dict[str, Any] = job.model_dump(mode="json", by_alias=True)
+    data["folder"] = str(job.folder)
+    data["adapter"]["options"] = job.adapter.options
+    data["train"]["options"] = job.train.options
+    if job.adapter.type == "none":
+        data["adapter"] = {"type": "none", "options": job.adapter.options}
+    for written, export in zip(data["export"], job.export, strict=True):
+        written["options"] = export.options
+    return data
+
+
+def option_models(catalogue: Catalogue, stage: Stage, word: str) -> Iterator[tuple[Plugin, type[BaseModel]]]:
+    """Yield the models of the keys that offers for ``word`` (a method, type or format) add to their stage's table."""
+    done = set()
+    for plugin, offer in catalogue.offers(stage):
+        if word in offer.supports and offer.options and offer.options not in done:
+            done.add(offer.options)
+            yield plugin, model_of(plugin, offer.options)
+
+
+def model_of(plugin: Plugin, reference: str) -> type[BaseModel]:
+    """Import a pydantic model that a plugin names, directly or as a function that returns it."""
+    try:
+        found = resolve(reference)
+    except ImportError as error:
+        raise PluginError(f"plugin {plugin.name} names {reference}, which cannot be imported", str(error)) from error
+    if callable(found) and not isinstance(found, type):
+        found = found()
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise PluginError(f"plugin {plugin.name} names {reference}, which is no pydantic model")
+    return found
+
+
+def config_models(plugin: Plugin) -> list[type[BaseModel]]:
+    """Return the models that own ``[plugins.<name>]`` of a plugin."""
+    described: list[Offer | Any] = [*plugin.offers, *plugin.extensions]
+    references = dict.fromkeys(item.config for item in described if item.config)
+    return [model_of(plugin, reference) for reference in references]
+
+
+class _Check:
+    """One pass over a raw job that collects problems instead of stopping at the first."""
+
+    def __init__(self, raw: dict[str, Any], text: str, source: str, catalogue: Catalogue) -> None:
+        self.raw, self.text, self.source, self.catalogue = raw, text, source, catalogue
+        self.problems: list[Problem] = []
+        self.seen: set[Key] = set()
+
+    def add(self, key: Key, message: str, do: str | None = None) -> None:
+        self.seen.add(key)
+        where = ".".join(str(part + 1) if isinstance(part, int) else part for part in key)
+        self.problems.append(Problem(where, message, do, locate(self.text, key)))
+
+    def job(self, folder: Path) -> Job | None:
+        raw = {key: _copy(value) for key, value in self.raw.items()}
+        options = self.take_options(raw)
+        self.plugin_tables(raw)
+        job = self.validate(Job, {**raw, "folder": folder}, (), self.unknown_core)
+        if job is None or self.problems:
+            return None
+        exports = [
+            export.model_copy(update={"options": options.get(("export", index), {})})
+            for index, export in enumerate(job.export)
+        ]
+        return job.model_copy(
+            update={
+                "adapter": job.adapter.model_copy(update={"options": options.get(("adapter",), {})}),
+                "train": job.train.model_copy(update={"options": options.get(("train",), {})}),
+                "export": exports,
+            }
+        )
+
+    def take_options(self, raw: dict[str, Any]) -> dict[Key, dict[str, Any]]:
+        """Move the keys that are not the core's out of the stages' tables, and check them with the plugins' models."""
+        found: dict[Key, dict[str, Any]] = {}
+        tables: list[tuple[Key, Any, Stage, type[BaseModel], str]] = [
+            (("adapter",), raw.setdefault("adapter", {}), Stage.ADAPT, AdapterTable, "type"),
+            (("train",), raw.setdefault("train", {}), Stage.TRAIN, TrainTable, "method"),
+        ]
+        exports = raw.get("export", [])
+        if isinstance(exports, dict):
+            self.add(("export",), "is one table", "write [[export]] with two brackets: there can be several")
+            raw["export"] = exports = []
+        if isinstance(exports, list):
+            tables += [(("export", i), table, Stage.EXPORT, ExportTable, "format") for i, table in enumerate(exports)]
+        for key, table, stage, core, selector in tables:
+            if not isinstance(table, dict):
+                continue  # the core's check says so
+            word = table.get(selector, core.model_fields[selector].default)
+            if not isinstance(word, str):
+                continue
+            extra = {name: table.pop(name) for name in list(table) if name not in core.model_fields or name == "options"}
+            known = {word for _, offer in self.catalogue.offers(stage) for word in offer.supports}
+            if word not in known:
+                words = sorted(self.words(stage))
+                near = difflib.get_close_matches(word, words, n=1)
+                say = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(words)}"
+                self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
+                continue
+            found[key] = self.options(key, extra, stage, core, word)
+        return found
+
+    def words(self, stage: Stage) -> set[str]:
+        """The methods, types or formats that the installed plugins serve, without words that name other abilities."""
+        other = {"text", "vision", "dora", "push", "streaming", "packing"}
+        return {word for _, offer in self.catalogue.offers(stage) for word in offer.supports} - other
+
+    def options(
+        self, key: Key, extra: dict[str, Any], stage: Stage, core: type[BaseModel], word: str
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        models = list(option_models(self.catalogue, stage, word))
+        known = set().union(*(model.model_fields for _, model in models)) if models else set()
+        hints = [model.forge_hint for _, model in models if hasattr(model, "forge_hint")]
+        for name in sorted(set(extra) - known):
+            self.unknown((*key, name), [*core.model_fields, *known], hints)
+        for _, model in models:
+            mine = {name: value for name, value in extra.items() if name in model.model_fields}
+            checked = self.validate(model, mine, key, self.unknown_core)
+            if checked is not None:
+                values |= checked.model_dump(mode="json")
+        return values
+
+    def plugin_tables(self, raw: dict[str, Any]) -> None:
+        """Check ``[plugins.X]`` by the model of X, whether or not X is chosen: the same file works everywhere."""
+        tables = raw.get("plugins", {})
+        if not isinstance(tables, dict):
+            return
+        for name, table in tables.items():
+            plugin = self.catalogue.find(name)
+            if plugin is None:
+                near = difflib.get_close_matches(name, [p.name for p in self.catalogue.plugins], n=1)
+                say = f"did you mean [plugins.{near[0]}]?" if near else f"install it (often `pip install forge-{name}`)"
+                self.add(("plugins", name), f"there is no plugin {name}", say)
+            elif plugin.status != "ok":
+                self.add(("plugins", name), f"plugin {name} cannot be used: {plugin.reason}")
+            elif not (models := config_models(plugin)):
+                self.add(("plugins", name), f"plugin {name} has no settings", "remove the table")
+            else:
+                for model in models:
+                    if (checked := self.validate(model, table, ("plugins", name), self.unknown_core)) is not None:
+                        tables[name] = checked.model_dump(mode="json")
+
+    def validate(
+        self, model: type[T], value: Any, prefix: Key, unknown: Callable[[Key, type[BaseModel]], None]
+    ) -> T | None:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self.translate(model, detail, prefix, unknown)
+            return None
+
+    def translate(
+        self, model: type[BaseModel], detail: ErrorDetails, prefix: Key, unknown: Callable[[Key, type[BaseModel]], None]
+    ) -> None:
+        key: Key = (*prefix, *(part for part in detail["loc"] if not _is_branch(part)))
+        kind = detail["type"]
+        if kind == "extra_forbidden":
+            unknown(key, model)
+        elif kind == "missing":
+            self.add(key, "is missing", _missing(key))
+        elif kind == "value_error":
+            self.add(key, str(detail["ctx"]["error"]))
+        elif key not in self.seen:  # of a union's branches, the first is enough
+            self.add(key, _explain(detail))
+
+    def unknown_core(self, key: Key, model: type[BaseModel]) -> None:
+        """Report a key that the core, or a plugin's model, does not know."""
+        names = [part for part in key if isinstance(part, str)]
+        if len(names) == 1:
+            fields: Iterable[str] = ["name", *TABLES, "plugins"]
+        elif names[0] == "data" and len(names) == 3 and names[1] == "sources":
+            fields = Source.model_fields
+        elif len(names) == 2 and names[0] in TABLES:
+            fields = [field.alias or name for name, field in TABLES[names[0]].model_fields.items()]
+        else:
+            fields = model.model_fields
+        self.unknown(key, fields, [])
+
+    def unknown(self, key: Key, fields: Iterable[str], hints: Iterable[Callable[[str], str | None]]) -> None:
+        name = str(key[-1])
+        fields = [field for field in fields if field not in {"options", "folder"}]
+        for hint in hints:
+            if said := hint(name):
+                self.add(key, "is not a key of this table", said)
+                return
+        home = next((table for table, model in TABLES.items() if table != key[0] and name in model.model_fields), None)
+        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
+        kind = "table" if len(key) == 1 and isinstance(self.raw.get(name), dict) else "key"
+        if near:
+            self.add(key, f"unknown {kind}", f"did you mean {near[0]}?")
+        elif home and len(key) > 1:
+            self.add(key, f"unknown {kind}", f"{name} belongs to [{home}]")
+        elif home := self.train_home(name, key):
+            self.add(key, f"unknown {kind}", home)
+        else:
+            self.add(key, f"unknown {kind}", _known(fields))
+
+    def train_home(self, name: str, key: Key) -> str | None:
+        """A trainer's argument in another table is a common mistake."""
+        if key[0] == "train":
+            return None
+        for _, offer in self.catalogue.offers(Stage.TRAIN):
+            for word in offer.supports:
+                for _, model in option_models(self.catalogue, Stage.TRAIN, word):
+                    if name in model.model_fields:
+                        return f"{name} belongs to [train]"
+        return None
+
+
+def _is_branch(part: str | int) -> bool:
+    """Tell pydantic's names for the branches of a union (``list[str]``, ``int``) from a file's keys."""
+    return isinstance(part, str) and ("[" in part or part in {"str", "int", "float", "bool"})
+
+
+_WORDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "none_required": "must be left out",
+}
+
+
+def _explain(detail: ErrorDetails) -> str:
+    kind, context, given = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind in _WORDS:
+        return f"{_WORDS[kind]}, not {_show(given)}"
+    if kind == "literal_error":
+        return f"must be {context['expected']}, not {_show(given)}"
+    if kind in {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:
+        words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}
+        bound = next(iter(context.values()))
+        return f"must be {words.get(kind, 'at most')} {bound}, not {_show(given)}"
+    if kind == "string_too_short":
+        return "must not be empty"
+    if kind == "string_pattern_mismatch":
+        return f"may hold letters, digits, dots, dashes and underscores only, not {_show(given)}"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_show(given)}"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'the string "{value}"' if len(value) < 40 else "a string"
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, list) else str(value)
+
+
+def _missing(key: Key) -> str | None:
+    if key == ("model",):
+        return 'write [model] with id = "org/name" or a local folder'
+    if key == ("data",):
+        return 'write [data] with path = "rows.jsonl"'
+    return None
+
+
+def _known(fields: Iterable[str]) -> str:
+    names = sorted(fields)
+    return f"known: {', '.join(names)}" if len(names) <= 16 else "see `forge schema` or docs/job.md for the keys"
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Apply ``a.b.0.c=value`` to the raw tables."""
+    key, equals, written = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
+    try:
+        value = tomli.loads(f"value = {written}")["value"]
+    except tomli.TOMLDecodeError:
+        value = written  # a bare word is a string: --set model.id=org/name
+    parts: list[str | int] = [int(part) if part.isdigit() else part for part in key.strip().split(".")]
+    target: Any = raw
+    for part, following in zip(parts, parts[1:], strict=False):
+        if isinstance(part, int):
+            if not isinstance(target, list) or part > len(target):
+                raise UsageError(f"--set {text} cannot be applied", f"{key} has no entry {part}")
+            if part == len(target):
+                target.append({})
+            target = target[part]
+        else:
+            target = target.setdefault(part, [] if isinstance(following, int) else {})
+        if not isinstance(target, dict | list):
+            raise UsageError(f"--set {text} cannot be applied", f"{part} is no table")
+    target[parts[-1]] = value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip(".")

@@ -1,0 +1,299 @@
+"""The parent: starts workers, passes on the user's wish to stop, and says what became of a run.
+
+It holds no model and imports nothing heavy, so it is still there to explain when a worker dies of memory, of a driver, or
+of ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from forge.api import Decision, Stage
+from forge.discovery import Catalogue
+from forge.errors import BackendImportError, ForgeError, Interrupted, OutOfMemory, RunError, from_json
+from forge.events import Follower
+from forge.facts import resolve as resolve_facts
+from forge.files import write_json
+from forge.folder import RunFolder, differences, newest_marked, settle
+from forge.jobfile import JobFile, load_job, parse
+from forge.machine import Machine
+from forge.plan import Plan, export_plan, make_plan
+
+Show = Callable[[Mapping[str, Any]], None]
+"""Called with each event as it comes."""
+
+ATTEMPTS = 5
+
+
+@dataclass
+class Outcome:
+    """How a worker ended: the error that it reported or died of, or None, and the event that told it."""
+
+    error: ForgeError | None
+    event: Mapping[str, Any]
+
+
+def run(file: JobFile, catalogue: Catalogue, machine: Machine, runs: Path, show: Show, *, task: str = "train",
+        rows: int = 0, ready: Callable[[RunFolder, Plan], None] = lambda _folder, _plan: None) -> RunFolder:  # fmt: skip
+    """Plan a job, run it, and make its exports.
+
+    Args:
+        file: The job.
+        catalogue: The plugins.
+        machine: This machine.
+        runs: The folder of all runs.
+        show: Called with each event.
+        task: ``"train"``, ``"dry-run"`` or ``"data"``.
+        rows: For ``"data"``, how many rows to show.
+        ready: Called when a plan has been written, before its worker starts.
+
+    Raises:
+        ForgeError: Of whatever kind stopped the run; a trained model whose export failed is safe.
+    """
+    facts = resolve_facts(file.job.model.id, file.job.model.revision, file.job.folder)
+    plan = replace(make_plan(file, catalogue, machine, facts, task=task), rows=rows)
+    folder = RunFolder.create(runs, file)
+    excluded: dict[str, str] = {}
+    relief: list[Decision] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        path = folder.add_plan(plan)
+        folder.write_lock(settle(file.job, plan), plan)
+        ready(folder, plan)
+        outcome = work(folder, path, show)
+        if outcome.error is None:
+            break
+        if attempt == ATTEMPTS or not _another(outcome, plan, file, excluded, relief):
+            raise outcome.error
+        show({"kind": "warning", "message": f"{outcome.error}; trying again with another plan"})
+        plan = make_plan(
+            file, catalogue, machine, facts, task=task, excluded=excluded, relief=relief, attempt=attempt + 1
+        )
+    if task == "train":
+        export_all(folder, catalogue, machine, show)
+    return folder
+
+
+def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show,
+           ready: Callable[[RunFolder, Plan], None] = lambda _folder, _plan: None) -> None:  # fmt: skip
+    """Go on with a run from its newest whole checkpoint, then make the exports that are missing.
+
+    Raises:
+        RunError: The run is in use, or its job, base model, plugins or number of processes have changed.
+        ForgeError: As :func:`run`.
+    """
+    if folder.busy():
+        raise RunError(f"{folder.path} is in use", "its worker still runs", "wait for it, or stop it, then try again")
+    if folder.trained() is None:
+        plan = folder.plan()
+        check_unchanged(folder, plan, catalogue)
+        for note in _moved(plan, machine):
+            show({"kind": "warning", "message": note})
+        plan = replace(plan, machine=machine, resume=True, task="train", attempt=plan.attempt + 1)
+        path = folder.add_plan(plan)
+        ready(folder, plan)
+        outcome = work(folder, path, show)
+        if outcome.error is not None:
+            raise outcome.error
+    export_all(folder, catalogue, machine, show)
+
+
+def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+    """Make the exports of the job that are not there yet; all are tried before the first failure is raised."""
+    job, failures = load_job(folder.plan().job), []
+    for index in range(len(job.export)):
+        if not (folder.export_folder(index, job) / "export.json").exists():
+            try:
+                export(folder, job, index, catalogue, machine, show)
+            except Interrupted:
+                raise
+            except ForgeError as error:
+                failures.append((job.export[index].format, error))
+                show({"kind": "warning", "message": f"export {job.export[index].format} failed: {error}"})
+    if failures:
+        names = ", ".join(name for name, _ in failures)
+        error = failures[0][1]
+        raise ForgeError(
+            f"the model is trained and safe in {folder.path}, but not exported ({names})",
+            str(error),
+            f"then `forge export {folder.path}`",
+        )
+
+
+def export(folder: RunFolder, job: Any, index: int, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+    """Plan one export of a finished run for this machine and make it in a worker of its own. Raises ForgeError."""
+    trained = folder.trained()
+    if trained is None:
+        raise RunError(f"{folder.path} has nothing to export", "its training has not finished", "`forge resume` it")
+    before = folder.plan()
+    facts = replace(before.facts, path=_base(trained.base, before.facts.path))
+    plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
+    plan = replace(plan, decisions=(*before.decisions, *plan.decisions))
+    out = folder.export_folder(index, job)
+    out.parent.mkdir(exist_ok=True)
+    path = out.with_name(f"{out.name}.plan.json")
+    write_json(path, plan.to_json())
+    outcome = work(folder, path, show)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
+    """Start a worker, show its events until it ends, and say how it ended."""
+    events = Follower(folder.events)
+    last: Mapping[str, Any] = {}
+    environment = worker_environment(os.environ, Plan.read(plan))
+    options: dict[str, Any] = (
+        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined,unused-ignore]
+        if sys.platform == "win32"
+        else {"start_new_session": True}  # the terminal's Ctrl-C is for the parent alone, which passes it on
+    )
+    command = [sys.executable, "-m", "forge.worker", str(folder.path), str(plan)]
+    with folder.log.open("ab") as log:
+        worker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, **options
+        )
+        with passing_on(worker, show):
+            while True:
+                ended = worker.poll() is not None
+                for event in events.poll():
+                    if event["kind"] in {"failed", "stopped", "done"}:
+                        last = event
+                    show(event)
+                if ended:
+                    break
+                time.sleep(0.05)
+    return Outcome(_verdict(worker.returncode, last, folder), last)
+
+
+@contextmanager
+def passing_on(worker: subprocess.Popen[bytes], show: Show) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a word on the worker's standard input; a second one kills it."""
+    asked = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            worker.kill()
+            return
+        asked = True
+        show({"kind": "note", "message": "stopping after this step; once more to stop at once"})
+        if worker.stdin:
+            try:
+                worker.stdin.write(b"stop\n")
+                worker.stdin.flush()
+            except OSError:  # it has just ended by itself
+                return
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
+    clean = {key: value for key, value in environ.items() if not key.startswith("UNSLOTH_")}
+    # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
+    if visible:
+        clean["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    elif visible is None and len(cards) > 1:
+        clean["CUDA_VISIBLE_DEVICES"] = "0"
+    clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    clean.setdefault("TOKENIZERS_PARALLELISM", "true")
+    chosen = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & clean.keys()
+    if not chosen and any(card.kind == "cuda" for card in cards):
+        clean["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # rows differ in length: less memory lost to gaps
+    return clean | dict(plan.environment)
+
+
+def _verdict(code: int, last: Mapping[str, Any], folder: RunFolder) -> ForgeError | None:
+    if code == 0:
+        return None
+    if last.get("kind") == "failed":
+        return from_json(last["error"])
+    where = newest_marked(folder.checkpoints)
+    if last.get("kind") == "stopped" or code == Interrupted.exit_code:
+        if folder.trained() or where:
+            return Interrupted("stopped", last.get("message"), f"go on with: forge resume {folder.path}")
+        return Interrupted("stopped", last.get("message"))
+    do = f"see {folder.log}; go on with: forge resume {folder.path}" if where else f"see {folder.log}"
+    if code < 0:
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        why = "most often the machine ran out of memory" if name == "SIGKILL" else "a library crashed"
+        kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
+        return ForgeError(f"the worker was killed ({name})", why + kept, do)
+    return ForgeError(f"the worker ended with code {code}", "it reported no reason", do)
+
+
+def _another(
+    outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, str], relief: list[Decision]
+) -> bool:
+    """Decide whether to try once more, and with what: another backend, or a setting that takes less memory."""
+    if isinstance(outcome.error, BackendImportError) and file.job.use.backend == "auto":
+        plugin = plan.step(Stage.LOAD).plugin
+        if plugin == "huggingface" or file.job.use.load:
+            return False
+        excluded[plugin] = f"failed in attempt {plan.attempt}: {outcome.error}"
+        return True
+    if isinstance(outcome.error, OutOfMemory) and outcome.event.get("probing"):
+        changes = [Decision(**change) for change in outcome.event.get("relief", [])]
+        if changes and not any(change.key in file.named for change in changes):
+            relief[:] = [*relief, *changes]
+            return True
+    return False
+
+
+def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None:
+    """Refuse to resume what is no longer the same run, and name the difference. Raises :class:`RunError`."""
+    stored = load_job(plan.job)
+    given = folder.path / "job.toml"
+    now = parse(given.read_text(encoding="utf-8"), str(given), stored.folder, catalogue, plan.overrides).job
+    if now.digest() != plan.job_digest:
+        changed = differences(stored.to_toml(), now.to_toml())
+        raise RunError(
+            f"{given} is not the job that this run began with",
+            "; ".join(changed) or "its meaning has changed",
+            "undo the change, or start a new run",
+        )
+    facts = resolve_facts(stored.model.id, plan.facts.revision or stored.model.revision, stored.folder)
+    if facts.digest and plan.facts.digest and facts.digest != plan.facts.digest:
+        raise RunError(
+            f"the base model {stored.model.id} has changed",
+            f"its digest was {plan.facts.digest[:12]} and is {facts.digest[:12]}",
+            "restore it, or start a new run",
+        )
+    for step in plan.steps:
+        plugin = catalogue.find(step.plugin)
+        if step.stage is not Stage.EXPORT and (plugin is None or plugin.status != "ok"):
+            why = "is not installed" if plugin is None else f"is {plugin.status}: {plugin.reason}"
+            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", f"it {why}", "install it here")
+
+
+def _moved(plan: Plan, machine: Machine) -> Iterator[str]:
+    """Tell what differs between the machine that the run began on and this one, where the numbers may part."""
+    for name in ("torch", "transformers", "trl", "peft", "accelerate", "datasets"):
+        before, now = plan.machine.versions.get(name), machine.versions.get(name)
+        if before != now:
+            yield f"{name} was {before} and is {now}: the numbers may differ from an uninterrupted run"
+    if plan.machine.usable_kinds != machine.usable_kinds:
+        kinds = [", ".join(sorted(m.usable_kinds)) or "none" for m in (plan.machine, machine)]
+        yield f"accelerators were {kinds[0]} and are {kinds[1]}: the numbers may differ from an uninterrupted run"
+
+
+def _base(base: Mapping[str, Any], known: str | None) -> str | None:
+    path = base.get("path") or known
+    return path if path and Path(path).exists() else None

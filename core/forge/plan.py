@@ -1,0 +1,275 @@
+"""The plan: everything that is decided before anything heavy is imported, written down.
+
+A worker reads its plan and chooses nothing. So the plan is also the answer to "why did it do that": each choice and each
+rejected offer has its reason in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import forge
+from forge.api import Decision, Stage
+from forge.errors import JobError, PlanError, Problem, RunError
+from forge.facts import ModelFacts
+from forge.jobfile import JobFile, dump_job
+from forge.locate import locate
+from forge.machine import Machine
+from forge.selection import Choice, Verdict, missing_requirement, needs, select
+
+if TYPE_CHECKING:
+    from forge.discovery import Catalogue
+    from forge.job import Job
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One chosen implementation, by name only."""
+
+    stage: Stage
+    label: str
+    plugin: str
+    distribution: str
+    version: str
+    impl: str
+    provides: tuple[str, ...] = ()
+    preflight: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a worker will do.
+
+    Attributes:
+        task: ``"train"``, ``"dry-run"``, ``"data"`` or ``"export"``.
+        job: The job as JSON data, options filled in.
+        job_digest: sha256 over what decides the training.
+        source: Where the job came from.
+        overrides: The ``--set`` changes.
+        steps: The chosen implementations, in running order.
+        extensions: ``(plugin, module)`` of the observers and wrappers that act, in order.
+        verdicts: Every offer and what became of it.
+        decisions: Values that the job left open.
+        notes: What the user should know, such as tables of plugins that were not chosen.
+        machine: The machine planned for.
+        facts: What is known about the model.
+        preload: Modules that the worker imports first.
+        environment: Variables that the worker starts with.
+        attempt: 1, or more after an earlier attempt failed before its first step.
+        export: For ``task="export"``, the index of the export in the job.
+        resume: Whether to go on from the newest whole checkpoint.
+        rows: For ``task="data"``, how many rows to show.
+    """
+
+    task: str
+    job: Mapping[str, Any]
+    job_digest: str
+    source: str
+    steps: tuple[Step, ...]
+    verdicts: tuple[Verdict, ...]
+    machine: Machine
+    facts: ModelFacts
+    overrides: tuple[str, ...] = ()
+    extensions: tuple[tuple[str, str], ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    notes: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 1
+    export: int | None = None
+    resume: bool = False
+    rows: int = 0
+    schema: int = SCHEMA
+    forge: str = forge.__version__
+
+    def step(self, stage: Stage) -> Step:
+        """Return the step of a stage. Raises :class:`PlanError` if the plan has none."""
+        for step in self.steps:
+            if step.stage is stage:
+                return step
+        raise PlanError(f"the plan has no stage {stage}")
+
+    def decided(self, key: str, default: Any = None) -> Any:
+        """Return the value that was decided for a key that the job left open."""
+        return next((decision.value for decision in reversed(self.decisions) if decision.key == key), default)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON data."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        data["machine"] = self.machine.to_json()
+        data["facts"] = self.facts.to_json()
+        for name in ("steps", "verdicts", "decisions"):
+            data[name] = [asdict(item) for item in data[name]]
+        return json.loads(json.dumps(data))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Rebuild a plan. Raises :class:`RunError` for a plan of another schema."""
+        if data.get("schema") != SCHEMA:
+            raise RunError(
+                f"the plan has schema {data.get('schema')}, this forge reads {SCHEMA}",
+                f"the run was made by forge {data.get('forge', 'of another version')}",
+                "use that version for it",
+            )
+        values = dict(data)
+        values["machine"] = Machine.from_json(data["machine"])
+        values["facts"] = ModelFacts.from_json(data["facts"])
+        values["steps"] = tuple(
+            Step(**{**step, "stage": Stage(step["stage"]), "provides": tuple(step["provides"])})
+            for step in data["steps"]
+        )
+        values["verdicts"] = tuple(Verdict(**verdict) for verdict in data["verdicts"])
+        values["decisions"] = tuple(Decision(**decision) for decision in data["decisions"])
+        values["extensions"] = tuple((plugin, module) for plugin, module in data["extensions"])
+        for name in ("overrides", "notes", "preload"):
+            values[name] = tuple(data[name])
+        return cls(**values)
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read a plan file. Raises :class:`RunError` if it is missing or damaged."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise RunError(f"{path.parent} is no run folder", f"it has no {path.name}") from None
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged", str(error)) from error
+
+
+def make_plan(
+    file: JobFile,
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+    *,
+    task: str = "train",
+    excluded: Mapping[str, str] | None = None,
+    relief: Iterable[Decision] = (),
+    attempt: int = 1,
+) -> Plan:
+    """Plan a run of a job.
+
+    Args:
+        file: The job.
+        catalogue: The plugins.
+        machine: The machine.
+        facts: What is known about the model.
+        task: What the worker is to do.
+        excluded: Plugins that failed in an earlier attempt, with the reason.
+        relief: Decisions that an earlier attempt's failure suggests; they win over the offers' own.
+        attempt: The number of this attempt.
+
+    Raises:
+        PlanError: The job cannot be served.
+        JobError, DataError: Something that only a plan can see contradicts the job.
+    """
+    job = file.job
+    stages = [Stage.COLLATE] if task == "data" else list(Stage)
+    chosen, verdicts = select(needs(job, facts, stages), catalogue, machine, job, facts, excluded=excluded)
+    if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
+        raise JobError(file.source, list(dict.fromkeys(problems)))
+    notes = list(_notes(job, catalogue, chosen, machine, facts))
+    decisions = [decision for choice in _distinct(chosen) for decision in _decide(choice, machine, job, facts)]
+    return Plan(
+        task=task,
+        job=dump_job(job),
+        job_digest=job.digest(),
+        source=file.source,
+        overrides=file.overrides,
+        steps=tuple(_step(choice) for choice in chosen),
+        extensions=tuple(_extensions(job, catalogue, machine)),
+        verdicts=tuple(verdicts),
+        decisions=(*decisions, *relief),
+        notes=tuple(notes),
+        machine=machine,
+        facts=facts,
+        preload=tuple(dict.fromkeys(name for choice in chosen for name in choice.offer.preload)),
+        environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
+        attempt=attempt,
+    )
+
+
+def export_plan(
+    job: Job, index: int, catalogue: Catalogue, machine: Machine, facts: ModelFacts, traits: frozenset[str], source: str
+) -> Plan:
+    """Plan one export of trained weights, afresh, for the machine at hand. Raises :class:`PlanError`."""
+    wanted = [needs(job, facts, [Stage.EXPORT])[index]]
+    chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
+    return Plan(
+        task="export",
+        job=dump_job(job),
+        job_digest=job.digest(),
+        source=source,
+        steps=tuple(_step(choice) for choice in chosen),
+        verdicts=tuple(verdicts),
+        decisions=tuple(decision for choice in chosen for decision in _decide(choice, machine, job, facts)),
+        machine=machine,
+        facts=facts,
+        preload=tuple(name for choice in chosen for name in choice.offer.preload),
+        environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
+        export=index,
+    )
+
+
+def _step(choice: Choice) -> Step:
+    return Step(
+        stage=choice.need.stage,
+        label=choice.need.label,
+        plugin=choice.plugin.name,
+        distribution=choice.plugin.distribution,
+        version=choice.plugin.version,
+        impl=choice.offer.impl,
+        provides=tuple(sorted(choice.offer.provides)),
+        preflight=choice.offer.preflight,
+    )
+
+
+def _distinct(chosen: Sequence[Choice]) -> list[Choice]:
+    return list({(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values())
+
+
+def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
+    for problem in choice.offer.check(file.job) if choice.offer.check else ():
+        yield replace(problem, line=locate(file.text, problem.where.split(".")))
+
+
+def _decide(choice: Choice, machine: Machine, job: Job, facts: ModelFacts) -> list[Decision]:
+    return list(choice.offer.decide(machine, job, facts)) if choice.offer.decide else []
+
+
+def _extensions(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tuple[str, str]]:
+    names = dict.fromkeys([*job.use.with_, *job.plugins])
+    for name in names:
+        plugin = catalogue.find(name)
+        if plugin is None or plugin.status != "ok" or (name in job.use.with_ and not plugin.extensions):
+            if name in job.use.with_:
+                why = "it is not installed" if plugin is None else plugin.reason or "it has no observers or wrappers"
+                raise PlanError(f'[use] with = ["{name}"] cannot be followed', why)
+            continue
+        for extension in plugin.extensions:
+            if reason := missing_requirement(extension.requires_dist, machine):
+                raise PlanError(f"plugin {name} cannot act on this run", reason)
+            yield name, extension.impl
+
+
+def _notes(
+    job: Job, catalogue: Catalogue, chosen: Sequence[Choice], machine: Machine, facts: ModelFacts
+) -> Iterable[str]:
+    taken = {choice.plugin.name for choice in chosen}
+    for name in job.plugins:
+        plugin = catalogue.find(name)
+        if plugin and plugin.offers and name not in taken and not plugin.extensions:
+            yield f"[plugins.{name}] does nothing here: {name} was not chosen"
+    for plugin in catalogue.unusable:
+        if plugin.status != "disabled":
+            yield f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) is {plugin.status}: {plugin.reason}"
+    if mismatch := machine.mismatch():
+        yield mismatch
+    if facts.note:
+        yield facts.note

@@ -1,0 +1,79 @@
+"""For authors of plugins: one call that checks a plugin against the contract, as forge checks its own."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from forge.api import Offer, RunHooks, Stage
+from forge.discovery import HEAVY, Plugin, discover, resolve
+from forge.facts import ModelFacts
+from forge.jobfile import config_models, model_of, parse
+from forge.machine import PRESETS
+
+PROBE_SECONDS = 0.02
+"""What a probe may take: ``forge plan`` asks every offer, and answers within half a second."""
+
+
+def check_plugin(name: str) -> Plugin:
+    """Check an installed plugin: discovery, offers, implementations, options, probes.
+
+    Args:
+        name: The name of its entry point.
+
+    Returns:
+        The plugin.
+
+    Raises:
+        AssertionError: It breaks the contract; the message says where.
+    """
+    code = (
+        "import json, sys; from forge.discovery import discover; p = discover({}).find(sys.argv[1]); "
+        "print(json.dumps([p and p.status, p and p.reason, sorted(sys.modules)]))"
+    )
+    child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
+    status, reason, modules = json.loads(child.stdout.splitlines()[-1])
+    assert status is not None, f"no plugin {name} is installed: check the entry point's group and name"
+    assert status == "ok", f"plugin {name} is {status}: {reason}"
+    assert not HEAVY & set(modules), f"discovering {name} imports {HEAVY & set(modules)}"
+    plugin = discover({}).find(name)
+    assert plugin is not None
+    for offer in plugin.offers:
+        check_offer(plugin, offer)
+    for model in config_models(plugin):
+        assert model.model_config.get("extra") == "forbid", f"{model.__name__} accepts unknown keys: a typo would pass"
+        model()
+    return plugin
+
+
+def check_offer(plugin: Plugin, offer: Offer) -> None:
+    """Check one offer. Raises :class:`AssertionError`."""
+    place = f"{plugin.name}'s offer {offer.impl}"
+    if offer.options:
+        model = model_of(plugin, offer.options)
+        assert model.model_config.get("extra") == "forbid", f"{place}: its options accept unknown keys"
+    if offer.probe:
+        job = parse('[model]\nid = "m"\n[data]\npath = "d.jsonl"\n', "job.toml", Path(), discover({})).job
+        facts = ModelFacts(id="m", source="unknown")
+        for label, machine in PRESETS.items():
+            start = time.perf_counter()
+            answers = [offer.probe(machine, job, facts) for _ in range(2)]
+            took = (time.perf_counter() - start) / 2
+            assert answers[0] == answers[1], f"{place}: the probe gives two answers for {label}"
+            assert answers[0] is None or answers[0], f"{place}: the probe refuses {label} without a reason"
+            assert took < PROBE_SECONDS, f"{place}: the probe takes {took * 1000:.0f} ms for {label}"
+
+
+def check_implementation(offer: Offer) -> None:
+    """Import an offer's implementation, which may be heavy, and check its arguments. Raises :class:`AssertionError`."""
+    function = resolve(offer.impl)
+    assert callable(function), f"{offer.impl} is not callable"
+    known = set(inspect.signature(getattr(RunHooks, f"forge_{offer.stage}")).parameters) - {"self"}
+    strange = set(inspect.signature(function).parameters) - known
+    assert not strange, f"{offer.impl} asks for {', '.join(strange)}; {Stage(offer.stage)} has {', '.join(known)}"
+
+

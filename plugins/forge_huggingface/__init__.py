@@ -1,0 +1,66 @@
+"""The plugin ``huggingface``: transformers, peft and trl. It works everywhere, and serves every other plugin's models.
+
+This module says what the plugin can do and imports nothing of it; the implementations are in modules named by stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from forge.api import Offer, Stage, hookimpl
+from forge_huggingface import rules
+
+MODELS = ("torch>=2.4", "transformers>=5.17,<6", "accelerate>=1.10")
+PEFT = "peft>=0.18"
+TRL = "trl>=1.14.2,<1.17,!=1.15.*"  # 1.15.0 cannot train SFT on a CPU: its loss is a Triton kernel without a fallback
+DATASETS = "datasets>=4.7,<6"
+
+
+@hookimpl
+def forge_offers() -> Iterable[Offer]:
+    """Offer every stage."""
+    yield Offer(
+        stage=Stage.COLLATE,
+        impl="forge_huggingface.collate:collate",
+        supports=frozenset({"text", "sft", "streaming", "packing"}),
+        requires_dist=(*MODELS, DATASETS),
+        check=rules.data_problems,
+    )
+    yield Offer(
+        stage=Stage.LOAD,
+        impl="forge_huggingface.load:load",
+        supports=frozenset({"text", "4bit", "8bit", "full", "remote-code"}),
+        requires_dist=MODELS,
+        provides=frozenset({"hf-model"}),
+        backend="huggingface",
+        probe=rules.cannot_load,
+        decide=rules.decide_weights,
+    )
+    yield Offer(
+        stage=Stage.ADAPT,
+        impl="forge_huggingface.adapt:adapt",
+        supports=frozenset({"lora", "none", "dora"}),
+        requires_dist=(*MODELS, PEFT),
+        depends=frozenset({"hf-model"}),
+        backend="huggingface",
+        probe=rules.cannot_adapt,
+    )
+    yield Offer(
+        stage=Stage.TRAIN,
+        impl="forge_huggingface.train:train",
+        supports=frozenset({"sft"}),
+        requires_dist=(*MODELS, PEFT, TRL, DATASETS),
+        depends=frozenset({"hf-model"}),
+        options="forge_huggingface.options:sft_options",
+        probe=rules.cannot_train,
+        check=rules.train_problems,
+        decide=rules.decide_training,
+    )
+    yield Offer(
+        stage=Stage.EXPORT,
+        impl="forge_huggingface.export:export",
+        supports=frozenset({"adapter", "merged", "push"}),
+        requires_dist=(*MODELS, PEFT),
+        depends=frozenset({"hf-model"}),
+        check=rules.export_problems,
+    )

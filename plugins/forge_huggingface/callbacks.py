@@ -1,0 +1,113 @@
+"""forge's one callback in the trainer: events, the probe, whole checkpoints, and stopping when asked."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from forge.api import Data, Event
+from forge.checkpoints import mark, rotate
+from forge_huggingface.memory import probe
+
+if TYPE_CHECKING:
+    from forge.job import Job
+    from forge.run import RunHandle
+
+PROGRESS_SECONDS = 0.5
+
+
+class DryRunDone(Exception):  # noqa: N818 - the end of a dry run is no error
+    """Ends a dry run where the first step would begin."""
+
+    def __init__(self, metrics: Mapping[str, float]) -> None:
+        super().__init__("dry run")
+        self.metrics = metrics
+
+
+class ForgeCallback(TrainerCallback):
+    """Connects the trainer with the run.
+
+    Args:
+        trainer: The trainer; the probe needs its loss.
+        job: The job.
+        run: The run.
+        data: The rows.
+    """
+
+    def __init__(self, trainer: Any, job: Job, run: RunHandle, data: Data) -> None:
+        self.trainer, self.job, self.run, self.data = trainer, job, run, data
+        self.began = self.shown = time.monotonic()
+        self.first_step = 0
+        self.tokens: tuple[float, float] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Try the longest batch before anything is trained; a dry run ends here."""
+        found: dict[str, Any] = {}
+        if self.job.train.probe and self.run.resume is None:
+            found = probe(self.trainer, self.data)
+            self.run.emit(Event("probe", found))
+        if self.run.plan.task == "dry-run":
+            seconds = found.get("seconds", 0.0) * args.gradient_accumulation_steps
+            self.run.emit(Event("dry-run", {**found, "steps": state.max_steps, "seconds_per_step": seconds}))
+            raise DryRunDone({key: value for key, value in found.items() if isinstance(value, int | float)})
+        self.run.graceful.set()
+        self.began, self.first_step = time.monotonic(), state.global_step
+        values = {"steps": state.max_steps, "from": state.global_step, "epochs": state.num_train_epochs}
+        self.run.emit(Event("training", values))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Save and stop if the run was asked to; show progress now and then."""
+        if self.run.stop.is_set():
+            control.should_save = control.should_training_stop = True
+        now = time.monotonic()
+        if now - self.shown >= PROGRESS_SECONDS:
+            self.shown = now
+            self.run.emit(Event("progress", {"step": state.global_step, "of": state.max_steps, **self.pace(state)}))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
+        """Pass on the trainer's numbers."""
+        values = dict(logs or {})
+        if "loss" in values:
+            values |= {"step": state.global_step, "of": state.max_steps, **self.pace(state)}
+            if "num_tokens" in values:
+                now = time.monotonic()
+                if self.tokens and now > self.tokens[0] and values["num_tokens"] > self.tokens[1]:
+                    values["tokens_per_second"] = (values["num_tokens"] - self.tokens[1]) / (now - self.tokens[0])
+                self.tokens = (now, values["num_tokens"])
+            self.run.emit(Event("step", values))
+        elif any(name.startswith("eval_") for name in values):
+            self.run.emit(Event("eval", {"step": state.global_step, "of": state.max_steps, **values}))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Mark the checkpoint as whole, and only then delete old ones."""
+        folder = Path(args.output_dir)
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        start = time.monotonic()
+        mark(checkpoint)
+        best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
+        rotate(folder, self.job.train.options.get("save_total_limit") or sys.maxsize, best)
+        size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+        seconds = round(time.monotonic() - start, 3)
+        self.run.emit(
+            Event("checkpoint", {"step": state.global_step, "path": str(checkpoint), "bytes": size, "seconds": seconds})
+        )
+        free = shutil.disk_usage(folder).free
+        if free < 2 * size:
+            have = f"{free / 2**20:.0f} MiB are free, a checkpoint takes {size / 2**20:.0f} MiB"
+            self.run.emit(Event("warning", {"message": f"the disk is nearly full: {have}"}))
+
+    def pace(self, state: Any) -> dict[str, Any]:
+        """Return seconds left and peak memory in bytes."""
+        from forge_huggingface.memory import peak
+
+        done = state.global_step - self.first_step
+        left = (state.max_steps - state.global_step) * (time.monotonic() - self.began) / done if done else None
+        return {"seconds_left": left, "memory": peak()}
+
+

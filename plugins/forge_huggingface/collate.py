@@ -1,0 +1,365 @@
+"""The stage collate: from the job's sources to tokens on disk.
+
+It needs the tokenizer only, so everything that can be wrong with data is found before a weight is loaded, and
+`forge data` is this stage and nothing else. Reading, converting, rendering and counting have modules of their own; here
+they are put in order.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Data, DataError, Event, Loaded
+from forge_huggingface import tokenizers
+from forge_huggingface.collator import TokenCollator
+from forge_huggingface.formats import Shape, detect
+from forge_huggingface.hub import snapshot
+from forge_huggingface.packing import pack
+from forge_huggingface.render import Renderer, special_prefix
+from forge_huggingface.rows import BadRow, Rendered
+from forge_huggingface.sources import iterate
+from forge_huggingface.store import Store, digest
+from forge_huggingface.tally import Tally
+from forge_huggingface.templates import Template, choose, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from forge.job import Job, Source
+    from forge.run import RunHandle
+    from forge_huggingface.readers import RawRow
+
+_BATCH = 512  # rows given to the tokenizer at once: it works on them in parallel
+_LONGEST = 64
+
+RenderedRow = tuple[str, Rendered | BadRow]
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads and renders the rows of one source."""
+
+    job: Job
+    source: Source
+    renderer: Renderer
+    shape: Shape | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """How to call the source."""
+        path = self.source.path
+        return path if isinstance(path, str) else ", ".join(path or ())
+
+    def rows(self, *, limit: int | None = None, batch: int = _BATCH) -> Iterator[RenderedRow]:
+        """Yield each row's place and what became of it."""
+        raw = islice(iterate(self.job, self.source, streaming=self.job.data.streaming), limit)
+        while block := list(islice(raw, batch)):
+            yield from self._render(block)
+
+    def _render(self, block: Sequence[tuple[str, RawRow]]) -> Iterator[RenderedRow]:
+        converted: list[Any] = []
+        for origin, raw in block:
+            if isinstance(raw, BadRow):
+                converted.append(raw)
+                continue
+            if self.shape is None:
+                self.shape = detect(self.source.format, self.source.columns, raw, self.name)
+                self._check_template(self.shape, raw)
+            try:
+                converted.append(self.shape.convert(raw))
+            except BadRow as bad:
+                converted.append(bad)
+            except DataError as error:
+                raise DataError(f"{origin}: {error.what}", error.why, error.do) from error
+        results = iter(self.renderer.render([row for row in converted if not isinstance(row, BadRow)]))
+        for (origin, _), row in zip(block, converted, strict=True):
+            yield origin, row if isinstance(row, BadRow) else next(results)
+
+    def _check_template(self, shape: Shape, raw: dict[str, Any]) -> None:
+        plain = shape.format == "text" or (
+            shape.format == "prompt-completion" and isinstance(raw.get(shape.columns["prompt"]), str)
+        )
+        if not plain and self.renderer.template is None:
+            raise missing(shape.format)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was found, for the event."""
+        shape = self.shape
+        return {
+            "path": self.name,
+            "split": self.source.split,
+            "weight": self.source.weight,
+            "format": shape.format if shape else None,
+            "columns": dict(shape.columns) if shape else {},
+            "ignored": list(shape.ignored) if shape else [],
+        }
+
+
+def collate(job: Job, run: RunHandle) -> Data:
+    """Return the job's rows as tokens (layout ``"tokens"``).
+
+    Raises:
+        DataError: The rows cannot be used as the job says.
+        ModelError: The tokenizer cannot be had.
+    """
+    folder = snapshot(job, run, weights=False)
+    tokenizer = tokenizers.load(job, folder)
+    template = choose(job, tokenizer, bos=bool(special_prefix(tokenizer)))
+    if template is not None and template.origin != "model":
+        tokenizer.chat_template = template.text  # saved with the weights, so that inference asks as training did
+    pad, pad_how = tokenizers.settle_pad(tokenizer)
+    renderer = Renderer(
+        tokenizer,
+        template,
+        train_on=job.data.train_on,
+        max_seq_length=tokenizers.longest_row(job, run, tokenizer),
+        on_long_row=job.data.on_long_row,
+        stops=tokenizers.stop_ids(folder),
+    )
+    build = _stream if job.data.streaming else _fixed
+    built = build(job, run, renderer)
+    summary = built.summary | _settings(renderer, template, pad_how)
+    if job.data.digest and job.data.digest != built.digest:
+        raise DataError(
+            "the rows are not those that the job names",
+            f"[data] digest is {job.data.digest[:12]}…, these have {built.digest[:12]}…",
+            "use the same files, template and versions, or remove the digest",
+        )
+    run.emit(Event("data", summary | {"digest": built.digest}))
+    for warning in built.warnings:
+        run.emit(Event("warning", warning))
+    return Data(
+        processor=tokenizer,
+        train=built.train,
+        eval=built.eval,
+        layout="tokens",
+        digest=built.digest,
+        collator=_collator(pad),
+        longest=built.longest,
+        summary=summary,
+    )
+
+
+@dataclass(slots=True)
+class _Built:
+    train: Any
+    eval: dict[str, Any]
+    digest: str
+    summary: dict[str, Any]
+    warnings: list[Any]
+    longest: tuple[int, ...] = ()
+
+
+def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
+    """Render everything now, into files of the run folder."""
+    folder = _folder(run)
+    tally, held_tally = Tally(job.data), Tally(job.data)
+    readers = [Reader(job, source, renderer) for source in job.data.all_sources()]
+    first = Store(folder / "rows.arrow")
+    of_source: list[range] = []
+    with first:
+        left = job.data.max_rows
+        for reader in readers:
+            before, seen = len(first), tally.read
+            _fill(first, reader.rows(limit=left), tally, renderer)
+            of_source.append(range(before, len(first)))
+            left = None if left is None else left - (tally.read - seen)
+        tally.check(done=True)
+        _refuse_nothing(tally, readers)
+    rows, rng = first.open(), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
+    held = _held_out(job, len(first), rng)
+    order = _weigh([[index for index in part if index not in held] for part in of_source], readers, rng)
+    if not order:
+        raise DataError("no rows are left to train on", f"{len(first)} rows were read and {len(held)} held out",
+                        "lower eval_size, or raise the weights")  # fmt: skip
+    train = _choose(first, rows, order, folder / "train.arrow")
+    summary = tally.to_json()
+    if len(order) != len(first):
+        summary |= _totals(train)
+    evals: dict[str, Store] = {}
+    if held:
+        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow")
+    elif others := _eval_sources(job):
+        eval_readers = [Reader(job, source, renderer) for source in others]
+        evals["eval"] = Store(folder / "eval.arrow")
+        with evals["eval"] as store:
+            _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer)
+            held_tally.check(done=True)
+            _refuse_nothing(held_tally, eval_readers)
+    warnings = tally.warnings("training rows") + held_tally.warnings("held-out rows")
+    warnings += _shared(train, evals)
+    if job.data.packing:
+        train = _pack(train, folder / "packed.arrow", renderer.max_seq_length)
+        packed = len(train) * renderer.max_seq_length
+        summary |= {"packed": len(train), "filled": round(sum(train.lengths) / packed, 4)}
+    data, held_data = train.open(), {name: store.open() for name, store in evals.items()}
+    summary["sources"] = [reader.to_json() for reader in readers]
+    summary["eval"] = {name: _totals(store) for name, store in evals.items()}
+    longest = heapq.nsmallest(_LONGEST, range(len(train)), key=lambda index: (-train.lengths[index], index))
+    return _Built(
+        data, held_data, digest(each.data for each in (data, *held_data.values())), summary, warnings, tuple(longest)
+    )
+
+
+def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
+    """Render rows when they are asked for; only the first few are looked at now."""
+    import pyarrow
+    from datasets import Features, IterableDataset, List, Value
+
+    from forge_huggingface.stream import Stream
+
+    stream = Stream(job, renderer, _seed(job))
+    first = list(islice(stream(), 64))
+    stream.tally.check(done=True)
+    _refuse_nothing(stream.tally, stream.readers)
+    columns = ("input_ids", "labels")
+    types = pyarrow.schema([(column, pyarrow.list_(pyarrow.int32())) for column in columns])
+    tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=types)]
+    features = Features({column: List(Value("int32")) for column in columns})
+    summary = stream.tally.to_json() | {"streaming": True, "sources": [each.to_json() for each in stream.readers]}
+    warnings = stream.tally.warnings("the first rows")
+    evals: dict[str, Store] = {}
+    if others := _eval_sources(job):
+        tally, readers = Tally(job.data), [Reader(job, source, renderer) for source in others]
+        evals["eval"] = Store(_folder(run) / "eval.arrow")
+        with evals["eval"] as store:
+            _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer)
+            tally.check(done=True)
+            _refuse_nothing(tally, readers)
+        warnings += tally.warnings("held-out rows")
+    held = {name: store.open() for name, store in evals.items()}
+    summary["eval"] = {name: _totals(store) for name, store in evals.items()}
+    data = IterableDataset.from_generator(Stream(job, renderer, _seed(job)), features=features)
+    return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
+
+
+def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Renderer) -> None:
+    bos = renderer.tokenizer.bos_token_id
+    for origin, row in rows:
+        if tally.see(origin, row, bos) and isinstance(row, Rendered):
+            store.add(origin, row.input_ids, row.labels)
+
+
+def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
+    if not tally.kept:
+        names = ", ".join(reader.name for reader in readers)
+        first = f"; the first: {tally.dropped[0]}" if tally.dropped else ""
+        raise DataError(
+            f"no usable rows in {names}", f"{tally.read} were read and {tally.bad + tally.long} dropped{first}"
+        )
+
+
+def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
+    size = job.data.eval_size
+    if size is None:
+        return frozenset()
+    wanted = int(size) if size >= 1 else max(1, round(count * size))
+    if wanted >= count:
+        raise DataError(
+            f"eval_size = {size:g} leaves nothing to train on", f"there are {count} rows", "lower eval_size"
+        )
+    return frozenset(rng.sample(range(count), wanted))
+
+
+def _weigh(parts: Sequence[Sequence[int]], readers: Sequence[Reader], rng: random.Random) -> list[int]:
+    """Return the rows of an epoch: each as often as its source's weight says, the rest of a share drawn once."""
+    order: list[int] = []
+    for part, reader in zip(parts, readers, strict=True):
+        whole, rest = divmod(reader.source.weight, 1)
+        order += list(part) * int(whole)
+        if rest:
+            order += sorted(rng.sample(list(part), round(len(part) * rest)))
+    return order
+
+
+def _choose(store: Store, rows: Any, order: Sequence[int], path: Path) -> Store:
+    """Return a store with these rows: the one that is there, if it is they."""
+    if order == range(len(store)) or list(order) == list(range(len(store))):
+        return store
+    origins = store.origins()
+    chosen = Store(path)
+    with chosen:
+        for index in order:
+            row = rows[index]
+            chosen.add(origins[index], row["input_ids"], row["labels"])
+    return chosen
+
+
+def _pack(store: Store, path: Path, capacity: int) -> Store:
+    rows, origins = store.open(), store.origins()
+    packed = Store(path, packed=True)
+    with packed:
+        for indices in pack(store.lengths, capacity):
+            chosen = [rows[index] for index in indices]
+            packed.add(
+                " + ".join(origins[index] for index in indices),
+                list(chain.from_iterable(row["input_ids"] for row in chosen)),
+                list(chain.from_iterable(row["labels"] for row in chosen)),
+                [len(row["input_ids"]) for row in chosen],
+            )
+    return packed
+
+
+def _totals(store: Store) -> dict[str, Any]:
+    tokens, supervised = sum(store.lengths), sum(store.supervised)
+    return {"rows": len(store), "tokens": tokens, "supervised": supervised, "share": round(supervised / tokens, 4),
+            "longest": max(store.lengths)}  # fmt: skip
+
+
+def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
+    """Warn of held-out rows that are trained on as well."""
+    found: list[Any] = []
+    for name, store in evals.items():
+        known = {tuple(row) for batch in store.open().iter(_BATCH) for row in batch["input_ids"]}
+        both = {tuple(row) for batch in train.open().iter(_BATCH) for row in batch["input_ids"]} & known
+        if both:
+            found.append({"message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
+                          "do": "remove them from one side; the held-out loss is too good with them"})  # fmt: skip
+    return found
+
+
+def _eval_sources(job: Job) -> list[Source]:
+    data = job.data
+    if data.eval_path is not None:
+        first = data.all_sources()[0]
+        return [
+            first.model_copy(
+                update={"path": data.eval_path, "name": None, "split": None, "revision": None, "weight": 1.0}
+            )
+        ]
+    if data.eval_split is not None:
+        return [source.model_copy(update={"split": data.eval_split, "weight": 1.0}) for source in data.all_sources()]
+    return []
+
+
+def _settings(renderer: Renderer, template: Template | None, pad: str) -> dict[str, Any]:
+    return {
+        "template": {"name": template.name, "origin": template.origin} if template else None,
+        "train_on": renderer.train_on,
+        "max_seq_length": renderer.max_seq_length,
+        "pad": pad,
+        "eos_token": renderer.tokenizer.eos_token,
+        "stops": renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stops)),
+    }
+
+
+def _collator(pad: int) -> Callable[[Loaded], TokenCollator]:
+    def make(loaded: Loaded) -> TokenCollator:
+        config = getattr(loaded.model, "config", None)
+        return TokenCollator(pad, boundaries="flash" in str(getattr(config, "_attn_implementation", "")))
+
+    return make
+
+
+def _folder(run: RunHandle) -> Path:
+    # Every process of a run reads its own files: none waits for another, and the digest shows that they agree.
+    return run.folder / "data" if run.rank == 0 else run.folder / "data" / f"rank{run.rank}"
+
+
+def _seed(job: Job) -> int:
+    return int(job.train.options.get("seed", 42))

@@ -1,0 +1,163 @@
+"""EXPORT: the adapter as peft reads it, or the whole model with the adapter merged in; on request, to the hub.
+
+A merged model counts only after it was read back from the disk and gave the adapter model's logits. Everything starts
+from the files of the run, so an export can be made on another machine, later, without what trained the model.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Event, Exported, ExportError, ModelError, Trained
+from forge.files import files_below
+from forge_huggingface.card import model_card
+from forge_huggingface.hub import snapshot
+from forge_huggingface.push import push
+
+if TYPE_CHECKING:
+    from forge.job import ExportTable, Job
+    from forge.run import RunHandle
+
+# Mean KL divergence between the adapter model and the merged one, in nats, by the type of the merged weights. Measured
+# on SmolLM2-135M and tiny models: float32 about 1e-9, bfloat16 about 1e-4 to 1e-3; a wrong scale or a forgotten layer
+# gives 0.01 and more.
+LIMITS: Mapping[str, float] = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 5e-3}
+
+
+def export(job: Job, run: RunHandle, trained: Trained, export: ExportTable, out: Path) -> Exported:
+    """Write one export into ``out``, and upload it if the job says so.
+
+    Raises:
+        ExportError: The merged model is not the trained one, or the upload failed.
+        ModelError: The base model is not there any more.
+    """
+    weights = run.folder / trained.weights
+    report: dict[str, Any] = {}
+    if export.format == "adapter":
+        if trained.kind != "adapter":
+            raise ExportError("there is no adapter to export", "the whole model was trained", "take format merged")
+        shutil.copytree(weights, out, dirs_exist_ok=True)
+    elif trained.kind == "full":
+        shutil.copytree(weights, out, dirs_exist_ok=True)
+        report = {"note": "the whole model was trained; there was nothing to merge"}
+    else:
+        report = merge(job, run, weights, out)
+    (out / "README.md").write_text(model_card(job, run.plan, trained, export.format), encoding="utf-8")
+    url = None
+    if export.push_to_hub:
+        url = push(out, export.push_to_hub, private=export.private)
+    return Exported(files=tuple(name.as_posix() for name in files_below(out)), report=report, url=url)
+
+
+def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
+    """Merge an adapter into its base, write the model, read it back, and compare the logits.
+
+    The base is read in 16 or 32 bit even if training saw it in 4 or 8: merging into rounded weights would round the
+    adapter away.
+
+    Returns:
+        The comparison: mean and largest KL divergence in nats, share of equal top tokens, positions compared.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base_folder = snapshot(job, run, weights=True)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, local_files_only=True)
+    dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder)
+    prompts = probes(tokenizer)
+    base = read(AutoModelForCausalLM, base_folder, dtype, job)
+    model = PeftModel.from_pretrained(base, adapter)
+    model.eval()
+    before = logits(model, prompts)
+    merged = model.merge_and_unload(safe_merge=True)
+    merged.config.use_cache = True
+    merged.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
+    del model, merged, base
+    gc.collect()
+    again = read(AutoModelForCausalLM, out, dtype, job)
+    again.eval()
+    report = compare(before, logits(again, prompts))
+    name = str(dtype).removeprefix("torch.")
+    report |= {"dtype": name, "limit": LIMITS[name]}
+    if job.model.bits:
+        report["note"] = f"trained on the {job.model.bits} base, merged into its {name} weights"
+    run.emit(Event("note", {"message": f"merged model read back: mean KL {report['kl_mean']:.1e} nats to the adapter "
+                                       f"model, {report['top1']:.1%} equal top tokens"}))  # fmt: skip
+    if report["kl_mean"] > LIMITS[name]:
+        raise ExportError(
+            "the merged model is not the trained one",
+            f"its logits differ from the adapter model's by {report['kl_mean']:.2e} nats, more than {LIMITS[name]:.0e}",
+            "the adapter is safe and can be used; please report this with the run's log",
+        )
+    return report
+
+
+def read(kind: Any, folder: Path, dtype: Any, job: Job) -> Any:
+    """Read a model on the CPU, where memory is, in a plain type."""
+    try:
+        return kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=job.model.trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the model in {folder}", str(error).splitlines()[0], "the export needs the base model's weights"
+        ) from error
+
+
+def stored_dtype(folder: Path) -> Any:
+    """Return the type that a model's config declares for its weights, float32 if it says nothing."""
+    import torch
+    from transformers import AutoConfig
+
+    declared = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
+    return declared if declared in {torch.float16, torch.bfloat16, torch.float32} else torch.float32
+
+
+def probes(tokenizer: Any) -> list[list[int]]:
+    """Return three short inputs: a chat where there is a template, a sentence, and a row of mixed tokens."""
+    texts = ["The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b\n"]
+    found = [tokenizer(text)["input_ids"] for text in texts]
+    if tokenizer.chat_template:
+        found.append(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": "Name three colours."}], add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+        )
+    else:
+        found.append([index % len(tokenizer) for index in range(7, 7 * 24, 7)])
+    return [ids for ids in found if ids]
+
+
+def logits(model: Any, prompts: list[list[int]]) -> list[Any]:
+    """Return the log-probabilities of every position of every prompt, float32, shape (tokens, vocabulary)."""
+    import torch
+
+    with torch.inference_mode():
+        return [
+            torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].float(), dim=-1) for ids in prompts
+        ]
+
+
+def compare(before: list[Any], after: list[Any]) -> dict[str, Any]:
+    """Compare two lists of log-probabilities: Kullback-Leibler divergence of the second from the first, in nats."""
+    divergence, equal, count = [], 0, 0
+    for first, second in zip(before, after, strict=True):
+        divergence += (first.exp() * (first - second)).sum(-1).tolist()
+        equal += int((first.argmax(-1) == second.argmax(-1)).sum())
+        count += first.shape[0]
+    return {
+        "kl_mean": max(sum(divergence) / count, 0.0),
+        "kl_max": max(divergence),
+        "top1": equal / count,
+        "positions": count,
+    }

@@ -1,0 +1,134 @@
+"""LOAD: the base model, from a local folder of safetensors."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Data, Event, Loaded, ModelError
+from forge_huggingface.hub import snapshot
+
+if TYPE_CHECKING:
+    from forge.job import Job
+    from forge.run import RunHandle
+
+
+def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
+    """Load the base model onto the device that the plan is for.
+
+    Raises:
+        ModelError: Weights are missing, damaged or of another shape; the device is not there.
+    """
+    import torch
+
+    folder = snapshot(job, run, weights=True)
+    device = planned_device(job, run)
+    model = read_model(job, run, str(folder), device)
+    where = f"{device} {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+    values = {
+        "device": where,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,  # noqa: SLF001 - transformers has no public name for it
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    run.emit(Event("loaded", values))
+    return Loaded(model=model, traits=frozenset({"hf-model"}))
+
+
+def planned_device(job: Job, run: RunHandle) -> str:
+    """Return torch's name of the device that the plan is for. Raises :class:`ModelError` if torch does not see it."""
+    import torch
+
+    from forge_huggingface.rules import device
+
+    kind = device(run.plan.machine, job)
+    if kind in {"cuda", "rocm"}:
+        if not torch.cuda.is_available():
+            raise ModelError(
+                "the plan is for a GPU that torch cannot use", f"torch {torch.__version__} sees none", "see `forge doctor`"
+            )
+        return "cuda:0"
+    return "mps" if kind == "mps" else "cpu"
+
+
+def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: Any) -> Any:
+    """Read a causal language model from a folder, and refuse one that would come out partly random.
+
+    Args:
+        job: The job, whose ``[model]`` says how.
+        run: The run.
+        folder: The folder with config and safetensors.
+        device: torch's name of the device.
+        changes: Other arguments for ``from_pretrained``.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    table = job.model
+    arguments: dict[str, Any] = {
+        "dtype": getattr(torch, table.dtype),
+        "attn_implementation": table.attn_implementation,
+        "device_map": {"": device} if device != "cpu" else None,
+        "trust_remote_code": table.trust_remote_code,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "quantization_config": quantization(job),
+        **changes,
+    }
+    if arguments["quantization_config"] is not None:
+        arguments["device_map"] = {"": device}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **arguments)
+    except ValueError as error:
+        left_open = run.plan.decided("model.attn_implementation") is not None
+        if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
+            raise _unreadable(table.id, error) from error
+        run.emit(
+            Event("warning", {"message": f"{table.id} has no {table.attn_implementation} attention; taking eager"})
+        )
+        return read_model(job, run, folder, device, **{**changes, "attn_implementation": "eager"})
+    except (OSError, RuntimeError, ImportError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise _unreadable(table.id, error) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _unreadable(table.id, error) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{table.id} lacks {len(missing)} weights",
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} would start at random",
+            "get the whole model, or a config.json that fits its weights",
+        )
+    if mismatched := report.get("mismatched_keys"):
+        raise ModelError(f"{table.id} has weights of another shape than its config.json says", str(mismatched[:3]))
+    return model
+
+
+def quantization(job: Job) -> Any:
+    """Return bitsandbytes' settings for the job, or None."""
+    if job.model.bits is None:
+        return None
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if job.model.bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(  # as in QLoRA (arXiv 2305.14314): NF4, double quantisation
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, job.model.dtype),
+    )
+
+
+def _unreadable(name: str, error: BaseException) -> ModelError:
+    traceback.print_exception(error)
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{name} brings its own Python code", "forge runs none unless told to", "write [model] trust_remote_code = true"
+        )
+    return ModelError(f"cannot load {name}", text, "the whole traceback is in log.txt")

@@ -1,0 +1,208 @@
+"""Finding out-of-memory in the first minute instead of the fifth hour, and saying what to change.
+
+The probe runs the longest batch forward and backward, and the longest evaluation batch forward, before the first step. It
+works on copies and puts everything back: the order of the rows, the random numbers, the gradients, the optimizer and the
+trainer's counters are as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from forge.api import Data, OutOfMemory
+
+COUNTERS = ("_metrics", "_total_train_tokens")
+"""What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16)."""
+
+
+def probe(trainer: Any, data: Data) -> dict[str, Any]:
+    """Run the longest training and evaluation batches once.
+
+    Returns:
+        ``seconds`` for the training batch, ``memory`` in bytes at the peak, ``tokens`` in it, ``loss``.
+
+    Raises:
+        OutOfMemory: It does not fit; ``probing`` is set.
+    """
+    import torch
+
+    args = trainer.args
+    rows = longest(data, args.per_device_train_batch_size)
+    if not rows:
+        return {}
+    kept = {name: copy.deepcopy(getattr(trainer, name)) for name in COUNTERS if hasattr(trainer, name)}
+    model, was_training = trainer.model_wrapped, trainer.model.training
+    on_gpu = args.device.type == "cuda"
+    ballast: list[Any] = []
+    try:
+        with same_random_numbers():
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+                ballast = optimizer_ballast(trainer)
+            start = time.perf_counter()
+            batch = trainer.data_collator(rows)
+            tokens = int(batch["input_ids"].numel())
+            loss = trainer.training_step(model, batch)
+            if on_gpu:
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+            model.zero_grad(set_to_none=True)
+            if data.eval:
+                held_out = next(iter(data.eval.values()))
+                count = args.per_device_eval_batch_size
+                evaluation = [dict(row) for row in _longest_of(held_out, count)]
+                if evaluation:
+                    trainer.model.eval()
+                    trainer.prediction_step(model, trainer.data_collator(evaluation), prediction_loss_only=True)
+            return {"seconds": seconds, "memory": peak(), "tokens": tokens, "rows": len(rows), "loss": float(loss)}
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise explain_out_of_memory(error, trainer, data, probing=True) from error
+        raise
+    finally:
+        ballast.clear()
+        model.zero_grad(set_to_none=True)
+        trainer.model.train(was_training)
+        for name, value in kept.items():
+            setattr(trainer, name, value)
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+
+def longest(data: Data, count: int) -> list[dict[str, Any]]:
+    """Return copies of the longest training rows; of a stream, its first ones."""
+    if data.longest:
+        return [dict(data.train[index]) for index in data.longest[:count]]
+    found = []
+    for row in data.train:
+        found.append(dict(row))
+        if len(found) == count:
+            break
+    return found
+
+
+def _longest_of(rows: Any, count: int) -> list[Any]:
+    if not hasattr(rows, "__len__"):
+        return [row for row, _ in zip(rows, range(count), strict=False)]
+    sample = range(0, len(rows), max(1, len(rows) // 1000))
+    order = sorted(sample, key=lambda index: len(rows[index]["input_ids"]), reverse=True)
+    return [rows[index] for index in order[:count]]
+
+
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Leave every generator of random numbers as it was."""
+    import numpy as np
+    import torch
+
+    plain, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator that trainers use
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(array)  # noqa: NPY002
+
+
+def optimizer_ballast(trainer: Any) -> list[Any]:
+    """Take the memory that the optimizer will take at its first step: two values for each trained one, for Adam."""
+    import torch
+
+    name = str(trainer.args.optim)
+    if "adam" not in name.lower():
+        return []
+    size = 1 if "8bit" in name else 4
+    count = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    return [torch.empty(2 * count * size, dtype=torch.uint8, device=trainer.args.device)]
+
+
+def peak() -> int | None:
+    """Return the most memory in use so far, in bytes: the GPU's if there is one, else this process's."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the machine."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def explain_out_of_memory(error: BaseException, trainer: Any, data: Data, *, probing: bool) -> OutOfMemory:
+    """Say what ran out, and name the keys that help, in the order of their effect."""
+    args = trainer.args
+    when = "in the probe of the longest batch, before the first step" if probing else f"at step {trainer.state.global_step}"
+    longest_row = data.summary.get("longest") or "?"
+    used = peak()
+    why = f"{args.per_device_train_batch_size} rows of up to {longest_row} tokens"
+    if used:
+        why += f", {used / 2**30:.1f} GiB in use at the peak"
+    knobs = relief(args)
+    names = [f"{_key(change['key'])} = {_toml(change['value'])}" for changes in knobs for change in changes]
+    names += ["[model] load_in_4bit = true", "a smaller [model] max_seq_length"]
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return OutOfMemory(
+        f"out of memory {when}",
+        f"{why} ({first_line[:160]})",
+        f"in order of effect: {'; '.join(names)}",
+        probing=probing,
+        relief=knobs[0] if knobs else [],
+    )
+
+
+def relief(args: Any) -> list[list[Mapping[str, Any]]]:
+    """Return changes that keep the training the same and take less memory, the most effective first.
+
+    Each entry is a list of changes that belong together.
+    """
+    found: list[list[Mapping[str, Any]]] = []
+    checkpointing = getattr(args, "gradient_checkpointing", False) or getattr(args, "activation_checkpointing", False)
+    if not checkpointing:
+        reason = "the longest batch did not fit without it"
+        found.append([{"key": "train.gradient_checkpointing", "value": True, "reason": reason}])
+    size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    if size > 1:
+        smaller = max(divisor for divisor in range(1, size) if size % divisor == 0)
+        found.append(
+            [
+                {
+                    "key": "train.per_device_train_batch_size",
+                    "value": smaller,
+                    "reason": f"the longest batch of {size} did not fit",
+                },
+                {
+                    "key": "train.gradient_accumulation_steps",
+                    "value": steps * size // smaller,
+                    "reason": "to keep the effective batch",
+                },
+            ]
+        )
+    return found
+
+
+def _key(path: str) -> str:
+    table, _, key = path.partition(".")
+    return f"[{table}] {key}"
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,36 @@
+"""Uploading a folder to the model hub. The token comes from the environment or the login, and is written nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forge.api import ExportError
+
+
+def push(folder: Path, name: str, *, private: bool) -> str:
+    """Upload a folder's files to ``user/name``, made if it is not there, and return its address.
+
+    Raises:
+        ExportError: There is no token, it may not write there, or the hub cannot be reached. The files stay in place.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    what, retry = f"cannot upload to {name}", "then `forge export` the run again"
+    if get_token() is None:
+        raise ExportError(what, "nobody is logged in to the hub", f"`hf auth login` or set HF_TOKEN, {retry}")
+    api = HfApi()
+    try:
+        url = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message="Upload by forge", ignore_patterns=["export.json"]
+        )
+    except HFValidationError as error:
+        raise ExportError(what, "it is no hub id", "write push_to_hub = \"user/name\"") from error
+    except HfHubHTTPError as error:
+        code = error.response.status_code if error.response is not None else None
+        why = {401: "the token is not valid", 403: "the token may not write there"}.get(code or 0)
+        raise ExportError(what, why or str(error).strip().splitlines()[0].rstrip(". "), retry) from error
+    except OSError as error:  # httpx's and requests' connection errors
+        raise ExportError(what, f"the hub cannot be reached ({type(error).__name__})", retry) from error
+    return str(url)

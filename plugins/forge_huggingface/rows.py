@@ -1,0 +1,110 @@
+"""What a row is between its file and its tokens.
+
+Reading, converting and rendering live in modules of their own; these few types are all that they need to know of each
+other. A row that cannot be used is a value, not only an exception, because it is the job that decides whether one bad
+row ends the run or is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from forge.api import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Message = dict[str, Any]
+
+
+class BadRow(Exception):  # noqa: N818 - a verdict that travels as a value more often than it is raised
+    """A row cannot be used.
+
+    Args:
+        what: A phrase that follows the row's name, as in ``"has no assistant turn"``.
+        why: The cause, where the phrase does not say it.
+        do: What to do about it.
+    """
+
+    def __init__(self, what: str, why: str | None = None, do: str | None = None) -> None:
+        super().__init__(what, why, do)
+        self.what, self.why, self.do = what, why, do
+
+    def at(self, origin: str, note: str | None = None) -> DataError:
+        """Return the error that names the row."""
+        why = ", ".join(part for part in (self.why, note) if part) or None
+        return DataError(f"{origin} {self.what}", why, self.do)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}" if self.why else self.what
+
+
+class LongRow(BadRow):
+    """A row is longer than ``max_seq_length``, and the job does not want it cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages that a chat template turns into text.
+
+    Attributes:
+        messages: All messages, ``None`` values removed.
+        start: Index of the first message of the completion; the messages before it are the prompt.
+        turns: Whether it is a conversation, whose every answer is worth learning, or a prompt with its answer.
+        tools: Tool descriptions for the template.
+        extra: Further variables for the template.
+    """
+
+    messages: tuple[Message, ...]
+    start: int
+    turns: bool
+    tools: tuple[Any, ...] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A prompt and what follows it, as plain strings: no template is involved."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A plain text, as in pretraining."""
+
+    text: str
+
+
+Row = Conversation | Completion | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A row as tokens.
+
+    Attributes:
+        input_ids: The tokens.
+        labels: The same tokens, with -100 where they are not in the loss.
+        length: The length before truncation.
+        eos: ``"there"``, ``"appended"`` by forge, ``"cut"`` off by truncation, or ``"missing"``.
+        diverged: The template renders the prompt alone otherwise than before its answer.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    length: int
+    eos: str
+    diverged: bool = False
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the row was longer than it may be."""
+        return self.length > len(self.input_ids)
+
+    @property
+    def supervised(self) -> int:
+        """The number of tokens in the loss."""
+        return len(self.labels) - self.labels.count(-100)

@@ -1,0 +1,208 @@
+"""What can be said about a job before anything is imported: what cannot work, and what forge takes where it is open.
+
+All of it goes into the plan, so each rule gives its reason as a phrase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Decision, Problem
+from forge_huggingface.options import defaults
+
+if TYPE_CHECKING:
+    from forge.api import Machine, ModelFacts
+    from forge.job import Job
+
+TRACKERS: Mapping[str, tuple[str, ...]] = {
+    "azure_ml": ("azureml-mlflow",),
+    "clearml": ("clearml",),
+    "codecarbon": ("codecarbon",),
+    "comet_ml": ("comet-ml",),
+    "dagshub": ("dagshub",),
+    "dvclive": ("dvclive",),
+    "flyte": ("flytekit",),
+    "kubeflow": (),
+    "mlflow": ("mlflow",),
+    "neptune": ("neptune",),
+    "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardx"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
+"""Names that ``report_to`` takes, and the distributions of which one must be there."""
+
+
+def device(machine: Machine, job: Job) -> str | None:
+    """Return the kind of accelerator that the job will use, or None for the CPU."""
+    if job.train.options.get("use_cpu"):
+        return None
+    return next((kind for kind in ("cuda", "rocm", "mps") if kind in machine.usable_kinds), None)
+
+
+def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot load the model, or None."""
+    if facts.task == "seq2seq":
+        return "sequence-to-sequence models cannot be trained yet"
+    if facts.quantized and job.adapter.type == "none":
+        return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
+    if job.model.bits is None:
+        return None
+    bits = job.model.bits.removesuffix("bit")
+    if facts.quantized:
+        return f"load_in_{bits}bit: the model is quantised already ({facts.quantized}); remove the key"
+    if job.adapter.type == "none":
+        return f"load_in_{bits}bit with [adapter] type = \"none\": quantised weights cannot be trained; use an adapter"
+    if "bitsandbytes" not in machine.versions:
+        return f"load_in_{bits}bit needs bitsandbytes, which is not installed (pip install bitsandbytes)"
+    kind = device(machine, job)
+    if kind == "mps" or (kind is None and machine.arch.lower() not in {"x86_64", "amd64"}):
+        return f"load_in_{bits}bit: bitsandbytes has no kernels for {machine.platform} {machine.arch} without CUDA"
+    if kind is None and bits == "8":
+        return "load_in_8bit: bitsandbytes trains 8 bit on a GPU only; take load_in_4bit, or remove the key"
+    return None
+
+
+def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001 - the probe's signature
+    """Return why this plugin cannot make the model trainable, or None."""
+    if "lm_head" in job.adapter.target_modules and job.adapter.type == "lora":
+        return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
+    return None
+
+
+def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
+    """Return why this plugin cannot train, or None."""
+    for name in _trackers(job.train.options.get("report_to")):
+        needed = TRACKERS.get(name)
+        if needed is None:
+            return f'report_to = "{name}": no such tracker; there are {", ".join(TRACKERS)}'
+        if needed and not any(dist in machine.versions for dist in needed):
+            return f'report_to = "{name}": {needed[0]} is not installed (pip install {needed[0]})'
+    if job.train.options.get("use_liger_kernel") and "liger-kernel" not in machine.versions:
+        return "use_liger_kernel: liger-kernel is not installed (pip install liger-kernel)"
+    if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:
+        return "optim: 8-bit optimizers need bitsandbytes, which is not installed (pip install bitsandbytes)"
+    if job.train.options.get("bf16") and (kind := device(machine, job)) and not _has_bf16(machine, kind):
+        return "bf16: this GPU has no bfloat16; write fp16 = true, or leave both out"
+    if job.train.options.get("fp16") and device(machine, job) is None:
+        return "fp16: float16 training needs a GPU; leave it out"
+    return None
+
+
+def data_problems(job: Job) -> Iterable[Problem]:
+    """Yield contradictions between the data's keys and the rest."""
+    options = job.train.options
+    if job.data.streaming and (options.get("max_steps") or -1) < 1:
+        yield Problem(
+            "data.streaming",
+            "streamed rows have no known number, so the end of training must be said",
+            "write [train] max_steps",
+        )
+
+
+def train_problems(job: Job) -> Iterable[Problem]:
+    """Yield contradictions between the trainer's arguments and the rest of the job."""
+    options = job.train.options
+    evaluating = {
+        "train.eval_strategy": options.get("eval_strategy") not in {None, "no"},
+        "train.load_best_model_at_end": options.get("load_best_model_at_end"),
+        "train.early_stopping_patience": job.train.early_stopping_patience,
+    }
+    for key, asked in evaluating.items():
+        if asked and not held_out(job):
+            yield Problem(key, "there are no held-out rows", "write [data] eval_path, eval_split or eval_size")
+    if job.train.early_stopping_patience and options.get("eval_strategy") == "no":
+        yield Problem("train.early_stopping_patience", "nothing is evaluated", 'remove eval_strategy = "no"')
+
+
+def held_out(job: Job) -> bool:
+    """Whether the job has held-out rows."""
+    return any(value is not None for value in (job.data.eval_path, job.data.eval_split, job.data.eval_size))
+
+
+def export_problems(job: Job) -> Iterable[Problem]:
+    """Yield exports that cannot be."""
+    for index, export in enumerate(job.export):
+        if export.format == "adapter" and job.adapter.type == "none":
+            yield Problem(
+                f"export.{index}.format",
+                'there is no adapter to export: [adapter] type = "none" trains the whole model',
+                'write format = "merged"',
+            )
+
+
+def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
+    """Yield the type of the weights and the attention implementation, where the job leaves them open."""
+    kind = device(machine, job)
+    dtype = job.model.dtype
+    if dtype == "auto":
+        dtype, reason = _dtype(machine, job, kind)
+        yield Decision("model.dtype", dtype, reason)
+    if job.model.attn_implementation == "auto":
+        capable = kind == "cuda" and _capability(machine) >= 8.0 and dtype != "float32"
+        if capable and "flash-attn" in machine.versions:
+            yield Decision("model.attn_implementation", "flash_attention_2", "flash-attn is installed")
+        else:
+            yield Decision("model.attn_implementation", "sdpa", "torch's own, fast on every device")
+
+
+def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
+    """Yield precision and the values whose default depends on machine or job."""
+    options, kind = job.train.options, device(machine, job)
+    asked = options.get("bf16") or options.get("fp16")
+    half = None
+    if kind in {"cuda", "rocm"}:
+        half = "bf16" if _has_bf16(machine, kind) else "fp16"
+    for name in ("bf16", "fp16"):
+        if options.get(name) is None:
+            value = not asked and half == name
+            why = "the job names the other" if asked else _why_half(name, half, kind)
+            yield Decision(f"train.{name}", value, why)
+    values = defaults(job.adapter.type)
+    if options.get("learning_rate") is None:
+        full = job.adapter.type == "none"
+        why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
+        yield Decision("train.learning_rate", values["learning_rate"], why)
+    if options.get("eval_strategy") is None:
+        best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
+        value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
+        why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
+        yield Decision("train.eval_strategy", value, why)
+    if options.get("loss_type") is None:
+        yield Decision("train.loss_type", values["loss_type"], "negative log-likelihood without all logits in memory")
+
+
+def _dtype(machine: Machine, job: Job, kind: str | None) -> tuple[str, str]:
+    half = "bfloat16" if kind is None or kind == "mps" or _has_bf16(machine, kind) else "float16"
+    if job.model.load_in_16bit:
+        return half, "the job says load_in_16bit"
+    if kind is None:
+        return "float32", "no GPU is used, and CPUs are fastest and exact in 32 bit"
+    if kind == "mps":
+        return "float32", "mixed precision is not reliable on Apple's GPUs"
+    if job.adapter.type == "none":
+        return "float32", f"all weights are trained, and small updates vanish in 16 bit; the arithmetic is {half}"
+    return half, "the frozen base needs no more, and the adapter is kept in 32 bit"
+
+
+def _why_half(name: str, half: str | None, kind: str | None) -> str:
+    if half is None:
+        return "no GPU is used" if kind is None else "mixed precision is not reliable on Apple's GPUs"
+    if half == name:
+        return "the GPU computes in bfloat16" if name == "bf16" else "the GPU has no bfloat16"
+    return f"{half} is better here"
+
+
+def _has_bf16(machine: Machine, kind: str) -> bool:
+    return kind == "rocm" or (kind == "cuda" and _capability(machine) >= 8.0)
+
+
+def _capability(machine: Machine) -> float:
+    found = next((card.capability for card in machine.accelerators if card.kind == "cuda" and card.capability), None)
+    return float(found) if found else 0.0
+
+
+def _trackers(value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else list(value or [])
+    return [name for name in names if name not in {"none", "all"}]

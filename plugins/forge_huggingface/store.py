@@ -1,0 +1,114 @@
+"""Tokenised rows on disk.
+
+Rows are written to an Arrow file as they are made and read back memory-mapped, so a data set larger than memory needs
+no more of it than a small one. Beside it lies a plain list of where each row came from, for the preview and for whoever
+looks for the row behind a loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+_BUFFER = 1024
+
+
+class Store:
+    """Writes rows of one split; :meth:`open` gives them back as a ``datasets.Dataset``.
+
+    Attributes:
+        lengths: The length of each row.
+        supervised: The number of tokens in the loss of each row.
+    """
+
+    def __init__(self, path: Path, *, packed: bool = False) -> None:
+        from datasets import Features, List, Value
+        from datasets.arrow_writer import ArrowWriter
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.lengths = array("l")
+        self.supervised = array("l")
+        self._columns = ["input_ids", "labels", *(["seq_lengths"] if packed else [])]
+        features = Features({column: List(Value("int32")) for column in self._columns})
+        self._schema = features.arrow_schema
+        # A file that a mapped data set may still use is never written to: the new one takes its name when it is whole.
+        self._part = path.with_suffix(".part")
+        self._writer = ArrowWriter(features=features, path=str(self._part))
+        self._origins = origins_path(path).open("w", encoding="utf-8")
+        self._rows: list[Sequence[Sequence[int]]] = []
+
+    def add(self, origin: str, *columns: Sequence[int]) -> None:
+        """Add a row: its place, then the values of the columns."""
+        labels = columns[1]
+        self.lengths.append(len(columns[0]))
+        self.supervised.append(len(labels) - list(labels).count(-100))
+        self._origins.write(origin.replace("\n", " ") + "\n")
+        self._rows.append(columns)
+        if len(self._rows) >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._rows:
+            columns = [
+                pyarrow.array(list(values), pyarrow.list_(pyarrow.int32())) for values in zip(*self._rows, strict=True)
+            ]
+            self._writer.write_table(pyarrow.table(columns, names=self._columns).cast(self._schema))
+            self._rows.clear()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._origins.close()
+        if kind is None and len(self):
+            self._flush()
+            self._writer.finalize()
+            self._part.replace(self.path)
+        else:
+            self._writer.close()
+            self._part.unlink(missing_ok=True)
+
+    def open(self) -> Any:
+        """Return the rows, memory-mapped."""
+        from datasets import Dataset
+
+        return Dataset.from_file(str(self.path))
+
+    def origins(self) -> list[str]:
+        """Return where each row came from."""
+        return origins_path(self.path).read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def origins_path(path: Path) -> Path:
+    """Return the file that says where the rows of an Arrow file came from."""
+    return path.with_suffix(".origins")
+
+
+def digest(tables: Iterable[Any]) -> str:
+    """Return a sha256 over the ids and labels of Arrow tables, in order, however they are cut into batches."""
+    import numpy
+
+    sha = hashlib.sha256()
+    for table in tables:
+        for column in ("input_ids", "labels"):
+            lengths, values = hashlib.sha256(), hashlib.sha256()
+            for batch in table.select([column]).to_batches():
+                rows = batch.column(0)
+                lengths.update(rows.value_lengths().to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+                values.update(numpy.ascontiguousarray(rows.flatten().to_numpy(zero_copy_only=False), "<i4").tobytes())
+            sha.update(lengths.digest() + values.digest())
+    return sha.hexdigest()

@@ -1,0 +1,217 @@
+"""TRAIN: TRL's trainers, for every backend's models.
+
+trl is imported here and not before, so that under a backend that patches it this gets the patched classes. The rows are
+finished, the model is wrapped, and every argument is written out and read back: what is trained is what the plan says.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Data, DiskFull, Event, Interrupted, Loaded, OutOfMemory, PluginError, Trained
+from forge.checkpoints import MARK, checkpoints, newest_whole
+from forge.files import is_disk_full
+from forge_huggingface.card import model_card
+from forge_huggingface.memory import explain_out_of_memory, is_out_of_memory
+from forge_huggingface.options import resolve
+
+if TYPE_CHECKING:
+    from forge.job import Job
+    from forge.run import RunHandle
+
+
+def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
+    """Train by supervised fine-tuning and save the weights.
+
+    Raises:
+        OutOfMemory: The device is too small; before the first step if the probe is on.
+        Interrupted: The user asked to stop; a checkpoint has been saved.
+        DiskFull: A checkpoint or the weights could not be written; the last whole checkpoint is kept.
+    """
+    from forge_huggingface.callbacks import DryRunDone
+
+    trainable = trainable_names(loaded.model, job)
+    trainer = make_trainer(job, run, loaded, data)
+    if trainable_names(trainer.model, job) != trainable:
+        raise PluginError("the trainer changed which parameters are trained", "it is not what [adapter] says")
+    try:
+        trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
+    except DryRunDone as done:
+        return result(job, run, loaded, metrics=done.metrics)
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            raise explain_out_of_memory(error, trainer, data, probing=False) from error
+        if is_disk_full(error):
+            raise no_room_for_checkpoint(run.folder / "checkpoints", error) from error
+        raise
+    state = trainer.state
+    if run.stop.is_set() and state.global_step < state.max_steps:
+        raise Interrupted(
+            f"stopped at step {state.global_step} of {state.max_steps}",
+            f"checkpoint-{state.global_step} is whole",
+            f"go on with: forge resume {run.folder}",
+        )
+    trained = result(job, run, loaded, best=best_step(trainer), metrics=final_metrics(state.log_history))
+    save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
+    return trained
+
+
+def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
+    """Build TRL's trainer with every argument given, and check that it holds them."""
+    from transformers import EarlyStoppingCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from forge_huggingface.callbacks import ForgeCallback
+
+    values = arguments(job, loaded)
+    config = SFTConfig(output_dir=str(run.folder / "checkpoints"), **values)
+    callbacks: list[Any] = []
+    if job.train.early_stopping_patience:
+        patience = job.train.early_stopping_patience
+        callbacks.append(EarlyStoppingCallback(patience, job.train.early_stopping_threshold))
+        config.metric_for_best_model = config.metric_for_best_model or "loss"
+        config.greater_is_better = bool(config.greater_is_better)
+    # A single held-out set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
+    evaluation = data.eval.get("eval") if len(data.eval) == 1 else dict(data.eval)
+    trainer = SFTTrainer(
+        model=loaded.model,
+        args=config,
+        train_dataset=data.train,
+        eval_dataset=evaluation or None,
+        processing_class=data.processor,
+        data_collator=data.collator(loaded) if data.collator else None,
+        callbacks=callbacks,
+    )
+    changed = [
+        f"{name}: {value} → {getattr(trainer.args, name)}"
+        for name, value in values.items()
+        if type(value) in {int, float, bool} and getattr(trainer.args, name) != value
+    ]
+    if changed:
+        raise PluginError("the trainer changed its arguments", ", ".join(changed))
+    trainer.add_callback(ForgeCallback(trainer, job, run, data))
+    run.emit(Event("trainer", origins(trainer)))
+    return trainer
+
+
+def arguments(job: Job, loaded: Loaded) -> dict[str, Any]:
+    """Return every argument of the trainer: forge's table of defaults, the job's, and what loading imposes."""
+    options = job.train.options
+    for name, value in loaded.trainer.items():
+        if options.get(name) not in {None, value}:
+            raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
+    half = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
+    values = resolve({**options, **loaded.trainer}, job.adapter.type, half)
+    values["report_to"] = values.get("report_to") or "none"
+    return values
+
+
+def trainable_names(model: Any, job: Job) -> list[str]:
+    """Return the names of the parameters that are trained, and refuse others than ``[adapter]`` asks for."""
+    every = list(model.named_parameters())
+    names = [name for name, parameter in every if parameter.requires_grad]
+    if not names:
+        raise PluginError("no parameter would be trained", "the model came frozen from loading and adapting")
+    if job.adapter.type == "none":
+        if len(names) != len(every):
+            raise PluginError(f"{len(every) - len(names)} parameters would not be trained", "[adapter] type is none")
+        return names
+    if job.adapter.type == "lora" and job.adapter.bias == "none":
+        foreign = [name for name in names if "lora_" not in name and "modules_to_save" not in name]
+        if foreign:
+            raise PluginError(f"{len(foreign)} parameters outside the adapter would be trained", foreign[0])
+    return names
+
+
+def origins(trainer: Any) -> Mapping[str, Any]:
+    """Say where the classes in use come from, for the log: a patched library shows here."""
+    classes = {"trainer": type(trainer), "config": type(trainer.args), "model": type(trainer.model)}
+    return {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in classes.items()}
+
+
+def result(
+    job: Job,
+    run: RunHandle,
+    loaded: Loaded,
+    *,
+    best: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> Trained:
+    """Describe what training leaves."""
+    facts = run.plan.facts
+    folder = "model" if job.adapter.type == "none" else "adapter"
+    base = {"id": job.model.id, "revision": facts.revision, "digest": facts.digest, "path": facts.path}
+    return Trained(
+        weights=folder,
+        kind="full" if job.adapter.type == "none" else "adapter",
+        task=facts.task,
+        base=base,
+        processor=folder,
+        traits=loaded.traits,
+        best_step=best,
+        metrics=metrics or {},
+    )
+
+
+def save(model: Any, processor: Any, folder: Path, job: Job, run: RunHandle, trained: Trained) -> None:
+    """Write weights, tokenizer and model card under a temporary name, then rename it."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        if trained.kind == "adapter":
+            for config in model.peft_config.values():
+                # A hub id means the same on every machine; a folder in this machine's cache does not.
+                config.base_model_name_or_path = run.plan.facts.path if is_folder(run) else job.model.id
+                config.revision = run.plan.facts.revision
+        model.save_pretrained(part, safe_serialization=True)
+        processor.save_pretrained(part)
+        card = model_card(job, run.plan, trained, folder.name)
+        (part / "README.md").write_text(card, encoding="utf-8")
+        (run.folder / "README.md").write_text(card, encoding="utf-8")
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        shutil.rmtree(part, ignore_errors=True)
+        why = "the disk is full"
+        raise DiskFull(
+            f"cannot write {folder}", why, f"free some space, then forge resume {run.folder}"
+        ) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def is_folder(run: RunHandle) -> bool:
+    """Whether the base model is a local folder, not one of the hub."""
+    return run.plan.facts.source == "folder"
+
+
+def best_step(trainer: Any) -> int | None:
+    """Return the step of the best evaluation, if the job asked for it."""
+    return trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+
+
+def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the last values that the trainer logged."""
+    wanted = ("train_loss", "train_runtime", "loss", "eval_loss", "mean_token_accuracy", "eval_mean_token_accuracy")
+    found: dict[str, float] = {}
+    for line in history:
+        found |= {name: line[name] for name in wanted if name in line}
+    return found
+
+
+def no_room_for_checkpoint(folder: Path, error: BaseException) -> DiskFull:
+    """Drop the half-written checkpoint, which frees its space, and say what is left."""
+    for path in checkpoints(folder):
+        if not (path / MARK).exists():
+            shutil.rmtree(path, ignore_errors=True)
+    whole, _ = newest_whole(folder)
+    kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved yet"
+    free = shutil.disk_usage(folder).free / 2**20
+    return DiskFull(
+        "a checkpoint could not be written",
+        f"the disk is full ({free:.0f} MiB free, {type(error).__name__}); {kept}",
+        f"free some space, then forge resume {folder.parent}",
+    )

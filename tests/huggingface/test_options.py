@@ -1,0 +1,313 @@
+"""Which of the trainer's arguments a job may set, and what the trainer gets."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from enum import Enum
+
+import pytest
+from pydantic import ValidationError
+
+from forge_huggingface import fields, options, owned
+
+needs_trl = pytest.mark.skipif(fields.read() is None, reason="trl is not installed")
+
+USABLE = """
+    activation_offloading adam_beta1 adam_beta2 adam_epsilon bf16 bf16_full_eval data_seed dataloader_drop_last
+    dataloader_in_order dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers
+    dataloader_pin_memory dataloader_prefetch_factor debug eval_delay eval_on_start eval_steps eval_strategy fp16
+    fp16_full_eval full_determinism gradient_accumulation_steps gradient_checkpointing gradient_checkpointing_kwargs
+    greater_is_better include_num_input_tokens_seen label_smoothing_factor learning_rate liger_kernel_config
+    load_best_model_at_end log_level logging_first_step logging_nan_inf_filter logging_steps logging_strategy loss_type
+    lr_scheduler_kwargs lr_scheduler_type max_grad_norm max_steps metric_for_best_model neftune_noise_alpha
+    num_train_epochs optim optim_args optim_target_modules pad_to_multiple_of per_device_eval_batch_size
+    per_device_train_batch_size project report_to router_aux_loss_coef run_name save_steps save_strategy
+    save_total_limit seed tf32 torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
+    trackio_bucket_id trackio_space_id trackio_static_space_id train_sampling_strategy use_cpu use_liger_kernel
+    warmup_steps weight_decay
+"""
+
+
+def check(**keys):
+    return options.sft_options()(**keys)
+
+
+def refused(**keys) -> str:
+    with pytest.raises(ValidationError) as error:
+        check(**keys)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("versions", fields.committed())
+def test_every_field_is_usable_or_owned(versions):
+    # A field that a new trl brings fails here until someone decides.
+    assert set(fields.committed()[versions]) - set(owned.OWNED) == set(USABLE.split())
+
+
+def test_every_owned_field_exists_and_has_a_sentence():
+    known = set().union(*fields.committed().values())
+    assert set(owned.OWNED) <= known
+    assert set(owned.NEUTRAL) <= set(owned.OWNED)
+    for text in owned.OWNED.values():
+        assert len(text) > 20
+        assert not text.endswith(".")
+
+
+def test_what_owned_fields_and_hints_point_at_exists():
+    from forge.job import AdapterTable, DataTable, ExportTable, ModelTable, TrainTable
+
+    tables = {
+        "model": ModelTable, "adapter": AdapterTable, "data": DataTable, "train": TrainTable, "export": ExportTable,
+    }  # fmt: skip
+    names = [*owned.OWNED, *owned.FOREIGN]
+    for name in names:
+        text = owned.hint(name)
+        for table, key in re.findall(r"\[(\w+)\]+ (\w+)", text):
+            assert key in tables[table].model_fields or key == "so", (name, text)
+        if written := re.match(r"write (\w+)", text):
+            assert written[1] in {*options.usable(), *TrainTable.model_fields}, (name, text)
+
+
+def test_an_empty_table_is_a_valid_one():
+    values = check().model_dump()
+    assert values["save_total_limit"] == 2
+    assert values["learning_rate"] is None
+
+
+def test_an_owned_or_unknown_key_is_refused():
+    assert "extra_forbidden" in refused(max_length=512)
+    assert "extra_forbidden" in refused(learning_rat=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", -1e-4), ("learning_rate", float("nan")), ("learning_rate", float("inf")),
+        ("per_device_train_batch_size", 0), ("gradient_accumulation_steps", 0), ("num_train_epochs", 0),
+        ("max_steps", -2), ("max_steps", 0), ("warmup_steps", -1), ("warmup_steps", 1.5), ("weight_decay", -0.1),
+        ("adam_beta1", 1.0), ("adam_beta2", -0.1), ("max_grad_norm", -1), ("seed", -1), ("seed", 2**32),
+        ("logging_steps", 0), ("eval_steps", 0), ("save_steps", 0), ("save_steps", 2.5), ("save_total_limit", 1),
+        ("dataloader_num_workers", -1), ("torch_empty_cache_steps", 0), ("label_smoothing_factor", 1.0),
+        ("optim", "adam"), ("lr_scheduler_type", "cosin"), ("eval_strategy", "always"), ("log_level", "loud"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_bounds_is_refused(key, value):
+    assert key in refused(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", "2e-4"), ("learning_rate", True), ("max_steps", 10.0), ("max_steps", True),
+        ("max_steps", "10"),
+        ("gradient_checkpointing", 1), ("gradient_checkpointing", "true"), ("seed", "42"), ("run_name", 7),
+        ("report_to", [1]), ("lr_scheduler_kwargs", "{}"), ("logging_steps", True), ("optim", None),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused(key, value):
+    assert key in refused(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", 1), ("num_train_epochs", 2), ("max_steps", -1), ("warmup_steps", 0.03), ("warmup_steps", 10),
+        ("logging_steps", 1), ("save_steps", 0.25), ("report_to", ["wandb"]), ("report_to", "wandb"), ("bf16", False),
+        ("lr_scheduler_kwargs", {"num_cycles": 2}), ("optim", "adamw_8bit"), ("optim_target_modules", ["q_proj"]),
+        ("trackio_static_space_id", False), ("debug", "underflow_overflow"), ("pad_to_multiple_of", 8),
+    ],
+)  # fmt: skip
+def test_a_good_value_is_kept(key, value):
+    assert getattr(check(**{key: value}), key) == value
+
+
+def test_whole_steps_stay_whole():
+    assert type(check(save_steps=20).save_steps) is int
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"load_best_model_at_end": True}, "needs evaluations"),
+        ({"load_best_model_at_end": True, "eval_strategy": "epoch"}, "make them the same"),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 30, "save_steps": 100},
+            "multiple of eval_steps",
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 100},
+            "multiple of eval_steps",
+        ),
+        ({"save_strategy": "best"}, "needs evaluations"),
+        ({"save_strategy": "best", "eval_strategy": "epoch"}, "metric_for_best_model"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "needs evaluations"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr_rate"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
+        ({"optim": "galore_adamw"}, "optim_target_modules"),
+        ({"bf16": True, "fp16": True}, "keep one"),
+        ({"bf16_full_eval": True, "fp16_full_eval": True}, "keep one"),
+        ({"fp16": True, "use_cpu": True}, "keep one"),
+        ({"dataloader_prefetch_factor": 2}, "dataloader_num_workers"),
+        ({"use_liger_kernel": True, "loss_type": "chunked_nll"}, "keep one"),
+        ({"metric_for_best_model": "eval_loss", "greater_is_better": True}, "highest loss"),
+    ],
+)
+def test_what_the_trainer_would_refuse_later_is_refused_now(keys, words):
+    assert words in refused(**keys)
+
+
+def test_all_disagreements_are_told_at_once():
+    text = refused(bf16=True, fp16=True, load_best_model_at_end=True)
+    assert "bf16 and fp16" in text
+    assert "needs evaluations" in text
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 0.3},
+        {"load_best_model_at_end": True, "eval_strategy": "steps"},  # every logging_steps
+        {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"},
+        {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "best"},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+    ],
+)
+def test_what_agrees_is_accepted(keys):
+    check(**keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("max_length", "[model] max_seq_length"),
+        ("hub_token", "HF_TOKEN"),
+        ("activation_checkpointing", "write gradient_checkpointing"),
+        ("lr", "learning_rate"),
+        ("epochs", "num_train_epochs"),
+        ("micro_batch_size", "per_device_train_batch_size"),
+        ("lora_r", "[adapter] r"),
+        ("use_4bit", "[model] load_in_4bit"),
+        ("val_set_size", "[data] eval_size"),
+        ("evaluation_strategy", "eval_strategy"),
+        ("warmup_ratio", "warmup_steps = 0.03"),
+        ("fsdp_transformer_layer_cls_to_wrap", "[launch]"),
+        ("push_to_hub_token", "[[export]]"),
+    ],
+)
+def test_a_foreign_name_gets_the_right_one(name, words):
+    assert words in owned.hint(name)
+
+
+def test_a_name_that_nobody_knows_gets_no_hint():
+    assert owned.hint("colour") is None
+
+
+def test_no_hint_shadows_a_usable_key():
+    assert not set(owned.FOREIGN) & (set(USABLE.split()) | set(owned.OWNED))
+
+
+def test_a_field_of_another_version_names_that_version(monkeypatch):
+    table = {name: field for name, field in fields.table().items() if name != "dataloader_in_order"}
+    monkeypatch.setattr(owned, "table", lambda: table)
+    assert "has it" in owned.hint("dataloader_in_order")
+
+
+def test_lora_learns_ten_times_as_fast_as_all_weights():
+    assert options.defaults("lora")["learning_rate"] == 2e-4
+    assert options.defaults("none")["learning_rate"] == 2e-5
+    assert options.resolve({"learning_rate": 1e-3}, "lora", None)["learning_rate"] == 1e-3
+
+
+def test_forge_has_trls_defaults_but_where_the_table_says_why():
+    model = options.sft_options()()
+    for name, field in options.usable().items():
+        if name not in options.DEFAULTS:
+            assert getattr(model, name) == field.default, name
+            assert options.defaults("none")[name] == field.default, name
+    assert all(len(reason) > 20 for _, reason in options.DEFAULTS.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "half", "bf16", "fp16"),
+    [
+        ({}, None, False, False),
+        ({}, "bf16", True, False),
+        ({}, "fp16", False, True),
+        ({"bf16": False}, "bf16", False, False),
+        ({"fp16": True}, "bf16", False, True),
+        ({"bf16": True}, "fp16", True, False),
+        ({"bf16": False, "fp16": False}, "bf16", False, False),
+    ],
+)
+def test_mixed_precision_goes_by_the_machine_unless_the_job_says(given, half, bf16, fp16):
+    values = options.resolve(given, "lora", half)
+    assert (values["bf16"], values["fp16"]) == (bf16, fp16)
+
+
+def test_the_loss_never_holds_all_logits_by_default():
+    lean = "nll" if options._lean_nll() else "chunked_nll"
+    assert options.resolve({}, "lora", None)["loss_type"] == lean
+    assert options.resolve({"loss_type": "chunked_nll"}, "lora", None)["loss_type"] == lean
+    assert options.resolve({"loss_type": "dft"}, "lora", None)["loss_type"] == "dft"
+    assert options.resolve({"use_liger_kernel": True}, "lora", None)["loss_type"] == "nll"
+
+
+def test_forge_rotates_the_checkpoints_itself():
+    assert options.resolve({"save_total_limit": 5}, "lora", None)["save_total_limit"] is None
+
+
+def test_a_name_that_the_installed_version_lacks_is_an_error():
+    with pytest.raises(ValueError, match="colour"):
+        options.resolve({"colour": 1}, "lora", None)
+
+
+def test_an_owned_name_cannot_come_in_through_the_job():
+    assert options.resolve({"max_length": 7}, "lora", None)["max_length"] is None
+
+
+def plain(value):
+    if isinstance(value, Enum):
+        return value.value
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+@needs_trl
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {
+            "learning_rate": 1e-3, "max_steps": 3, "gradient_checkpointing": False, "optim": "adafactor", "seed": 7,
+            "eval_strategy": "steps", "eval_steps": 5, "save_steps": 10, "load_best_model_at_end": True,
+            "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "debug": "underflow_overflow",
+            "report_to": ["tensorboard"],
+            "gradient_checkpointing_kwargs": {"use_reentrant": False}, "pad_to_multiple_of": 8, "loss_type": "dft",
+        },
+    ],
+)  # fmt: skip
+def test_the_real_config_takes_every_value_and_keeps_it(keys, tmp_path):
+    import trl
+
+    job = check(use_cpu=True, **keys).model_dump()
+    values = options.resolve(job, "lora", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # no deprecated name or value
+        config = trl.SFTConfig(output_dir=str(tmp_path), **values)
+
+    # What the config works out for itself from what it was told.
+    derived = {"accelerator_config", "greater_is_better", "metric_for_best_model", "do_eval", "dataloader_pin_memory"}
+    expected = values | {"debug": values["debug"].split(), "report_to": keys.get("report_to", [])}
+    if expected["torch_compile_backend"] is None:
+        del expected["torch_compile_backend"]
+    for name in expected.keys() - derived:
+        assert plain(getattr(config, name)) == expected[name], name
+    assert config.gradient_checkpointing == job["gradient_checkpointing"]
+    assert {"output_dir"} == {f for f in fields.read() if f not in values and "checkpointing" not in f}
+
+
+def test_the_model_makes_a_json_schema_with_help_for_every_key():
+    schema = options.sft_options().model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert all(entry["description"] for entry in schema["properties"].values())
+    assert "cosine" in str(schema["properties"]["lr_scheduler_type"])
