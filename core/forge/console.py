@@ -92,17 +92,17 @@ class Console:
 
     def on_data(self, event: Values) -> None:
         """Tell what the rows came to."""
-        rows, tokens, share = event.get("rows"), event.get("tokens"), event.get("supervised_share")
-        held_out = f", {event['eval_rows']} held out" if event.get("eval_rows") else ""
-        text = f"data    {rows} rows{held_out}, {amount(tokens)} tokens"
-        if share is not None:
-            text += f", {share:.0%} trained on"
-        if event.get("longest"):
-            text += f", longest {event['longest']}"
+        held_out = sum(rows["rows"] for rows in (event.get("eval") or {}).values())
+        text = f"data    {event.get('rows', 'streamed')} rows" + (f", {held_out} held out" if held_out else "")
+        if event.get("tokens"):
+            text += f", {amount(event['tokens'])} tokens, {event['share']:.0%} trained on, longest {event['longest']}"
         for name in ("truncated", "dropped"):
             if event.get(name):
                 text += f", [yellow]{event[name]} {name}[/]"
         self.line(text)
+        for source in event.get("sources", []):
+            columns = ", ".join(source["columns"])
+            self.line(f"        {source['path']}: {source['format']} rows, by {columns}", style="dim")
 
     def on_loaded(self, event: Values) -> None:
         """Tell what was loaded, and where."""

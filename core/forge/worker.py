@@ -49,7 +49,7 @@ def train(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     if run.plan.task == "dry-run":
         return
     folder.write_trained(trained)
-    run.emit(Event("trained", {"weights": trained.weights, "kind": trained.kind, "metrics": trained.metrics}))
+    run.emit(Event("trained", {"weights": trained.weights, "metrics": trained.metrics}))
 
 
 def preview(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
@@ -141,7 +141,7 @@ def listen(run: RunHandle) -> None:
     """Stop when the parent says so or is gone: both arrive on standard input."""
 
     def wait() -> None:
-        sys.stdin.buffer.readline()
+        os.read(0, 1)  # not sys.stdin: a thread inside its lock would abort the interpreter's shutdown
         halt(run)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

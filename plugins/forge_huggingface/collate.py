@@ -315,11 +315,13 @@ def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
     """Warn of held-out rows that are trained on as well."""
     found: list[Any] = []
     for name, store in evals.items():
-        known = {tuple(row) for batch in store.open().iter(_BATCH) for row in batch["input_ids"]}
-        both = {tuple(row) for batch in train.open().iter(_BATCH) for row in batch["input_ids"]} & known
+        known = set(store.fingerprints())
+        both = {print_ for print_ in train.fingerprints() if print_ in known}
         if both:
-            found.append({"message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
-                          "do": "remove them from one side; the held-out loss is too good with them"})  # fmt: skip
+            found.append({
+                "message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
+                "do": "remove them from one side; the held-out loss is too good with them",
+            })  # fmt: skip
     return found
 
 

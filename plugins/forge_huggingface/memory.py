@@ -45,6 +45,7 @@ def probe(trainer: Any, data: Data) -> dict[str, Any]:
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
                 ballast = optimizer_ballast(trainer)
+            trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps  # the loop sets it later
             start = time.perf_counter()
             batch = trainer.data_collator(rows)
             tokens = int(batch["input_ids"].numel())

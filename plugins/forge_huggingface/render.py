@@ -126,6 +126,9 @@ class Renderer:
             raise BadRow("does not end with an assistant turn", f"its last turn is by {messages[-1]['role']}",
                          'remove that turn, or set train_on = "assistant"')  # fmt: skip
         text, marked = template.render(tokenizer, messages, tools=row.tools, extra=row.extra)
+        if lost := _lost(messages, text):
+            raise BadRow(f"loses message {lost} in the chat template {template.name}",
+                         "what it says is not in the rendered text", "set another chat_template")  # fmt: skip
         if train_on == "completion":
             before = messages[: row.start]
             prompt, _ = template.render(tokenizer, before, tools=row.tools, prompt=True, extra=row.extra)
@@ -228,6 +231,18 @@ def special_prefix(tokenizer: Any) -> list[int]:
         if full[index : index + len(plain)] == plain:
             return list(full[:index])
     return []
+
+
+def _lost(messages: Sequence[Message], text: str) -> int | None:
+    """Return the number of the last answer if the template did not write it.
+
+    Templates of vision models take a text for a list of parts and write nothing at all, without an error.
+    """
+    for number in range(len(messages), 0, -1):
+        if messages[number - 1]["role"] == "assistant":
+            lines = str(messages[number - 1]["content"]).strip().splitlines()
+            return number if lines and lines[-1].strip() not in text else None
+    return None
 
 
 def _common(first: list[int], second: list[int]) -> int:

@@ -1,12 +1,15 @@
 """Find the assistant's answers in a rendered conversation, in characters and then in tokens.
 
 Most chat templates do not mark answers. What they write for an answer can still be seen by rendering the conversation
-up to it: as long as that is how the whole begins, the answer starts where it ends. Templates that rewrite earlier turns
-(Qwen3 drops the reasoning of all but the last) need one more look, with a marker in the answer's place.
+up to it: as long as that is how the whole begins, the answer starts where it ends. Many templates write a turn
+otherwise once it is history (they drop its reasoning, or end it with another token); then a marker in the answer's
+place shows where it lies.
 """
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.rows import BadRow, Conversation
@@ -32,39 +35,74 @@ def answers(template: Template, tokenizer: Any, row: Conversation, text: str) ->
     for index, message in enumerate(row.messages):
         if message["role"] != "assistant":
             continue
-        before, _ = template.render(tokenizer, row.messages[:index], tools=row.tools, prompt=True, extra=row.extra)
-        end = len(text) if index == len(row.messages) - 1 else _end(template, tokenizer, row, text, index)
-        if not text.startswith(before) or end is None or end <= len(before):
+        span = _answer(template, tokenizer, row, text, index)
+        if span is None or span[0] >= span[1] or (spans and span[0] < spans[-1][1]):
             raise BadRow(
                 "has answers that cannot be told from the rest",
                 f"the chat template {template.name} writes turn {index + 1} otherwise within the conversation than "
                 "at its end, and has no {% generation %}",
                 'set train_on = "completion", or a chat_template with {% generation %}',
             )
-        spans.append((len(before), end))
+        spans.append(span)
     return spans
 
 
-def _end(template: Template, tokenizer: Any, row: Conversation, text: str, index: int) -> int | None:
-    """Return where the answer ``index``, which is not the last message, ends in ``text``."""
+def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, index: int) -> Span | None:
+    def render(*messages: dict[str, Any], prompt: bool = False) -> str:
+        return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
 
-    def render(*messages: dict[str, Any]) -> str:
-        return template.render(tokenizer, messages, tools=row.tools, extra=row.extra)[0]
-
-    upto, answer, following = row.messages[:index], row.messages[index], row.messages[index + 1]
-    whole = render(*upto, answer)
-    if text.startswith(whole):
-        return len(whole)
-    # The answer is written otherwise when more follows. With a marker in its place, what follows it can be measured.
+    upto, answer, after = row.messages[:index], row.messages[index], row.messages[index + 1 :]
+    before = render(*upto, prompt=True)
+    start = len(before) if text.startswith(before) else None
+    end = len(text) if not after else None
+    if end is None and text.startswith(whole := render(*upto, answer)):
+        end = len(whole)
+    if start is not None and end is not None:
+        return start, end
+    # The turn is written otherwise as history than when it is asked for or stands last.
     marked = {**answer, "content": _MARKER}
-    alone, followed = render(*upto, marked), render(*upto, marked, following)
-    begun = render(*upto, answer, following)
-    if _MARKER in text or alone.count(_MARKER) != 1 or followed.count(_MARKER) != 1 or not text.startswith(begun):
+    full, alone = render(*upto, marked, *after), render(*upto, marked)
+    if _MARKER in text or full.count(_MARKER) != 1 or alone.count(_MARKER) != 1:
         return None
-    closing, rest = alone.split(_MARKER)[1], followed.split(_MARKER)[1]
-    if not rest.startswith(closing) or not begun.endswith(rest):
-        return None
-    return len(begun) - len(rest) + len(closing)
+    head, tail = full.split(_MARKER)
+    if start is None:
+        start = next((at for at, (one, other) in enumerate(zip(head, text, strict=False)) if one != other), len(head))
+    if end is None:
+        if not text.endswith(tail):
+            return None
+        end = len(text) - len(tail) + _closing(tokenizer, alone.split(_MARKER)[1], tail)
+    return start, end
+
+
+def _closing(tokenizer: Any, last: str, tail: str) -> int:
+    """Return how much of ``tail`` ends the turn.
+
+    That is what also ends a last turn (``last``), token by token; or, where a turn that is history ends with a token of
+    its own, that token.
+    """
+    length = 0
+    pieces = _pieces(tokenizer, last)
+    for piece in pieces:
+        if not tail.startswith(piece, length):
+            break
+        length += len(piece)
+    if not length and (first := _special(tokenizer).match(tail)):
+        length = len(first[0])
+    return length
+
+
+def _pieces(tokenizer: Any, text: str) -> list[str]:
+    """Cut a text around the tokens that are never split."""
+    return [piece for piece in _special(tokenizer).split(text) if piece]
+
+
+def _special(tokenizer: Any) -> re.Pattern[str]:
+    return _pattern(tuple(sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)))
+
+
+@lru_cache(maxsize=4)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(f"({'|'.join(map(re.escape, names))})")
 
 
 def starts_at(offsets: Sequence[Span], character: int) -> int:

@@ -12,7 +12,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -87,6 +87,17 @@ class Store:
         from datasets import Dataset
 
         return Dataset.from_file(str(self.path))
+
+    def fingerprints(self) -> Iterator[bytes]:
+        """Yield a short hash of each row's tokens."""
+        import numpy
+
+        for batch in self.open().data.select(["input_ids"]).to_batches():
+            rows = batch.column(0)
+            values = numpy.ascontiguousarray(rows.flatten().to_numpy(zero_copy_only=False), "<i4")
+            ends = rows.value_lengths().to_numpy(zero_copy_only=False).cumsum()
+            for part in numpy.split(values, ends[:-1]):
+                yield hashlib.blake2b(part.tobytes(), digest_size=12).digest()
 
     def origins(self) -> list[str]:
         """Return where each row came from."""

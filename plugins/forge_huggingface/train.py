@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from forge.job import Job
     from forge.run import RunHandle
 
+DERIVED = frozenset({"do_eval", "dataloader_pin_memory", "greater_is_better"})
+"""Arguments that the configuration works out from others, whatever it is given."""
+
 
 def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
     """Train by supervised fine-tuning and save the weights.
@@ -88,7 +91,7 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
     changed = [
         f"{name}: {value} → {getattr(trainer.args, name)}"
         for name, value in values.items()
-        if type(value) in {int, float, bool} and getattr(trainer.args, name) != value
+        if type(value) in {int, float, bool} and name not in DERIVED and getattr(trainer.args, name) != value
     ]
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from forge.errors import DataError, ModelError
+from forge.facts import ModelFacts
+from forge.job import Job
+from forge.run import RunHandle
 from forge_huggingface.collate import collate
 from forge_huggingface.hub import snapshot
 from forge_huggingface.preview import preview
 from tiny import make_rows, make_tokenizer
 
-from forge.api import Data, Event
-from forge.errors import DataError, ModelError
-from forge.facts import ModelFacts
-from forge.job import Job
-from forge.run import RunHandle
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.api import Data, Event
 
 
 class Case:
@@ -39,7 +42,9 @@ class Case:
         table = job.train.model_copy(update={"options": train or {}})
         return job.model_copy(update={"folder": self.folder, "train": table})
 
-    def __call__(self, *, train: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **data: Any) -> Data:
+    def __call__(
+        self, *, train: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **data: Any
+    ) -> Data:
         return collate(self.job({"path": "rows.jsonl"} | data, train, **(model or {})), self.run)
 
     def warnings(self) -> list[str]:
@@ -109,14 +114,14 @@ def test_dropped_rows_are_counted_and_named(case: Case) -> None:
     assert len(data.train) == 2
     assert data.summary["dropped"] == 2
     assert data.summary["dropped_first"][0].startswith("rows.jsonl:2 is not JSON")
-    with pytest.raises(DataError, match="max_bad_rows is 1; the first: rows.jsonl:2"):
+    with pytest.raises(DataError, match=r"max_bad_rows is 1; the first: rows\.jsonl:2"):
         case(on_bad_row="drop", max_bad_rows=1)
     with pytest.raises(DataError, match=r"2 of 4 rows are bad: max_bad_rows is 0\.25"):
         case(on_bad_row="drop", max_bad_rows=0.25)
 
 
 def test_no_usable_row_is_an_error(case: Case) -> None:
-    with pytest.raises(DataError, match="no usable rows in rows.jsonl"):
+    with pytest.raises(DataError, match=r"no usable rows in rows.jsonl"):
         case(on_bad_row="drop", max_bad_rows=1000, model={"max_seq_length": 8})
     with pytest.raises(DataError, match=r"rows.jsonl:1 has nothing to train on: its answer begins after the first 8"):
         case(model={"max_seq_length": 8})
@@ -201,7 +206,7 @@ def test_rows_without_a_template_are_refused_with_names_of_templates(case: Case,
     with pytest.raises(DataError, match=r"rows of the format messages need a chat template: .* alpaca, chatml"):
         case()
     case.write([{"question": "a", "answer": "b"}])
-    with pytest.raises(DataError, match="rows of the format input-output need a chat template"):
+    with pytest.raises(DataError, match=r"rows of the format input-output need a chat template"):
         case()
     data = case(chat_template="alpaca")
     assert data.processor.chat_template is not None
@@ -251,7 +256,7 @@ def test_streamed_sources_are_mixed_by_the_seed(case: Case) -> None:
 
 def test_a_streamed_bad_row_ends_the_run(case: Case) -> None:
     case.write([chat("a"), "{"])
-    with pytest.raises(DataError, match="rows.jsonl:2 is not JSON"):
+    with pytest.raises(DataError, match=r"rows.jsonl:2 is not JSON"):
         case(streaming=True)
 
 
@@ -262,7 +267,7 @@ def test_the_preview_shows_the_tokenised_rows(case: Case) -> None:
     assert second["length"] == len(data.train[1]["input_ids"])
     assert [segment["supervised"] for segment in first["segments"]] == [False, True]
     assert first["segments"][1]["text"].endswith("<|im_end|>\n</s>")
-    assert sum((segment["ids"] for segment in first["segments"]), []) == data.train[0]["input_ids"]
+    assert [token for segment in first["segments"] for token in segment["ids"]] == data.train[0]["input_ids"]
     json.dumps(first)
     assert " + " in preview(case(packing=True), 1)[0]["origin"]
     assert preview(case(streaming=True), 3)[2]["origin"] is None
@@ -289,7 +294,7 @@ def test_a_damaged_or_missing_model_is_a_model_error(
     (tmp_path / "empty").mkdir()
     case.model = tmp_path / "empty"
     case.run = case.handle("x")
-    with pytest.raises(ModelError, match="the tokenizer of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"the tokenizer of .* cannot be loaded"):
         case()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     run = case.handle("y", source="hub", path=None)

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from forge_huggingface.formats import detect
-from forge_huggingface.rows import BadRow, Completion, Conversation, Row, Text
 
 from forge.errors import DataError
+from forge_huggingface.formats import detect
+from forge_huggingface.rows import BadRow, Completion, Conversation, Row, Text
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 
@@ -86,7 +86,10 @@ def test_text_parts_are_joined_and_images_are_refused() -> None:
 
 def test_tools_and_tool_calls_are_kept_and_empty_columns_are_not() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "clock"}]}
-    raw = {"messages": [{**USER, "name": None}, call, {"role": "tool", "content": "12:00"}, ANSWER], "tools": '[{"a": 1}]'}
+    raw = {
+        "messages": [{**USER, "name": None}, call, {"role": "tool", "content": "12:00"}, ANSWER],
+        "tools": '[{"a": 1}]',
+    }
     _, row = convert(raw)
     assert isinstance(row, Conversation)
     assert row.tools == ({"a": 1},)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from forge.errors import DataError
+from forge.job import Job
 from forge_huggingface.render import Renderer
 from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Rendered, Row, Text
 from forge_huggingface.templates import Template, choose, shipped
 from tiny import CHATML, make_model, make_tokenizer
-
-from forge.errors import DataError
-from forge.job import Job
 
 EOS_TEMPLATE = CHATML.replace("<|im_end|>", "</s>")
 THINKING = (
@@ -63,7 +63,9 @@ def taught(made: Renderer, result: Rendered) -> str:
 
 
 def conversation(messages: list[dict[str, Any]], **settings: Any) -> Conversation:
-    return Conversation(tuple(messages), settings.pop("start", len(messages) - 1), settings.pop("turns", True), **settings)
+    return Conversation(
+        tuple(messages), settings.pop("start", len(messages) - 1), settings.pop("turns", True), **settings
+    )
 
 
 def prepared_by_trl(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:
@@ -149,7 +151,8 @@ def test_an_end_of_turn_that_the_model_stops_at_is_enough(tokenizer: Any) -> Non
 
 def test_an_end_token_outside_of_the_marked_answer_is_learned_too(tokenizer: Any) -> None:
     marked = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}A: {% generation %}{{ m.content }}{% endgeneration %}</s>\n"
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "A: {% generation %}{{ m.content }}{% endgeneration %}</s>\n"
         "{% else %}U: {{ m.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
     )
     made = renderer(tokenizer, marked)
@@ -165,8 +168,50 @@ def test_answers_that_the_template_rewrites_are_still_found(tokenizer: Any) -> N
     assert taught(made, one(made, conversation(messages))) == "red</s>\n<think>\n\n</think>\n\nParis, 東京 🙂</s>\n"
 
 
+def shipped_with_trl(*names: str) -> list[tuple[str, str]]:
+    import trl
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    return [(name, (folder / f"{name}.jinja").read_text()) for name in names if (folder / f"{name}.jinja").is_file()]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("phi3", "red<|end|>\nParis, 東京 🙂<|end|>\n</s>"),
+        ("qwen3", "red<|im_end|>\n<think>\n\n</think>\n\nParis, 東京 🙂<|im_end|>\n</s>"),
+        ("qwen3_5_nothink", "red<|im_end|>\nParis, 東京 🙂<|im_end|>\n</s>"),
+        ("deepseekv3", "red<\uff5cend▁of▁sentence\uff5c>Paris, 東京 🙂<\uff5cend▁of▁sentence\uff5c></s>"),
+        ("gemma3", "red<end_of_turn>\nParis, 東京 🙂<end_of_turn>\n</s>"),
+        ("llama3", "red<|eot_id|>Paris, 東京 🙂<|eot_id|></s>"),
+    ],
+)
+def test_answers_are_found_in_the_templates_of_real_models(tokenizer: Any, name: str, expected: str) -> None:
+    if not (found := shipped_with_trl(name)):
+        pytest.skip(f"this trl has no template {name}")
+    made = renderer(tokenizer, found[0][1])
+    assert taught(made, one(made, conversation(TURNS))) == expected
+
+
+def test_a_history_turn_that_ends_with_a_token_of_its_own_teaches_that_token(tokenizer: Any) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{{ '</s>' if loop.last and m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    made = renderer(tokenizer, template)
+    assert taught(made, one(made, conversation(TURNS))) == "red<|im_end|>Paris, 東京 🙂</s>"
+
+
+def test_an_answer_that_the_template_does_not_write_is_a_bad_row(tokenizer: Any) -> None:
+    parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}</s>{% endfor %}"
+    (bad,) = renderer(tokenizer, parts).render([conversation(TURNS)])
+    assert isinstance(bad, BadRow)
+    assert "loses message 4" in str(bad)
+
+
 def test_answers_that_cannot_be_found_are_a_bad_row_that_says_what_to_do(tokenizer: Any) -> None:
-    hidden = "{% for m in messages|reverse %}{{ m.content }}</s>{% endfor %}"
+    hidden = "{% for m in messages|reverse %}{{ m.content|upper }}{{ m.content }}</s>{% endfor %}"
     (bad,) = renderer(tokenizer, hidden).render([conversation(TURNS)])
     assert isinstance(bad, BadRow)
     assert "cannot be told" in str(bad)

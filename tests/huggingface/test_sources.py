@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pytest
-from forge_huggingface.readers import read
-from forge_huggingface.rows import BadRow
-from forge_huggingface.sources import is_hub_id, iterate
 from pyarrow import parquet
 
 from forge.errors import DataError
 from forge.job import Job, Source
+from forge_huggingface.readers import read
+from forge_huggingface.rows import BadRow
+from forge_huggingface.sources import is_hub_id, iterate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROWS = [{"text": "one"}, {"text": "two, and\nmore"}]
 
@@ -61,7 +63,9 @@ def write(path: Path) -> Path:
 )  # fmt: skip
 def test_every_kind_of_file_gives_its_rows_and_their_places(tmp_path: Path, name: str, second: int) -> None:
     write(tmp_path / name)
-    expected = list(zip([f"{name}:{2 if 'csv' in name or 'tsv' in name else 1}", f"{name}:{second}"], ROWS, strict=True))
+    expected = list(
+        zip([f"{name}:{2 if 'csv' in name or 'tsv' in name else 1}", f"{name}:{second}"], ROWS, strict=True)
+    )
     assert rows(tmp_path, name) == expected
 
 
