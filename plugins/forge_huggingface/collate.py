@@ -9,95 +9,31 @@ from __future__ import annotations
 
 import heapq
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Data, DataError, Event, Loaded
 from forge_huggingface import tokenizers
 from forge_huggingface.collator import TokenCollator
-from forge_huggingface.formats import Shape, detect
 from forge_huggingface.hub import snapshot
 from forge_huggingface.packing import pack
+from forge_huggingface.reader import Reader, RenderedRow
 from forge_huggingface.render import Renderer, special_prefix
-from forge_huggingface.rows import BadRow, Rendered
-from forge_huggingface.sources import iterate
+from forge_huggingface.rows import Rendered
 from forge_huggingface.store import Store, digest
+from forge_huggingface.stream import Stream
 from forge_huggingface.tally import Tally
-from forge_huggingface.templates import Template, choose, missing
+from forge_huggingface.templates import Template, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from forge.job import Job, Source
     from forge.run import RunHandle
-    from forge_huggingface.readers import RawRow
 
-_BATCH = 512  # rows given to the tokenizer at once: it works on them in parallel
 _LONGEST = 64
-
-RenderedRow = tuple[str, Rendered | BadRow]
-
-
-@dataclass(slots=True)
-class Reader:
-    """Reads and renders the rows of one source."""
-
-    job: Job
-    source: Source
-    renderer: Renderer
-    shape: Shape | None = field(default=None, init=False)
-
-    @property
-    def name(self) -> str:
-        """How to call the source."""
-        path = self.source.path
-        return path if isinstance(path, str) else ", ".join(path or ())
-
-    def rows(self, *, limit: int | None = None, batch: int = _BATCH) -> Iterator[RenderedRow]:
-        """Yield each row's place and what became of it."""
-        raw = islice(iterate(self.job, self.source, streaming=self.job.data.streaming), limit)
-        while block := list(islice(raw, batch)):
-            yield from self._render(block)
-
-    def _render(self, block: Sequence[tuple[str, RawRow]]) -> Iterator[RenderedRow]:
-        converted: list[Any] = []
-        for origin, raw in block:
-            if isinstance(raw, BadRow):
-                converted.append(raw)
-                continue
-            if self.shape is None:
-                self.shape = detect(self.source.format, self.source.columns, raw, self.name)
-                self._check_template(self.shape, raw)
-            try:
-                converted.append(self.shape.convert(raw))
-            except BadRow as bad:
-                converted.append(bad)
-            except DataError as error:
-                raise DataError(f"{origin}: {error.what}", error.why, error.do) from error
-        results = iter(self.renderer.render([row for row in converted if not isinstance(row, BadRow)]))
-        for (origin, _), row in zip(block, converted, strict=True):
-            yield origin, row if isinstance(row, BadRow) else next(results)
-
-    def _check_template(self, shape: Shape, raw: dict[str, Any]) -> None:
-        plain = shape.format == "text" or (
-            shape.format == "prompt-completion" and isinstance(raw.get(shape.columns["prompt"]), str)
-        )
-        if not plain and self.renderer.template is None:
-            raise missing(shape.format)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what was found, for the event."""
-        shape = self.shape
-        return {
-            "path": self.name,
-            "split": self.source.split,
-            "weight": self.source.weight,
-            "format": shape.format if shape else None,
-            "columns": dict(shape.columns) if shape else {},
-            "ignored": list(shape.ignored) if shape else [],
-        }
 
 
 def collate(job: Job, run: RunHandle) -> Data:
@@ -210,8 +146,6 @@ def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
     """Render rows when they are asked for; only the first few are looked at now."""
     import pyarrow
     from datasets import Features, IterableDataset, List, Value
-
-    from forge_huggingface.stream import Stream
 
     stream = Stream(job, renderer, _seed(job))
     first = list(islice(stream(), 64))

@@ -9,7 +9,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.collate import Reader
+from forge_huggingface.reader import Reader
 from forge_huggingface.rows import Rendered
 from forge_huggingface.tally import Tally
 

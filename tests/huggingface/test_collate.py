@@ -254,6 +254,14 @@ def test_streamed_sources_are_mixed_by_the_seed(case: Case) -> None:
     assert first != [row["input_ids"] for row in collate(case.job(table, {"seed": 7}), case.run).train]
 
 
+def test_a_stream_can_be_sent_to_a_loader_process(case: Case) -> None:
+    from torch.utils.data import DataLoader
+
+    data = case(streaming=True)
+    loader = DataLoader(data.train, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    assert [row["input_ids"] for row in loader] == [row["input_ids"] for row in data.train]
+
+
 def test_a_streamed_bad_row_ends_the_run(case: Case) -> None:
     case.write([chat("a"), "{"])
     with pytest.raises(DataError, match=r"rows.jsonl:2 is not JSON"):

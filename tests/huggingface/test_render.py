@@ -12,6 +12,7 @@ from forge.errors import DataError
 from forge.job import Job
 from forge_huggingface.render import Renderer
 from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Rendered, Row, Text
+from forge_huggingface.spans import inside
 from forge_huggingface.templates import Template, choose, shipped
 from tiny import CHATML, make_model, make_tokenizer
 
@@ -300,3 +301,14 @@ def test_tools_reach_the_template(tokenizer: Any) -> None:
 def test_plain_text_has_no_answers_to_train_on(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="have no answers"):
         renderer(tokenizer, None, train_on="assistant").render([Text("The sea")])
+
+
+@pytest.mark.parametrize(
+    ("span", "run"),
+    [((0, 3), (0, 2)), ((2, 5), (1, 3)), ((3, 5), (2, 3)), ((0, 2), (0, 1)), ((1, 4), (0, 3))],
+)
+def test_white_space_with_trimmed_offsets_and_tokens_across_a_boundary_are_in_the_right_run(
+    span: tuple[int, int], run: tuple[int, int]
+) -> None:
+    trimmed = [(0, 2), (3, 3), (3, 5)]  # "ab", "\n", "cd": byte-level tokenizers put white space at its own end
+    assert inside(trimmed, [span]) == [run]

@@ -88,8 +88,9 @@ def test_a_csv_row_with_too_many_fields_is_bad_and_the_rest_is_read(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("x.jsonl", b"", "holds no rows"), ("x.json", b"[{]", "x.json:1 is not JSON"), ("x.json", b"3", "not a list of rows"),
-     ("x.json", b'{"rows": [{"a": 1}]}', "not a list of rows"), ("x.parquet", b"PAR1", "not a whole Parquet file"),
+    [("x.jsonl", b"", "holds no rows"), ("x.json", b"[{]", "x.json:1 is not JSON"),
+     ("x.json", b"3", "not a list of rows"), ("x.json", b'{"rows": [{"a": 1}]}', "not a list of rows"),
+     ("x.parquet", b"PAR1", "not a whole Parquet file"),
      ("x.arrow", b"nothing", "not a whole Arrow file"), ("x.csv", b"a,a\n1,2\n", "no usable header"),
      ("x.jsonl.gz", b"plain", "cannot be read"), ("x.txt", b"text", "use one of .jsonl"),
      ("x.pkl", b"\x80", "use one of .jsonl")],
