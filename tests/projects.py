@@ -102,6 +102,13 @@ class Project:
             text=True,
         )
 
+    def begin(self) -> subprocess.Popen[str]:
+        """Start ``forge run job.toml`` and wait until its run folder is there."""
+        known = len(list(self.runs.glob("*/*/plan.json")))
+        process = self.start("run", "job.toml")
+        wait_for(lambda: len(list(self.runs.glob("*/*/plan.json"))) > known)
+        return process
+
     def forge(self, *arguments: str, code: int | None = 0, **environ: str) -> str:
         """Run ``forge`` to its end and return what it printed."""
         process = subprocess.run(

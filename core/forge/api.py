@@ -8,7 +8,6 @@ top level, import nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +33,7 @@ from forge.facts import ModelFacts
 from forge.machine import Accelerator, Machine, TorchBuild
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from forge.job import ExportTable, Job

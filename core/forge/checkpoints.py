@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from pathlib import Path
 
 from forge.files import files_below, sha256, write_json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Iterable
 
 MARK = "complete.json"
 
@@ -49,22 +52,23 @@ def fault(checkpoint: Path) -> str | None:
         return "it was not finished"
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
+        expected = {name: (facts["bytes"], facts["sha256"]) for name, facts in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MARK} is damaged"
-    for name, facts in files.items():
+    for name, (size, digest) in expected.items():
         file = checkpoint / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != facts["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
-        if sha256(file) != facts["sha256"]:
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes, not {size}"
+        if sha256(file) != digest:
             return f"{name} is damaged: its sha256 is another"
     return None
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     """Return the newest checkpoint that is whole, and the newer ones that are not, with the reason."""
-    rejected = []
+    rejected: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints(folder)):
         reason = fault(checkpoint)
         if reason is None:

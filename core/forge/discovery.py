@@ -11,18 +11,20 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
-from typing import Literal
+from typing import Literal, TYPE_CHECKING
 
 import pluggy
 
 from forge.api import API, VOCABULARY, Discovery, Extension, Offer, Stage
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 HEAVY = frozenset({"accelerate", "datasets", "jax", "peft", "tensorflow", "torch", "transformers", "trl", "unsloth"})
 """Packages that nothing may import before a run's worker has been started."""
@@ -199,20 +201,13 @@ def _load(point: EntryPoint) -> Plugin:
             manager.register(point.load(), name=point.name)
             manager.check_pending()
             described = [item for items in manager.hook.forge_offers() for item in items]
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
-            reason = f"{type(error).__name__}: {error}"
-            return _unusable(point, "broken", f"imports {seen[0]} at discovery" if seen else reason)
+            reason = _fault(point.name, described)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
+            described, reason = [], f"{type(error).__name__}: {error}"
     if seen:
-        return _unusable(point, "broken", f"imports {seen[0]} at discovery; import it inside the implementation")
-    if not described:
-        return _unusable(point, "broken", "offers nothing: it has no hook forge_offers, or the hook yields nothing")
-    for item in described:
-        if not isinstance(item, Offer | Extension):
-            return _unusable(point, "broken", f"yields {type(item).__name__} where forge.api.Offer or Extension is due")
-        if isinstance(item, Offer) and (strange := _strange_words(point.name, item)):
-            known = ", ".join(sorted(VOCABULARY[item.stage]))
-            words = ", ".join(sorted(strange))
-            return _unusable(point, "broken", f"supports {words}, unknown for {item.stage}; known: {known}, {point.name}/…")
+        reason = f"imports {seen[0]} at discovery; import it inside the implementation"
+    if reason:
+        return _unusable(point, "broken", reason)
     distribution, version = _source(point)
     return Plugin(
         name=point.name,
@@ -223,10 +218,21 @@ def _load(point: EntryPoint) -> Plugin:
     )
 
 
-def _strange_words(plugin: str, offer: Offer) -> set[str]:
-    return {
-        word for word in offer.supports if word not in VOCABULARY[offer.stage] and not word.startswith(f"{plugin}/")
-    }
+def _fault(plugin: str, described: Sequence[object]) -> str | None:
+    """Return what is wrong with what a plugin yields, or None."""
+    if not described:
+        return "offers nothing: it has no hook forge_offers, or the hook yields nothing"
+    for item in described:
+        if not isinstance(item, Offer | Extension):
+            return f"yields {type(item).__name__} where forge.api.Offer or Extension is due"
+        if isinstance(item, Extension):
+            continue
+        if not isinstance(item.stage, Stage):
+            return f"offers the stage {item.stage!r}; write a member of forge.api.Stage"
+        if strange := {w for w in item.supports if w not in VOCABULARY[item.stage] and not w.startswith(f"{plugin}/")}:
+            known = ", ".join(sorted(VOCABULARY[item.stage]))
+            return f"supports {', '.join(sorted(strange))}, unknown for {item.stage}; known: {known}, {plugin}/…"
+    return None
 
 
 def resolve(reference: str) -> object:

@@ -11,10 +11,12 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-from forge.api import Event
+
+if TYPE_CHECKING:
+    from forge.api import Event
+    from pathlib import Path
 
 
 class EventLog:
@@ -31,7 +33,8 @@ class EventLog:
     def append(self, event: Event) -> None:
         """Write one event with the time in seconds since the epoch."""
         line = {"time": round(time.time(), 3), "kind": event.kind, **_plain(event.values)}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+        self._file.write(text.encode(errors="backslashreplace") + b"\n")  # a file's name may hold bytes that are no text
         self._file.flush()
 
     def close(self) -> None:
@@ -40,13 +43,13 @@ class EventLog:
 
 
 def _plain(value: Any) -> Any:
-    """Make a value JSON: numpy and torch scalars become numbers, and what is not finite becomes ``null``."""
+    """Make a value JSON: numpy's and torch's become numbers and lists, and what is not finite becomes ``null``."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
-        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -7,11 +7,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from forge.errors import DiskFull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @contextlib.contextmanager

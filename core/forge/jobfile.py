@@ -7,7 +7,6 @@ the job's method, type or format, or to a plugin's own table. Whatever is left o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,8 +19,10 @@ from forge.discovery import Catalogue, resolve
 from forge.errors import JobError, PluginError, Problem, UsageError
 from forge.job import AdapterTable, DataTable, ExportTable, Job, ModelTable, Source, TrainTable, UseTable
 from forge.locate import locate
+import itertools
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pydantic_core import ErrorDetails
 
     from forge.api import Offer
@@ -391,7 +392,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
         value = written  # a bare word is a string: --set model.id=org/name
     parts: list[str | int] = [int(part) if part.isdigit() else part for part in key.strip().split(".")]
     target: Any = raw
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in itertools.pairwise(parts):
         if isinstance(part, int):
             if not isinstance(target, list) or part > len(target):
                 raise UsageError(f"--set {text} cannot be applied", f"{key} has no entry {part}")

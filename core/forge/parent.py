@@ -269,6 +269,13 @@ def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None
             "; ".join(changed) or "its meaning has changed",
             "undo the change, or start a new run",
         )
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != str(plan.processes):
+        raise RunError(
+            f"the run was trained by {plan.processes} process{'es' if plan.processes > 1 else ''}",
+            f"WORLD_SIZE says {processes}, and with that the batches would be others",
+            "unset WORLD_SIZE",
+        )
     facts = resolve_facts(stored.model.id, plan.facts.revision or stored.model.revision, stored.folder)
     if facts.digest and plan.facts.digest and facts.digest != plan.facts.digest:
         raise RunError(

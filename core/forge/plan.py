@@ -7,9 +7,7 @@ rejected offer has its reason in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import forge
@@ -22,6 +20,8 @@ from forge.machine import Machine
 from forge.selection import Choice, Verdict, missing_requirement, needs, select
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
     from forge.discovery import Catalogue
     from forge.job import Job
 
@@ -64,6 +64,7 @@ class Plan:
         attempt: 1, or more after an earlier attempt failed before its first step.
         export: For ``task="export"``, the index of the export in the job.
         resume: Whether to go on from the newest whole checkpoint.
+        processes: How many processes train together.
         rows: For ``task="data"``, how many rows to show.
     """
 
@@ -84,6 +85,7 @@ class Plan:
     attempt: int = 1
     export: int | None = None
     resume: bool = False
+    processes: int = 1
     rows: int = 0
     schema: int = SCHEMA
     forge: str = forge.__version__
@@ -138,7 +140,7 @@ class Plan:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise RunError(f"{path.parent} is no run folder", f"it has no {path.name}") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # cut short, or not a plan at all
             raise RunError(f"{path} is damaged", str(error)) from error
 
 
@@ -236,7 +238,8 @@ def _distinct(chosen: Sequence[Choice]) -> list[Choice]:
 
 def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
     for problem in choice.offer.check(file.job) if choice.offer.check else ():
-        yield replace(problem, line=locate(file.text, problem.where.split(".")))
+        key = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
+        yield replace(problem, line=locate(file.text, key))
 
 
 def _decide(choice: Choice, machine: Machine, job: Job, facts: ModelFacts) -> list[Decision]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from forge.api import API
 from forge.errors import UsageError
 from forge.files import write_text
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def scaffold(name: str, folder: Path) -> list[Path]:

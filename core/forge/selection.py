@@ -7,17 +7,18 @@ is load, train, adapt, collate, export: the fastest loader is kept as long as an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from forge.api import Offer, Stage
+from forge.discovery import import_guard
 from forge.errors import PlanError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from forge.discovery import Catalogue, Plugin
     from forge.facts import ModelFacts
     from forge.job import Job
@@ -187,20 +188,27 @@ def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine, job: Job, 
         return f"does not do {', '.join(sorted(missing))}"
     if offer.platforms and machine.platform not in offer.platforms:
         return f"platform is {machine.platform}; needs {' or '.join(sorted(offer.platforms))}"
-    if offer.accelerators and not offer.accelerators & machine.usable_kinds:
-        wish = " or ".join(sorted(offer.accelerators))
-        return machine.mismatch() or f"needs an accelerator ({wish}), and there is none"
+    if offer.accelerators and not offer.accelerators & (machine.usable_kinds if machine.torch else machine.kinds):
+        wish, there = " or ".join(sorted(offer.accelerators)), " and ".join(sorted(machine.kinds)) or "none"
+        return machine.mismatch() or f"needs an accelerator ({wish}); there is {there}"
     if reason := missing_requirement(offer.requires_dist, machine):
         return reason
-    return offer.probe(machine, job, facts) if offer.probe else None
+    try:
+        with import_guard():
+            return offer.probe(machine, job, facts) if offer.probe else None
+    except Exception as error:  # noqa: BLE001 - one plugin's probe must not take the others down
+        return f"its probe failed: {type(error).__name__}: {error}"
 
 
 def missing_requirement(requirements: Sequence[str], machine: Machine) -> str | None:
     """Return what is missing of some PEP 508 requirements, with the line that installs it, or None."""
     unmet = []
     for text in requirements:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"sys_platform": machine.platform}):
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement as error:
+            return f"its requirement {text!r} cannot be read: {str(error).splitlines()[0]}"
+        if requirement.marker and not requirement.marker.evaluate(_markers(machine)):
             continue
         version = machine.versions.get(canonicalize_name(requirement.name))
         if version is None:
@@ -211,6 +219,19 @@ def missing_requirement(requirements: Sequence[str], machine: Machine) -> str | 
         return None
     line = " ".join(f'"{text.split(";")[0].strip()}"' for text, _ in unmet)
     return f"{', '.join(reason for _, reason in unmet)} (pip install {line})"
+
+
+def _markers(machine: Machine) -> dict[str, str]:
+    """Return what PEP 508 markers are to see: the machine planned for, which need not be this one."""
+    system = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}.get(machine.platform, machine.platform)
+    return {
+        "sys_platform": machine.platform,
+        "platform_system": system,
+        "os_name": "nt" if machine.platform == "win32" else "posix",
+        "platform_machine": machine.arch,
+        "python_version": ".".join(machine.python.split(".")[:2]),
+        "python_full_version": machine.python,
+    }
 
 
 def _order(choice: Choice) -> tuple[bool, int, str]:
@@ -252,9 +273,9 @@ def _clashes(wanted: Sequence[Need], fit: Mapping[str, list[Choice]], traits: fr
 
 def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str]) -> str:
     if _order(other) < _order(winner):
-        return _clash([*rest, other], traits, complete=True) or f"does not fit what serves the other stages"
+        return _clash([*rest, other], traits, complete=True) or "does not fit what serves the other stages"
     if not other.plugin.own and winner.plugin.own:
-        return f"able too; forge's own plugins come first, name it in [use] to take it"
+        return "able too; forge's own plugins come first, name it in [use] to take it"
     return f"able too; {winner.plugin.name} is preferred"
 
 

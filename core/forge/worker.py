@@ -160,7 +160,7 @@ def halt(run: RunHandle) -> None:
 def main(arguments: list[str]) -> int:
     """Do what a plan says, heed the parent, and return the exit code."""
     folder, plan = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1]))
-    run = RunHandle(folder=folder.path, plan=plan, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+    run = RunHandle(folder=folder.path, plan=plan)
     log = EventLog(folder.events)
     run.sink = log.append
     listen(run)

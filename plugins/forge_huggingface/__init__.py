@@ -5,10 +5,13 @@ This module says what the plugin can do and imports nothing of it; the implement
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 
 from forge.api import Offer, Stage, hookimpl
 from forge_huggingface import rules
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MODELS = ("torch>=2.4", "transformers>=5.17,<6", "accelerate>=1.10")
 PEFT = "peft>=0.18"

@@ -5,13 +5,12 @@ All of it goes into the plan, so each rule gives its reason as a phrase.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
-from forge_huggingface.options import defaults
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from forge.api import Machine, ModelFacts
     from forge.job import Job
 
@@ -135,7 +134,7 @@ def export_problems(job: Job) -> Iterable[Problem]:
 def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
     """Yield the type of the weights and the attention implementation, where the job leaves them open."""
     kind = device(machine, job)
-    dtype = job.model.dtype
+    dtype: str = job.model.dtype
     if dtype == "auto":
         dtype, reason = _dtype(machine, job, kind)
         yield Decision("model.dtype", dtype, reason)
@@ -149,6 +148,8 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
 
 def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
     """Yield precision and the values whose default depends on machine or job."""
+    from forge_huggingface.options import defaults  # brings pydantic, which listing plugins does not need
+
     options, kind = job.train.options, device(machine, job)
     asked = options.get("bf16") or options.get("fp16")
     half = None
@@ -156,9 +157,8 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         half = "bf16" if _has_bf16(machine, kind) else "fp16"
     for name in ("bf16", "fp16"):
         if options.get(name) is None:
-            value = not asked and half == name
             why = "the job names the other" if asked else _why_half(name, half, kind)
-            yield Decision(f"train.{name}", value, why)
+            yield Decision(f"train.{name}", not asked and half == name, why)
     values = defaults(job.adapter.type)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"

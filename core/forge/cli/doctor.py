@@ -74,7 +74,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             else:
                 works.append(offer.stage.value)
         if missing and plugin.own:
-            mend = f'pip install "forge-train[{plugin.name}]"'
+            mend: str | None = f'pip install "forge-train[{plugin.name}]"'
         else:
             wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
             mend = "pip install " + " ".join(f'"{text}"' for text in wanted) if wanted else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +9,7 @@ import click
 from forge.cli.common import amount, job_argument, json_option, print_json, set_option, situation, size
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from forge.plan import Plan
 
 

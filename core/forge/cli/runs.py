@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import click
 
 from forge.cli.common import json_option, print_json, runs_option, size
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(name="runs")
