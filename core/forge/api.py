@@ -21,6 +21,7 @@ from forge.errors import (
     ExportError,
     ForgeError,
     Interrupted,
+    Mistakes,
     ModelError,
     OutOfMemory,
     PlanError,
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
     from forge.run import RunHandle
 
 __all__ = [
-    "API", "VOCABULARY", "Accelerator", "BackendImportError", "Data", "DataError", "Decision", "DiskFull", "Event", "ExportError",
-    "Exported", "Extension", "Finding", "ForgeError", "Interrupted", "Loaded", "Machine", "ModelError", "ModelFacts",
-    "Offer", "OutOfMemory", "PlanError", "PluginError", "Problem", "RunError", "Stage", "TorchBuild", "Trained", "UsageError",
-    "hookimpl",
+    "API", "VOCABULARY", "Accelerator", "BackendImportError", "Data", "DataError", "Decision", "DiskFull", "Event",
+    "ExportError", "Exported", "Extension", "Finding", "ForgeError", "Interrupted", "Loaded", "Machine", "Mistakes",
+    "ModelError", "ModelFacts", "Offer", "OutOfMemory", "PlanError", "PluginError", "Problem", "RunError", "Stage",
+    "TorchBuild", "Trained", "UsageError", "hookimpl",
 ]  # fmt: skip
 
 API = "forge_v1"
@@ -178,7 +179,7 @@ class Event:
 
     Attributes:
         kind: From the core ``"stage"``, ``"warning"``, ``"note"``, ``"trained"``, ``"exported"``, ``"failed"``,
-            ``"stopped"`` and ``"done"``; from forge's own stages ``"data"``, ``"loaded"``, ``"adapted"``, ``"trainer"``,
+            ``"stopped"`` and ``"done"``; from forge's own stages ``"reading"``, ``"data"``, ``"loaded"``, ``"adapted"``, ``"trainer"``,
             ``"probe"``, ``"dry-run"``, ``"training"``, ``"progress"``, ``"step"``, ``"eval"`` and ``"checkpoint"``.
         values: What belongs to it, as JSON data.
     """

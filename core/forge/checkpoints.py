@@ -89,9 +89,13 @@ def rotate(folder: Path, keep: int, protected: Iterable[Path] = ()) -> list[Path
         The folders that were deleted.
     """
     spared = {path.resolve() for path in protected}
-    whole = [path for path in checkpoints(folder) if (path / MARK).exists()]
-    old = [path for path in whole[: -max(keep, 2)] if path.resolve() not in spared]
+    found = checkpoints(folder)
+    whole = [path for path in found if (path / MARK).exists()]
+    kept = whole[-max(keep, 2) :]
+    # What an earlier kill left half written or half deleted goes too, but not what is newer: it is being written.
+    old = [path for path in found[: found.index(kept[-1])] if path not in kept] if kept else []
+    old = [path for path in old if path.resolve() not in spared]
     for path in old:
-        (path / MARK).unlink()  # first of all: what is half deleted must not count
+        (path / MARK).unlink(missing_ok=True)  # first of all: what is half deleted must not count
         shutil.rmtree(path)
     return old

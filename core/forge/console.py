@@ -90,6 +90,10 @@ class Console:
         if event["state"] == "started" and event["stage"] in {"load", "export"}:
             self.line(f"{event['stage']:<8}…", style="dim")
 
+    def on_reading(self, event: Values) -> None:
+        """Show that many rows are being read."""
+        self.line(f"        {event['rows']:,} rows read", style="dim")
+
     def on_data(self, event: Values) -> None:
         """Tell what the rows came to."""
         held_out = sum(rows["rows"] for rows in (event.get("eval") or {}).values())

@@ -143,7 +143,7 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
         environ: ``FORGE_PLUGINS`` is read from it: ``a,b`` loads only these, ``-a,-b`` all but these.
         found: Entry points to look at instead of the installed ones.
     """
-    candidates = sorted(_installed() if found is None else found, key=lambda point: (point.name, point.group))
+    candidates = sorted(_installed() if found is None else found, key=lambda point: (point.name, point.group, _source(point)))
     wanted = _wanted(environ.get("FORGE_PLUGINS"))
     twice: dict[str, set[tuple[tuple[str, str], str]]] = {}
     for point in candidates:

@@ -79,6 +79,16 @@ class Problem:
     line: int | None = None
 
 
+class Mistakes(ValueError):  # noqa: N818 - several of them
+    """Several contradictions that the validator of a plugin's model found; each becomes a :class:`Problem` of its own.
+
+    A validator may raise a plain ``ValueError`` for a single one.
+    """
+
+    def __str__(self) -> str:
+        return "; also, ".join(map(str, self.args))
+
+
 class JobError(UsageError):
     """A job file has mistakes; all of them are listed, each with its line."""
 

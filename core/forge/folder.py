@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -61,7 +62,8 @@ class RunFolder:
             inside = sorted(path.parent for path in candidate.glob("*/plan.json"))
             if inside:
                 return cls(inside[-1])
-        by_id = sorted(path.parent for path in runs.glob(f"*/{text}*/plan.json")) if text else []
+        by_id = sorted(path.parent for path in runs.glob(f"*/{glob.escape(text)}*/plan.json")) if text else []
+        by_id = [path for path in by_id if path.name == text] or by_id
         if len(by_id) == 1:
             return cls(by_id[0])
         if by_id:

@@ -21,7 +21,8 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 class Table(BaseModel):
     """One table of a job file: unknown keys and wrong types are errors, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # TOML has nan and inf, and a bound alone lets inf through.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Extensible(Table):
@@ -31,7 +32,7 @@ class Extensible(Table):
         options: The plugins' keys, checked by the plugins' models, defaults filled in.
     """
 
-    options: Annotated[dict[str, Any], Field(default_factory=dict, exclude=True)]
+    options: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
 class ModelTable(Table):
@@ -230,7 +231,7 @@ class Job(Table):
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Tables that plugins own: `[plugins.<name>]`."
     )
-    folder: Annotated[Path, Field(default=Path(), exclude=True)]
+    folder: Path = Field(default=Path(), exclude=True)
 
     def path(self, text: str) -> Path:
         """Resolve a path of the job file: relative ones start at the job's folder."""

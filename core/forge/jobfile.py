@@ -7,6 +7,7 @@ the job's method, type or format, or to a plugin's own table. Whatever is left o
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +16,8 @@ import tomli
 from pydantic import BaseModel, ValidationError
 
 from forge.api import Stage
-from forge.discovery import Catalogue, resolve
-from forge.errors import JobError, PluginError, Problem, UsageError
+from forge.discovery import Catalogue, import_guard, resolve
+from forge.errors import JobError, Mistakes, PluginError, Problem, UsageError
 from forge.job import AdapterTable, DataTable, ExportTable, Job, ModelTable, Source, TrainTable, UseTable
 from forge.locate import locate
 import itertools
@@ -94,9 +95,8 @@ def parse(
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise JobError(source, [Problem("", f"not TOML: {error.msg}", line=error.lineno)]) from None
-    for override in overrides:
-        _override(raw, override)
-    check = _Check(raw, text, source, catalogue)
+    changed = [_override(raw, override) for override in overrides]
+    check = _Check(raw, text, source, catalogue, changed)
     job = check.job(folder)
     if check.problems or job is None:
         raise JobError(source, check.problems)
@@ -118,6 +118,9 @@ def dump_job(job: Job) -> dict[str, Any]:
     data["train"]["options"] = job.train.options
     if job.adapter.type == "none":
         data["adapter"] = {"type": "none", "options": job.adapter.options}
+    if job.data.sources:
+        for key in Source.model_fields:  # each source has its own
+            del data["data"][key]
     for written, export in zip(data["export"], job.export, strict=True):
         written["options"] = export.options
     return data
@@ -135,11 +138,14 @@ def option_models(catalogue: Catalogue, stage: Stage, word: str) -> Iterator[tup
 def model_of(plugin: Plugin, reference: str) -> type[BaseModel]:
     """Import a pydantic model that a plugin names, directly or as a function that returns it."""
     try:
-        found = resolve(reference)
-    except ImportError as error:
-        raise PluginError(f"plugin {plugin.name} names {reference}, which cannot be imported", str(error)) from error
-    if callable(found) and not isinstance(found, type):
-        found = found()
+        with import_guard():
+            found = resolve(reference)
+            if callable(found) and not isinstance(found, type):
+                found = found()
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises, it is the plugin's mistake
+        what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) names {reference}, which cannot be used"
+        why, do = f"{type(error).__name__}: {error}", f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}"
+        raise PluginError(what, why, do) from error
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise PluginError(f"plugin {plugin.name} names {reference}, which is no pydantic model")
     return found
@@ -155,18 +161,23 @@ def config_models(plugin: Plugin) -> list[type[BaseModel]]:
 class _Check:
     """One pass over a raw job that collects problems instead of stopping at the first."""
 
-    def __init__(self, raw: dict[str, Any], text: str, source: str, catalogue: Catalogue) -> None:
-        self.raw, self.text, self.source, self.catalogue = raw, text, source, catalogue
+    def __init__(
+        self, raw: dict[str, Any], text: str, source: str, catalogue: Catalogue, changed: Sequence[Key] = ()
+    ) -> None:
+        self.raw, self.text, self.source, self.catalogue, self.changed = raw, text, source, catalogue, changed
         self.problems: list[Problem] = []
-        self.seen: set[Key] = set()
 
     def add(self, key: Key, message: str, do: str | None = None) -> None:
-        self.seen.add(key)
-        where = ".".join(str(part + 1) if isinstance(part, int) else part for part in key)
-        self.problems.append(Problem(where, message, do, locate(self.text, key)))
+        where = ".".join(map(str, key))
+        if any(key[: len(path)] == path for path in self.changed):
+            self.problems.append(Problem(where, f"{message} (from --set)", do))
+        else:
+            self.problems.append(Problem(where, message, do, locate(self.text, key)))
 
     def job(self, folder: Path) -> Job | None:
-        raw = {key: _copy(value) for key, value in self.raw.items()}
+        raw = {key: _copy(value) for key, value in self.raw.items() if key != "folder"}
+        if "folder" in self.raw:  # a field of Job, but not a key of its file
+            self.unknown_core(("folder",), Job)
         options = self.take_options(raw)
         self.plugin_tables(raw)
         job = self.validate(Job, {**raw, "folder": folder}, (), self.unknown_core)
@@ -201,17 +212,16 @@ class _Check:
             if not isinstance(table, dict):
                 continue  # the core's check says so
             word = table.get(selector, core.model_fields[selector].default)
-            if not isinstance(word, str):
-                continue
             extra = {name: table.pop(name) for name in list(table) if name not in core.model_fields or name == "options"}
-            known = {word for _, offer in self.catalogue.offers(stage) for word in offer.supports}
-            if word not in known:
-                words = sorted(self.words(stage))
+            words = sorted(self.words(stage))
+            if word in words:
+                found[key] = self.options(key, extra, stage, core, [word])
+                continue
+            if isinstance(word, str):
                 near = difflib.get_close_matches(word, words, n=1)
                 say = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(words)}"
                 self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
-                continue
-            found[key] = self.options(key, extra, stage, core, word)
+            self.options(key, extra, stage, core, words, values=False)
         return found
 
     def words(self, stage: Stage) -> set[str]:
@@ -220,20 +230,27 @@ class _Check:
         return {word for _, offer in self.catalogue.offers(stage) for word in offer.supports} - other
 
     def options(
-        self, key: Key, extra: dict[str, Any], stage: Stage, core: type[BaseModel], word: str
+        self,
+        key: Key,
+        extra: dict[str, Any],
+        stage: Stage,
+        core: type[BaseModel],
+        words: Sequence[str],
+        *,
+        values: bool = True,
     ) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        models = list(option_models(self.catalogue, stage, word))
+        """Check the keys that plugins add to a table; without ``values`` only their names."""
+        checked: dict[str, Any] = {}
+        models = [found for word in words for found in option_models(self.catalogue, stage, word)]
         known = set().union(*(model.model_fields for _, model in models)) if models else set()
         hints = [model.forge_hint for _, model in models if hasattr(model, "forge_hint")]
         for name in sorted(set(extra) - known):
             self.unknown((*key, name), [*core.model_fields, *known], hints)
-        for _, model in models:
+        for _, model in models if values else ():
             mine = {name: value for name, value in extra.items() if name in model.model_fields}
-            checked = self.validate(model, mine, key, self.unknown_core)
-            if checked is not None:
-                values |= checked.model_dump(mode="json")
-        return values
+            if (table := self.validate(model, mine, key, self.unknown_core)) is not None:
+                checked |= table.model_dump(mode="json")
+        return checked
 
     def plugin_tables(self, raw: dict[str, Any]) -> None:
         """Check ``[plugins.X]`` by the model of X, whether or not X is chosen: the same file works everywhere."""
@@ -241,6 +258,7 @@ class _Check:
         if not isinstance(tables, dict):
             return
         for name, table in tables.items():
+            tables[name] = {}
             plugin = self.catalogue.find(name)
             if plugin is None:
                 near = difflib.get_close_matches(name, [p.name for p in self.catalogue.plugins], n=1)
@@ -253,7 +271,7 @@ class _Check:
             else:
                 for model in models:
                     if (checked := self.validate(model, table, ("plugins", name), self.unknown_core)) is not None:
-                        tables[name] = checked.model_dump(mode="json")
+                        tables[name] |= checked.model_dump(mode="json")
 
     def validate(
         self, model: type[T], value: Any, prefix: Key, unknown: Callable[[Key, type[BaseModel]], None]
@@ -261,23 +279,41 @@ class _Check:
         try:
             return model.model_validate(value)
         except ValidationError as error:
+            found: dict[Key, list[ErrorDetails]] = {}
             for detail in error.errors(include_url=False):
-                self.translate(model, detail, prefix, unknown)
+                key = (*prefix, *(part for part in detail["loc"] if not _is_branch(part)))
+                found.setdefault(key, []).append(detail)
+            for key, details in found.items():
+                # Of a union's branches, the one that got further is meant.
+                if not any(other[: len(key)] == key != other and _in_union(details) for other in found):
+                    self.translate(model, details, key, unknown)
             return None
 
     def translate(
-        self, model: type[BaseModel], detail: ErrorDetails, prefix: Key, unknown: Callable[[Key, type[BaseModel]], None]
+        self,
+        model: type[BaseModel],
+        details: Sequence[ErrorDetails],
+        key: Key,
+        unknown: Callable[[Key, type[BaseModel]], None],
     ) -> None:
-        key: Key = (*prefix, *(part for part in detail["loc"] if not _is_branch(part)))
-        kind = detail["type"]
+        kind = details[0]["type"]
         if kind == "extra_forbidden":
             unknown(key, model)
         elif kind == "missing":
             self.add(key, "is missing", _missing(key))
         elif kind == "value_error":
-            self.add(key, str(detail["ctx"]["error"]))
-        elif key not in self.seen:  # of a union's branches, the first is enough
-            self.add(key, _explain(detail))
+            error = details[0]["ctx"]["error"]
+            for message in map(str, error.args if isinstance(error, Mistakes) else [error]):
+                self.add((*key, *self.first_key(key, message)), message)
+        else:
+            self.add(key, _explain(details))
+
+    def first_key(self, key: Key, message: str) -> list[str]:
+        """Return the first key of a table that a message about the table names: there the mistake stands."""
+        table: Any = self.raw
+        for part in key:
+            table = table[part]
+        return [word for word in re.findall(r"\w+", message) if isinstance(table, dict) and word in table][:1]
 
     def unknown_core(self, key: Key, model: type[BaseModel]) -> None:
         """Report a key that the core, or a plugin's model, does not know."""
@@ -328,34 +364,43 @@ def _is_branch(part: str | int) -> bool:
     return isinstance(part, str) and ("[" in part or part in {"str", "int", "float", "bool"})
 
 
+def _in_union(details: Sequence[ErrorDetails]) -> bool:
+    return any(_is_branch(part) for detail in details for part in detail["loc"])
+
+
 _WORDS = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "string_type": "must be a string",
-    "list_type": "must be a list",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "none_required": "must be left out",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
 }
 
 
-def _explain(detail: ErrorDetails) -> str:
-    kind, context, given = detail["type"], detail.get("ctx", {}), detail["input"]
-    if kind in _WORDS:
-        return f"{_WORDS[kind]}, not {_show(given)}"
-    if kind == "literal_error":
-        return f"must be {context['expected']}, not {_show(given)}"
+def _explain(details: Sequence[ErrorDetails]) -> str:
+    """Say what a value must be; there are several details where it may be of several types."""
+    wishes = dict.fromkeys(_WORDS[detail["type"]] for detail in details if detail["type"] in _WORDS)
+    literals = [detail["ctx"]["expected"].replace("'", '"') for detail in details if detail["type"] == "literal_error"]
+    if len(wishes) > 1 and "a number" in wishes:
+        wishes.pop("a whole number", None)
+    other = next((d for d in details if d["type"] not in _WORDS and d["type"] != "literal_error"), None)
+    if other is None:
+        return f"must be {' or '.join([*wishes, *literals])}, not {_show(details[0]['input'])}"
+    kind, context, given = other["type"], other.get("ctx", {}), other["input"]
     if kind in {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:
         words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}
         bound = next(iter(context.values()))
         return f"must be {words.get(kind, 'at most')} {bound}, not {_show(given)}"
+    if kind == "finite_number":
+        return f"must be a finite number, not {_show(given)}"
     if kind == "string_too_short":
         return "must not be empty"
     if kind == "string_pattern_mismatch":
         return f"may hold letters, digits, dots, dashes and underscores only, not {_show(given)}"
-    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_show(given)}"
+    return f"{other['msg'][0].lower()}{other['msg'][1:]}, not {_show(given)}"
 
 
 def _show(value: Any) -> str:
@@ -381,29 +426,40 @@ def _known(fields: Iterable[str]) -> str:
     return f"known: {', '.join(names)}" if len(names) <= 16 else "see `forge schema` or docs/job.md for the keys"
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
-    """Apply ``a.b.0.c=value`` to the raw tables."""
-    key, equals, written = text.partition("=")
-    if not equals or not key.strip():
+def _override(raw: dict[str, Any], text: str) -> Key:
+    """Apply ``a.b.0.c=value`` to the raw tables, and return the key."""
+    written, equals, value = text.partition("=")
+    parts = written.strip().split(".")
+    if not equals or not all(parts):
         raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
-    try:
-        value = tomli.loads(f"value = {written}")["value"]
-    except tomli.TOMLDecodeError:
-        value = written  # a bare word is a string: --set model.id=org/name
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in key.strip().split(".")]
     target: Any = raw
-    for part, following in itertools.pairwise(parts):
-        if isinstance(part, int):
-            if not isinstance(target, list) or part > len(target):
-                raise UsageError(f"--set {text} cannot be applied", f"{key} has no entry {part}")
-            if part == len(target):
+    path: list[str | int] = []
+    for part, following in zip(parts, [*parts[1:], ""], strict=True):
+        key: str | int = part
+        if isinstance(target, list):
+            if not part.isdigit() or int(part) > len(target):
+                there = f"{len(target)} entries, counted from 0" if target else "no entry"
+                raise UsageError(f"--set {text} cannot be applied", f"{'.'.join(map(str, path))} has {there}")
+            key = int(part)
+            if key == len(target):
                 target.append({})
-            target = target[part]
+        elif not isinstance(target, dict):
+            raise UsageError(f"--set {text} cannot be applied", f"{'.'.join(map(str, path))} is no table")
+        path.append(key)
+        if not following:
+            target[key] = _value(value)
+        elif isinstance(target, dict):
+            target = target.setdefault(part, [] if following.isdigit() else {})
         else:
-            target = target.setdefault(part, [] if isinstance(following, int) else {})
-        if not isinstance(target, dict | list):
-            raise UsageError(f"--set {text} cannot be applied", f"{part} is no table")
-    target[parts[-1]] = value
+            target = target[key]
+    return tuple(path)
+
+
+def _value(written: str) -> Any:
+    try:
+        return tomli.loads(f"value = {written}")["value"]
+    except tomli.TOMLDecodeError:
+        return written  # a bare word is a string: --set model.id=org/name
 
 
 def _copy(value: Any) -> Any:

@@ -109,7 +109,8 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
 
 def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
     """Make the exports of the job that are not there yet; all are tried before the first failure is raised."""
-    job, failures = load_job(folder.plan().job), []
+    job = load_job(folder.plan().job)
+    failures: list[tuple[str, ForgeError]] = []
     for index in range(len(job.export)):
         if not (folder.export_folder(index, job) / "export.json").exists():
             try:
@@ -121,10 +122,9 @@ def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: 
                 show({"kind": "warning", "message": f"export {job.export[index].format} failed: {error}"})
     if failures:
         names = ", ".join(name for name, _ in failures)
-        error = failures[0][1]
         raise ForgeError(
             f"the model is trained and safe in {folder.path}, but not exported ({names})",
-            str(error),
+            str(failures[0][1]),
             f"then `forge export {folder.path}`",
         )
 
@@ -135,7 +135,15 @@ def export(folder: RunFolder, job: Any, index: int, catalogue: Catalogue, machin
     if trained is None:
         raise RunError(f"{folder.path} has nothing to export", "its training has not finished", "`forge resume` it")
     before = folder.plan()
-    facts = replace(before.facts, path=_base(trained.base, before.facts.path))
+    facts = before.facts
+    if facts.path and not Path(facts.path).exists():  # another machine, or the base was moved
+        facts = resolve_facts(job.model.id, facts.revision, job.folder)
+        if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
+            raise RunError(
+                f"{job.model.id} is not the base model that the run was trained on",
+                "config or weights are others",
+                "name the right folder: --set model.id=FOLDER",
+            )
     plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
     plan = replace(plan, decisions=(*before.decisions, *plan.decisions))
     out = folder.export_folder(index, job)
@@ -300,7 +308,3 @@ def _moved(plan: Plan, machine: Machine) -> Iterator[str]:
         kinds = [", ".join(sorted(m.usable_kinds)) or "none" for m in (plan.machine, machine)]
         yield f"accelerators were {kinds[0]} and are {kinds[1]}: the numbers may differ from an uninterrupted run"
 
-
-def _base(base: Mapping[str, Any], known: str | None) -> str | None:
-    path = base.get("path") or known
-    return path if path and Path(path).exists() else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import forge
 from forge.api import Decision, Stage
-from forge.errors import JobError, PlanError, Problem, RunError
+from forge.discovery import import_guard
+from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.facts import ModelFacts
 from forge.jobfile import JobFile, dump_job
 from forge.locate import locate
@@ -21,11 +22,12 @@ from forge.selection import Choice, Verdict, missing_requirement, needs, select
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from forge.discovery import Catalogue
     from forge.job import Job
 
 SCHEMA = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,13 +239,24 @@ def _distinct(chosen: Sequence[Choice]) -> list[Choice]:
 
 
 def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
-    for problem in choice.offer.check(file.job) if choice.offer.check else ():
+    for problem in _ask(choice, choice.offer.check, file.job):
         key = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
         yield replace(problem, line=locate(file.text, key))
 
 
 def _decide(choice: Choice, machine: Machine, job: Job, facts: ModelFacts) -> list[Decision]:
-    return list(choice.offer.decide(machine, job, facts)) if choice.offer.decide else []
+    return _ask(choice, choice.offer.decide, machine, job, facts)
+
+
+def _ask(choice: Choice, function: Callable[..., Iterable[T]] | None, *arguments: object) -> list[T]:
+    """Call a function of a plugin, which may be a stranger's, and name the plugin if it fails."""
+    try:
+        with import_guard():
+            return list(function(*arguments)) if function else []
+    except Exception as error:
+        plugin = choice.plugin
+        what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"
+        raise PluginError(what, f"{type(error).__name__}: {error}", "update it, or go on without it") from error
 
 
 def _extensions(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tuple[str, str]]:

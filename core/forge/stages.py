@@ -70,8 +70,7 @@ class Stages:
         for step in self.run.plan.steps:
             if step.preflight is None:
                 continue
-            check: Callable[..., Iterable[Finding]] = self._import(step, step.preflight)
-            for finding in self._guarded(step, lambda check=check: list(check(self.job, self.run, data))):
+            for finding in self._findings(step, step.preflight, data):
                 if finding.severity == "error":
                     errors.append(finding)
                 self.run.emit(Event(finding.severity, {"message": finding.message, "do": finding.do}))
@@ -104,6 +103,10 @@ class Stages:
         if missing := set(step.provides) - loaded.traits:
             raise PluginError(f"{_name(step)} did not provide {', '.join(sorted(missing))}, as its offer says")
         return loaded
+
+    def _findings(self, step: Step, reference: str, data: Data) -> list[Finding]:
+        check: Callable[..., Iterable[Finding]] = self._import(step, reference)
+        return self._guarded(step, lambda: list(check(self.job, self.run, data)))
 
     def _call(self, stage: Stage, kind: type[T], **arguments: Any) -> T:
         step = self.run.plan.step(stage)

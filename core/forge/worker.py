@@ -19,7 +19,7 @@ from typing import Any
 
 from forge.api import Data, Event, Stage
 from forge.checkpoints import newest_whole
-from forge.errors import BackendImportError, ForgeError, Interrupted, PluginError, RunError
+from forge.errors import BackendImportError, DiskFull, ForgeError, Interrupted, PluginError, RunError
 from forge.events import EventLog
 from forge.files import disk_full, files_below, is_disk_full, sha256, write_json
 from forge.folder import RunFolder, settle
@@ -200,6 +200,8 @@ def perform(run: RunHandle, folder: RunFolder, log: EventLog) -> int:
 
 def explain(error: Exception, folder: RunFolder) -> ForgeError:
     """Return an error that a user can read."""
+    if isinstance(error, DiskFull):
+        return error
     if isinstance(error, ForgeError):
         if error.__cause__ is not None and is_disk_full(error.__cause__):
             return disk_full(folder.path / "checkpoints")

@@ -30,7 +30,7 @@ class DryRunDone(Exception):  # noqa: N818 - the end of a dry run is no error
         self.metrics = metrics
 
 
-class ForgeCallback(TrainerCallback):
+class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject
     """Connects the trainer with the run.
 
     Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import time
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from forge.run import RunHandle
 
 _LONGEST = 64
+_SAY_SECONDS = 2.0
 
 
 def collate(job: Job, run: RunHandle) -> Data:
@@ -102,7 +104,7 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
         left = job.data.max_rows
         for reader in readers:
             before, seen = len(first), tally.read
-            _fill(first, reader.rows(limit=left), tally, renderer)
+            _fill(first, reader.rows(limit=left), tally, renderer, run)
             of_source.append(range(before, len(first)))
             left = None if left is None else left - (tally.read - seen)
         tally.check(done=True)
@@ -124,7 +126,7 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
         eval_readers = [Reader(job, source, renderer) for source in others]
         evals["eval"] = Store(folder / "eval.arrow")
         with evals["eval"] as store:
-            _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer)
+            _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer, run)
             held_tally.check(done=True)
             _refuse_nothing(held_tally, eval_readers)
     warnings = tally.warnings("training rows") + held_tally.warnings("held-out rows")
@@ -162,7 +164,7 @@ def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
         tally, readers = Tally(job.data), [Reader(job, source, renderer) for source in others]
         evals["eval"] = Store(_folder(run) / "eval.arrow")
         with evals["eval"] as store:
-            _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer)
+            _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
             tally.check(done=True)
             _refuse_nothing(tally, readers)
         warnings += tally.warnings("held-out rows")
@@ -172,9 +174,12 @@ def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
     return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
 
 
-def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Renderer) -> None:
-    bos = renderer.tokenizer.bos_token_id
+def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Renderer, run: RunHandle) -> None:
+    bos, said = renderer.tokenizer.bos_token_id, time.monotonic()
     for origin, row in rows:
+        if (now := time.monotonic()) - said > _SAY_SECONDS:
+            said = now
+            run.emit(Event("reading", {"rows": tally.read}))
         if tally.see(origin, row, bos) and isinstance(row, Rendered):
             store.add(origin, row.input_ids, row.labels)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, cast
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from pydantic import Field as Described
 
+from forge.api import Mistakes
 from forge_huggingface.fields import Field, table
 from forge_huggingface.owned import NEUTRAL, OWNED, hint
 
@@ -96,14 +97,17 @@ class _Checked(BaseModel):
     # TOML has nan and inf, and a bound alone lets inf through.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    forge_hint = staticmethod(hint)
+    @staticmethod
+    def forge_hint(name: str) -> str | None:
+        """Say what to do about a key that is not one."""
+        return hint(name)
 
     @model_validator(mode="after")
     def _agree(self) -> _Checked:
         values = dict(self)
         problems = [*_steps_problems(values), *_evaluation_problems(values), *_other_problems(values)]
         if problems:
-            raise ValueError("; also, ".join(problems))
+            raise Mistakes(*problems)
         return self
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import Data, DiskFull, Event, Interrupted, Loaded, OutOfMemory, PluginError, Trained
 from forge.checkpoints import MARK, checkpoints, newest_whole
@@ -106,7 +106,7 @@ def arguments(job: Job, loaded: Loaded) -> dict[str, Any]:
     for name, value in loaded.trainer.items():
         if options.get(name) not in {None, value}:
             raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
-    half = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
+    half: Literal["bf16", "fp16"] | None = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
     values = resolve({**options, **loaded.trainer}, job.adapter.type, half)
     values["report_to"] = values.get("report_to") or "none"
     return values

@@ -36,8 +36,9 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"forge.cli.{cmd_name}")
-        return module.command  # type: ignore[no-any-return]
+        command: click.Command = importlib.import_module(f"forge.cli.{cmd_name}").command
+        command.short_help = COMMANDS[cmd_name]  # shells show it while they complete
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

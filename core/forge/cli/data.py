@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 
 @click.command(name="data")
@@ -47,14 +51,38 @@ def command(job: Path, rows: int, ids: bool, overrides: tuple[str, ...], as_json
         plain = "".join(
             f"«{part['text']}»" if part["supervised"] else part["text"] for part in row["segments"]
         )
-        click.echo(text if click.get_text_stream("stdout").isatty() else plain)
+        click.echo(text if sys.stdout.isatty() else plain)
         if ids:
-            click.echo(f"ids {row['ids']}")
+            click.echo(f"ids {row['input_ids']}")
         click.echo()
-    for key, value in shown["summary"].items():
-        click.echo(f"{key.replace('_', ' '):<18}{value if not isinstance(value, list) else ', '.join(map(str, value))}")
+    for line in _summary(shown["summary"]):
+        click.echo(line)
 
 
-def _warn(event: dict[str, Any]) -> None:
+def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the counts as lines for people; JSON has them all."""
+    for source in summary.get("sources", []):
+        columns = ", ".join(f"{name} from {column}" for name, column in source["columns"].items() if name != column)
+        ignored = f"; not used: {', '.join(source['ignored'])}" if source["ignored"] else ""
+        yield f"{source['path']}: {source['format']} rows{f' ({columns})' if columns else ''}{ignored}"
+    counts = {"training": summary, **(summary.get("eval") or {})}
+    for name, part in counts.items():
+        if part.get("rows") is not None:
+            share = f"{part['supervised']} ({part['share']:.0%}) trained on"
+            yield f"{name}: {part['rows']} rows, {part['tokens']} tokens, {share}, longest {part['longest']}"
+    if summary.get("packed"):
+        yield f"packed: {summary['packed']} rows of {summary['max_seq_length']}, {summary['filled']:.0%} filled"
+    if summary.get("truncated"):
+        yield f"truncated: {summary['truncated']} rows longer than {summary['max_seq_length']} tokens"
+    for reason in summary.get("dropped_first", []):
+        yield f"dropped: {reason}"
+    if summary.get("dropped"):
+        yield f"dropped: {summary['dropped']} rows in all"
+    template = summary.get("template")
+    yield f"template {template['name'] if template else 'none'}, loss on {summary.get('train_on')}"
+    yield f"end {summary.get('eos_token')}, padding {summary.get('pad')}"
+
+
+def _warn(event: Mapping[str, Any]) -> None:
     if event["kind"] == "warning":
         click.secho(f"warning: {event['message']}", fg="yellow", err=True)
