@@ -2,15 +2,14 @@
 
     python benchmarks/trl_parity.py [--pairs 5] [--steps 6] [--model FOLDER | --tiny] [--full] [--no-probe]
 
-Both sides run in fresh processes with one environment, in turn (forge first in one pair, TRL first in the next), on rows
-of the quick start. forge gets a job file; TRL gets ``plain_trl.py``, which renders and tokenises the same rows itself.
-They must agree on the loss of every step (1e-6), on tokens a second (0.95) and on peak memory (+50 MB); what does not is
-named, and the exit code is 1. ``parity.json`` and ``parity.md`` hold the result.
+Both sides run in fresh processes with one environment, in turn (forge first in one pair, TRL first in the next), on
+rows of the quick start. forge gets a job file; TRL gets ``plain_trl.py``, which renders and tokenises the same rows
+itself. They must agree on the loss of every step (1e-6), on tokens a second (0.95) and on peak memory (+50 MB); what
+does not is named, and the exit code is 1. ``parity.json`` and ``parity.md`` hold the result.
 
-How it is measured. Loss: as both trainers log it, unrounded. Tokens a second: the tokens of steps 2..N over the time from
-the end of step 1 to the end of step N, so loading, compiling, the probe and saving are no part of it. Memory: the
-process's own maximum when the last step is logged, and, for the whole process with saving, what the system says when it
-has ended.
+How it is measured. Loss: as both trainers log it, unrounded. Tokens a second: the tokens of steps 2..N over the time
+from the end of step 1 to the end of step N, so loading, the probe and saving are no part of it. Memory: the process's
+own maximum when the last step is logged, and, with saving, what the system says of the process when it has ended.
 """
 
 from __future__ import annotations
@@ -25,18 +24,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE.parent / "examples" / "quickstart"
 MOST_LOSS, LEAST_SPEED, MOST_MEMORY = 1e-6, 0.95, 50e6
 LIBRARIES = ("forge-train", "trl", "transformers", "peft", "accelerate", "datasets", "torch")
+FIGURES = ("tokens_per_second", "cpu", "peak", "peak_first_step", "peak_whole")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -92,15 +94,19 @@ tokenizer.save_pretrained(folder)
 
 def tiny_model(folder: Path, environment: Mapping[str, str]) -> Path:
     """Write a random model whose end token is the one that its template writes."""
-    # In a process of its own: Linux counts the most memory of a parent as its children's too.
+    # In a process of its own, for the same reason as in `tensors`.
     path = os.pathsep.join(filter(None, (str(HERE.parent / "tests"), environment.get("PYTHONPATH"))))
     command = [sys.executable, "-c", TINY, str(folder)]
     spawn(command, folder.with_name("model.log"), {**environment, "PYTHONPATH": path})
     return folder
 
 
-def spawn(command: list[str], log: Path, environment: Mapping[str, str]) -> int:
-    """Run a program and return the most memory, in bytes, that it or a process it waited for had."""
+def spawn(command: list[str], log: Path, environment: Mapping[str, str]) -> dict[str, float]:
+    """Run a program and return what it and the processes that it waited for took.
+
+    Returns:
+        ``peak_whole``, the most memory of one of them in bytes, and ``cpu``, the processor seconds of all.
+    """
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment))
         _, status, usage = os.wait4(process.pid, 0)
@@ -108,7 +114,8 @@ def spawn(command: list[str], log: Path, environment: Mapping[str, str]) -> int:
     if process.returncode:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}; the end of {log}:\n{tail}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"peak_whole": peak, "cpu": usage.ru_utime + usage.ru_stime}
 
 
 def run_trl(out: Path, model: Path, rows: Path, options: argparse.Namespace, environment: Mapping[str, str]) -> Any:
@@ -153,7 +160,7 @@ def run_forge(out: Path, model: Path, rows: Path, options: argparse.Namespace, e
     return found | {"probe": probe}
 
 
-def side(steps: list[dict[str, Any]], whole: int, weights: Path, count: int) -> dict[str, Any]:
+def side(steps: list[dict[str, Any]], whole: dict[str, float], weights: Path, count: int) -> dict[str, Any]:
     """Return the figures of one run, worked out the same way for both sides."""
     if [step["step"] for step in steps] != list(range(1, count + 1)):
         raise SystemExit(f"{count} steps were asked for, and these were logged: {[step['step'] for step in steps]}")
@@ -166,8 +173,8 @@ def side(steps: list[dict[str, Any]], whole: int, weights: Path, count: int) -> 
         "tokens_per_second": tokens / (last["time"] - first["time"]),
         "peak": last["memory"],
         "peak_first_step": first["memory"],
-        "peak_whole": whole,
         "weights": str(weights),
+        **whole,
     }
 
 
@@ -178,7 +185,10 @@ def weights_equal(one: Path, other: Path) -> bool:
 
 
 def tensors(folder: Path) -> dict[str, tuple[str, str]]:
-    """Return type and shape, and a digest, of each tensor in a folder; read one at a time, so this process stays small."""
+    """Return type and shape, and a digest, of each tensor in a folder.
+
+    They are read one at a time: what this process takes, Linux counts as its children's too.
+    """
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -197,11 +207,15 @@ def compare(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what came of all pairs together."""
 
     def middle(name: str, key: str) -> float:
-        return statistics.median(pair[name][key] for pair in pairs)
+        return float(statistics.median(pair[name][key] for pair in pairs))
 
     def furthest(key: str) -> float:
-        return max(
-            abs(ours - theirs) for pair in pairs for ours, theirs in zip(pair["forge"][key], pair["trl"][key], strict=True)
+        return float(
+            max(
+                abs(ours - theirs)
+                for pair in pairs
+                for ours, theirs in zip(pair["forge"][key], pair["trl"][key], strict=True)
+            )
         )
 
     found: dict[str, Any] = {
@@ -211,11 +225,12 @@ def compare(pairs: list[dict[str, Any]]) -> dict[str, Any]:
         "weights_equal": all(pair["weights_equal"] for pair in pairs),
         "speed_ratio": middle("forge", "tokens_per_second") / middle("trl", "tokens_per_second"),
         "pair_ratios": [pair["forge"]["tokens_per_second"] / pair["trl"]["tokens_per_second"] for pair in pairs],
+        "cpu_ratio": middle("forge", "cpu") / middle("trl", "cpu"),
         "memory_difference": middle("forge", "peak") - middle("trl", "peak"),
         "memory_difference_whole": middle("forge", "peak_whole") - middle("trl", "peak_whole"),
     }
     for name in ("forge", "trl"):
-        found[name] = {key: middle(name, key) for key in ("tokens_per_second", "peak", "peak_first_step", "peak_whole")}
+        found[name] = {key: middle(name, key) for key in FIGURES}
     found["failures"] = [
         text
         for text, wrong in {
@@ -257,6 +272,7 @@ def table(found: Mapping[str, Any], about: Mapping[str, Any], pairs: list[dict[s
             f"| trained weights | | | {'identical' if found['weights_equal'] else 'not identical'} | |",
             f"| tokens/s, median of {len(pairs)} | {speed} | ≥ 0.95 |",
             f"| tokens/s, each pair | | | {each} | |",
+            f"| processor time, whole run | {ours['cpu']:.1f} s | {theirs['cpu']:.1f} s | {found['cpu_ratio']:.3f} | |",
             f"| peak memory in training | {memory('peak')} | ≤ +50 MB |",
             f"| peak memory up to step 1 | {memory('peak_first_step')} | |",
             f"| peak memory with saving | {memory('peak_whole')} | |",
@@ -264,6 +280,11 @@ def table(found: Mapping[str, Any], about: Mapping[str, Any], pairs: list[dict[s
             "**" + ("; ".join(found["failures"]) if found["failures"] else "forge is level with plain TRL") + "**",
         ]
     )
+
+
+def shown(folder: Path) -> str:
+    """Return a folder's path as a reader knows it."""
+    return str(folder.relative_to(HERE.parent)) if folder.is_relative_to(HERE.parent) else str(folder)
 
 
 def main() -> int:
@@ -313,13 +334,16 @@ def main() -> int:
             place.mkdir()
             pair[name] = run(place, folder, rows, options, environment)
             figures = f"{pair[name]['tokens_per_second']:,.1f} tokens/s, {pair[name]['peak'] / 1e6:,.0f} MB"
-            print(f"pair {number} of {options.pairs}: {name:5} {figures}, last loss {pair[name]['losses'][-1]:.9f}", flush=True)
+            print(
+                f"pair {number} of {options.pairs}: {name:5} {figures}, last loss {pair[name]['losses'][-1]:.9f}",
+                flush=True,
+            )
         pair["weights_equal"] = weights_equal(Path(pair["forge"]["weights"]), Path(pair["trl"]["weights"]))
         pairs.append(pair)
     kind = "every weight" if options.full else f"LoRA r 16, dropout {options.dropout:g}"
     about = {
         "command": " ".join(["python", "benchmarks/trl_parity.py", *sys.argv[1:]]),
-        "what": f"{'a random tiny model' if options.tiny else folder.name}, {kind}, float32 on {platform.machine()}, "
+        "what": f"{'a random tiny model' if options.tiny else shown(folder)}, {kind}, float32 on {platform.machine()}, "
         f"{options.steps} steps of {options.batch} rows, probe {'on' if options.probe else 'off'}",
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),

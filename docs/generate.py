@@ -3,9 +3,9 @@
     python docs/generate.py            write them
     python docs/generate.py --check    exit 1 and name the files that are not current
 
-A generated part stands between ``<!-- generated:NAME -->`` and ``<!-- /generated -->``; the rest of a page is written by
-hand. Trainer arguments are taken from the committed table of the newest tested versions, so that the pages do not depend
-on which trl is installed.
+A generated part stands between ``<!-- generated:NAME -->`` and ``<!-- /generated -->``; the rest of a page is written
+by hand. Trainer arguments are taken from the committed table of the newest tested versions, so that the pages do not
+depend on which trl is installed.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import click
 import tomli
-from pydantic import BaseModel
 
 from forge import api, errors
 from forge.cli import COMMANDS, cli
 from forge.job import AdapterTable, DataTable, ExportTable, Job, ModelTable, Source, TrainTable, UseTable
 from forge.machine import PRESETS
 from forge_huggingface import fields, formats, options, owned, readers, rules, templates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from pydantic import BaseModel
 
 DOCS = Path(__file__).resolve().parent
 _PART = re.compile(r"(<!-- generated:([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -55,6 +58,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join([row(*head), row(*["---"] * len(head)), *(row(*cells) for cells in rows)])
 
 
+def listed(words: Iterable[str]) -> str:
+    """Return words as code, with commas."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
 def code(value: Any) -> str:
     """Return a value as a job file writes it."""
     if value is None or str(value) == "PydanticUndefined":
@@ -75,6 +83,8 @@ def kind(schema: Mapping[str, Any]) -> str:
         return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"] if one.get("type") != "null"))
     if "const" in schema:
         return code(schema["const"])
+    if "enum" in schema and len(schema["enum"]) > 12:
+        return f"{', '.join(map(code, schema['enum'][:3]))} and {len(schema['enum']) - 3} others: see `forge schema`"
     if "enum" in schema:
         return ", ".join(code(value) for value in schema["enum"])
     if schema.get("type") == "array":
@@ -119,7 +129,7 @@ def keys(
 def newest_fields() -> Iterator[Mapping[str, fields.Field]]:
     """Take trainer fields from the newest committed table instead of the installed trl."""
     newest = next(iter(fields.committed().values()))
-    with mock.patch.object(options, "table", lambda _config="SFTConfig": newest):
+    with mock.patch.object(options, "table", return_value=newest):
         yield newest
 
 
@@ -241,7 +251,7 @@ def trackers() -> str:
     """What ``report_to`` takes."""
     return table(
         ("`report_to`", "needs one of"),
-        ((f"`{name}`", ", ".join(f"`{dist}`" for dist in needed) or "–") for name, needed in rules.TRACKERS.items()),
+        ((f"`{name}`", listed(needed) or "nothing") for name, needed in rules.TRACKERS.items()),
     )
 
 
@@ -262,8 +272,9 @@ def commands() -> str:
 def exit_codes() -> str:
     """The errors that forge raises on purpose, with their exit codes."""
     found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.ForgeError)]
+    found.sort(key=lambda each: each.exit_code)
     lines = [(f"`{each.__name__}`", str(each.exit_code), _first(inspect.getdoc(each) or "")) for each in found]
-    return table(("error", "exit code", "meaning"), sorted(lines, key=lambda line: int(line[1])))
+    return table(("error", "exit code", "meaning"), lines)
 
 
 @part
@@ -282,13 +293,13 @@ def data_formats() -> str:
     """What each format needs and takes."""
 
     def names(columns: Mapping[str, tuple[str, ...]]) -> str:
-        return "; ".join(
-            f"`{key}`" + (f" (also {', '.join(f'`{a}`' for a in others)})" if others else "")
-            for key, aliases in columns.items()
-            if (others := [alias for alias in aliases if alias != key]) is not None
-        )
+        said = []
+        for key, aliases in columns.items():
+            others = [alias for alias in aliases if alias != key]
+            said.append(f"`{key}`" + (f" (also {listed(others)})" if others else ""))
+        return "; ".join(said)
 
-    lines = [(f"`{name}`", names(each.needs), names(each.takes) or "–") for name, each in formats.FORMATS.items()]
+    lines = [(f"`{name}`", names(each.needs), names(each.takes) or "nothing") for name, each in formats.FORMATS.items()]
     return table(("format", "needs", "also takes"), lines)
 
 
@@ -298,7 +309,7 @@ def data_roles() -> str:
     by_role: dict[str, list[str]] = {}
     for name, role in formats.ROLES.items():
         by_role.setdefault(role, []).append(name)
-    lines = ((f"`{role}`", ", ".join(f"`{name}`" for name in names)) for role, names in by_role.items())
+    lines = ((f"`{role}`", listed(names)) for role, names in by_role.items())
     return table(("role", "written as"), lines)
 
 
@@ -334,7 +345,7 @@ def api_extension() -> str:
 @part
 def api_vocabulary() -> str:
     """The words of ``Offer.supports``."""
-    lines = ((f"`{stage}`", ", ".join(f"`{word}`" for word in sorted(words))) for stage, words in api.VOCABULARY.items())
+    lines = ((f"`{stage}`", listed(sorted(words))) for stage, words in api.VOCABULARY.items())
     return table(("stage", "words"), lines)
 
 
@@ -355,7 +366,8 @@ def api_hooks() -> str:
 def api_records() -> str:
     """The records that pass between stages."""
     records = (api.Data, api.Loaded, api.Trained, api.Exported, api.Decision, api.Finding, api.Event)
-    return "\n\n".join(f"### {each.__name__}\n\n{_first(inspect.getdoc(each) or '')}\n\n{attributes(each)}" for each in records)
+    described = ((each.__name__, _first(inspect.getdoc(each) or ""), attributes(each)) for each in records)
+    return "\n\n".join(f"### {name}\n\n{meaning}\n\n{fields_}" for name, meaning, fields_ in described)
 
 
 def attributes(kind_: type) -> str:

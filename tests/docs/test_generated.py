@@ -1,0 +1,245 @@
+"""What the documentation says holds: generated tables, links, commands and job files in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+import tomli
+import tomli_w
+
+from forge.cli import COMMANDS, cli
+from forge.discovery import Catalogue, discover
+from forge.errors import JobError
+from forge.jobfile import parse
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
+CODE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+OTHERS = {"toml pyproject", "toml other-plugin"}
+"""Blocks that are TOML and no job of this repository."""
+
+
+class Block(NamedTuple):
+    """A block of code in a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def pages() -> list[tuple[str, str]]:
+    return [(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in PAGES]
+
+
+def blocks() -> list[Block]:
+    return [
+        Block(page, text.count("\n", 0, found.start()) + 1, found[2].strip(), found[3])
+        for page, text in pages()
+        for found in CODE.finditer(text)
+    ]
+
+
+def prose(text: str) -> str:
+    return CODE.sub("", text)
+
+
+@pytest.fixture(scope="module")
+def generate() -> Any:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return discover({})
+
+
+def test_generated_parts_are_current(generate: Any) -> None:
+    stale = [path.name for path, (old, new) in generate.pages().items() if old != new]
+    assert not stale, "run: python docs/generate.py"
+    assert not generate.unused()
+
+
+def test_generated_tables_do_not_depend_on_the_installed_trl(generate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forge_huggingface import fields
+
+    older = list(fields.committed().values())[-1]
+    monkeypatch.setattr("forge_huggingface.options.table", lambda _config="SFTConfig": older)
+    with_older = generate.sft_options(), generate.sft_deviations()
+    monkeypatch.undo()
+    assert with_older == (generate.sft_options(), generate.sft_deviations())
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives to a heading."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading.replace("`", ""))
+    return re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+
+
+def test_every_relative_link_resolves() -> None:
+    broken = []
+    for page, text in pages():
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            path = (ROOT / page).parent / name if name else ROOT / page
+            if not path.exists():
+                broken.append(f"{page}: {target}")
+            elif anchor and path.suffix == ".md":
+                headings = re.findall(r"^#+ (.+)$", prose(path.read_text(encoding="utf-8")), re.MULTILINE)
+                if anchor not in map(slug, headings):
+                    broken.append(f"{page}: {target} (no such heading)")
+    assert not broken
+
+
+def shell_commands(text: str) -> list[list[str]]:
+    """Return the calls of forge in shell text, without variables before and redirections behind them."""
+    found = []
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        for is_end, group in itertools.groupby(words, key=lambda word: word in {"&&", "||", "|", ";"}):
+            call = [] if is_end else list(group)
+            while call and (re.fullmatch(r"[A-Z_]+=.*", call[0]) or call[0] in {"time", "nice"}):
+                call = call[1:]
+            if call[:1] == ["forge"]:
+                found.append(call[1:])
+    return found
+
+
+def shown_commands() -> list[tuple[str, list[str], bool]]:
+    """Return the place, the words, and whether they stand in a block (and not in a sentence)."""
+    found = []
+    for block in blocks():
+        if block.language in {"sh", "powershell"}:
+            found += [(block.label, words, True) for words in shell_commands(block.text.replace("; ", " ; "))]
+    for page, text in pages():
+        for inline in re.findall(r"`([^`]+)`", prose(text)):
+            if re.match(r"([A-Z_]+=\S* )*forge\s+[a-z-]", inline) and "…" not in inline:
+                found += [(f"{page}: `{inline}`", words, False) for words in shell_commands(inline.replace("\n", " "))]
+    return found
+
+
+def test_every_command_shown_parses() -> None:
+    wrong = []
+    shown = shown_commands()
+    assert len(shown) > 30
+    for place, words, whole in shown:
+        if not words:  # `forge` alone prints its help
+            continue
+        if words[0] not in COMMANDS and not words[0].startswith("-"):
+            wrong.append(f"{place}: there is no command {words[0]}")
+            continue
+        try:
+            with cli.make_context("forge", list(words)) as context:
+                if words[0] in COMMANDS:
+                    command = cli.get_command(context, words[0])
+                    assert command is not None
+                    command.make_context(words[0], words[1:], parent=context)
+        except click.exceptions.Exit:  # --help and --version
+            continue
+        except click.UsageError as error:
+            if whole or not isinstance(error, click.MissingParameter):  # a sentence may leave out the job
+                wrong.append(f"{place}: {error.format_message()}")
+    assert not wrong
+
+
+def completed(fragment: dict[str, Any]) -> dict[str, Any]:
+    """Return a fragment of a job with what a job cannot do without."""
+    job = {"model": {"id": "model"}, **fragment}
+    data = dict(job.get("data", {}))
+    if "sources" not in data:
+        data.setdefault("path", "rows.jsonl")
+    return {**job, "data": data}
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b.language.split()[:1] == ["toml"]], ids=lambda b: b.label)
+def test_every_job_shown_is_valid(block: Block, catalogue: Catalogue) -> None:
+    raw = tomli.loads(block.text)
+    if block.language in OTHERS:
+        return
+    if block.language == "toml wrong":
+        with pytest.raises(JobError) as caught:
+            parse(block.text, "wrong.toml", ROOT, catalogue)
+        page = (ROOT / block.page).read_text(encoding="utf-8")
+        assert f"```text\nerror: {caught.value}\n```" in page
+        return
+    assert block.language in {"toml", "toml fragment"}
+    text = tomli_w.dumps(completed(raw)) if block.language == "toml fragment" else block.text
+    parse(text, block.label, ROOT, catalogue)
+
+
+def test_the_examples_jobs_are_valid(catalogue: Catalogue) -> None:
+    for path in (ROOT / "examples").glob("*/*.toml"):
+        parse(path.read_text(encoding="utf-8"), path.name, path.parent, catalogue)
+
+
+def test_ci_installs_and_tests_as_the_readme_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    install = re.search(r'pip install -c constraints\.txt (-e "[^"]+")', readme)
+    assert install is not None
+    assert f'pip install -c "$set" {install[1]}' in script
+    assert "```sh\npytest\n```" in readme
+    assert ' tests" pytest\n' in script
+
+
+def test_every_constraint_is_exact() -> None:
+    for path in ROOT.glob("constraints*.txt"):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+        assert lines == sorted(lines), path.name
+        assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)], path.name
+        assert not [line for line in lines if line.startswith(("nvidia", "cuda", "triton"))], path.name
+
+
+def test_the_plugin_of_the_guide_keeps_its_contract(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    python = [found[3] for found in CODE.finditer(text) if found[2] == "python"]
+    declared = next(found[3] for found in CODE.finditer(text) if found[2] == "toml pyproject")
+    points = tomli.loads(declared)["project"]["entry-points"]
+    package, metadata = tmp_path / "forge_zip", tmp_path / "forge_zip-0.1.dist-info"
+    package.mkdir()
+    metadata.mkdir()
+    (package / "__init__.py").write_text(next(block for block in python if "forge_offers" in block), encoding="utf-8")
+    (package / "export.py").write_text(next(block for block in python if "make_archive" in block), encoding="utf-8")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: forge-zip\nVersion: 0.1\n", encoding="utf-8")
+    lines = [f"[{group}]\n{name} = {module}\n" for group, names in points.items() for name, module in names.items()]
+    (metadata / "entry_points.txt").write_text("".join(lines), encoding="utf-8")
+    export = next(found[3] for found in CODE.finditer(text) if found[2] == "toml other-plugin")
+    (tmp_path / "job.toml").write_text(tomli_w.dumps(completed(tomli.loads(export))), encoding="utf-8")
+    code = (
+        "from pathlib import Path; from forge.discovery import discover; from forge.jobfile import read\n"
+        "from forge.testing import check_implementation, check_plugin\n"
+        "plugin = check_plugin('zip'); check_implementation(plugin.offers[0])\n"
+        "print(read(Path('job.toml'), discover({})).job.export[0].options)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{'file': 'support-bot'}"
