@@ -126,7 +126,7 @@ class Project:
 
     def newest(self) -> RunFolder:
         """Return the newest run."""
-        return RunFolder(sorted(path.parent for path in self.runs.glob("*/*/plan.json"))[-1])
+        return RunFolder(max(path.parent for path in self.runs.glob("*/*/plan.json")))
 
 
 class Finished:

@@ -122,8 +122,8 @@ class Offer:
         preflight: ``"package.module:function"`` of ``(job, run, data)`` that yields :class:`Finding` objects in the
             worker after collating and before the model is loaded; an error stops the run.
 
-    A model of ``options`` or ``config`` may have a static method ``forge_hint(key) -> str | None``: a sentence for a key
-    that it does not know, such as the table where the key belongs.
+    A model of ``options`` or ``config`` may have a static method ``forge_hint(key) -> str | None``: a sentence for a
+    key that it does not know, such as the table where the key belongs.
     """
 
     stage: Stage
@@ -179,8 +179,9 @@ class Event:
 
     Attributes:
         kind: From the core ``"stage"``, ``"warning"``, ``"note"``, ``"trained"``, ``"exported"``, ``"failed"``,
-            ``"stopped"`` and ``"done"``; from forge's own stages ``"reading"``, ``"data"``, ``"loaded"``, ``"adapted"``, ``"trainer"``,
-            ``"probe"``, ``"dry-run"``, ``"training"``, ``"progress"``, ``"step"``, ``"eval"`` and ``"checkpoint"``.
+            ``"stopped"`` and ``"done"``; from forge's own stages ``"reading"``, ``"data"``, ``"loaded"``,
+            ``"adapted"``, ``"trainer"``, ``"probe"``, ``"dry-run"``, ``"training"``, ``"progress"``, ``"step"``,
+            ``"eval"`` and ``"checkpoint"``.
         values: What belongs to it, as JSON data.
     """
 

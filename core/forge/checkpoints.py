@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-
-from forge.files import files_below, sha256, write_json
 from typing import TYPE_CHECKING
 
+from forge.files import files_below, sha256, write_json
+
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterable
+    from pathlib import Path
 
 MARK = "complete.json"
 

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pluggy
 
 from forge.api import API, VOCABULARY, Discovery, Extension, Offer, Stage
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import ModuleType
 
 HEAVY = frozenset({"accelerate", "datasets", "jax", "peft", "tensorflow", "torch", "transformers", "trl", "unsloth"})
 """Packages that nothing may import before a run's worker has been started."""
@@ -143,7 +143,9 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
         environ: ``FORGE_PLUGINS`` is read from it: ``a,b`` loads only these, ``-a,-b`` all but these.
         found: Entry points to look at instead of the installed ones.
     """
-    candidates = sorted(_installed() if found is None else found, key=lambda point: (point.name, point.group, _source(point)))
+    candidates = sorted(
+        _installed() if found is None else found, key=lambda point: (point.name, point.group, _source(point))
+    )
     wanted = _wanted(environ.get("FORGE_PLUGINS"))
     twice: dict[str, set[tuple[tuple[str, str], str]]] = {}
     for point in candidates:

@@ -22,7 +22,7 @@ An error has three parts, each a phrase without a final full stop, and prints as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,8 +102,8 @@ class JobError(UsageError):
         lines = [f"{self.what}:"]
         for problem in self.problems:
             place = f"{self.source}:{problem.line}" if problem.line else self.source
-            text = f"  {place}: {problem.where}: {problem.message}" if problem.where else f"  {place}: {problem.message}"
-            lines.append(text + (f"; {problem.do}" if problem.do else ""))
+            parts = [place, *([problem.where] if problem.where else []), problem.message]
+            lines.append(f"  {': '.join(parts)}" + (f"; {problem.do}" if problem.do else ""))
         return "\n".join(lines)
 
 

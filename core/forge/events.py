@@ -1,7 +1,7 @@
 """Events: how a worker tells what happens, and how anyone reads it.
 
-A worker appends one JSON object a line to ``events.jsonl``; the parent follows that file. A file needs no pipe that could
-block or break, survives both processes, and is all that a report or another program needs.
+A worker appends one JSON object a line to ``events.jsonl``; the parent follows that file. A file needs no pipe that
+could block or break, survives both processes, and is all that a report or another program needs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forge.api import Event
     from pathlib import Path
+
+    from forge.api import Event
 
 
 class EventLog:
@@ -32,9 +32,12 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """Write one event with the time in seconds since the epoch."""
-        line = {"time": round(time.time(), 3), "kind": event.kind, **_plain(event.values)}
+        head = {"time": round(time.time(), 3), "kind": event.kind}
+        line = {**head, **_plain(event.values), **head}  # the head comes first, and no value may take its place
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
-        self._file.write(text.encode(errors="backslashreplace") + b"\n")  # a file's name may hold bytes that are no text
+        self._file.write(
+            text.encode(errors="backslashreplace") + b"\n"
+        )  # a file's name may hold bytes that are no text
         self._file.flush()
 
     def close(self) -> None:

@@ -7,13 +7,13 @@ import errno
 import hashlib
 import json
 import os
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forge.errors import DiskFull
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -40,7 +40,8 @@ def disk_full(what: Path) -> DiskFull:
         stat = os.statvfs(what.parent) if hasattr(os, "statvfs") else None
         if stat is not None:
             free = stat.f_bavail * stat.f_frsize
-            return DiskFull(f"cannot write {what}", f"the disk is full ({free / 2**20:.0f} MiB free)", "free some space")
+            why = f"the disk is full ({free / 2**20:.0f} MiB free)"
+            return DiskFull(f"cannot write {what}", why, "free some space")
     return DiskFull(f"cannot write {what}", "the disk is full", "free some space")
 
 

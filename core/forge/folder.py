@@ -245,4 +245,3 @@ else:
         except OSError:
             return False
         return True
-

@@ -1,8 +1,8 @@
 """The job: what the user asked for, checked and typed.
 
-The tables below are the part of a job file that belongs to the core. A stage's table can hold more keys: those that the
-offers for its ``method``, ``type`` or ``format`` declare in ``Offer.options``. :mod:`forge.jobfile` checks both and puts
-the plugins' keys into ``options``.
+The tables below are the part of a job file that belongs to the core. A stage's table can hold more keys: those that
+the offers for its ``method``, ``type`` or ``format`` declare in ``Offer.options``. :mod:`forge.jobfile` checks both and
+puts the plugins' keys into ``options``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,16 @@ class AdapterTable(Extensible):
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
     modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
+    finetune_vision_layers: bool | None = Field(
+        None, description="Vision models: adapt the vision tower; with `none`, `false` freezes it. On if unset."
+    )
+    finetune_language_layers: bool | None = Field(
+        None, description="Vision models: adapt the language model. On if unset."
+    )
+    finetune_attention_modules: bool | None = Field(
+        None, description="Vision models: adapt the attention layers. On if unset."
+    )
+    finetune_mlp_modules: bool | None = Field(None, description="Vision models: adapt the MLP layers. On if unset.")
     layers_to_transform: list[int] | None = Field(None, description="Indices of the layers to adapt.")
     rank_pattern: dict[str, int] = Field(default_factory=dict, description="Other ranks for some modules.")
     alpha_pattern: dict[str, int] = Field(default_factory=dict, description="Other alphas for some modules.")
@@ -94,10 +104,26 @@ class AdapterTable(Extensible):
 
     @model_validator(mode="after")
     def _consistent(self) -> AdapterTable:
-        if self.type == "none" and (extra := self.model_fields_set - {"type", "options"}):
+        if self.parts and not any(self.parts.values()):
+            raise ValueError("every finetune_… is false, so nothing would be trained; keep one")
+        takes_none = {
+            "type",
+            "options",
+            "finetune_vision_layers",
+        }  # a frozen vision tower is a way to train all the rest
+        if self.type == "none" and (extra := self.model_fields_set - takes_none):
             names = ", ".join(sorted(extra))
             raise ValueError(f'type = "none" trains every weight, so {names} would do nothing; remove them')
         return self
+
+    @property
+    def parts(self) -> dict[str, bool]:
+        """The ``finetune_…`` keys that the job sets."""
+        return {
+            name: value
+            for name in type(self).model_fields
+            if name.startswith("finetune_") and (value := getattr(self, name)) is not None
+        }
 
 
 Format = Literal["auto", "messages", "sharegpt", "prompt-completion", "instruction", "input-output", "text"]
@@ -151,7 +177,7 @@ class DataTable(Source):
     @model_validator(mode="after")
     def _consistent(self) -> DataTable:
         if not self.path and not self.sources:
-            raise ValueError("there is no source of rows; write path = \"…\" or one or more [[data.sources]]")
+            raise ValueError('there is no source of rows; write path = "…" or one or more [[data.sources]]')
         if self.path and self.sources:
             raise ValueError("path and [[data.sources]] are two ways to say the same; keep one")
         if any(not source.path for source in self.sources):
@@ -245,7 +271,7 @@ class Job(Table):
         for written, export in zip(tables["export"], self.export, strict=True):
             written |= export.options
         if self.adapter.type == "none":
-            tables["adapter"] = {"type": "none"}
+            tables["adapter"] = {"type": "none", **self.adapter.parts}
         if self.data.sources:
             for key in Source.model_fields:
                 tables["data"].pop(key, None)

@@ -20,10 +20,10 @@ from forge.discovery import Catalogue, import_guard, resolve
 from forge.errors import JobError, Mistakes, PluginError, Problem, UsageError
 from forge.job import AdapterTable, DataTable, ExportTable, Job, ModelTable, Source, TrainTable, UseTable
 from forge.locate import locate
-import itertools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
     from pydantic_core import ErrorDetails
 
     from forge.api import Offer
@@ -87,9 +87,7 @@ def read(path: Path, catalogue: Catalogue, overrides: Sequence[str] = ()) -> Job
     return parse(text, str(path), path.parent.resolve(), catalogue, overrides)
 
 
-def parse(
-    text: str, source: str, folder: Path, catalogue: Catalogue, overrides: Sequence[str] = ()
-) -> JobFile:
+def parse(text: str, source: str, folder: Path, catalogue: Catalogue, overrides: Sequence[str] = ()) -> JobFile:
     """Check the text of a job file, whose relative paths start at ``folder``. Raises as :func:`read` does."""
     try:
         raw = tomli.loads(text)
@@ -100,9 +98,7 @@ def parse(
     job = check.job(folder)
     if check.problems or job is None:
         raise JobError(source, check.problems)
-    return JobFile(
-        job=job, text=text, source=source, overrides=tuple(overrides), named=frozenset(_leaves(raw))
-    )
+    return JobFile(job=job, text=text, source=source, overrides=tuple(overrides), named=frozenset(_leaves(raw)))
 
 
 def load_job(dump: Mapping[str, Any]) -> Job:
@@ -142,7 +138,7 @@ def model_of(plugin: Plugin, reference: str) -> type[BaseModel]:
             found = resolve(reference)
             if callable(found) and not isinstance(found, type):
                 found = found()
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises, it is the plugin's mistake
+    except Exception as error:
         what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) names {reference}, which cannot be used"
         why, do = f"{type(error).__name__}: {error}", f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}"
         raise PluginError(what, why, do) from error
@@ -212,7 +208,9 @@ class _Check:
             if not isinstance(table, dict):
                 continue  # the core's check says so
             word = table.get(selector, core.model_fields[selector].default)
-            extra = {name: table.pop(name) for name in list(table) if name not in core.model_fields or name == "options"}
+            extra = {
+                name: table.pop(name) for name in list(table) if name not in core.model_fields or name == "options"
+            }
             words = sorted(self.words(stage))
             if word in words:
                 found[key] = self.options(key, extra, stage, core, [word])

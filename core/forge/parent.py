@@ -1,7 +1,7 @@
 """The parent: starts workers, passes on the user's wish to stop, and says what became of a run.
 
-It holds no model and imports nothing heavy, so it is still there to explain when a worker dies of memory, of a driver, or
-of ``kill -9``.
+It holds no model and imports nothing heavy, so it is still there to explain when a worker dies of memory, of a driver,
+or of ``kill -9``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from forge.events import Follower
 from forge.facts import resolve as resolve_facts
 from forge.files import write_json
 from forge.folder import RunFolder, differences, newest_marked, settle
+from forge.job import Job
 from forge.jobfile import JobFile, load_job, parse
 from forge.machine import Machine
 from forge.plan import Plan, export_plan, make_plan
@@ -32,7 +33,14 @@ from forge.plan import Plan, export_plan, make_plan
 Show = Callable[[Mapping[str, Any]], None]
 """Called with each event as it comes."""
 
+Ready = Callable[[RunFolder, Plan], None]
+"""Called when a plan has been written, before its worker starts."""
+
 ATTEMPTS = 5
+
+
+def _quiet(_folder: RunFolder, _plan: Plan) -> None:
+    """Take no notice."""
 
 
 @dataclass
@@ -43,8 +51,17 @@ class Outcome:
     event: Mapping[str, Any]
 
 
-def run(file: JobFile, catalogue: Catalogue, machine: Machine, runs: Path, show: Show, *, task: str = "train",
-        rows: int = 0, ready: Callable[[RunFolder, Plan], None] = lambda _folder, _plan: None) -> RunFolder:  # fmt: skip
+def run(
+    file: JobFile,
+    catalogue: Catalogue,
+    machine: Machine,
+    runs: Path,
+    show: Show,
+    *,
+    task: str = "train",
+    rows: int = 0,
+    ready: Ready = _quiet,
+) -> RunFolder:
     """Plan a job, run it, and make its exports.
 
     Args:
@@ -83,8 +100,7 @@ def run(file: JobFile, catalogue: Catalogue, machine: Machine, runs: Path, show:
     return folder
 
 
-def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show,
-           ready: Callable[[RunFolder, Plan], None] = lambda _folder, _plan: None) -> None:  # fmt: skip
+def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show, *, ready: Ready = _quiet) -> None:
     """Go on with a run from its newest whole checkpoint, then make the exports that are missing.
 
     Raises:
@@ -129,7 +145,7 @@ def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: 
         )
 
 
-def export(folder: RunFolder, job: Any, index: int, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machine: Machine, show: Show) -> None:
     """Plan one export of a finished run for this machine and make it in a worker of its own. Raises ForgeError."""
     trained = folder.trained()
     if trained is None:
@@ -247,9 +263,7 @@ def _verdict(code: int, last: Mapping[str, Any], folder: RunFolder) -> ForgeErro
     return ForgeError(f"the worker ended with code {code}", "it reported no reason", do)
 
 
-def _another(
-    outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, str], relief: list[Decision]
-) -> bool:
+def _another(outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, str], relief: list[Decision]) -> bool:
     """Decide whether to try once more, and with what: another backend, or a setting that takes less memory."""
     if isinstance(outcome.error, BackendImportError) and file.job.use.backend == "auto":
         plugin = plan.step(Stage.LOAD).plugin
@@ -307,4 +321,3 @@ def _moved(plan: Plan, machine: Machine) -> Iterator[str]:
     if plan.machine.usable_kinds != machine.usable_kinds:
         kinds = [", ".join(sorted(m.usable_kinds)) or "none" for m in (plan.machine, machine)]
         yield f"accelerators were {kinds[0]} and are {kinds[1]}: the numbers may differ from an uninterrupted run"
-

@@ -1,7 +1,7 @@
 """The plan: everything that is decided before anything heavy is imported, written down.
 
-A worker reads its plan and chooses nothing. So the plan is also the answer to "why did it do that": each choice and each
-rejected offer has its reason in it.
+A worker reads its plan and chooses nothing. So the plan is also the answer to "why did it do that": each choice and
+each rejected offer has its reason in it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from forge.machine import Machine
 from forge.selection import Choice, Verdict, missing_requirement, needs, select
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
     from forge.discovery import Catalogue
     from forge.job import Job
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from forge.api import API
 from forge.errors import UsageError
 from forge.files import write_text
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any
 
 from forge.api import Stage
 from forge.job import Job
 from forge.jobfile import config_models, option_models
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
     from pydantic import BaseModel
+
+    from forge.discovery import Catalogue
 
 
 def job_schema(catalogue: Catalogue) -> dict[str, Any]:

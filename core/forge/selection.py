@@ -19,6 +19,7 @@ from forge.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
     from forge.discovery import Catalogue, Plugin
     from forge.facts import ModelFacts
     from forge.job import Job

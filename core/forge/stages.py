@@ -93,9 +93,7 @@ class Stages:
 
     def export(self, trained: Trained, export: ExportTable, out: Path) -> Exported:
         """Write one export."""
-        return self._call(
-            Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out
-        )
+        return self._call(Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out)
 
     def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
         loaded = self._call(stage, Loaded, **arguments)

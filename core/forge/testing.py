@@ -75,5 +75,3 @@ def check_implementation(offer: Offer) -> None:
     known = set(inspect.signature(getattr(RunHooks, f"forge_{offer.stage}")).parameters) - {"self"}
     strange = set(inspect.signature(function).parameters) - known
     assert not strange, f"{offer.impl} asks for {', '.join(strange)}; {Stage(offer.stage)} has {', '.join(known)}"
-
-

@@ -52,7 +52,7 @@ def train(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     run.emit(Event("trained", {"weights": trained.weights, "metrics": trained.metrics}))
 
 
-def preview(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
+def preview(_job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     """Collate only, and write the first rows as the trainer would get them to ``preview.json``."""
     data = stages.collate()
     show = importlib.import_module(run.plan.step(Stage.COLLATE).impl.rpartition(".")[0] + ".preview").preview

@@ -5,10 +5,10 @@ This module says what the plugin can do and imports nothing of it; the implement
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
 from forge_huggingface import rules
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -109,5 +109,5 @@ def require_match(name: str, there: list[str], key: str) -> None:
         return
     leaves = sorted({full.rpartition(".")[2] for full in there if not full.rpartition(".")[2].isdigit()})
     near = difflib.get_close_matches(name, leaves, n=1)
-    say = f"did you mean {near[0]}?" if near else f'take some of them, or "auto"'
+    say = f"did you mean {near[0]}?" if near else 'take some of them, or "auto"'
     raise ModelError(f"[adapter] {key}: {name} fits no module of the model", f"there are {', '.join(leaves)}", say)

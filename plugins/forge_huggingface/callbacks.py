@@ -109,5 +109,3 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         done = state.global_step - self.first_step
         left = (state.max_steps - state.global_step) * (time.monotonic() - self.began) / done if done else None
         return {"seconds_left": left, "memory": peak()}
-
-

@@ -51,7 +51,7 @@ def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
         + f", trained with [forge](https://pypi.org/project/forge-train/) {plan.forge} from one job file.",
         "",
         "```python",
-        *_usage(base, adapter=adapter),
+        *_usage(adapter=adapter),
         "```",
         "",
         "## Training",
@@ -74,7 +74,7 @@ _TOLD = (
 )  # fmt: skip
 
 
-def _usage(base: str, *, adapter: bool) -> list[str]:
+def _usage(*, adapter: bool) -> list[str]:
     if adapter:
         return [
             "from peft import AutoPeftModelForCausalLM",

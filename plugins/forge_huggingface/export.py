@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from forge.run import RunHandle
 
 # How far the merged model's logits may be from the adapter model's: the root mean square of the difference over that of
-# the logits themselves (each row centred), by the type of the merged weights. Rounding alone gives about 1e-6 in float32
-# and 1e-2 in bfloat16; a wrong scale or a forgotten layer gives far more. A ratio, because a divergence alone is small
-# for any change of a model that is unsure.
+# the logits themselves (each row centred), by the type of the merged weights. Rounding alone gives about 1e-6 in
+# float32 and 1e-2 in bfloat16; a wrong scale or a forgotten layer gives far more. A ratio, because a divergence alone is
+# small for any change of a model that is unsure.
 LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
@@ -112,7 +112,9 @@ def read(kind: Any, folder: Path, dtype: Any, job: Job) -> Any:
         )
     except OSError as error:
         raise ModelError(
-            f"cannot read the model in {folder}", str(error).splitlines()[0], "the export needs the base model's weights"
+            f"cannot read the model in {folder}",
+            str(error).splitlines()[0],
+            "the export needs the base model's weights",
         ) from error
 
 

@@ -46,7 +46,9 @@ def planned_device(job: Job, run: RunHandle) -> str:
     if kind in {"cuda", "rocm"}:
         if not torch.cuda.is_available():
             raise ModelError(
-                "the plan is for a GPU that torch cannot use", f"torch {torch.__version__} sees none", "see `forge doctor`"
+                "the plan is for a GPU that torch cannot use",
+                f"torch {torch.__version__} sees none",
+                "see `forge doctor`",
             )
         return "cuda:0"
     return "mps" if kind == "mps" else "cpu"
@@ -129,6 +131,8 @@ def _unreadable(name: str, error: BaseException) -> ModelError:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         return ModelError(
-            f"{name} brings its own Python code", "forge runs none unless told to", "write [model] trust_remote_code = true"
+            f"{name} brings its own Python code",
+            "forge runs none unless told to",
+            "write [model] trust_remote_code = true",
         )
     return ModelError(f"cannot load {name}", text, "the whole traceback is in log.txt")

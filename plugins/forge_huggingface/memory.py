@@ -1,8 +1,8 @@
 """Finding out-of-memory in the first minute instead of the fifth hour, and saying what to change.
 
-The probe runs the longest batch forward and backward, and the longest evaluation batch forward, before the first step. It
-works on copies and puts everything back: the order of the rows, the random numbers, the gradients, the optimizer and the
-trainer's counters are as if it had not been.
+The probe runs the longest batch forward and backward, and the longest evaluation batch forward, before the first step.
+It works on copies and puts everything back: the order of the rows, the random numbers, the gradients, the optimizer and
+the trainer's counters are as if it had not been.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ def same_random_numbers() -> Iterator[None]:
     import numpy as np
     import torch
 
-    plain, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator that trainers use
+    plain, array = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         random.setstate(plain)
-        np.random.set_state(array)  # noqa: NPY002
+        np.random.set_state(array)
 
 
 def optimizer_ballast(trainer: Any) -> list[Any]:
@@ -151,7 +151,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def explain_out_of_memory(error: BaseException, trainer: Any, data: Data, *, probing: bool) -> OutOfMemory:
     """Say what ran out, and name the keys that help, in the order of their effect."""
     args = trainer.args
-    when = "in the probe of the longest batch, before the first step" if probing else f"at step {trainer.state.global_step}"
+    step = trainer.state.global_step
+    when = "in the probe of the longest batch, before the first step" if probing else f"at step {step}"
     longest_row = data.summary.get("longest") or "?"
     used = peak()
     why = f"{args.per_device_train_batch_size} rows of up to {longest_row} tokens"

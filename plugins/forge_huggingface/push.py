@@ -26,7 +26,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
             repo_id=name, folder_path=folder, commit_message="Upload by forge", ignore_patterns=["export.json"]
         )
     except HFValidationError as error:
-        raise ExportError(what, "it is no hub id", "write push_to_hub = \"user/name\"") from error
+        raise ExportError(what, "it is no hub id", 'write push_to_hub = "user/name"') from error
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else None
         why = {401: "the token is not valid", 403: "the token may not write there"}.get(code or 0)

@@ -11,6 +11,7 @@ from forge.api import Decision, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
     from forge.api import Machine, ModelFacts
     from forge.job import Job
 
@@ -52,7 +53,7 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if facts.quantized:
         return f"load_in_{bits}bit: the model is quantised already ({facts.quantized}); remove the key"
     if job.adapter.type == "none":
-        return f"load_in_{bits}bit with [adapter] type = \"none\": quantised weights cannot be trained; use an adapter"
+        return f'load_in_{bits}bit with [adapter] type = "none": quantised weights cannot be trained; use an adapter'
     if "bitsandbytes" not in machine.versions:
         return f"load_in_{bits}bit needs bitsandbytes, which is not installed (pip install bitsandbytes)"
     kind = device(machine, job)

@@ -179,9 +179,7 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: RunHandle, tra
             raise
         shutil.rmtree(part, ignore_errors=True)
         why = "the disk is full"
-        raise DiskFull(
-            f"cannot write {folder}", why, f"free some space, then forge resume {run.folder}"
-        ) from error
+        raise DiskFull(f"cannot write {folder}", why, f"free some space, then forge resume {run.folder}") from error
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

@@ -16,7 +16,7 @@ from forge.discovery import HEAVY, Catalogue, HeavyImportError, Plugin, discover
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Site
+    from sites import Site
 
 GOOD = """
 from forge.api import Extension, Offer, Stage, hookimpl

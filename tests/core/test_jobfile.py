@@ -20,9 +20,8 @@ from forge.jobfile import dump_job, load_job, parse, read
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from conftest import Site
-
     from forge.jobfile import JobFile
+    from sites import Site
 
 BASE = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\n'
 

@@ -91,14 +91,14 @@ def test_a_model_without_a_template_is_refused_before_loading(project: Project) 
 
 def test_a_folder_without_weights_is_refused_by_the_plan(project: Project) -> None:
     (project.folder / "model" / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="weights|safetensors"):
+    with pytest.raises(ModelError, match=r"weights|safetensors"):
         project.prepare()
 
 
 def test_a_cut_weights_file_is_refused_by_the_plan(project: Project) -> None:
     file = project.folder / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="model.safetensors"):
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
         project.prepare()
 
 
@@ -228,14 +228,14 @@ def forge_event(event):
         raise RuntimeError("an observer's own mistake")
 '''
 
-PLUGIN = '''
+PLUGIN = """
 from forge.api import Extension, hookimpl
 
 
 @hookimpl
 def forge_offers():
     yield Extension(impl="small_gpu_hooks")
-'''
+"""
 
 
 @pytest.fixture

@@ -71,13 +71,15 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; errors that forge knows print as one message, without a traceback."""
+    import traceback
+
     from forge.errors import ForgeError
 
     try:
         code: Any = cli.main(standalone_mode=False)
     except ForgeError as error:
         if debugging():
-            raise
+            traceback.print_exc()
         click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -91,7 +93,7 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - what nobody foresaw still deserves a sentence
         if debugging():
-            raise
+            traceback.print_exc()
         what = f"forge itself failed: {type(error).__name__}: {error}"
         click.echo(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         sys.exit(1)

@@ -48,9 +48,7 @@ def command(job: Path, rows: int, ids: bool, overrides: tuple[str, ...], as_json
             click.style(part["text"], fg="green") if part["supervised"] else click.style(part["text"], dim=True)
             for part in row["segments"]
         )
-        plain = "".join(
-            f"«{part['text']}»" if part["supervised"] else part["text"] for part in row["segments"]
-        )
+        plain = "".join(f"«{part['text']}»" if part["supervised"] else part["text"] for part in row["segments"])
         click.echo(text if sys.stdout.isatty() else plain)
         if ids:
             click.echo(f"ids {row['input_ids']}")

@@ -65,7 +65,8 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             reasons.append(str(plugin.reason))
         for offer in plugin.offers:
             if offer.platforms and machine.platform not in offer.platforms:
-                reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.platforms))}, this is {machine.platform}")
+                wish = " or ".join(sorted(offer.platforms))
+                reasons.append(f"{offer.stage}: needs {wish}, this is {machine.platform}")
             elif offer.accelerators and not offer.accelerators & machine.usable_kinds:
                 reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.accelerators))}")
             elif reason := missing_requirement(offer.requires_dist, machine):
@@ -79,9 +80,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
             mend = "pip install " + " ".join(f'"{text}"' for text in wanted) if wanted else None
         status = plugin.status if plugin.status != "ok" or works else "does not work here"
-        found.append(
-            {"name": plugin.name, "status": status, "works": works, "reasons": reasons, "mend": mend}
-        )
+        found.append({"name": plugin.name, "status": status, "works": works, "reasons": reasons, "mend": mend})
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.common import json_option, run_argument, runs_option, set_option, this_machine
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,10 +49,12 @@ def command(
         place = next((i for i, table in enumerate(stored.export) if table.format == format_), len(stored.export))
         changes += [f'export.{place}.format="{format_}"']
         if push_to_hub:
-            changes += [f'export.{place}.push_to_hub="{push_to_hub}"', f"export.{place}.private={str(not public).lower()}"]
+            private = str(not public).lower()
+            changes += [f'export.{place}.push_to_hub="{push_to_hub}"', f"export.{place}.private={private}"]
         chosen = [place]
     elif push_to_hub or public:
-        raise UsageError("--push-to-hub needs --format", "the job may have several exports", "name one: --format merged")
+        why = "the job may have several exports"
+        raise UsageError("--push-to-hub and --public need --format", why, "name one: --format merged")
     else:
         chosen = list(range(len(stored.export)))
     text = (folder.path / "job.toml").read_text(encoding="utf-8")

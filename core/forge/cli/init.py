@@ -40,13 +40,13 @@ def job_text(machine: Machine, model: str, data: str) -> str:
     batch = 2 if card is None or small else 8
     where = f"{card.name} with {size(memory)}" if card else f"{machine.cores} CPU cores and no GPU"
     checkpointing = "true" if card else "false"
-    return f'''# A forge job, written for this machine: {where}.
+    return f"""# A forge job, written for this machine: {where}.
 # Every key is described in docs/job.md, and by `forge schema`. Relative paths start at this file's folder.
 
 [model]
 id = {_string(model)}  # hub id or local folder
 max_seq_length = {1024 if card is None else 2048}  # longest row in tokens; longer ones are cut, and counted
-{"load_in_4bit = true  # QLoRA: the base in 4 bit, for this GPU's memory" if quantise else "# load_in_4bit = true  # QLoRA: a quarter of the memory for the base; needs bitsandbytes"}
+{"" if quantise else "# "}load_in_4bit = true  # QLoRA: the base in 4 bit, a quarter of the memory; needs bitsandbytes
 
 [adapter]
 type = "lora"  # "none" trains every weight
@@ -72,7 +72,7 @@ save_steps = 100  # a killed run loses at most the steps since the last checkpoi
 [[export]]
 format = "merged"  # one whole model; "adapter" keeps the adapter apart
 # push_to_hub = "user/name"  # private unless private = false
-'''
+"""
 
 
 def _string(text: str) -> str:

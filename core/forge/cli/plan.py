@@ -10,6 +10,7 @@ from forge.cli.common import amount, job_argument, json_option, print_json, set_
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from forge.plan import Plan
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.common import json_option, run_argument, runs_option, this_machine
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

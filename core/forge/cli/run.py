@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.common import job_argument, json_option, runs_option, set_option, situation
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

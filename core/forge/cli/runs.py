@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,8 +60,14 @@ def _line(folder: Any) -> dict[str, Any]:
             error = None
     name = f"{folder.path.parent.name}/{folder.path.name}"
     return {
-        "run": name, "state": folder.state(), "step": step, "of": of, "loss": loss, "eval_loss": held_out, "error": error,
-    }  # fmt: skip
+        "run": name,
+        "state": folder.state(),
+        "step": step,
+        "of": of,
+        "loss": loss,
+        "eval_loss": held_out,
+        "error": error,
+    }
 
 
 def _whole(folder: Any) -> dict[str, Any]:

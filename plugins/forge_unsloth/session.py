@@ -1,0 +1,153 @@
+"""Calling Unsloth in a worker that has imported it first.
+
+Unsloth's functions have many defaults of their own, the first of them 4 bit, so every argument that a job decides is
+passed. What came of it is read back from the model and recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import BackendImportError, Event, ModelError, PluginError
+from forge_huggingface.hub import snapshot
+
+if TYPE_CHECKING:
+    from forge.job import Job
+    from forge.run import RunHandle
+
+
+def begin(run: RunHandle) -> Any:
+    """Return the module ``unsloth``, which the worker has imported, once it is sure to drive the planned GPU.
+
+    Raises:
+        BackendImportError: Unsloth runs on another device than a CUDA GPU.
+        PluginError: Several processes train together.
+    """
+    unsloth = sys.modules.get("unsloth")
+    if unsloth is None:
+        raise PluginError("unsloth was not imported first", "the plan's preload does not have it")
+    device = getattr(unsloth, "DEVICE_TYPE", None)
+    if device != "cuda":
+        raise BackendImportError("Unsloth cannot use the GPU", f"it took the device {device}", "see `forge doctor`")
+    if run.world_size > 1:
+        raise PluginError("Unsloth trains in one process", f"{run.world_size} processes were started")
+    return unsloth
+
+
+def load(loader: Any, job: Job, run: RunHandle, **extra: Any) -> Any:
+    """Load a model and record what was really loaded.
+
+    Args:
+        loader: ``unsloth.FastLanguageModel`` or ``unsloth.FastVisionModel``.
+        job: The job.
+        run: The run.
+        extra: Further arguments for ``from_pretrained``.
+
+    Returns:
+        The model, which leaves the snapshot's folder in ``config._name_or_path``. Unsloth's copy of the tokenizer, which
+        it may have changed, is dropped: the rows were made with the run's own.
+
+    Raises:
+        ModelError: The weights cannot be loaded, or others than the job asks for were loaded.
+    """
+    import torch
+
+    folder = snapshot(job, run, weights=True)
+    bits = mode(job, folder)
+    whole = job.adapter.type == "none"
+    arguments: dict[str, Any] = {
+        "model_name": str(folder),
+        "max_seq_length": job.model.max_seq_length,
+        "dtype": getattr(torch, job.model.dtype),
+        "load_in_4bit": bits == "4bit",
+        "load_in_8bit": bits == "8bit",
+        "load_in_16bit": bits is None and not whole,
+        "full_finetuning": whole,
+        "use_gradient_checkpointing": checkpointing(job),
+        "random_state": seed(job),
+        "use_exact_model_name": True,  # else a hub name would become one of Unsloth's own uploads
+        "local_files_only": True,
+        **extra,
+    }
+    try:
+        model, _ = loader.from_pretrained(**arguments)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, RuntimeError, ValueError, ImportError, NotImplementedError) as error:
+        traceback.print_exc()
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"Unsloth cannot load {job.model.id}", first, "the whole traceback is in log.txt") from error
+    values = evidence(model)
+    run.emit(Event("loaded", {**values, "path": str(folder), "from": str(model.config._name_or_path)}))  # noqa: SLF001
+    if values["bits"] != (bits or "16bit" if not whole else "32bit"):
+        raise ModelError(f"Unsloth loaded {values['bits']} weights", f"the job asks for {bits or '16bit'}")
+    model.config._name_or_path = str(folder)  # noqa: SLF001 - trainers rebuild references from it
+    return model
+
+
+def mode(job: Job, folder: Path) -> str | None:
+    """Return ``"4bit"`` or ``"8bit"``: as the job says, or as the model is stored; None for neither."""
+    if job.model.bits:
+        return job.model.bits
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    if not config:
+        return None
+    return "8bit" if config.get("load_in_8bit") or config.get("_load_in_8bit") else "4bit"
+
+
+def evidence(model: Any) -> dict[str, Any]:
+    """Say what is in memory: device, types, bits, class, attention."""
+    import torch
+
+    kinds = {type(module).__name__ for module in model.modules()}
+    bits = "4bit" if "Linear4bit" in kinds else "8bit" if "Linear8bitLt" in kinds else None
+    weight = model.get_input_embeddings().weight
+    size = 8 * weight.element_size()
+    device = weight.device if weight.device.type == "cuda" else next(model.parameters()).device
+    where = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+    return {
+        "device": where,
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "bits": bits or f"{size}bit",
+        "attention": getattr(model.config, "_attn_implementation", None),
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def lora(job: Job) -> dict[str, Any]:
+    """Return the arguments of ``get_peft_model`` that ``[adapter]`` and ``[train]`` decide, but for the modules."""
+    table = job.adapter
+    values: dict[str, Any] = {
+        "r": table.r,
+        "lora_alpha": table.lora_alpha,
+        "lora_dropout": table.lora_dropout,
+        "bias": table.bias,
+        "layers_to_transform": list(table.layers_to_transform) if table.layers_to_transform else None,
+        "use_rslora": table.use_rslora,
+        "init_lora_weights": table.init_lora_weights,
+        "random_state": seed(job),
+        "use_gradient_checkpointing": checkpointing(job),
+    }
+    # These go straight to peft's LoraConfig.
+    rest: dict[str, Any] = {
+        "use_dora": table.use_dora,
+        "exclude_modules": list(table.exclude_modules) if table.exclude_modules else None,
+        "rank_pattern": dict(table.rank_pattern),
+        "alpha_pattern": dict(table.alpha_pattern),
+    }
+    return values | {name: value for name, value in rest.items() if value}
+
+
+def checkpointing(job: Job) -> str | bool:
+    """Return Unsloth's gradient checkpointing, which moves activations to main memory, or False."""
+    return "unsloth" if job.train.options.get("gradient_checkpointing") else False
+
+
+def seed(job: Job) -> int:
+    """Return the run's seed."""
+    return int(job.train.options.get("seed", 42))

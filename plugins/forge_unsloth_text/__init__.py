@@ -1,0 +1,49 @@
+"""The plugin ``unsloth-text``: text models through Unsloth's kernels, where machine, model and job allow it.
+
+It loads and adapts. The rows, the trainer and the exports are huggingface's, so that a job gets the same training on
+both: the trainer imports trl late, and then has Unsloth's classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forge.api import Offer, Stage, hookimpl
+from forge_unsloth import ACCELERATORS, PATCHED, PLATFORMS, REQUIRES, rules
+from forge_unsloth.environment import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@hookimpl
+def forge_offers() -> Iterable[Offer]:
+    """Offer to load and to adapt: both or neither."""
+    yield Offer(
+        stage=Stage.LOAD,
+        impl="forge_unsloth_text.load:load",
+        supports=frozenset({"text", "4bit", "8bit", "full"}),
+        requires_dist=REQUIRES,
+        platforms=PLATFORMS,
+        accelerators=ACCELERATORS,
+        provides=frozenset({"hf-model", PATCHED}),
+        preload=("unsloth",),
+        environment=environment(),
+        priority=50,
+        backend="unsloth",
+        config="forge_unsloth.options:TextOptions",
+        probe=rules.cannot_text,
+        decide=rules.decide,
+    )
+    yield Offer(
+        stage=Stage.ADAPT,
+        impl="forge_unsloth_text.adapt:adapt",
+        supports=frozenset({"lora", "none", "dora"}),
+        requires_dist=REQUIRES,
+        platforms=PLATFORMS,
+        accelerators=ACCELERATORS,
+        depends=frozenset({PATCHED}),
+        priority=50,
+        backend="unsloth",
+        probe=rules.cannot_text,
+    )

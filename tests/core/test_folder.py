@@ -1,0 +1,256 @@
+"""Run folders: found by any of their names, owned by one process, and enough to run the job again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomli
+
+from forge.api import Event, Trained
+from forge.checkpoints import mark
+from forge.errors import RunError
+from forge.events import EventLog
+from forge.facts import ModelFacts
+from forge.files import write_json
+from forge.folder import RunFolder, differences, newest_marked, settle
+from forge.jobfile import parse, read
+from forge.machine import PRESETS
+from forge.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from forge.discovery import Catalogue
+    from forge.jobfile import JobFile
+
+BASE = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\n'
+
+
+def make(runs: Path, name: str, id: str) -> Path:  # noqa: A002 - the run's id
+    path = runs / name / id
+    path.mkdir(parents=True)
+    (path / "plan.json").write_text("{}")
+    return path
+
+
+@pytest.fixture
+def planned(tmp_path: Path, catalogue: Catalogue) -> Any:
+    """Make a run folder with a plan from a job's text."""
+
+    def begin(text: str = BASE, facts: ModelFacts | None = None) -> tuple[RunFolder, JobFile, Plan]:
+        file = parse(text, str(tmp_path / "my job.toml"), tmp_path, catalogue)
+        facts = facts or ModelFacts(id="m", source="unknown", task="text")
+        plan = make_plan(file, catalogue, PRESETS["linux-cpu"], facts)
+        folder = RunFolder.create(tmp_path / "runs", file)
+        folder.add_plan(plan)
+        return folder, file, plan
+
+    return begin
+
+
+def test_a_new_folder_is_named_after_the_job_and_keeps_its_text(planned: Any, tmp_path: Path) -> None:
+    folder, file, _ = planned()
+    assert folder.path.parent == tmp_path / "runs" / "my-job"
+    assert (folder.path / "job.toml").read_text() == file.text
+    named, _, _ = planned('name = "tale"\n' + BASE)
+    assert named.path.parent.name == "tale"
+
+
+def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(
+    planned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda _format: "20261121-120000")
+    ids = [planned()[0].path.name for _ in range(3)]
+    assert ids == ["20261121-120000", "20261121-120000-2", "20261121-120000-3"]
+
+
+def test_a_run_is_found_by_path_by_name_and_id_by_id_and_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    old, new = make(runs, "tale", "20261120-090000"), make(runs, "tale", "20261121-090000")
+    make(runs, "other", "20261122-090000")
+    monkeypatch.chdir(tmp_path)
+    assert RunFolder.find(str(old), runs).path == old
+    assert RunFolder.find("runs/tale/20261120-090000", runs).path == Path("runs/tale/20261120-090000")
+    assert RunFolder.find("tale/20261120-090000", runs).path == old
+    assert RunFolder.find("20261120-090000", runs).path == old
+    assert RunFolder.find("20261120", runs).path == old
+    assert RunFolder.find("tale", runs).path == new
+
+
+def test_an_id_that_fits_several_runs_is_refused_with_all_of_them(tmp_path: Path) -> None:
+    first, second = make(tmp_path, "a", "20261121-090000"), make(tmp_path, "b", "20261121-100000")
+    with pytest.raises(RunError) as caught:
+        RunFolder.find("20261121", tmp_path)
+    assert str(caught.value) == f"20261121 fits several runs: {first}, {second}; name one of them"
+
+
+def test_a_whole_id_is_not_ambiguous_because_another_begins_with_it(tmp_path: Path) -> None:
+    whole = make(tmp_path, "a", "20261121-090000")
+    make(tmp_path, "a", "20261121-090000-2")
+    assert RunFolder.find("20261121-090000", tmp_path).path == whole
+
+
+@pytest.mark.parametrize("text", ["nothing", "", "*", "[", "**", "/nowhere/at/all", "../.."])
+def test_what_is_no_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    runs = tmp_path / "deep" / "runs"
+    make(runs, "tale", "20261121-090000")
+    monkeypatch.chdir(runs.parent)
+    with pytest.raises(RunError, match="there is no run"):
+        RunFolder.find(text, runs)
+
+
+def test_plans_of_later_attempts_are_numbered_and_the_last_one_counts(planned: Any) -> None:
+    folder, _, plan = planned()
+    for attempt in range(2, 12):
+        folder.add_plan(replace(plan, attempt=attempt))
+    (folder.path / "plan.old.json").write_text("not one")
+    assert [path.name for path in folder.plan_paths()][:3] == ["plan.json", "plan.2.json", "plan.3.json"]
+    assert folder.plan().attempt == 11
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from forge.folder import RunFolder
+with RunFolder(Path(sys.argv[1])).own():
+    print("held", flush=True)
+    sys.stdin.read(1)
+"""
+
+
+def test_two_processes_never_own_one_folder_and_a_dead_owner_does_not_count(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert not folder.busy()
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout
+        assert owner.stdout.readline() == "held\n"
+        assert folder.busy()
+        assert folder.state() == "running"
+        with pytest.raises(RunError) as caught, folder.own():
+            pass
+        if sys.platform != "win32":  # there nobody can read a locked file
+            assert (tmp_path / ".lock").read_text() == str(owner.pid)
+            assert f"is in use: process {owner.pid} holds it; wait for it, or stop it" in str(caught.value)
+        owner.kill()
+    assert not folder.busy()
+    with folder.own():
+        assert folder.busy()
+    assert not folder.busy()
+
+
+def test_looking_whether_a_folder_is_busy_does_not_disturb_what_the_lock_says(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.own():
+        text = (tmp_path / ".lock").read_text()
+        folder.busy()
+        assert (tmp_path / ".lock").read_text() == text
+
+
+def test_the_state_says_in_a_word_what_became_of_a_run(planned: Any) -> None:
+    folder, _, _ = planned()
+    assert folder.state() == "planned"
+    log = EventLog(folder.events)
+    log.append(Event("training", {"steps": 3}))
+    log.close()
+    assert folder.state() == "failed"
+    checkpoint = folder.checkpoints / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "w").write_text("w")
+    assert folder.state() == "failed"
+    mark(checkpoint)
+    assert folder.state() == "stopped"
+    assert newest_marked(folder.checkpoints) == checkpoint
+    folder.write_trained(TRAINED)
+    assert folder.state() == "trained"
+
+
+TRAINED = Trained(
+    weights="adapter",
+    kind="adapter",
+    task="text",
+    base={"id": "m", "revision": None},
+    processor="adapter",
+    traits=frozenset({"hf-model"}),
+    metrics={"train_loss": 0.5},
+)
+
+
+def test_what_training_left_is_read_back_as_it_was(planned: Any) -> None:
+    folder, _, _ = planned()
+    assert folder.trained() is None
+    folder.write_trained(TRAINED)
+    assert folder.trained() == TRAINED
+
+
+def test_what_collating_recorded_is_read_back(planned: Any) -> None:
+    folder, _, _ = planned()
+    assert folder.data() is None
+    write_json(folder.path / "data.json", {"digest": "d"})
+    assert folder.data() == {"digest": "d"}
+
+
+SOURCES = """\
+[model]
+id = "org/name"
+[data]
+eval_path = "held.jsonl"
+chat_template = "own.jinja"
+[[data.sources]]
+path = ["a.jsonl", "org/rows"]
+[[data.sources]]
+path = "more/*.jsonl"
+weight = 0.5
+[train]
+seed = 7
+[[export]]
+format = "merged"
+"""
+
+
+def test_the_lock_is_a_runnable_job_that_means_the_same_wherever_it_lies(
+    planned: Any, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    for name in ("a.jsonl", "held.jsonl", "own.jinja"):
+        (tmp_path / name).write_text("")
+    folder, file, plan = planned(SOURCES, ModelFacts(id="org/name", source="hub", revision="abc123", task="text"))
+    folder.write_lock(settle(file.job, plan), plan, "digest")
+    path = folder.path / "job.lock.toml"
+    job = read(path, catalogue).job
+    assert (job.name, job.model.revision, job.data.digest, job.train.options["seed"]) == ("my-job", "abc123", "digest", 7)
+    assert [source.path for source in job.data.sources] == [
+        [str(tmp_path / "a.jsonl"), "org/rows"],
+        str(tmp_path / "more" / "*.jsonl"),
+    ]
+    assert (job.data.eval_path, job.data.chat_template) == (str(tmp_path / "held.jsonl"), str(tmp_path / "own.jinja"))
+    assert [source.weight for source in job.data.sources] == [1.0, 0.5]
+    # Nothing is left open, so nothing can be decided otherwise another time.
+    again = make_plan(read(path, catalogue), catalogue, PRESETS["linux-cuda"], plan.facts)
+    assert {decision.key for decision in again.decisions} == set()
+    assert path.read_text().startswith("# Written by forge ")
+    assert tomli.loads(path.read_text())["train"]["bf16"] is False
+
+
+def test_the_lock_of_a_local_model_names_its_folder_and_no_revision(planned: Any, catalogue: Catalogue) -> None:
+    folder, file, plan = planned(facts=ModelFacts(id="m", source="folder", path="/models/m", task="text"))
+    folder.write_lock(file.job, plan)
+    job = read(folder.path / "job.lock.toml", catalogue).job
+    assert (job.model.id, job.model.revision, job.data.digest) == ("/models/m", None, None)
+
+
+def test_differences_are_named_by_key_with_both_values() -> None:
+    before = {"train": {"max_steps": 10, "seed": 1}, "model": {"id": "m"}}
+    after = {"train": {"max_steps": 20, "seed": 1}, "model": {"id": "m"}, "name": "x"}
+    assert differences(before, after) == ["name: None → x", "train.max_steps: 10 → 20"]
+    assert differences(before, before) == []
+
+
+def test_each_export_has_a_folder_by_number_and_format(planned: Any, tmp_path: Path) -> None:
+    folder, file, _ = planned(BASE + '[[export]]\nformat = "adapter"\n[[export]]\nformat = "merged"\n')
+    assert [folder.export_folder(index, file.job).name for index in (0, 1)] == ["1-adapter", "2-merged"]

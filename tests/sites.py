@@ -1,0 +1,58 @@
+"""Distributions that are installed for one test only, and clean interpreters that see them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORGE = str(Path(sys.executable).with_name("forge"))
+
+
+class Site:
+    """A folder of installed distributions, as ``site-packages`` is one, and interpreters that see it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def install(self, name: str, modules: Mapping[str, str], points: str, version: str = "1.0") -> None:
+        """Install a distribution: its modules, and the text of its ``entry_points.txt``."""
+        for module, text in modules.items():
+            path = self.folder / f"{module.replace('.', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(points)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return an environment in which interpreters see the distributions."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("FORGE_", "_FORGE"))}
+        return {**clean, "PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **variables}
+
+    def python(self, code: str, *arguments: str, **variables: str) -> str:
+        """Run code in a fresh interpreter and return what it prints."""
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.environment(**variables), cwd=self.folder, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def forge(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the command ``forge``."""
+        return subprocess.run(
+            [FORGE, *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environment(**variables),
+            cwd=self.folder,
+            timeout=60,
+        )
