@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE.parent / "examples" / "quickstart"
 MOST_LOSS, LEAST_SPEED, MOST_MEMORY = 1e-6, 0.95, 50e6
+BUSY = 0.1  # of the processor time used: more of it by other programs, and speeds say little
 LIBRARIES = ("forge-train", "trl", "transformers", "peft", "accelerate", "datasets", "torch")
 FIGURES = ("tokens_per_second", "cpu", "peak", "peak_first_step", "peak_whole")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -251,6 +252,8 @@ def table(found: Mapping[str, Any], about: Mapping[str, Any], pairs: list[dict[s
         both = [f"{side[key] / 1e6:,.0f} MB" for side in (ours, theirs)]
         return f"{both[0]} | {both[1]} | {(ours[key] - theirs[key]) / 1e6:+.0f} MB"
 
+    others = "" if about["others"] is None else f"; other programs had {about['others']:.0%} of the processor time used"
+    doubt = "; the speed is no judgement, since other programs were at work" if (about["others"] or 0) > BUSY else ""
     speed = f"{ours['tokens_per_second']:,.1f} | {theirs['tokens_per_second']:,.1f} | {found['speed_ratio']:.3f}"
     each = ", ".join(f"{ratio:.3f}" for ratio in found["pair_ratios"])
     first, last = (pairs[0]["forge"]["losses"][index] for index in (0, -1))
@@ -260,8 +263,7 @@ def table(found: Mapping[str, Any], about: Mapping[str, Any], pairs: list[dict[s
             f"`{about['command']}`",
             "",
             f"{about['what']}; {', '.join(f'{name} {number}' for name, number in about['versions'].items())}; "
-            f"Python {about['python']}, {about['threads']} threads; load {about['load'][0]:.1f} before, "
-            f"{about['load'][1]:.1f} after",
+            f"Python {about['python']}, {about['threads']} threads{others}",
             "",
             "| | forge | plain TRL | forge against TRL | must be |",
             "|---|---|---|---|---|",
@@ -277,9 +279,18 @@ def table(found: Mapping[str, Any], about: Mapping[str, Any], pairs: list[dict[s
             f"| peak memory up to step 1 | {memory('peak_first_step')} | |",
             f"| peak memory with saving | {memory('peak_whole')} | |",
             "",
-            "**" + ("; ".join(found["failures"]) if found["failures"] else "forge is level with plain TRL") + "**",
+            f"**{'; '.join(found['failures']) or 'forge is level with plain TRL'}{doubt}**",
         ]
     )
+
+
+def busy_seconds() -> float | None:
+    """Return the processor seconds that all programs of the machine have used, or None where nothing counts them."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system = (int(word) for word in path.read_text(encoding="ascii").split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def shown(folder: Path) -> str:
@@ -305,8 +316,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of both sides")
     parser.add_argument("--out", type=Path, default=None, help="folder for parity.json, parity.md and all runs")
     options = parser.parse_args()
-    if options.steps < 2:
-        parser.error("--steps must be at least 2: the first is not timed")
+    if options.steps < 2 or options.pairs < 1:
+        parser.error("--steps must be at least 2 (the first is not timed), and --pairs 1")
     if not options.tiny and not (options.model / "config.json").exists():
         parser.error(f"{options.model} has no model; make it with: python {QUICKSTART / 'prepare.py'}")
 
@@ -324,7 +335,16 @@ def main() -> int:
     folder = tiny_model(work / "model", environment) if options.tiny else options.model.resolve()
     rows = work / "rows.jsonl"
     write_rows(rows, 1000)
-    before = os.getloadavg()[0]
+    busy = busy_seconds()
+    kind = "every weight" if options.full else f"LoRA r 16, dropout {options.dropout:g}"
+    about: dict[str, Any] = {
+        "command": " ".join(["python", "benchmarks/trl_parity.py", *sys.argv[1:]]),
+        "what": f"{'a random tiny model' if options.tiny else shown(folder)}, {kind}, float32 on {platform.machine()}, "
+        f"{options.steps} steps of {options.batch} rows, probe {'on' if options.probe else 'off'}",
+        "versions": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "threads": options.threads,
+    }
     pairs: list[dict[str, Any]] = []
     for number in range(1, options.pairs + 1):
         pair: dict[str, Any] = {}
@@ -340,20 +360,15 @@ def main() -> int:
             )
         pair["weights_equal"] = weights_equal(Path(pair["forge"]["weights"]), Path(pair["trl"]["weights"]))
         pairs.append(pair)
-    kind = "every weight" if options.full else f"LoRA r 16, dropout {options.dropout:g}"
-    about = {
-        "command": " ".join(["python", "benchmarks/trl_parity.py", *sys.argv[1:]]),
-        "what": f"{'a random tiny model' if options.tiny else shown(folder)}, {kind}, float32 on {platform.machine()}, "
-        f"{options.steps} steps of {options.batch} rows, probe {'on' if options.probe else 'off'}",
-        "versions": {name: version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-        "threads": options.threads,
-        "load": [before, os.getloadavg()[0]],
-    }
-    found = compare(pairs)
-    text = table(found, about, pairs)
-    (out / "parity.json").write_text(json.dumps({**found, "about": about, "pairs": pairs}, indent=1), encoding="utf-8")
-    (out / "parity.md").write_text(text + "\n", encoding="utf-8")
+        ours = sum(pair[name]["cpu"] for pair in pairs for name, _ in sides)
+        now = busy_seconds()
+        about["others"] = None if busy is None or now is None else max(0.0, 1 - ours / (now - busy))
+        # After each pair: what an interrupted run has found is not lost.
+        found = compare(pairs)
+        text = table(found, about, pairs)
+        result = json.dumps({**found, "about": about, "pairs": pairs}, indent=1)
+        (out / "parity.json").write_text(result, encoding="utf-8")
+        (out / "parity.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\n\n{out / 'parity.json'}, {out / 'parity.md'}")
     if options.out:
         shutil.rmtree(work)

@@ -35,7 +35,8 @@ class Site:
     def environment(self, **variables: str) -> dict[str, str]:
         """Return an environment in which interpreters see the distributions."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("FORGE_", "_FORGE"))}
-        return {**clean, "PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **variables}
+        path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return {**clean, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **variables}
 
     def python(self, code: str, *arguments: str, **variables: str) -> str:
         """Run code in a fresh interpreter and return what it prints."""

@@ -202,6 +202,8 @@ class Data:
         collator: Makes the batch collator once the model is there; ``None`` for the trainer's own.
         longest: Indices of the longest training rows, the longest first.
         summary: Counts for people: rows, tokens, tokens trained on, rows dropped, truncated.
+        preview: For ``forge data``: returns the first rows as JSON data, each with ``length``, ``supervised``,
+            ``input_ids``, ``labels``, ``origin`` and ``segments`` (``text``, ``supervised``).
     """
 
     processor: Any
@@ -212,6 +214,7 @@ class Data:
     collator: Callable[[Loaded], Any] | None = None
     longest: tuple[int, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    preview: Callable[[Data, int], list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

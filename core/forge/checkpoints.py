@@ -32,8 +32,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def mark(checkpoint: Path) -> None:
-    """Flush a checkpoint's files to the disk and declare it whole."""
+def mark(checkpoint: Path, *, finished: bool = False) -> None:
+    """Flush a checkpoint's files to the disk and declare it whole.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+        finished: Whether training ended here, so that resuming has nothing left to train.
+    """
     files = {}
     for name in files_below(checkpoint):
         path = checkpoint / name
@@ -42,7 +47,12 @@ def mark(checkpoint: Path) -> None:
         with path.open("r+b") as file:
             os.fsync(file.fileno())
         files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_json(checkpoint / MARK, {"step": step_of(checkpoint), "files": files})
+    write_json(checkpoint / MARK, {"step": step_of(checkpoint), "finished": finished, "files": files})
+
+
+def is_last(checkpoint: Path) -> bool:
+    """Whether training ended at a whole checkpoint."""
+    return bool(json.loads((checkpoint / MARK).read_text(encoding="utf-8")).get("finished"))
 
 
 def fault(checkpoint: Path) -> str | None:

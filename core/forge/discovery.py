@@ -140,7 +140,8 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
     """Find the plugins that are installed.
 
     Args:
-        environ: ``FORGE_PLUGINS`` is read from it: ``a,b`` loads only these, ``-a,-b`` all but these.
+        environ: ``FORGE_PLUGINS`` is read from it: ``a,b`` loads only these, ``-a,-b`` all but these, and nothing at
+            all only forge's own.
         found: Entry points to look at instead of the installed ones.
     """
     candidates = sorted(
@@ -159,7 +160,7 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
         seen.add(key)
         if point.group != API:
             plugins.append(_unusable(point, "other API", f"speaks {point.group}, this forge speaks {API}"))
-        elif not wanted(point.name):
+        elif not wanted(point):
             plugins.append(_unusable(point, "disabled", "switched off by FORGE_PLUGINS"))
         elif len(twice[point.name]) > 1:
             names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in twice[point.name]))
@@ -185,13 +186,15 @@ def _unusable(point: EntryPoint, status: Status, reason: str) -> Plugin:
     return Plugin(name=point.name, distribution=distribution, version=version, status=status, reason=reason)
 
 
-def _wanted(variable: str | None) -> Callable[[str], bool]:
+def _wanted(variable: str | None) -> Callable[[EntryPoint], bool]:
     if variable is None:
-        return lambda _name: True
+        return lambda _point: True
+    if not variable.strip():
+        return lambda point: _source(point)[0] == OWN
     names = {part.strip() for part in variable.split(",") if part.strip()}
     without = {name[1:] for name in names if name.startswith("-")}
     only = {name for name in names if not name.startswith("-")}
-    return lambda name: name not in without and (name in only or (not only and bool(without)))
+    return lambda point: point.name not in without and (point.name in only or not only)
 
 
 def _load(point: EntryPoint) -> Plugin:

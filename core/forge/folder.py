@@ -152,6 +152,8 @@ class RunFolder:
             return "running"
         if self.trained():
             return "trained"
+        if self.plan().task == "dry-run":
+            return "dry run"
         return "stopped" if newest_marked(self.checkpoints) else "failed" if self.events.exists() else "planned"
 
     @contextlib.contextmanager
@@ -159,7 +161,7 @@ class RunFolder:
         """Hold the folder's lock, so that two processes never write one run. Raises :class:`RunError` if it is held."""
         path = self.path / ".lock"
         with disk_errors(path), path.open("a+") as file:
-            if not _lock(file.fileno()):
+            if not _lock_soon(file.fileno()):
                 raise RunError(
                     f"{self.path} is in use",
                     f"process {_owner(path)} holds it",
@@ -217,6 +219,15 @@ def _absolute(job: Job, value: str | list[str]) -> str | list[str]:
         return [str(_absolute(job, item)) for item in value]
     path = job.path(value)
     return str(path.resolve()) if path.exists() or any(sign in value for sign in "*?[") else value
+
+
+def _lock_soon(handle: int) -> bool:
+    """Take the lock; a process that only asks whether it is held has it for a moment."""
+    for _ in range(20):
+        if _lock(handle):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _owner(path: Path) -> str:

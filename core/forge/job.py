@@ -71,6 +71,21 @@ class ModelTable(Table):
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
 
 
+ADAPTER_NAMES = {
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "lora_bias": "bias",
+    "lora_r": "r",
+    "lora_rank": "r",
+    "lora_target_modules": "target_modules",
+    "method": "type",
+    "peft_type": "type",
+    "rank": "r",
+    "targets": "target_modules",
+}
+"""What other tools call the keys of ``[adapter]``."""
+
+
 class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
@@ -102,10 +117,16 @@ class AdapterTable(Extensible):
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (DoRA).")
     init_lora_weights: bool | Literal["gaussian"] = Field(True, description="How to initialise LoRA, as in peft.")
 
+    @staticmethod
+    def forge_hint(key: str) -> str | None:
+        """Say what a key of another tool is called here."""
+        return f"write {ADAPTER_NAMES[key]}" if key in ADAPTER_NAMES else None
+
     @model_validator(mode="after")
     def _consistent(self) -> AdapterTable:
-        if self.parts and not any(self.parts.values()):
-            raise ValueError("every finetune_… is false, so nothing would be trained; keep one")
+        for one, other in (("vision_layers", "language_layers"), ("attention_modules", "mlp_modules")):
+            if self.parts.get(f"finetune_{one}") is False and self.parts.get(f"finetune_{other}") is False:
+                raise ValueError(f"finetune_{one} and finetune_{other} are both false, which leaves nothing to train")
         takes_none = {
             "type",
             "options",

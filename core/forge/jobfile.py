@@ -241,7 +241,7 @@ class _Check:
         checked: dict[str, Any] = {}
         models = [found for word in words for found in option_models(self.catalogue, stage, word)]
         known = set().union(*(model.model_fields for _, model in models)) if models else set()
-        hints = [model.forge_hint for _, model in models if hasattr(model, "forge_hint")]
+        hints = [model.forge_hint for model in (core, *(model for _, model in models)) if hasattr(model, "forge_hint")]
         for name in sorted(set(extra) - known):
             self.unknown((*key, name), [*core.model_fields, *known], hints)
         for _, model in models if values else ():
@@ -336,10 +336,10 @@ class _Check:
         home = next((table for table, model in TABLES.items() if table != key[0] and name in model.model_fields), None)
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
         kind = "table" if len(key) == 1 and isinstance(self.raw.get(name), dict) else "key"
-        if near:
-            self.add(key, f"unknown {kind}", f"did you mean {near[0]}?")
-        elif home and len(key) > 1:
+        if home and len(key) > 1:
             self.add(key, f"unknown {kind}", f"{name} belongs to [{home}]")
+        elif near:
+            self.add(key, f"unknown {kind}", f"did you mean {near[0]}?")
         elif home := self.train_home(name, key):
             self.add(key, f"unknown {kind}", home)
         else:
@@ -352,8 +352,10 @@ class _Check:
         for _, offer in self.catalogue.offers(Stage.TRAIN):
             for word in offer.supports:
                 for _, model in option_models(self.catalogue, Stage.TRAIN, word):
-                    if name in model.model_fields:
-                        return f"{name} belongs to [train]"
+                    said = model.forge_hint(name) if hasattr(model, "forge_hint") else None
+                    right = name if name in model.model_fields else (said or "").removeprefix("write ")
+                    if right in model.model_fields:
+                        return f"{right} belongs to [train]"
         return None
 
 

@@ -98,8 +98,7 @@ class _Scanner:
         parts = []
         while True:
             token = self.take(_KEY)[1]
-            # The parser itself undoes the escapes of a quoted key.
-            parts.append(next(iter(tomli.loads(f"{token} = 0"))) if token[0] in "\"'" else token)
+            parts.append(_unquote(token))
             if not self.eat("."):
                 return parts
 
@@ -161,3 +160,13 @@ class _Scanner:
         self.take(_BLANK)
         if not self.eat(",") and not self.text.startswith(end, self.at):
             raise _LostError
+
+
+def _unquote(token: str) -> str:
+    """Undo the escapes of a quoted key, as the parser itself does."""
+    if token[0] not in "\"'":
+        return token
+    try:
+        return next(iter(tomli.loads(f"{token} = 0")))
+    except tomli.TOMLDecodeError:  # the text is no TOML, so any answer is a guess
+        return token[1:-1]

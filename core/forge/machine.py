@@ -244,6 +244,7 @@ def _preset(
         "bitsandbytes": "0.50.2",
         "datasets": "5.2.0",
         "peft": "0.21.2",
+        "pillow": "13.0.0",
         "torch": torch.version,
         "transformers": "5.23.0",
         "trl": "1.16.0",

@@ -251,9 +251,9 @@ def _verdict(code: int, last: Mapping[str, Any], folder: RunFolder) -> ForgeErro
         return from_json(last["error"])
     where = newest_marked(folder.checkpoints)
     if last.get("kind") == "stopped" or code == Interrupted.exit_code:
-        if folder.trained() or where:
-            return Interrupted("stopped", last.get("message"), f"go on with: forge resume {folder.path}")
-        return Interrupted("stopped", last.get("message"))
+        message = last.get("message") or "stopped"
+        more = folder.trained() or where
+        return Interrupted(message, do=f"go on with: forge resume {folder.path}" if more else None)
     do = f"see {folder.log}; go on with: forge resume {folder.path}" if where else f"see {folder.log}"
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"

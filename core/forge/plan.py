@@ -180,7 +180,11 @@ def make_plan(
     if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
         raise JobError(file.source, list(dict.fromkeys(problems)))
     notes = list(_notes(job, catalogue, chosen, machine, facts))
-    decisions = [decision for choice in _distinct(chosen) for decision in _decide(choice, machine, job, facts)]
+    # What loads the model knows how it can be trained: of two decisions on one key, the earlier stage's holds.
+    decisions: dict[str, Decision] = {}
+    for choice in _distinct(chosen):
+        for decision in _decide(choice, machine, job, facts):
+            decisions.setdefault(decision.key, decision)
     return Plan(
         task=task,
         job=dump_job(job),
@@ -190,7 +194,7 @@ def make_plan(
         steps=tuple(_step(choice) for choice in chosen),
         extensions=tuple(_extensions(job, catalogue, machine)),
         verdicts=tuple(verdicts),
-        decisions=(*decisions, *relief),
+        decisions=(*decisions.values(), *relief),
         notes=tuple(notes),
         machine=machine,
         facts=facts,

@@ -55,8 +55,10 @@ def train(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
 def preview(_job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     """Collate only, and write the first rows as the trainer would get them to ``preview.json``."""
     data = stages.collate()
-    show = importlib.import_module(run.plan.step(Stage.COLLATE).impl.rpartition(".")[0] + ".preview").preview
-    write_json(folder.path / "preview.json", {"rows": show(data, run.plan.rows), "summary": dict(data.summary)})
+    if data.preview is None:
+        raise PluginError("the rows cannot be shown", f"plugin {run.plan.step(Stage.COLLATE).plugin} has no preview")
+    rows = data.preview(data, run.plan.rows)
+    write_json(folder.path / "preview.json", {"rows": rows, "summary": dict(data.summary)})
 
 
 def export(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:

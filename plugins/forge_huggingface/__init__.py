@@ -25,16 +25,18 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.COLLATE,
         impl="forge_huggingface.collate:collate",
-        supports=frozenset({"text", "sft", "streaming", "packing"}),
+        supports=frozenset({"text", "vision", "sft", "streaming", "packing"}),
         requires_dist=(*MODELS, DATASETS),
+        probe=rules.cannot_collate,
         check=rules.data_problems,
     )
     yield Offer(
         stage=Stage.LOAD,
         impl="forge_huggingface.load:load",
-        supports=frozenset({"text", "4bit", "8bit", "full", "remote-code"}),
+        supports=frozenset({"text", "vision", "4bit", "8bit", "full", "remote-code"}),
         requires_dist=MODELS,
         provides=frozenset({"hf-model"}),
+        conflicts=frozenset({"unsloth-batches"}),
         backend="huggingface",
         probe=rules.cannot_load,
         decide=rules.decide_weights,
@@ -45,6 +47,7 @@ def forge_offers() -> Iterable[Offer]:
         supports=frozenset({"lora", "none", "dora"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
+        conflicts=frozenset({"unsloth-patched"}),  # Unsloth puts its kernels in where it makes the adapter
         backend="huggingface",
         probe=rules.cannot_adapt,
     )

@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Event, Loaded, ModelError
+from forge_huggingface import parts
 
 if TYPE_CHECKING:
     from forge.job import AdapterTable, Job
@@ -25,18 +26,26 @@ def adapt(job: Job, run: RunHandle, loaded: Loaded) -> Loaded:
     if job.adapter.type == "none":
         model.requires_grad_(requires_grad=True)
         targets = ["all weights"]
+        if job.adapter.finetune_vision_layers is False:
+            parts.freeze_tower(model)
+            targets = ["all weights but the vision tower's"]
     else:
         model, targets = add_lora(model, job)
+    layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
+    run.emit(Event("adapted", {**describe(model, job.adapter.type, targets), **layers}))
+    return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)
+
+
+def describe(model: Any, kind: str, targets: list[str]) -> dict[str, Any]:
+    """Return what is trained of a model, for the event ``adapted``."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    values = {
-        "type": job.adapter.type,
+    return {
+        "type": kind,
         "targets": targets,
         "trainable": sum(parameter.numel() for parameter in trainable),
         "all": sum(parameter.numel() for parameter in model.parameters()),
         "dtypes": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in trainable}),
     }
-    run.emit(Event("adapted", values))
-    return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)
 
 
 def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
@@ -46,8 +55,7 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
 
     table = job.adapter
     targets = target_modules(model, table)
-    for name in table.modules_to_save or []:
-        require_match(name, [full for full, _ in model.named_modules() if full], "modules_to_save")
+    check_names(model, table)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=table.r,
@@ -72,18 +80,34 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     return wrapped, sorted(adapted)
 
 
+def check_names(model: Any, table: AdapterTable) -> None:
+    """Refuse a name in ``modules_to_save`` that fits no module. Raises :class:`ModelError`."""
+    for name in table.modules_to_save or []:
+        require_match(name, [full for full, _ in model.named_modules() if full], "modules_to_save")
+
+
 def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
     """Return peft's ``target_modules`` for a job.
 
     ``"auto"`` takes every linear layer inside the repeated blocks but routers; ``"all-linear"`` is peft's own word;
-    names are checked one by one, since peft is content if only one of them fits.
+    names are checked one by one, since peft is content if only one of them fits. On a vision model, the ``finetune_…``
+    keys choose among them.
     """
-    if table.target_modules == "all-linear":
+    if table.target_modules == "all-linear" and not parts.sees(model):
         return "all-linear"
     linear = linear_modules(model)
+    if parts.sees(model):
+        return parts.targets(model, table, linear, named_targets(table, linear))
     if table.target_modules == "auto":
         inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
         return sorted(inside - ROUTERS) or "all-linear"
+    return named_targets(table, linear) or []
+
+
+def named_targets(table: AdapterTable, linear: list[str]) -> list[str] | None:
+    """Return the names in ``target_modules``, each of which fits a layer; None for forge's and peft's own words."""
+    if table.target_modules in ("auto", "all-linear"):
+        return None
     names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
     for name in names:
         require_match(name, linear, "target_modules")

@@ -89,7 +89,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
         start = time.monotonic()
-        mark(checkpoint)
+        mark(checkpoint, finished=control.should_training_stop and not self.run.stop.is_set())
         best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
         rotate(folder, self.job.train.options.get("save_total_limit") or sys.maxsize, best)
         size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())

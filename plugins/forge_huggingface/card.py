@@ -27,7 +27,9 @@ def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
     if on_hub:
         head.append(f"base_model: {base}")
     adapter = format_ == "adapter"
-    head += [f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation", "tags:"]
+    vision = trained.task == "vision"
+    pipeline = "image-text-to-text" if vision else "text-generation"
+    head += [f"library_name: {'peft' if adapter else 'transformers'}", f"pipeline_tag: {pipeline}", "tags:"]
     head += ["- forge", f"- {job.train.method}", *(["- lora"] if trained.kind == "adapter" else []), "---"]
     options = job.train.options
     given = {key: options[key] for key in _TOLD if options.get(key) is not None}
@@ -51,7 +53,7 @@ def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
         + f", trained with [forge](https://pypi.org/project/forge-train/) {plan.forge} from one job file.",
         "",
         "```python",
-        *_usage(adapter=adapter),
+        *(_usage_vision(adapter=adapter) if vision else _usage(adapter=adapter)),
         "```",
         "",
         "## Training",
@@ -88,4 +90,22 @@ def _usage(*, adapter: bool) -> list[str]:
         "",
         'model = AutoModelForCausalLM.from_pretrained("path/to/this")',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
+    ]
+
+
+def _usage_vision(*, adapter: bool) -> list[str]:
+    if adapter:
+        return [
+            "from peft import PeftConfig, PeftModel",
+            "from transformers import AutoModelForImageTextToText, AutoProcessor",
+            "",
+            'base = PeftConfig.from_pretrained("path/to/this").base_model_name_or_path',
+            'model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), "path/to/this")',
+            'processor = AutoProcessor.from_pretrained("path/to/this")',
+        ]
+    return [
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        'model = AutoModelForImageTextToText.from_pretrained("path/to/this")',
+        'processor = AutoProcessor.from_pretrained("path/to/this")',
     ]

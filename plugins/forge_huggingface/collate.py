@@ -15,14 +15,18 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Data, DataError, Event, Loaded
-from forge_huggingface import tokenizers
+from forge_huggingface import processors, tokenizers
 from forge_huggingface.collator import TokenCollator
 from forge_huggingface.hub import snapshot
+from forge_huggingface.image_collator import ImageCollator
+from forge_huggingface.image_render import ImageRenderer
+from forge_huggingface.images import Gallery
 from forge_huggingface.packing import pack
+from forge_huggingface.preview import preview
 from forge_huggingface.reader import Reader, RenderedRow
 from forge_huggingface.render import Renderer, special_prefix
 from forge_huggingface.rows import Rendered
-from forge_huggingface.store import Store, digest
+from forge_huggingface.store import Store, digest, features
 from forge_huggingface.stream import Stream
 from forge_huggingface.tally import Tally
 from forge_huggingface.templates import Template, choose
@@ -39,25 +43,33 @@ _SAY_SECONDS = 2.0
 
 
 def collate(job: Job, run: RunHandle) -> Data:
-    """Return the job's rows as tokens (layout ``"tokens"``).
+    """Return the job's rows as tokens: layout ``"tokens"``, or ``"images"`` for a model that takes images.
 
     Raises:
         DataError: The rows cannot be used as the job says.
         ModelError: The tokenizer cannot be had.
     """
     folder = snapshot(job, run, weights=False)
-    tokenizer = tokenizers.load(job, folder)
+    sees = run.plan.facts.task == "vision"
+    processor = processors.load(job, folder) if sees else tokenizers.load(job, folder)
+    tokenizer = processor.tokenizer if sees else processor
+    if sees and processor.chat_template:
+        tokenizer.chat_template = processor.chat_template
     template = choose(job, tokenizer, bos=bool(special_prefix(tokenizer)))
     if template is not None and template.origin != "model":
-        tokenizer.chat_template = template.text  # saved with the weights, so that inference asks as training did
+        # Saved with the weights, so that inference asks as training did; a processor has one of its own beside it.
+        tokenizer.chat_template = processor.chat_template = template.text
     pad, pad_how = tokenizers.settle_pad(tokenizer)
-    renderer = Renderer(
-        tokenizer,
-        template,
-        train_on=job.data.train_on,
-        max_seq_length=tokenizers.longest_row(job, run, tokenizer),
-        on_long_row=job.data.on_long_row,
-        stops=tokenizers.stop_ids(folder),
+    settings: dict[str, Any] = {
+        "train_on": job.data.train_on,
+        "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
+        "on_long_row": job.data.on_long_row,
+        "stops": tokenizers.stop_ids(folder),
+    }
+    renderer = (
+        ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
+        if sees
+        else Renderer(tokenizer, template, **settings)
     )
     build = _stream if job.data.streaming else _fixed
     built = build(job, run, renderer)
@@ -72,14 +84,15 @@ def collate(job: Job, run: RunHandle) -> Data:
     for warning in built.warnings:
         run.emit(Event("warning", warning))
     return Data(
-        processor=tokenizer,
+        processor=processor,
         train=built.train,
         eval=built.eval,
-        layout="tokens",
+        layout="images" if sees else "tokens",
         digest=built.digest,
-        collator=_collator(pad),
+        collator=(lambda _: ImageCollator(processor, pad)) if sees else _collator(pad),
         longest=built.longest,
         summary=summary,
+        preview=preview,
     )
 
 
@@ -98,7 +111,8 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
     folder = _folder(run)
     tally, held_tally = Tally(job.data), Tally(job.data)
     readers = [Reader(job, source, renderer) for source in job.data.all_sources()]
-    first = Store(folder / "rows.arrow")
+    layout = "images" if renderer.sees else "tokens"
+    first = Store(folder / "rows.arrow", layout)
     of_source: list[range] = []
     with first:
         left = job.data.max_rows
@@ -115,16 +129,16 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
     if not order:
         raise DataError("no rows are left to train on", f"{len(first)} rows were read and {len(held)} held out",
                         "lower eval_size, or raise the weights")  # fmt: skip
-    train = _choose(first, rows, order, folder / "train.arrow")
+    train = _choose(first, rows, order, folder / "train.arrow", layout)
     summary = tally.to_json()
     if len(order) != len(first):
         summary |= _totals(train)
     evals: dict[str, Store] = {}
     if held:
-        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow")
+        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow", layout)
     elif others := _eval_sources(job):
         eval_readers = [Reader(job, source, renderer) for source in others]
-        evals["eval"] = Store(folder / "eval.arrow")
+        evals["eval"] = Store(folder / "eval.arrow", layout)
         with evals["eval"] as store:
             _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer, run)
             held_tally.check(done=True)
@@ -147,22 +161,21 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
 def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
     """Render rows when they are asked for; only the first few are looked at now."""
     import pyarrow
-    from datasets import Features, IterableDataset, List, Value
+    from datasets import IterableDataset
 
     stream = Stream(job, renderer, _seed(job))
     first = list(islice(stream(), 64))
     stream.tally.check(done=True)
     _refuse_nothing(stream.tally, stream.readers)
-    columns = ("input_ids", "labels")
-    types = pyarrow.schema([(column, pyarrow.list_(pyarrow.int32())) for column in columns])
-    tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=types)]
-    features = Features({column: List(Value("int32")) for column in columns})
+    layout = "images" if renderer.sees else "tokens"
+    kinds = features(layout)
+    tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     summary = stream.tally.to_json() | {"streaming": True, "sources": [each.to_json() for each in stream.readers]}
     warnings = stream.tally.warnings("the first rows")
     evals: dict[str, Store] = {}
     if others := _eval_sources(job):
         tally, readers = Tally(job.data), [Reader(job, source, renderer) for source in others]
-        evals["eval"] = Store(_folder(run) / "eval.arrow")
+        evals["eval"] = Store(_folder(run) / "eval.arrow", layout)
         with evals["eval"] as store:
             _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
             tally.check(done=True)
@@ -170,7 +183,7 @@ def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
         warnings += tally.warnings("held-out rows")
     held = {name: store.open() for name, store in evals.items()}
     summary["eval"] = {name: _totals(store) for name, store in evals.items()}
-    data = IterableDataset.from_generator(Stream(job, renderer, _seed(job)), features=features)
+    data = IterableDataset.from_generator(Stream(job, renderer, _seed(job)), features=kinds)
     return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
 
 
@@ -181,7 +194,7 @@ def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Ren
             said = now
             run.emit(Event("reading", {"rows": tally.read}))
         if tally.see(origin, row, bos) and isinstance(row, Rendered):
-            store.add(origin, row.input_ids, row.labels)
+            store.add(origin, *row.columns(images=renderer.sees).values())
 
 
 def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
@@ -216,22 +229,22 @@ def _weigh(parts: Sequence[Sequence[int]], readers: Sequence[Reader], rng: rando
     return order
 
 
-def _choose(store: Store, rows: Any, order: Sequence[int], path: Path) -> Store:
+def _choose(store: Store, rows: Any, order: Sequence[int], path: Path, layout: str) -> Store:
     """Return a store with these rows: the one that is there, if it is they."""
     if order == range(len(store)) or list(order) == list(range(len(store))):
         return store
     origins = store.origins()
-    chosen = Store(path)
+    chosen = Store(path, layout)
     with chosen:
         for index in order:
             row = rows[index]
-            chosen.add(origins[index], row["input_ids"], row["labels"])
+            chosen.add(origins[index], *(row[column] for column in store.columns))
     return chosen
 
 
 def _pack(store: Store, path: Path, capacity: int) -> Store:
     rows, origins = store.open(), store.origins()
-    packed = Store(path, packed=True)
+    packed = Store(path, "packed")
     with packed:
         for indices in pack(store.lengths, capacity):
             chosen = [rows[index] for index in indices]
@@ -292,7 +305,8 @@ def _settings(renderer: Renderer, template: Template | None, pad: str) -> dict[s
 def _collator(pad: int) -> Callable[[Loaded], TokenCollator]:
     def make(loaded: Loaded) -> TokenCollator:
         config = getattr(loaded.model, "config", None)
-        return TokenCollator(pad, boundaries="flash" in str(getattr(config, "_attn_implementation", "")))
+        flash = "flash" in str(getattr(config, "_attn_implementation", ""))
+        return TokenCollator(pad, boundaries=flash, lengths="unsloth-patched" in loaded.traits)
 
     return make
 

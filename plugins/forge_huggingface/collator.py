@@ -23,11 +23,13 @@ class TokenCollator:
         pad: The id that fills short rows. The attention mask hides it, whatever it is.
         multiple: Round the length of a padded batch up to a multiple of this.
         boundaries: Add the boundaries of packed rows in the form that flash attention takes.
+        lengths: Add the lengths of packed rows: Unsloth's attention goes by them alone, and a row must see no other.
     """
 
     pad: int
     multiple: int | None = None
     boundaries: bool = False
+    lengths: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch; rows with ``seq_lengths`` are laid end to end, others padded at the right."""
@@ -67,4 +69,6 @@ class TokenCollator:
         if self.boundaries:
             batch["cu_seq_lens_q"] = batch["cu_seq_lens_k"] = starts.to(torch.int32)
             batch["max_length_q"] = batch["max_length_k"] = max(lengths)
+        if self.lengths:
+            batch["packed_seq_lengths"] = torch.tensor(lengths, dtype=torch.int32)
         return batch

@@ -66,23 +66,27 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoProcessor, AutoTokenizer
 
+    from forge_huggingface.load import model_class
+
+    vision = run.plan.facts.task == "vision"
+    kind = model_class(run.plan.facts.task)
     base_folder = snapshot(job, run, weights=True)
-    tokenizer = AutoTokenizer.from_pretrained(adapter, local_files_only=True)
+    processor = (AutoProcessor if vision else AutoTokenizer).from_pretrained(adapter, local_files_only=True)
     dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder)
-    prompts = probes(tokenizer)
-    base = read(AutoModelForCausalLM, base_folder, dtype, job)
+    prompts = image_probes(processor) if vision else probes(processor)
+    base = read(kind, base_folder, dtype, job)
     model = PeftModel.from_pretrained(base, adapter)
     model.eval()
     before = logits(model, prompts)
     merged = model.merge_and_unload(safe_merge=True)
-    merged.config.use_cache = True
+    merged.config.get_text_config().use_cache = True
     merged.save_pretrained(out, safe_serialization=True)
-    tokenizer.save_pretrained(out)
+    processor.save_pretrained(out)
     del model, merged, base
     gc.collect()
-    again = read(AutoModelForCausalLM, out, dtype, job)
+    again = read(kind, out, dtype, job)
     again.eval()
     report = compare(before, logits(again, prompts))
     name = str(dtype).removeprefix("torch.")
@@ -127,8 +131,10 @@ def stored_dtype(folder: Path) -> Any:
     return declared if declared in {torch.float16, torch.bfloat16, torch.float32} else torch.float32
 
 
-def probes(tokenizer: Any) -> list[list[int]]:
+def probes(tokenizer: Any) -> list[dict[str, Any]]:
     """Return three short inputs: a chat where there is a template, a sentence, and a row of mixed tokens."""
+    import torch
+
     texts = ["The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b\n"]
     found = [tokenizer(text)["input_ids"] for text in texts]
     if tokenizer.chat_template:
@@ -139,15 +145,25 @@ def probes(tokenizer: Any) -> list[list[int]]:
         )
     else:
         found.append([index % len(tokenizer) for index in range(7, 7 * 24, 7)])
-    return [ids for ids in found if ids]
+    return [{"input_ids": torch.tensor([ids])} for ids in found if ids]
 
 
-def logits(model: Any, prompts: list[list[int]]) -> list[Any]:
+def image_probes(processor: Any) -> list[dict[str, Any]]:
+    """Return inputs with and without an image, as the processor makes them."""
+    from PIL import Image
+
+    image = Image.linear_gradient("L").resize((112, 84)).convert("RGB")
+    pictured = {"text": [f"A picture: {processor.image_token} of what?"], "images": [[image]]}
+    found = [processor(return_tensors="pt", **each) for each in (pictured, {"text": ["The quick brown fox jumps."]})]
+    return [dict(each) for each in found]
+
+
+def logits(model: Any, prompts: list[dict[str, Any]]) -> list[Any]:
     """Return the logits of every position of every prompt, float32, shape (tokens, vocabulary)."""
     import torch
 
     with torch.inference_mode():
-        return [model(input_ids=torch.tensor([ids])).logits[0].float() for ids in prompts]
+        return [model(**inputs).logits[0].float() for inputs in prompts]
 
 
 def compare(before: list[Any], after: list[Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge.api import DataError
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Row, Text
+from forge_huggingface.images import listed, reference, seat
+from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Row, Text, text_of
 
 ROLES: Mapping[str, str] = {
     "system": "system", "developer": "developer", "user": "user", "human": "user", "assistant": "assistant",
@@ -32,7 +33,10 @@ class _Format:
         return {*self.needs, *self.takes}
 
 
-_TEMPLATE: dict[str, tuple[str, ...]] = {"tools": ("tools",), "chat_template_kwargs": ("chat_template_kwargs",)}
+_IMAGES: dict[str, tuple[str, ...]] = {"images": ("images", "image")}
+_TEMPLATE: dict[str, tuple[str, ...]] = {
+    "tools": ("tools",), "chat_template_kwargs": ("chat_template_kwargs",), **_IMAGES,
+}  # fmt: skip
 _SYSTEM: dict[str, tuple[str, ...]] = {"system": ("system", "system_prompt")}
 
 FORMATS: Mapping[str, _Format] = {
@@ -40,9 +44,9 @@ FORMATS: Mapping[str, _Format] = {
     "sharegpt": _Format({"conversations": ("conversations", "conversation", "messages")}, _SYSTEM | _TEMPLATE),
     "prompt-completion": _Format({"prompt": ("prompt",), "completion": ("completion",)}, _TEMPLATE),
     "instruction": _Format(
-        {"instruction": ("instruction",), "output": ("output", "response")}, {"input": ("input",), **_SYSTEM}
+        {"instruction": ("instruction",), "output": ("output", "response")}, {"input": ("input",), **_SYSTEM, **_IMAGES}
     ),
-    "input-output": _Format({"input": ("input", "question"), "output": ("output", "answer")}, _SYSTEM),
+    "input-output": _Format({"input": ("input", "question"), "output": ("output", "answer")}, _SYSTEM | _IMAGES),
     "text": _Format({"text": ("text",)}, {}),
 }
 """What each format needs and takes: forge's name, then the column names that it goes by. In the order of detection."""
@@ -89,13 +93,21 @@ class Shape:
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         if system := self._optional(raw, "system"):
             messages.insert(0, {"role": "system", "content": system})
-        return Conversation(tuple(messages), len(messages) - 1, turns=False)
+        messages, pictures = seat(messages, self._images(raw))
+        return Conversation(tuple(messages), len(messages) - 1, turns=False, pictures=pictures)
+
+    def _images(self, raw: Mapping[str, Any]) -> list[Any]:
+        column = self.columns.get("images")
+        return listed(_parsed_list(raw.get(column))) if column else []
 
     def _prompt_completion(self, raw: Mapping[str, Any]) -> Row:
         prompt, completion = (_value(raw, self.columns[name]) for name in ("prompt", "completion"))
         if isinstance(prompt, str) and isinstance(completion, str):
             prompt, completion = (_string(raw, self.columns[name]) for name in ("prompt", "completion"))
-            return Completion(prompt, completion)
+            if not self._images(raw):
+                return Completion(prompt, completion)
+            # Plain text has no place for an image; the model's template does.
+            prompt, completion = [{"role": "user", "content": prompt}], [{"role": "assistant", "content": completion}]
         if isinstance(prompt, str) or isinstance(completion, str):
             raise BadRow("mixes a string and messages", "prompt and completion must both be strings or both lists")
         first = _messages(prompt, self.columns["prompt"])
@@ -113,7 +125,8 @@ class Shape:
         )
         if not isinstance(extra, dict):
             raise BadRow("has chat_template_kwargs that are not an object")
-        return Conversation(tuple(messages), start, turns, tuple(tools) if tools else None, extra)
+        messages, pictures = seat(messages, self._images(raw))
+        return Conversation(tuple(messages), start, turns, tuple(tools) if tools else None, extra, pictures)
 
     def _optional(self, raw: Mapping[str, Any], name: str) -> str | None:
         column = self.columns.get(name)
@@ -243,27 +256,36 @@ def _message(item: Any, number: int, *, sharegpt: bool) -> Message:
         raise BadRow(f"has the unknown role {speaker!r}", where, f"known are {', '.join(ROLES)}")
     message = {key: kept for key, kept in item.items() if kept is not None and key not in (role_key, content_key)}
     content = _content(item.get(content_key), where)
-    if not content.strip() and role in ("user", "assistant") and not message.get("tool_calls"):
+    empty = not isinstance(content, list) and not content.strip()
+    if empty and role in ("user", "assistant") and not message.get("tool_calls"):
         raise BadRow(f"has an empty {role} turn", where)
     return {"role": role, "content": content, **message}
 
 
-def _content(content: Any, where: str) -> str:
+def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
+    """Return a message's text; with its images, if it has any, as a list of parts."""
     if content is None:
         return ""
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
         raise BadRow("has a message without text", f"{where} holds a {type(content).__name__}")
-    parts: list[str] = []
+    parts: list[dict[str, Any]] = []
     for part in content:
-        if isinstance(part, str):
-            parts.append(part)
-        elif isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-            parts.append(part["text"])
+        kind = part.get("type") if isinstance(part, Mapping) else "text"
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if kind in (None, "text", "input_text") and isinstance(text, str):
+            parts.append({"type": "text", "text": text})
+        elif kind in ("image", "image_url", "input_image") or (kind is None and part.get("image") is not None):
+            parts.append({"type": "image", "image": reference(part)})
         else:
-            found = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            found = kind if isinstance(part, Mapping) else type(part).__name__
             raise DataError(f"a message holds a part of type {found!r}",
-                            "images, audio and other parts are not supported by this loader yet",
-                            "keep only parts of type text")  # fmt: skip
-    return "".join(parts)
+                            "only text and images are supported; audio, video and others are not",
+                            "keep only parts of type text and image")  # fmt: skip
+    return parts if any(part["type"] == "image" for part in parts) else text_of(parts)
+
+
+def _parsed_list(value: Any) -> Any:
+    """Return the list that a source without nested columns (CSV) holds as JSON text; any other text is one image."""
+    return _parsed(value, "images") if isinstance(value, str) and value.lstrip().startswith("[") else value

@@ -55,7 +55,7 @@ def planned_device(job: Job, run: RunHandle) -> str:
 
 
 def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: Any) -> Any:
-    """Read a causal language model from a folder, and refuse one that would come out partly random.
+    """Read a language or vision model from a folder, and refuse one that would come out partly random.
 
     Args:
         job: The job, whose ``[model]`` says how.
@@ -65,7 +65,6 @@ def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: An
         changes: Other arguments for ``from_pretrained``.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     table = job.model
     arguments: dict[str, Any] = {
@@ -81,7 +80,7 @@ def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: An
     if arguments["quantization_config"] is not None:
         arguments["device_map"] = {"": device}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **arguments)
+        model, report = model_class(run.plan.facts.task).from_pretrained(folder, output_loading_info=True, **arguments)
     except ValueError as error:
         left_open = run.plan.decided("model.attn_implementation") is not None
         if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
@@ -107,6 +106,13 @@ def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: An
     if mismatched := report.get("mismatched_keys"):
         raise ModelError(f"{table.id} has weights of another shape than its config.json says", str(mismatched[:3]))
     return model
+
+
+def model_class(task: str) -> Any:
+    """Return transformers' class for a task, as in :class:`ModelFacts`."""
+    import transformers
+
+    return transformers.AutoModelForImageTextToText if task == "vision" else transformers.AutoModelForCausalLM
 
 
 def quantization(job: Job) -> Any:

@@ -162,6 +162,7 @@ def resolve(options: Mapping[str, Any], adapter_type: str, half: Literal["bf16",
     if unknown := given.keys() - fields.keys():
         raise ValueError(f"the installed SFTConfig has no {', '.join(sorted(unknown))}")
     chosen = defaults(adapter_type) | given
+    chosen["eval_strategy"] = chosen["eval_strategy"] or "no"  # the plan has decided it where there are rows for it
     if chosen["bf16"] is None:
         chosen["bf16"] = half == "bf16" and not chosen["fp16"]
     if chosen["fp16"] is None:

@@ -23,7 +23,7 @@ def preview(data: Data, count: int) -> list[dict[str, Any]]:
 
     Each has ``origin`` (or None), ``length``, ``supervised`` (a number), ``input_ids``, ``labels`` and ``segments``:
     runs of tokens with ``text``, ``ids``, ``tokens`` (each token's own text) and ``supervised`` (whether they are in
-    the loss).
+    the loss). The tokens of an image are a run of their own, whose text is the image's size.
     """
     rows: Iterable[Any] = islice(data.train, count)
     origins = _origins(data.train, count)
@@ -34,11 +34,18 @@ def preview(data: Data, count: int) -> list[dict[str, Any]]:
 def _show(processor: Any, row: Any, origin: str | None) -> dict[str, Any]:
     tokenizer = getattr(processor, "tokenizer", processor)
     ids, labels = list(row["input_ids"]), list(row["labels"])
+    pictures = row.get("pictures") or []
+    seen = [None] * len(ids)
+    for number, picture in enumerate(pictures):
+        seen[picture["start"] : picture["end"]] = [number] * (picture["end"] - picture["start"])
     segments = []
-    for supervised, run in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != -100):
-        part = [token for token, _ in run]
+    for (supervised, image), run in groupby(range(len(ids)), key=lambda index: (labels[index] != -100, seen[index])):
+        part = [ids[index] for index in run]
+        text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if image is not None:  # hundreds of placeholders say nothing that the size does not
+            text = f"<image {pictures[image]['width']}×{pictures[image]['height']}>"
         segments.append({
-            "text": tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False),
+            "text": text,
             "supervised": supervised,
             "ids": part,
             "tokens": [tokenizer.decode([token], skip_special_tokens=False) for token in part],

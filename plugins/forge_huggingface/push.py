@@ -16,9 +16,9 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    what, retry = f"cannot upload to {name}", "then `forge export` the run again"
+    what = f"cannot upload to {name}"
     if get_token() is None:
-        raise ExportError(what, "nobody is logged in to the hub", f"`hf auth login` or set HF_TOKEN, {retry}")
+        raise ExportError(what, "nobody is logged in to the hub", f"`hf auth login` or set HF_TOKEN")
     api = HfApi()
     try:
         url = api.create_repo(name, private=private, exist_ok=True)
@@ -30,7 +30,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else None
         why = {401: "the token is not valid", 403: "the token may not write there"}.get(code or 0)
-        raise ExportError(what, why or str(error).strip().splitlines()[0].rstrip(". "), retry) from error
+        raise ExportError(what, why or str(error).strip().splitlines()[0].rstrip(". ")) from error
     except OSError as error:  # httpx's and requests' connection errors
-        raise ExportError(what, f"the hub cannot be reached ({type(error).__name__})", retry) from error
+        raise ExportError(what, f"the hub cannot be reached ({type(error).__name__})", "try again later") from error
     return str(url)

@@ -5,18 +5,19 @@ This is the path that every row takes, whether rows are prepared beforehand, str
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge_huggingface.formats import Shape, detect
-from forge_huggingface.rows import BadRow, Rendered
+from forge_huggingface.rows import BadRow, Conversation, Rendered
 from forge_huggingface.sources import iterate
 from forge_huggingface.templates import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from forge.job import Job, Source
     from forge_huggingface.readers import RawRow
@@ -59,14 +60,26 @@ class Reader:
                 self.shape = detect(self.source.format, self.source.columns, raw, self.name)
                 self._check_template(self.shape, raw)
             try:
-                converted.append(self.shape.convert(raw))
+                row = self.shape.convert(raw)
+                if isinstance(row, Conversation) and row.pictures:
+                    if not self.renderer.sees:
+                        raise DataError("has images", "this model takes text only",
+                                        "take a vision model, or rows without images")  # fmt: skip
+                    row = replace(row, folder=self._folder(origin))
+                converted.append(row)
             except BadRow as bad:
                 converted.append(bad)
             except DataError as error:
-                raise DataError(f"{origin}: {error.what}", error.why, error.do) from error
+                raise DataError(f"{origin} {error.what}" if error.what.startswith("has ") else f"{origin}: {error.what}",
+                                error.why, error.do) from error  # fmt: skip
         results = iter(self.renderer.render([row for row in converted if not isinstance(row, BadRow)]))
         for (origin, _), row in zip(block, converted, strict=True):
             yield origin, row if isinstance(row, BadRow) else next(results)
+
+    def _folder(self, origin: str) -> Path | None:
+        """Return the folder of the file that a row came from, or None for a row of the hub."""
+        file = self.job.path(origin.rpartition(":")[0])
+        return file.parent.resolve() if file.is_file() else None
 
     def _check_template(self, shape: Shape, raw: dict[str, Any]) -> None:
         plain = shape.format == "text" or (

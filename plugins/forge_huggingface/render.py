@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Rendered, Row
-from forge_huggingface.spans import answers, inside, starts_at
+from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Rendered, Row, text_of
+from forge_huggingface.spans import Span, answers, inside, starts_at
 from forge_huggingface.templates import Template, missing
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TrainOn = Literal["auto", "completion", "assistant", "all"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class Piece:
     """A row as text, and what of it is in the loss: what follows ``prompt``, or ``spans`` of it, or all."""
 
     text: str
@@ -45,7 +45,12 @@ class Renderer:
         max_seq_length: The most tokens of a row.
         on_long_row: What to do with a longer one.
         stops: Token ids that end generation beside the tokenizer's EOS.
+
+    Attributes:
+        sees: Whether rows may hold images.
     """
+
+    sees = False
 
     def __init__(
         self,
@@ -81,13 +86,13 @@ class Renderer:
 
     def render(self, rows: Sequence[Row]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels; what cannot be used comes back as :class:`BadRow`."""
-        pieces: list[_Piece | BadRow] = []
+        pieces: list[Piece | BadRow] = []
         for row in rows:
             try:
                 pieces.append(self._piece(row))
             except BadRow as bad:
                 pieces.append(bad)
-        usable = [piece for piece in pieces if isinstance(piece, _Piece)]
+        usable = [piece for piece in pieces if isinstance(piece, Piece)]
         whole = iter(self._tokenise([piece.text for piece in usable]))
         prompts = iter(self._tokenise([piece.prompt for piece in usable if piece.prompt is not None]))
         rendered: list[Rendered | BadRow] = []
@@ -100,20 +105,20 @@ class Renderer:
             rendered.append(self._label(piece, ids, encoding, prompt))
         return rendered
 
-    def _piece(self, row: Row) -> _Piece:
+    def _piece(self, row: Row) -> Piece:
         eos = self.tokenizer.eos_token
         if isinstance(row, Conversation):
             return self._conversation(row)
         if isinstance(row, Completion):
             completion = row.completion if row.completion.endswith(eos) else row.completion + eos
             prompt = None if self.train_on == "all" else row.prompt
-            return _Piece(row.prompt + completion, plain=True, prompt=prompt)
+            return Piece(row.prompt + completion, plain=True, prompt=prompt)
         if self.train_on in ("completion", "assistant"):
             raise DataError(f'train_on = "{self.train_on}" cannot be used', "rows of the format text have no answers",
                             'set train_on = "all" or "auto"')  # fmt: skip
-        return _Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True)
+        return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True)
 
-    def _conversation(self, row: Conversation) -> _Piece:
+    def _conversation(self, row: Conversation) -> Piece:
         template = self.template
         if template is None:
             raise missing("messages" if row.turns else "prompt and answer")
@@ -132,15 +137,15 @@ class Renderer:
         if train_on == "completion":
             before = messages[: row.start]
             prompt, _ = template.render(tokenizer, before, tools=row.tools, prompt=True, extra=row.extra)
-            return _Piece(text, prompt=prompt)
+            return Piece(text, prompt=prompt)
         if train_on == "all":
-            return _Piece(text, open_end=last)
+            return Piece(text, open_end=last)
         spans = marked if template.marks_answers else answers(template, tokenizer, row, text)
         if not spans:
             raise BadRow(
                 "has no answer that the chat template marks", f"{{% generation %}} of {template.name} is empty"
             )
-        return _Piece(text, spans=tuple(spans), open_end=last)
+        return Piece(text, spans=tuple(spans), open_end=last)
 
     def _tokenise(self, texts: list[str]) -> list[tuple[list[int], Any]]:
         """Return tokens and, where the tokenizer has them, encodings that know character offsets."""
@@ -150,7 +155,9 @@ class Renderer:
         encodings = getattr(batch, "encodings", None) or [None] * len(texts)
         return list(zip(batch["input_ids"], encodings, strict=True))
 
-    def _label(self, piece: _Piece, ids: list[int], encoding: Any, prompt: list[int] | None) -> Rendered | BadRow:
+    def _label(
+        self, piece: Piece, ids: list[int], encoding: Any, prompt: list[int] | None, images: Sequence[Span] = ()
+    ) -> Rendered | BadRow:
         count = len(ids)
         diverged = False
         if prompt is not None and piece.prompt is not None:
@@ -184,19 +191,26 @@ class Renderer:
         labels = [-100] * len(ids)
         for start, end in runs:
             labels[start:end] = ids[start:end]
+        for start, end in images:
+            labels[start:end] = [-100] * (end - start)
         if piece.plain and self.before and ids[: len(self.before)] != self.before:
             ids = self.before + ids
             # TRL puts the BOS of a plain text into its labels. It is never predicted (nothing comes before it).
-            whole = piece.prompt is None
+            whole = piece.prompt is None and piece.spans is None
             labels = (self.before if whole else [-100] * len(self.before)) + labels
-        return self._fit(ids, labels, eos, diverged)
+        return self._fit(ids, labels, eos, diverged, max((end for _, end in images), default=0))
 
-    def _fit(self, ids: list[int], labels: list[int], eos: str, diverged: bool) -> Rendered | BadRow:
+    def _fit(
+        self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int = 0
+    ) -> Rendered | BadRow:
         limit, length = self.max_seq_length, len(ids)
         if length > limit:
             if self.on_long_row != "truncate":
                 return LongRow(f"has {length} tokens", f"max_seq_length is {limit}",
                                'raise it, shorten the row, or set on_long_row = "truncate" or "drop"')  # fmt: skip
+            if needed > limit:  # an image that is cut is no image
+                return LongRow(f"has {length} tokens, and its last image ends at {needed}", f"max_seq_length is {limit}",
+                               'raise it, take smaller images, or set on_long_row = "drop"')  # fmt: skip
             if any(label != -100 for label in labels[limit:]):
                 eos = "cut"
             ids, labels = ids[:limit], labels[:limit]
@@ -240,7 +254,7 @@ def _lost(messages: Sequence[Message], text: str) -> int | None:
     """
     for number in range(len(messages), 0, -1):
         if messages[number - 1]["role"] == "assistant":
-            lines = str(messages[number - 1]["content"]).strip().splitlines()
+            lines = text_of(messages[number - 1]["content"]).strip().splitlines()
             return number if lines and lines[-1].strip() not in text else None
     return None
 

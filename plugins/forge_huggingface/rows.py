@@ -14,6 +14,7 @@ from forge.api import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 Message = dict[str, Any]
 
@@ -54,6 +55,8 @@ class Conversation:
         turns: Whether it is a conversation, whose every answer is worth learning, or a prompt with its answer.
         tools: Tool descriptions for the template.
         extra: Further variables for the template.
+        pictures: What the row gives as images, in the order of their places in the messages.
+        folder: The folder of the row's file, where relative paths of images start.
     """
 
     messages: tuple[Message, ...]
@@ -61,6 +64,8 @@ class Conversation:
     turns: bool
     tools: tuple[Any, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[Any, ...] = ()
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,9 @@ class Rendered:
         length: The length before truncation.
         eos: ``"there"``, ``"appended"`` by forge, ``"cut"`` off by truncation, or ``"missing"``.
         diverged: The template renders the prompt alone otherwise than before its answer.
+        text: The text that the tokens came from, each image a single placeholder; only for models that take images.
+        pictures: The row's images, as columns of the store.
+        turns: Its messages as JSON, contents as parts; ``"[]"`` if it is no conversation.
     """
 
     input_ids: list[int]
@@ -98,13 +106,31 @@ class Rendered:
     length: int
     eos: str
     diverged: bool = False
+    text: str = ""
+    pictures: tuple[Mapping[str, Any], ...] = ()
+    turns: str = "[]"
 
     @property
     def truncated(self) -> bool:
         """Whether the row was longer than it may be."""
         return self.length > len(self.input_ids)
 
+    def columns(self, *, images: bool) -> dict[str, Any]:
+        """Return the columns of the store."""
+        columns = {"input_ids": self.input_ids, "labels": self.labels}
+        return {**columns, "text": self.text, "turns": self.turns, "pictures": list(self.pictures)} if images else columns
+
     @property
     def supervised(self) -> int:
         """The number of tokens in the loss."""
         return len(self.labels) - self.labels.count(-100)
+
+
+def parts_of(content: Any) -> list[dict[str, Any]]:
+    """Return a message's content as a list of parts."""
+    return content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
+
+
+def text_of(content: Any) -> str:
+    """Return the text of a message's content."""
+    return "".join(part.get("text") or "" for part in parts_of(content))

@@ -64,8 +64,21 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return None
 
 
+def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot make the rows, or None."""
+    if facts.task != "vision":
+        return None
+    if job.data.packing:
+        return "packing is for models that take text only; remove it"
+    if "pillow" not in machine.versions:
+        return "pillow is not installed, and vision models need it (pip install pillow)"
+    return None
+
+
 def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001 - the probe's signature
     """Return why this plugin cannot make the model trainable, or None."""
+    if job.adapter.parts and facts.task in {"text", "seq2seq", "other"}:
+        return f"{', '.join(job.adapter.parts)}: the model takes no images, so it has no such parts; remove the key"
     if "lm_head" in job.adapter.target_modules and job.adapter.type == "lora":
         return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
     return None
@@ -107,6 +120,8 @@ def train_problems(job: Job) -> Iterable[Problem]:
     evaluating = {
         "train.eval_strategy": options.get("eval_strategy") not in {None, "no"},
         "train.load_best_model_at_end": options.get("load_best_model_at_end"),
+        "train.save_strategy": options.get("save_strategy") == "best",
+        "train.lr_scheduler_type": options.get("lr_scheduler_type") in {"reduce_lr_on_plateau", "greedy"},
         "train.early_stopping_patience": job.train.early_stopping_patience,
     }
     for key, asked in evaluating.items():
@@ -137,7 +152,7 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
     kind = device(machine, job)
     dtype: str = job.model.dtype
     if dtype == "auto":
-        dtype, reason = _dtype(machine, job, kind)
+        dtype, reason = weights_dtype(machine, job)
         yield Decision("model.dtype", dtype, reason)
     if job.model.attn_implementation == "auto":
         capable = kind == "cuda" and _capability(machine) >= 8.0 and dtype != "float32"
@@ -174,7 +189,11 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         yield Decision("train.loss_type", values["loss_type"], "negative log-likelihood without all logits in memory")
 
 
-def _dtype(machine: Machine, job: Job, kind: str | None) -> tuple[str, str]:
+def weights_dtype(machine: Machine, job: Job) -> tuple[str, str]:
+    """Return the type of the weights in memory, and why."""
+    kind = device(machine, job)
+    if job.model.dtype != "auto":
+        return job.model.dtype, "the job says so"
     half = "bfloat16" if kind is None or kind == "mps" or _has_bf16(machine, kind) else "float16"
     if job.model.load_in_16bit:
         return half, "the job says load_in_16bit"

@@ -160,7 +160,8 @@ def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
 
     what = f"the data set {name} cannot be read"
     try:
-        return datasets.load_dataset(name, source.name, split=split, revision=source.revision, streaming=streaming)
+        rows = datasets.load_dataset(name, source.name, split=split, revision=source.revision, streaming=streaming)
+        return _undecoded(rows)
     except (datasets.exceptions.DatasetNotFoundError, GatedRepoError) as error:
         if "gated" in str(error).lower():
             raise DataError(what, "its owner wants a licence to be accepted",
@@ -182,6 +183,18 @@ def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
         if "offline" in str(error).lower() or "connect" in str(error).lower():
             raise DataError(what, _OFFLINE, _GO_ONLINE) from error
         raise DataError(what, _reason(error), "set split, name or revision of the source") from error
+
+
+def _undecoded(rows: Any) -> Any:
+    """Return the rows with images as the bytes of their files: what is not decoded need not be encoded again."""
+    from datasets import Image
+
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, Image):
+            rows = rows.cast_column(name, Image(decode=False))
+        elif isinstance(getattr(feature, "feature", None), Image):
+            rows = rows.cast_column(name, type(feature)(Image(decode=False)))
+    return rows
 
 
 def _reason(error: BaseException) -> str:

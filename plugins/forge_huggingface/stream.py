@@ -34,7 +34,7 @@ class Stream:
         self.job, self.seed = job, seed
         self.readers = [Reader(job, source, renderer) for source in job.data.all_sources()]
         self.tally = Tally(job.data)
-        self._bos = renderer.tokenizer.bos_token_id
+        self._bos, self._images = renderer.tokenizer.bos_token_id, renderer.sees
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         """Yield rows until every source is at its end."""
@@ -49,7 +49,7 @@ class Stream:
                 del open_ones[at]
                 continue
             left = None if left is None else left - 1
-            yield {"input_ids": row.input_ids, "labels": row.labels}
+            yield row.columns(images=self._images)
         self.tally.check(done=True)
 
     def _pass(self, reader: Reader, rng: random.Random) -> Iterator[Rendered]:

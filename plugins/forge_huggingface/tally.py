@@ -38,6 +38,7 @@ class Tally:
     long: int = 0
     doubled_bos: int = 0
     diverged: int = 0
+    images: int = 0
     eos: dict[str, int] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     _first: tuple[str, BadRow] | None = None
@@ -56,6 +57,7 @@ class Tally:
             self.longest = max(self.longest, len(result.input_ids))
             self.truncated += result.truncated
             self.diverged += result.diverged
+            self.images += len(result.pictures)
             self.eos[result.eos] = self.eos.get(result.eos, 0) + 1
             self.doubled_bos += bos is not None and result.input_ids[:2] == [bos, bos]
             self.check(done=False)
@@ -92,6 +94,7 @@ class Tally:
             "share": round(self.supervised / self.tokens, 4) if self.tokens else 0.0, "longest": self.longest,
             "truncated": self.truncated, "dropped": self.bad + self.long, "dropped_bad": self.bad,
             "dropped_long": self.long, "dropped_first": list(self.dropped), "eos": dict(self.eos),
+            **({"images": self.images} if self.images else {}),
         }  # fmt: skip
 
     def warnings(self, name: str) -> list[Mapping[str, Any]]:

@@ -7,12 +7,12 @@ here, and written into the tokenizer: evaluation, chat and export then use the s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
-from forge_huggingface.rows import BadRow, Message
+from forge_huggingface.rows import BadRow, Message, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forge.job import Job
 
 _FOLDER = Path(__file__).parent / "chat_templates"
+_PROBE = "PARTQZX"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -31,11 +32,13 @@ class Template:
         name: How to call it.
         text: Its Jinja source.
         origin: ``"model"``, ``"forge"`` or ``"file"``.
+        parts: Whether it takes a message's content as a list of parts, as templates of vision models do.
     """
 
     name: str
     text: str
     origin: Literal["model", "forge", "file"]
+    parts: bool = False
 
     @property
     def marks_answers(self) -> bool:
@@ -70,6 +73,8 @@ class Template:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marks = self.marks_answers and not prompt
+        if self.parts:
+            messages = [{**message, "content": parts_of(message["content"])} for message in messages]
         try:
             texts, spans = render_jinja_template(
                 conversations=[list(messages)],
@@ -122,6 +127,17 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
     if template is not None:
         _check(template)
     return template
+
+
+def with_parts(template: Template, tokenizer: Any) -> Template:
+    """Return the template as one for messages made of parts, if it can write those."""
+    seeing = replace(template, parts=True)
+    try:
+        text, _ = seeing.render(tokenizer, [{"role": "user", "content": _PROBE}])
+    except BadRow:
+        return template
+    # A template for plain strings fails, or writes the list as Python does.
+    return seeing if _PROBE in text and "'type'" not in text else template
 
 
 def missing(format: str) -> DataError:  # noqa: A002

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import Data, DiskFull, Event, Interrupted, Loaded, OutOfMemory, PluginError, Trained
-from forge.checkpoints import MARK, checkpoints, newest_whole
+from forge.checkpoints import MARK, checkpoints, is_last, newest_whole
 from forge.files import is_disk_full
 from forge_huggingface.card import model_card
 from forge_huggingface.memory import explain_out_of_memory, is_out_of_memory
 from forge_huggingface.options import resolve
+from forge_huggingface.origins import origins
+from forge_huggingface.parts import frozen
 
 if TYPE_CHECKING:
     from forge.job import Job
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 DERIVED = frozenset({"do_eval", "dataloader_pin_memory", "greater_is_better"})
 """Arguments that the configuration works out from others, whatever it is given."""
+
+EVALUATION = frozenset({"bf16_full_eval", "eval_accumulation_steps", "fp16_full_eval", "per_device_eval_batch_size"})
+"""Arguments that Unsloth's trainers change, and that are read at an evaluation only: they are put back."""
 
 
 def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
@@ -41,7 +46,10 @@ def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
     if trainable_names(trainer.model, job) != trainable:
         raise PluginError("the trainer changed which parameters are trained", "it is not what [adapter] says")
     try:
-        trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
+        if run.resume and is_last(run.resume):
+            take_weights(trainer, run.resume)
+        else:
+            trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
     except DryRunDone as done:
         return result(job, run, loaded, metrics=done.metrics)
     except Exception as error:
@@ -70,6 +78,8 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
     from forge_huggingface.callbacks import ForgeCallback
 
     values = arguments(job, loaded)
+    if data.layout == "images":
+        values["remove_unused_columns"] = False  # the collator makes pixels from columns that no model knows
     config = SFTConfig(output_dir=str(run.folder / "checkpoints"), **values)
     callbacks: list[Any] = []
     if job.train.early_stopping_patience:
@@ -88,6 +98,8 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
         data_collator=data.collator(loaded) if data.collator else None,
         callbacks=callbacks,
     )
+    for name in EVALUATION & values.keys():
+        setattr(trainer.args, name, values[name])
     changed = [
         f"{name}: {value} → {getattr(trainer.args, name)}"
         for name, value in values.items()
@@ -112,6 +124,19 @@ def arguments(job: Job, loaded: Loaded) -> dict[str, Any]:
     return values
 
 
+def take_weights(trainer: Any, checkpoint: Path) -> None:
+    """Restore a training that had ended and lacked only its last files.
+
+    The trainer would train one step more, since it looks whether to stop only after a step. Its loaders are private;
+    they are the same in transformers 5.17 and 5.23, and a test holds that.
+    """
+    from transformers import TrainerState
+
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    trainer._load_from_checkpoint(best or str(checkpoint))  # noqa: SLF001
+
+
 def trainable_names(model: Any, job: Job) -> list[str]:
     """Return the names of the parameters that are trained, and refuse others than ``[adapter]`` asks for."""
     every = list(model.named_parameters())
@@ -119,20 +144,17 @@ def trainable_names(model: Any, job: Job) -> list[str]:
     if not names:
         raise PluginError("no parameter would be trained", "the model came frozen from loading and adapting")
     if job.adapter.type == "none":
-        if len(names) != len(every):
-            raise PluginError(f"{len(every) - len(names)} parameters would not be trained", "[adapter] type is none")
+        tower = job.adapter.finetune_vision_layers is False
+        wanted = [name for name, _ in every if not (tower and frozen(name))]
+        if names != wanted:
+            what = f"{len(names)} of the {len(wanted)} parameters that [adapter] asks for would be trained"
+            raise PluginError(what, "[adapter] type is none")
         return names
     if job.adapter.type == "lora" and job.adapter.bias == "none":
         foreign = [name for name in names if "lora_" not in name and "modules_to_save" not in name]
         if foreign:
             raise PluginError(f"{len(foreign)} parameters outside the adapter would be trained", foreign[0])
     return names
-
-
-def origins(trainer: Any) -> Mapping[str, Any]:
-    """Say where the classes in use come from, for the log: a patched library shows here."""
-    classes = {"trainer": type(trainer), "config": type(trainer.args), "model": type(trainer.model)}
-    return {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in classes.items()}
 
 
 def result(

@@ -1,7 +1,7 @@
 """What the plugins ``unsloth-text`` and ``unsloth-vision`` share: when Unsloth can serve a job, and how to call it.
 
-Unsloth replaces parts of transformers, trl, peft and torch for the whole process, so it is imported by the worker alone,
-before everything else, and never while planning. Here it is only called: nothing of its code is copied.
+Unsloth replaces parts of transformers, trl, peft and torch for the whole process, so it is imported by the worker
+alone, before everything else, and never while planning. Here it is only called: nothing of its code is copied.
 """
 
 from __future__ import annotations

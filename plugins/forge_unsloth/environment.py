@@ -1,4 +1,4 @@
-"""The variables under which Unsloth runs: no counting of uses, no installing, no falling back, files in forge's cache."""
+"""The variables under which Unsloth runs: no counting of uses, no installing, no falling back, and forge's cache."""
 
 from __future__ import annotations
 

@@ -68,13 +68,15 @@ def cannot_model(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
             f"its positions; write at most {facts.context}"
         )
     if table.attn_implementation != "auto":
-        return f'attn_implementation = "{table.attn_implementation}": Unsloth chooses the attention itself; leave it out'
+        return (
+            f'attn_implementation = "{table.attn_implementation}": Unsloth chooses the attention itself; leave it out'
+        )
     if facts.quantized and facts.quantized != "bitsandbytes":
         return f"the model is stored in {facts.quantized}, which forge has not tried with Unsloth"
     if facts.quantized and (table.bits or job.adapter.type == "none"):
         return "the model is quantised already (bitsandbytes); remove load_in_…bit, and use an adapter"
     if table.bits and job.adapter.type == "none":
-        return f"load_in_{table.bits} with [adapter] type = \"none\": quantised weights cannot be trained; use an adapter"
+        return f'load_in_{table.bits} with [adapter] type = "none": quantised weights cannot be trained; use an adapter'
     dtype, _ = weights_dtype(machine, job)
     whole = job.adapter.type == "none"
     if whole and dtype != "float32":
@@ -133,7 +135,7 @@ def _cannot_adapt(job: Job) -> str | None:
         return f"modules_to_save: Unsloth trains only lm_head and embed_tokens whole, not {strange[0]}"
     targets = table.target_modules if isinstance(table.target_modules, list) else [table.target_modules]
     if moved := [name for name in targets if name.rpartition(".")[2] in MOVABLE]:
-        return f"target_modules: Unsloth would train {moved[0]} whole; write modules_to_save = [\"{moved[0]}\"]"
+        return f'target_modules: Unsloth would train {moved[0]} whole; write modules_to_save = ["{moved[0]}"]'
     if table.bias != "none":
         return f'bias = "{table.bias}": Unsloth has no kernels for it'
     return None

@@ -48,8 +48,8 @@ def load(loader: Any, job: Job, run: RunHandle, **extra: Any) -> Any:
         extra: Further arguments for ``from_pretrained``.
 
     Returns:
-        The model, which leaves the snapshot's folder in ``config._name_or_path``. Unsloth's copy of the tokenizer, which
-        it may have changed, is dropped: the rows were made with the run's own.
+        The model, with the snapshot's folder in ``config._name_or_path``. Unsloth's copy of the tokenizer, which it may
+        have changed, is dropped: the rows were made with the run's own.
 
     Raises:
         ModelError: The weights cannot be loaded, or others than the job asks for were loaded.
@@ -83,8 +83,9 @@ def load(loader: Any, job: Job, run: RunHandle, **extra: Any) -> Any:
         raise ModelError(f"Unsloth cannot load {job.model.id}", first, "the whole traceback is in log.txt") from error
     values = evidence(model)
     run.emit(Event("loaded", {**values, "path": str(folder), "from": str(model.config._name_or_path)}))  # noqa: SLF001
-    if values["bits"] != (bits or "16bit" if not whole else "32bit"):
-        raise ModelError(f"Unsloth loaded {values['bits']} weights", f"the job asks for {bits or '16bit'}")
+    wanted = "32bit" if whole else bits or "16bit"
+    if values["bits"] != wanted:
+        raise ModelError(f"Unsloth loaded {values['bits']} weights", f"the job asks for {wanted}")
     model.config._name_or_path = str(folder)  # noqa: SLF001 - trainers rebuild references from it
     return model
 

@@ -44,7 +44,10 @@ def test_a_marked_checkpoint_is_whole_and_its_mark_says_what_is_in_it(tmp_path: 
     assert fault(path) is None
     data = json.loads((path / MARK).read_text())
     assert data["step"] == 5
-    assert {name: facts["bytes"] for name, facts in data["files"].items()} == {"deep/state.json": 11, "weights.bin": 2048}
+    assert {name: facts["bytes"] for name, facts in data["files"].items()} == {
+        "deep/state.json": 11,
+        "weights.bin": 2048,
+    }
 
 
 def test_what_is_not_marked_is_not_finished(tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ def test_the_guard_leaves_no_trace() -> None:
     [
         ("'an offer'", "yields str where forge.api.Offer"),
         ("None", "yields NoneType where"),
-        ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"stf"}))', "supports stf, unknown for train; known: sft"),
+        (
+            'Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"stf"}))',
+            "supports stf, unknown for train; known: sft",
+        ),
         ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"other/sft"}))', "supports other/sft, unknown"),
         ('Offer(stage=Stage.LOAD, impl="a:b", supports=frozenset({"sft"}))', "supports sft, unknown for load"),
         ('Offer(stage="laod", impl="a:b", supports=frozenset())', "offers the stage 'laod'"),
@@ -178,7 +181,8 @@ def test_a_mistake_in_an_offer_disables_its_plugin_and_is_said(plugins: Plugins,
 
 
 @pytest.mark.parametrize(
-    "text", ["", f"{HEAD}\n@hookimpl\ndef forge_offers():\n    return []\n", f"{HEAD}\ndef forge_offers():\n    yield 1\n"]
+    "text",
+    ["", f"{HEAD}\n@hookimpl\ndef forge_offers():\n    return []\n", f"{HEAD}\ndef forge_offers():\n    yield 1\n"],
 )
 def test_a_plugin_that_offers_nothing_is_broken(plugins: Plugins, text: str) -> None:
     assert str(plugins.verdict("empty", text).reason).startswith("offers nothing")

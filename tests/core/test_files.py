@@ -20,7 +20,7 @@ from forge.files import disk_errors, disk_full, files_below, is_disk_full, sha25
 def test_a_text_is_written_whole_with_unix_line_ends_and_nothing_beside_it(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "eins\nzwei — 三\n")
     assert (tmp_path / "a.txt").read_bytes() == "eins\nzwei — 三\n".encode()
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert files_below(tmp_path) == [Path("a.txt")]
 
 
 def test_json_is_readable_by_people_and_programs(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_failure_at_any_moment_leaves_the_old_file_and_no_half_one(
     with pytest.raises(DiskFull if moment != "write" else UnicodeEncodeError):
         write_text(path, text)
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert files_below(tmp_path) == [Path("a.txt")]
 
 
 def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
         (OSError(getattr(errno, "EDQUOT", errno.ENOSPC), "Disk quota exceeded"), True),
         (OSError(errno.EACCES, "Permission denied"), False),
         (RuntimeError("PytorchStreamWriter failed: No space left on device"), True),
-        (Exception('I/O error: No space left on device (os error 28)'), True),
+        (Exception("I/O error: No space left on device (os error 28)"), True),
         (RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 64 vs 0"), False),
         (ValueError("no such thing"), False),
     ],
@@ -106,9 +106,8 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_disk_that_is_really_full_is_told() -> None:
-    with pytest.raises(DiskFull), disk_errors(Path("/dev/full")), Path("/dev/full").open("w") as file:
-        file.write("x")
-        file.flush()
+    with pytest.raises(DiskFull), disk_errors(Path("/dev/full")):
+        Path("/dev/full").write_text("x")
 
 
 def test_files_are_listed_and_hashed(tmp_path: Path) -> None:

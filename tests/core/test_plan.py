@@ -60,7 +60,11 @@ def test_precision_goes_by_the_machine_and_says_why(
     plan: Any, machine: str, dtype: str, bf16: bool, fp16: bool, why: str
 ) -> None:
     found = plan(machine=machine)
-    assert (found.decided("model.dtype"), found.decided("train.bf16"), found.decided("train.fp16")) == (dtype, bf16, fp16)
+    assert (found.decided("model.dtype"), found.decided("train.bf16"), found.decided("train.fp16")) == (
+        dtype,
+        bf16,
+        fp16,
+    )
     assert reasons(found)["train.bf16"] == why
     assert all(decision.reason for decision in found.decisions)
 

@@ -129,7 +129,7 @@ def test_whole_steps_stay_whole():
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"load_best_model_at_end": True}, "needs evaluations"),
+        ({"load_best_model_at_end": True, "eval_strategy": "no"}, "needs evaluations"),
         ({"load_best_model_at_end": True, "eval_strategy": "epoch"}, "make them the same"),
         (
             {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 30, "save_steps": 100},
@@ -139,9 +139,9 @@ def test_whole_steps_stay_whole():
             {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 100},
             "multiple of eval_steps",
         ),
-        ({"save_strategy": "best"}, "needs evaluations"),
+        ({"save_strategy": "best", "eval_strategy": "no"}, "needs evaluations"),
         ({"save_strategy": "best", "eval_strategy": "epoch"}, "metric_for_best_model"),
-        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "needs evaluations"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "no"}, "needs evaluations"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr_rate"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"optim": "galore_adamw"}, "optim_target_modules"),
@@ -158,7 +158,7 @@ def test_what_the_trainer_would_refuse_later_is_refused_now(keys, words):
 
 
 def test_all_disagreements_are_told_at_once():
-    text = refused(bf16=True, fp16=True, load_best_model_at_end=True)
+    text = refused(bf16=True, fp16=True, load_best_model_at_end=True, eval_strategy="no")
     assert "bf16 and fp16" in text
     assert "needs evaluations" in text
 

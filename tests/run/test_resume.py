@@ -116,6 +116,40 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(project: Project) -> None:
     assert weights(done.folder) == whole
 
 
+def test_a_run_that_lacked_only_its_last_files_trains_no_step_more(project: Project) -> None:
+    project.write(train={"max_steps": 4, "save_steps": 2, "lr_scheduler_type": "constant"}, adapter=DROPOUT)
+    done = project.perform()
+    whole = weights(done.folder)
+    cut_after(done.folder, 4)
+    again = resumed(done.folder)
+    assert again.code == 0, again.printed
+    assert len(again.losses) == 4, "no step after the fourth"
+    assert weights(done.folder) == whole
+    assert [path.name for path in checkpoints(done.folder.checkpoints)][-1] == "checkpoint-4"
+
+
+def test_an_early_stop_is_an_end_on_resume_too_and_the_best_weights_are_kept(project: Project) -> None:
+    train = {
+        "max_steps": 40,
+        "learning_rate": 0.3,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+        "early_stopping_patience": 2,
+        "lr_scheduler_type": "constant",
+    }
+    project.write(data={"eval_size": 4}, train=train)
+    done = project.perform()
+    whole, steps = weights(done.folder), len(done.losses)
+    assert steps < 40
+    cut_after(done.folder, steps)
+    again = resumed(done.folder)
+    assert again.code == 0, again.printed
+    assert len(again.losses) == steps
+    assert weights(done.folder) == whole
+
+
 def test_without_a_whole_checkpoint_a_run_begins_again(project: Project) -> None:
     project.write(train={"max_steps": 4, "save_steps": 4})
     done = project.perform()

@@ -73,14 +73,15 @@ def main() -> None:
     """Run the command; errors that forge knows print as one message, without a traceback."""
     import traceback
 
-    from forge.errors import ForgeError
+    from forge.errors import ForgeError, Interrupted
 
     try:
         code: Any = cli.main(standalone_mode=False)
     except ForgeError as error:
         if debugging():
             traceback.print_exc()
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+        head = "" if isinstance(error, Interrupted) else click.style("error: ", fg="red", bold=True)
+        click.echo(f"{head}{error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -25,6 +25,7 @@ set_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 runs_option = click.option(
     "--runs-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), envvar="FORGE_RUNS",
+    show_envvar=True,
     show_default=True, help="Folder of all runs.",
 )  # fmt: skip
 run_argument = click.argument("run", metavar="RUN")

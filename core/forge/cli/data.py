@@ -67,7 +67,8 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
     for name, part in counts.items():
         if part.get("rows") is not None:
             share = f"{part['supervised']} ({part['share']:.0%}) trained on"
-            yield f"{name}: {part['rows']} rows, {part['tokens']} tokens, {share}, longest {part['longest']}"
+            first = "the first " if name == "training" and summary.get("streaming") else ""
+            yield f"{name}: {first}{part['rows']} rows, {part['tokens']} tokens, {share}, longest {part['longest']}"
     if summary.get("packed"):
         yield f"packed: {summary['packed']} rows of {summary['max_seq_length']}, {summary['filled']:.0%} filled"
     if summary.get("truncated"):

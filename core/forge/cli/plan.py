@@ -47,7 +47,7 @@ def describe(plan: Plan) -> str:
         "",
     ]
     for step in plan.steps:
-        lines.append(f"{step.label:<10}{step.plugin}" + _why(plan, step.label, step.plugin))
+        lines.append(f"{step.label:<9} {step.plugin}" + _why(plan, step.label, step.plugin))
         lines += [
             f"{'':<12}{verdict.plugin}: {verdict.reason}"
             for verdict in plan.verdicts

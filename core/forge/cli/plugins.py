@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def command(name: str | None, new_name: str | None, as_json: bool) -> None:
     """List the plugins, or show one by NAME with its offers; `forge plugins new NAME` writes the start of one.
 
-    FORGE_PLUGINS=a,b loads only these; FORGE_PLUGINS=-a loads all but that.
+    FORGE_PLUGINS=a,b loads only these; FORGE_PLUGINS=-a loads all but that; FORGE_PLUGINS= only forge's own.
     """
     from forge.discovery import discover
     from forge.errors import UsageError

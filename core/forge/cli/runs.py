@@ -27,8 +27,12 @@ def command(run: str | None, runs_dir: Path, as_json: bool) -> None:
         elif not found:
             click.echo(f"no runs in {runs_dir}; begin one with `forge run JOB`")
         for line in [] if as_json else found:
-            loss = f"loss {line['loss']:.4f}" if line["loss"] is not None else ""
-            click.echo(f"{line['run']:<44} {line['state']:<9} step {line['step']}/{line['of']}  {loss}")
+            parts = [
+                f"step {line['step'] or 0}/{line['of']}" if line["of"] else None,
+                f"loss {line['loss']:.4f}" if line["loss"] is not None else None,
+                line["error"],
+            ]
+            click.echo(f"{line['run']:<44} {line['state']:<9} {'  '.join(part for part in parts if part)}".rstrip())
         return
     shown = _whole(RunFolder.find(run, runs_dir))
     if as_json:

@@ -1,0 +1,19 @@
+"""LOAD: a vision model through ``unsloth.FastVisionModel``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forge.api import Data, Loaded
+from forge_unsloth import PATCHED, session
+
+if TYPE_CHECKING:
+    from forge.job import Job
+    from forge.run import RunHandle
+
+
+def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
+    """Load the base model. Raises as :func:`forge_unsloth.session.load` does."""
+    unsloth = session.begin(run)
+    model = session.load(unsloth.FastVisionModel, job, run)
+    return Loaded(model=model, traits=frozenset({"hf-model", PATCHED}), trainer={"loss_type": "nll"})
