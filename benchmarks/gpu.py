@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -238,10 +238,10 @@ def plain(side: str, bits: int, model: str, rows: str, part: str, out: str) -> N
 # forge.
 
 
-def job(folder: Path, model: Path, rows: Path, backend: str, **changes: Mapping[str, Any]) -> Path:
+def job(folder: Path, base: Path, rows: Path, backend: str, **changes: Mapping[str, Any]) -> Path:
     """Write a job file for the benchmark's training."""
     tables: dict[str, Any] = {
-        "model": {"id": str(model), "max_seq_length": LENGTH},
+        "model": {"id": str(base), "max_seq_length": LENGTH},
         "adapter": {"r": 16, "lora_alpha": 16, "target_modules": PROJECTIONS},
         "data": {"path": str(rows)},
         "train": {
@@ -294,9 +294,8 @@ def failure(folder: Path) -> str | None:
 # The parts.
 
 
-def timed(part: str, work: Path, models: Path) -> list[dict[str, Any]]:
+def timed(part: str, work: Path, models: Path) -> Iterator[dict[str, Any]]:
     """Run all four sides in 16 and in 4 bit."""
-    found = []
     for bits, side in itertools.product((16, 4), SIDES):
         place = work / f"{part}-{bits}-{side}"
         place.mkdir(parents=True)
@@ -322,8 +321,7 @@ def timed(part: str, work: Path, models: Path) -> list[dict[str, Any]]:
                 entry["error"] = (place / "log.txt").read_text(encoding="utf-8")[-2000:]
         entry |= measures(steps, began, setting) | {"seconds": round(time.time() - began, 1)}
         print(json.dumps({k: v for k, v in entry.items() if k not in {"losses", "data", "trainer"}}), flush=True)
-        found.append(entry)
-    return found
+        yield entry
 
 
 def measures(steps: list[dict[str, Any]], began: float, setting: Mapping[str, int]) -> dict[str, Any]:
@@ -594,7 +592,9 @@ def main() -> int:
         if part in {"1b", "8b", "smoke"}:
             shape = "small" if part == "smoke" else part
             build(models, shape)
-            results["timed"] = [*results.get("timed", []), *timed(shape, work, models)]
+            for entry in timed(shape, work, models):
+                results.setdefault("timed", []).append(entry)
+                keep()
         elif part == "small":
             model = build(models, "small")
             with ThreadPoolExecutor(3) as pool:

@@ -113,7 +113,7 @@ def dump_job(job: Job) -> dict[str, Any]:
     data["adapter"]["options"] = job.adapter.options
     data["train"]["options"] = job.train.options
     if job.adapter.type == "none":
-        data["adapter"] = {"type": "none", "options": job.adapter.options}
+        data["adapter"] = {"type": "none", "options": job.adapter.options, **job.adapter.parts}
     if job.data.sources:
         for key in Source.model_fields:  # each source has its own
             del data["data"][key]

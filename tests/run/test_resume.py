@@ -66,27 +66,30 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bits(project: Project) -> Non
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_a_run_killed_thrice_and_in_a_checkpoint_ends_in_the_same_bits(project: Project) -> None:
-    project.write(train=LONG, adapter=DROPOUT)
+    project.write(train={"max_steps": 60, "save_steps": 3}, adapter=DROPOUT)
     project.forge("run", "job.toml")
     whole = weights(project.newest())
 
-    steps = sorted(random.Random(os.getpid()).sample(range(2, 23), 3))
+    steps = sorted(random.Random(os.getpid()).sample(range(2, 30), 3))
     process = project.begin()
     for step in steps:
         kill_at(project, process, step)
         process = project.start("resume", str(project.newest().path))
     folder = project.newest()
-    begun = len(checkpoints(folder.checkpoints))
+    wait_for(lambda: step_now(folder) > steps[-1])  # what the kills left half written is gone by now
 
-    def writing() -> bool:
-        return any(not (path / MARK).exists() for path in checkpoints(folder.checkpoints)) and step_now(folder) > 0
+    def half() -> list[str]:
+        return [path.name for path in checkpoints(folder.checkpoints) if not (path / MARK).exists()]
 
-    wait_for(lambda: writing() or folder.trained(), pause=0.0002)
-    if folder.trained() is None:
-        os.kill(worker_pid(folder), signal.SIGKILL)
+    wait_for(half, pause=0)
+    os.kill(worker_pid(folder), signal.SIGKILL)
     process.communicate(timeout=60)
-    project.forge("resume", str(folder.path))
-    assert weights(folder) == whole, f"killed after {steps} and in a checkpoint ({begun} before)"
+    killed_in = half()
+    assert len(killed_in) == 1, "the kill came too late"
+    output = project.forge("resume", str(folder.path))
+    assert f"{killed_in[0]} cannot be used: it was not finished" in output
+    assert weights(folder) == whole, f"killed after {steps} and in {killed_in}"
+    print(f"killed after steps {steps} and while writing {killed_in[0]}: the same bits")
 
 
 def test_a_half_written_checkpoint_is_passed_over_and_said(project: Project) -> None:
