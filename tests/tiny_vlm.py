@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    Sizes = Mapping[str, Mapping[str, Any]]
+    Made = tuple[Any, dict[str, Any]]
 
 ARCHS = ("qwen2_5_vl", "qwen3_vl", "idefics3", "gemma3", "llava")
 HIDDEN = 32
@@ -28,21 +31,39 @@ TEMPLATE = (
 )
 
 
-def make_vlm(folder: Path, arch: str = "idefics3", *, seed: int = 0, hidden: int = HIDDEN, side: int = SIDE) -> Path:
-    """Write a random model of a family with its processor into ``folder``, and return the folder."""
+def make_vlm(
+    folder: Path,
+    arch: str = "idefics3",
+    *,
+    seed: int = 0,
+    hidden: int = HIDDEN,
+    side: int = SIDE,
+    sizes: Sizes | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Write a random model of a family with its processor into ``folder``, and return the folder.
+
+    ``sizes`` holds other values for the config's ``"text"`` and ``"vision"``.
+    """
     import torch
     import transformers
 
     config, parts = {"qwen2_5_vl": _qwen, "qwen3_vl": _qwen, "idefics3": _idefics, "gemma3": _gemma, "llava": _llava}[
         arch
-    ](arch, hidden, side)
-    names = {"qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "idefics3": "Idefics3", "gemma3": "Gemma3", "llava": "Llava"}
+    ](arch, hidden, side, sizes or {})
+    names = {
+        "qwen2_5_vl": "Qwen2_5_VL",
+        "qwen3_vl": "Qwen3VL",
+        "idefics3": "Idefics3",
+        "gemma3": "Gemma3",
+        "llava": "Llava",
+    }
     processor = getattr(transformers, f"{names[arch]}Processor")(
         chat_template=parts["tokenizer"].chat_template, **parts
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model = transformers.AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -86,7 +107,10 @@ def _tokenizer(markup: str, special: Sequence[str], **named: str) -> Any:
     inner.decoder = decoders.ByteLevel()
     own = ["<pad>", "<|im_start|>", "<|im_end|>", *special]
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=own, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=420,
+        special_tokens=own,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     inner.train_from_iterator(_WORDS.splitlines(), trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -122,7 +146,7 @@ def _vision(**more: Any) -> dict[str, Any]:
     return {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, **more}
 
 
-def _qwen(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
+def _qwen(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
     """Patches at the image's own resolution, merged two by two; needs torchvision."""
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -132,7 +156,8 @@ def _qwen(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
     special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = _tokenizer("<|vision_start|><|image_pad|><|vision_end|>", special)
     pixels = (2 * patch) ** 2
-    images = Qwen2VLImageProcessorPil(patch_size=patch, size={"shortest_edge": pixels, "longest_edge": 4 * pixels})
+    edges = {"shortest_edge": pixels, "longest_edge": max(4 * pixels, side * side)}
+    images = Qwen2VLImageProcessorPil(patch_size=patch, size=edges)
     vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": patch}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     vision["out_hidden_size"] = hidden
@@ -144,15 +169,15 @@ def _qwen(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
     videos = transformers.Qwen2VLVideoProcessor if arch == "qwen2_5_vl" else transformers.Qwen3VLVideoProcessor
     config = transformers.AutoConfig.for_model(
         arch,
-        text_config={**_text(tokenizer, hidden), "rope_parameters": rope},
-        vision_config=vision,
+        text_config={**_text(tokenizer, hidden), "rope_parameters": rope, **sizes.get("text", {})},
+        vision_config={**vision, **sizes.get("vision", {})},
         tie_word_embeddings=True,
         **dict(zip(names, tokenizer.convert_tokens_to_ids(special), strict=True)),
     )
     return config, {"image_processor": images, "tokenizer": tokenizer, "video_processor": videos(patch_size=patch)}
 
 
-def _idefics(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
+def _idefics(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
     """One square image with tokens around it, pixel-shuffled."""
     import transformers
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -164,8 +189,8 @@ def _idefics(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
     images = Idefics3ImageProcessorPil(do_image_splitting=False, size=edge, max_image_size=edge)
     config = transformers.AutoConfig.for_model(
         arch,
-        text_config={"model_type": "llama", **_text(tokenizer, hidden)},
-        vision_config=_vision(image_size=side, patch_size=patch),
+        text_config={"model_type": "llama", **_text(tokenizer, hidden), **sizes.get("text", {})},
+        vision_config=_vision(image_size=side, patch_size=patch, **sizes.get("vision", {})),
         scale_factor=scale,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
@@ -175,7 +200,7 @@ def _idefics(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
     return config, {"image_processor": images, "tokenizer": tokenizer, "image_seq_len": count}
 
 
-def _gemma(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
+def _gemma(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
     """SigLIP, pooled; the placeholder is not the token that fills the image's place, and line breaks are put around it."""
     import transformers
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
@@ -190,15 +215,15 @@ def _gemma(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
     images = Gemma3ImageProcessorPil(size={"height": side, "width": side}, do_pan_and_scan=False)
     config = transformers.AutoConfig.for_model(
         arch,
-        text_config=text,
-        vision_config=_vision(image_size=side, patch_size=patch, vision_use_head=False),
+        text_config={**text, **sizes.get("text", {})},
+        vision_config=_vision(image_size=side, patch_size=patch, vision_use_head=False, **sizes.get("vision", {})),
         mm_tokens_per_image=(grid // 2) ** 2,
         **{f"{name}_index": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()},
     )
     return config, {"image_processor": images, "tokenizer": tokenizer, "image_seq_length": (grid // 2) ** 2}
 
 
-def _llava(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
+def _llava(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
     """CLIP and a projector of two layers."""
     import transformers
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -209,8 +234,14 @@ def _llava(arch: str, hidden: int, side: int) -> tuple[Any, dict[str, Any]]:
     images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size)
     config = transformers.AutoConfig.for_model(
         arch,
-        text_config={"model_type": "llama", **_text(tokenizer, hidden)},
-        vision_config=_vision(model_type="clip_vision_model", projection_dim=32, image_size=side, patch_size=patch),
+        text_config={"model_type": "llama", **_text(tokenizer, hidden), **sizes.get("text", {})},
+        vision_config=_vision(
+            model_type="clip_vision_model",
+            projection_dim=32,
+            image_size=side,
+            patch_size=patch,
+            **sizes.get("vision", {}),
+        ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(side // patch) ** 2,
         vision_feature_layer=-1,

@@ -383,7 +383,7 @@ _WORDS = {
 def _explain(details: Sequence[ErrorDetails]) -> str:
     """Say what a value must be; there are several details where it may be of several types."""
     wishes = dict.fromkeys(_WORDS[detail["type"]] for detail in details if detail["type"] in _WORDS)
-    literals = [detail["ctx"]["expected"].replace("'", '"') for detail in details if detail["type"] == "literal_error"]
+    literals = [_choices(detail) for detail in details if detail["type"] == "literal_error"]
     if len(wishes) > 1 and "a number" in wishes:
         wishes.pop("a whole number", None)
     other = next((d for d in details if d["type"] not in _WORDS and d["type"] != "literal_error"), None)
@@ -401,6 +401,16 @@ def _explain(details: Sequence[ErrorDetails]) -> str:
     if kind == "string_pattern_mismatch":
         return f"may hold letters, digits, dots, dashes and underscores only, not {_show(given)}"
     return f"{other['msg'][0].lower()}{other['msg'][1:]}, not {_show(given)}"
+
+
+def _choices(detail: ErrorDetails) -> str:
+    """Return the allowed words, the nearest ones alone where they are many."""
+    expected = detail["ctx"]["expected"].replace("'", '"')
+    words = re.findall(r'"([^"]*)"', expected)
+    if len(words) <= 10:
+        return str(expected)
+    near = difflib.get_close_matches(str(detail["input"]), words, n=4, cutoff=0.4) or words[:4]
+    return f"one of {len(words)} words, such as {', '.join(f'{chr(34)}{word}{chr(34)}' for word in near)}"
 
 
 def _show(value: Any) -> str:

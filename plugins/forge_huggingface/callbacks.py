@@ -84,7 +84,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         elif any(name.startswith("eval_") for name in values):
             self.run.emit(Event("eval", {"step": state.global_step, "of": state.max_steps, **values}))
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint as whole, and only then delete old ones."""
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"

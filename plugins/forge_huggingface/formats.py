@@ -62,11 +62,13 @@ class Shape:
         format: One of :data:`FORMATS`.
         columns: forge's name of a column, and the source's.
         ignored: Columns that are not used.
+        auto_images: Whether the column of images goes by forge's names, not by one that the job gives.
     """
 
     format: str
     columns: Mapping[str, str]
     ignored: tuple[str, ...]
+    auto_images: bool = True
 
     def convert(self, raw: Mapping[str, Any]) -> Row:
         """Turn a row of the source into forge's form.
@@ -97,8 +99,10 @@ class Shape:
         return Conversation(tuple(messages), len(messages) - 1, turns=False, pictures=pictures)
 
     def _images(self, raw: Mapping[str, Any]) -> list[Any]:
-        column = self.columns.get("images")
-        return listed(_parsed_list(raw.get(column))) if column else []
+        # Rows of one file may have images or not, so later rows are not bound to what the first one had.
+        columns = _IMAGES["images"] if self.auto_images else (self.columns["images"],)
+        found = next((value for column in columns if (value := raw.get(column)) is not None), None)
+        return listed(_parsed_list(found))
 
     def _prompt_completion(self, raw: Mapping[str, Any]) -> Row:
         prompt, completion = (_value(raw, self.columns[name]) for name in ("prompt", "completion"))
@@ -192,7 +196,8 @@ def _match(name: str, columns: Mapping[str, str], first: Mapping[str, Any]) -> S
         found = used.get(key) or next((alias for alias in aliases if alias in first), None)
         if found is not None:
             used[key] = found
-    return Shape(name, used, tuple(column for column in first if column not in used.values()))
+    ignored = tuple(column for column in first if column not in used.values())
+    return Shape(name, used, ignored, auto_images="images" not in columns)
 
 
 def _is_list_of(value: Any, key: str) -> bool:

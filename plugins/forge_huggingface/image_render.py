@@ -86,7 +86,7 @@ class ImageRenderer(Renderer):
         opened = [self.gallery.open(each, folder, number) for number, each in enumerate(seated, 1)]
         expanded, ids = self._expand(piece.text, [image for _, image in opened])
         moved, diverged = _move(piece, expanded)
-        (found, encoding), = self._tokenise([expanded.text])
+        ((found, encoding),) = self._tokenise([expanded.text])
         if ids is not None and ids != found:
             raise DataError(f"{type(self.processor).__name__} cannot be used yet",
                             "it does not say which tokens stand for an image")  # fmt: skip

@@ -50,7 +50,8 @@ def targets(model: Any, table: AdapterTable, linear: Sequence[str], named: Itera
     if table.target_modules == "all-linear":
         able = list(linear)
     elif named is None:
-        able = [name for name in linear if _in_block(name) and (_ATTENTION.search(name) or _MLP.search(name))]
+        inside = [name for name in linear if _in_block(name) and not _JOINT.search(name)]
+        able = [name for name in inside if _ATTENTION.search(name) or _MLP.search(name)]
     else:
         ends = tuple(named)
         able = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in ends)]

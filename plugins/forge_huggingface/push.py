@@ -18,7 +18,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
 
     what = f"cannot upload to {name}"
     if get_token() is None:
-        raise ExportError(what, "nobody is logged in to the hub", f"`hf auth login` or set HF_TOKEN")
+        raise ExportError(what, "nobody is logged in to the hub", "`hf auth login` or set HF_TOKEN")
     api = HfApi()
     try:
         url = api.create_repo(name, private=private, exist_ok=True)

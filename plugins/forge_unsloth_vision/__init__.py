@@ -57,7 +57,9 @@ def forge_offers() -> Iterable[Offer]:
         requires_dist=NEEDS,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,
-        provides=frozenset({"unsloth-batches"}),  # huggingface's loader conflicts with it: Unsloth is in the process then
+        provides=frozenset(
+            {"unsloth-batches"}
+        ),  # huggingface's loader conflicts with it: Unsloth is in the process then
         preload=("unsloth",),
         environment=environment(),
         priority=-50,

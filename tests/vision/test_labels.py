@@ -62,8 +62,7 @@ def test_labels_are_the_answers_and_their_end_and_nothing_else(projects: Project
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_trainer_gets_the_rows_that_were_previewed(projects: Projects, arch: str) -> None:
     project = projects(arch)
-    rewrite(project, [row(PICTURES[0]), TURNS, {"messages": [says_user := user("A colour?"), says("red")]}, row(PICTURES[2])])
-    assert says_user
+    rewrite(project, [row(PICTURES[0]), TURNS, {"messages": [user("A colour?"), says("red")]}, row(PICTURES[2])])
     seen = Collated(project)
     shown = preview(seen.data, 9)
     trainer = make_trainer(seen.job, seen.run, seen.model(), seen.data)
@@ -128,10 +127,12 @@ def test_marks_in_a_text_are_places_if_the_row_has_images(project: VisionProject
 def test_a_model_that_sees_is_trained_on_text_alone_too(projects: Projects) -> None:
     for arch in ("idefics3", "gemma3"):
         project = projects(arch)
-        rewrite(project, [{"messages": [user("A colour?"), says("green")]}, {"prompt": "red,", "completion": " green"}] * 2)
+        rewrite(project, [{"messages": [user("A colour?"), says("green")]}] * 4)
         done = project.perform()
         assert done.code == 0, done.printed
         assert done.losses[-1] < done.losses[0]
+        rewrite(project, [{"prompt": "red,", "completion": " green"}] * 4)
+        assert project.perform().code == 0
 
 
 def test_a_template_for_text_has_no_place_for_images(project: VisionProject) -> None:

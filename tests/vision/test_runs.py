@@ -63,7 +63,9 @@ def test_leaving_out_both_parts_is_a_mistake(project: VisionProject) -> None:
     assert "both false" in project.forge("plan", "job.toml", code=2)
 
 
-@pytest.mark.parametrize("arch", ["idefics3", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS if arch != "idefics3")])
+@pytest.mark.parametrize(
+    "arch", ["idefics3", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS if arch != "idefics3")]
+)
 def test_training_learns_and_the_merged_model_is_the_trained_one(projects: Projects, arch: str) -> None:
     project = projects(arch)
     project.write(train={"max_steps": 12, "learning_rate": 2e-2}, export=[{"format": "merged"}, {"format": "adapter"}])

@@ -1,0 +1,193 @@
+"""How Unsloth is called: with every key of the job. A double stands in for it, as it runs on GPUs alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import tomli_w
+
+import unsloth_machines as machines
+from forge.api import BackendImportError, Loaded, ModelError, PluginError
+from forge.discovery import discover
+from forge.facts import resolve
+from forge.folder import settle
+from forge.job import AdapterTable
+from forge.jobfile import parse
+from forge.plan import make_plan
+from forge.run import RunHandle
+from forge.testing import check_implementation, check_plugin
+from forge_unsloth import session
+from forge_unsloth_text.adapt import adapt
+from forge_unsloth_text.load import load
+
+
+class Double:
+    """Stands in for ``FastLanguageModel``: transformers and peft, and notes of the arguments."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+        self.adapted: dict[str, Any] = {}
+        self.bits16 = True
+
+    def from_pretrained(self, **arguments: Any) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.loaded = arguments
+        dtype = torch.bfloat16 if self.bits16 else torch.float32
+        return AutoModelForCausalLM.from_pretrained(arguments["model_name"], dtype=dtype), SimpleNamespace()
+
+    def get_peft_model(self, model: Any, **arguments: Any) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        self.adapted = dict(arguments)
+        for own in ("random_state", "use_gradient_checkpointing"):
+            del arguments[own]
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **arguments))
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Double:
+    double, module = Double(), ModuleType("unsloth")
+    vars(module).update(FastLanguageModel=double, DEVICE_TYPE="cuda")
+    monkeypatch.setitem(sys.modules, "unsloth", module)
+    return double
+
+
+def prepared(tmp_path: Path, folder: Path, **tables: Any) -> tuple[Any, RunHandle, list[Any]]:
+    """Return the settled job and the run of a job on a machine that is fit for Unsloth."""
+    catalogue = discover({"FORGE_PLUGINS": "huggingface,unsloth-text"})
+    base: dict[str, Any] = {"model": {"id": str(folder), "max_seq_length": 128}, "data": {"path": "rows.jsonl"}}
+    for name, table in tables.items():
+        base[name] = {**base.get(name, {}), **table}
+    file = parse(tomli_w.dumps(base), "job.toml", tmp_path, catalogue)
+    plan = make_plan(file, catalogue, machines.FIT, resolve(str(folder), None, tmp_path))
+    assert plan.preload == ("unsloth",)
+    told: list[Any] = []
+    return settle(file.job, plan), RunHandle(folder=tmp_path, plan=plan, sink=told.append), told
+
+
+def test_a_model_is_loaded_as_the_job_says(tmp_path: Path, tiny_model: Path, double: Double) -> None:
+    job, run, told = prepared(tmp_path, tiny_model, train={"seed": 7, "gradient_checkpointing": True})
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    modes = [double.loaded[f"load_in_{bits}bit"] for bits in (4, 8, 16)]
+    assert (modes, double.loaded["full_finetuning"]) == ([False, False, True], False)
+    assert double.loaded["model_name"] == str(tiny_model)
+    assert double.loaded["max_seq_length"] == 128
+    assert double.loaded["use_exact_model_name"] is True
+    assert double.loaded["local_files_only"] is True
+    assert (double.loaded["random_state"], double.loaded["use_gradient_checkpointing"]) == (7, "unsloth")
+    assert "fast_inference" not in double.loaded
+    assert loaded.traits == {"hf-model", "unsloth-patched"}
+    assert loaded.model.config._name_or_path == str(tiny_model)
+    assert told[-1].kind == "loaded"
+    assert (told[-1].values["bits"], told[-1].values["path"]) == ("16bit", str(tiny_model))
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ({"model": {"load_in_4bit": True}}, "load_in_4bit"),
+        ({"model": {"load_in_8bit": True}}, "load_in_8bit"),
+        ({"model": {"load_in_16bit": True}}, "load_in_16bit"),
+        ({}, "load_in_16bit"),
+        ({"adapter": {"type": "none"}}, "full_finetuning"),
+    ],
+)
+def test_exactly_one_mode_is_passed(
+    tmp_path: Path, tiny_model: Path, double: Double, tables: dict[str, Any], expected: str
+) -> None:
+    job, run, _ = prepared(tmp_path, tiny_model, **tables)
+    double.bits16 = expected != "full_finetuning"
+    if expected in {"load_in_4bit", "load_in_8bit"}:  # the double quantises nothing, and that is seen
+        with pytest.raises(ModelError, match="Unsloth loaded 16bit weights: the job asks for"):
+            session.load(double, job, run)
+    else:
+        session.load(double, job, run)
+    modes = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "full_finetuning")
+    assert [name for name in modes if double.loaded[name]] == [expected]
+
+
+def test_every_key_of_the_adapter_is_passed(tmp_path: Path, tiny_model: Path, double: Double) -> None:
+    table: dict[str, Any] = {
+        "r": 4, "lora_alpha": 12, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"],
+        "exclude_modules": ["layers.0.self_attn.v_proj"], "modules_to_save": ["lm_head"], "layers_to_transform": [1],
+        "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 3}, "use_rslora": True, "use_dora": True,
+        "init_lora_weights": "gaussian",
+    }  # fmt: skip
+    parts = {name for name in AdapterTable.model_fields if name.startswith("finetune_")}  # of vision models
+    assert table.keys() | {"type", "bias", "options"} == AdapterTable.model_fields.keys() - parts
+    job, run, _ = prepared(tmp_path, tiny_model, adapter=table, train={"seed": 7})
+    values = session.lora(job)
+    passed = values | {name: table[name] for name in ("target_modules", "modules_to_save")}
+    assert {name: passed[name] for name in table} == table
+    assert (values["bias"], values["random_state"]) == ("none", 7)
+
+
+def test_the_adapter_is_what_the_job_asks_for(tmp_path: Path, tiny_model: Path, double: Double) -> None:
+    job, run, told = prepared(tmp_path, tiny_model, adapter={"r": 4, "target_modules": ["q_proj", "v_proj"]})
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    adapted = adapt(job, run, loaded)
+    assert double.adapted["target_modules"] == ["q_proj", "v_proj"]
+    assert told[-1].kind == "adapted"
+    assert told[-1].values["targets"] == ["q_proj", "v_proj"]
+    assert 0 < told[-1].values["trainable"] < told[-1].values["all"]
+    assert adapted.trainer == {"loss_type": "nll"}
+
+
+def test_other_modules_than_the_jobs_are_an_error(
+    tmp_path: Path, tiny_model: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, run, _ = prepared(tmp_path, tiny_model, adapter={"r": 4, "target_modules": ["q_proj", "v_proj"]})
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    right = double.get_peft_model
+    wrong: Any = lambda model, **arguments: right(model, **{**arguments, "target_modules": ["q_proj"]})  # noqa: E731
+    monkeypatch.setattr(double, "get_peft_model", wrong)
+    with pytest.raises(PluginError, match="Unsloth adapted q_proj"):
+        adapt(job, run, loaded)
+
+
+def test_a_target_that_fits_nothing_is_named(tmp_path: Path, tiny_model: Path, double: Double) -> None:
+    job, run, _ = prepared(tmp_path, tiny_model, adapter={"target_modules": ["q_prj"]})
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="did you mean q_proj"):
+        adapt(job, run, loaded)
+
+
+def test_another_device_than_the_planned_is_a_failed_import(
+    tmp_path: Path, tiny_model: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run, _ = prepared(tmp_path, tiny_model)
+    monkeypatch.setattr(sys.modules["unsloth"], "DEVICE_TYPE", "cpu")
+    with pytest.raises(BackendImportError, match="it took the device cpu"):
+        session.begin(run)
+
+
+def test_several_processes_are_refused(tmp_path: Path, tiny_model: Path, double: Double) -> None:
+    _, run, _ = prepared(tmp_path, tiny_model)
+    run.world_size = 2
+    with pytest.raises(PluginError, match="2 processes"):
+        session.begin(run)
+
+
+def test_packed_rows_carry_their_lengths_for_unsloths_attention() -> None:
+    from forge_huggingface.collate import _collator
+
+    rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}]
+    model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
+    batches = [
+        _collator(0)(Loaded(model=model, traits=frozenset(traits)))(rows)
+        for traits in ({"hf-model"}, {"hf-model", "unsloth-patched"})
+    ]
+    assert "packed_seq_lengths" not in batches[0]
+    assert batches[1]["packed_seq_lengths"].tolist() == [2, 1]
+
+
+def test_the_plugin_keeps_the_contract() -> None:
+    plugin = check_plugin("unsloth-text")
+    for offer in plugin.offers:
+        check_implementation(offer)
