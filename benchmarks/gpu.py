@@ -47,7 +47,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 }
 TIMED: Mapping[str, Mapping[str, int]] = {
     "1b": {"batch": 4, "steps": 50, "warm": 10},
-    "8b": {"batch": 2, "steps": 20, "warm": 6},
+    "8b": {"batch": 2, "steps": 18, "warm": 6},
     "small": {"batch": 4, "steps": 12, "warm": 4},
 }
 LENGTH, RATE, SEED, WINDOW = 2048, 2e-4, 42, 5
@@ -374,6 +374,8 @@ def variants(backend: str, work: Path, model: Path, names: list[str]) -> dict[st
         base = {"max_steps": 24, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
         changes = {key: dict(value) for key, value in VARIANTS.get(name, {}).items()}
         changes["train"] = base | changes.get("train", {})
+        if name in FAMILIES:
+            changes["adapter"] = {"target_modules": "auto"}
         job(place, model, work / "chat.jsonl", backend, **changes)
         forge("run", "job.toml", folder=place)
         found[name] = {

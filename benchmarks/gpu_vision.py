@@ -4,13 +4,14 @@
 
 Needs what ``benchmarks/gpu.py`` needs, and torchvision. Models are random weights in the shapes of two families; rows
 are pictures of one colour, each with a question and its answer. Every run is a process of its own, one after another.
-``results.json`` and ``table.md`` hold the result: milliseconds a step over the warm steps, peak memory, the loss of the
+``results.json`` and ``table.md`` hold the result: milliseconds of the median warm step, peak memory, the loss of the
 first step and of the last, whether both backends saw the same rows, and what the labels say, decoded.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
-from gpu import difference, events, failure, forge, job  # noqa: E402 - they lie in folders, not in a package
+# They lie in folders, not in a package.
+from gpu import difference, events, failure, forge, job  # noqa: E402
 
 from tiny_vlm import make_vlm  # noqa: E402
 
@@ -35,8 +37,8 @@ BATCH = 4
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "medium": {
         "hidden": 1536,
-        "text": {"num_hidden_layers": 16, "intermediate_size": 6144, "num_attention_heads": 12, "num_key_value_heads": 4,
-                 "head_dim": 128, "vocab_size": 32768},
+        "text": {"num_hidden_layers": 16, "intermediate_size": 6144, "num_attention_heads": 12,
+                 "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 32768},
         "vision": {"depth": 16, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 3072},
     },
     "small": {
@@ -111,7 +113,7 @@ def runs(
             entry = {
                 "arch": arch, "mode": mode, "backend": backend, "seconds": round(time.time() - began, 1),
                 "error": failure(place) if process.returncode else None,
-                "ms": round(1e3 * statistics.mean(b - a for a, b in zip(times, times[1:], strict=False)), 1)
+                "ms": round(1e3 * statistics.median(b - a for a, b in itertools.pairwise(times)), 1)
                 if len(times) > 1 else None,
                 "peak_gib": round(max(step["memory"] for step in logged) / 2**30, 2) if logged else None,
                 "losses": [step["loss"] for step in logged],
@@ -124,7 +126,7 @@ def runs(
 
 def labels(work: Path) -> str:
     """Return a row as ``forge data`` shows it: what is in the loss stands between « and »."""
-    place = sorted(path for path in work.iterdir() if (path / "job.toml").is_file())[0]
+    place = min(path for path in work.iterdir() if (path / "job.toml").is_file())
     (place / "forge.txt").unlink()
     forge("data", "job.toml", "--rows", "1", folder=place)
     return (place / "forge.txt").read_text(encoding="utf-8").split("\n\n")[0]

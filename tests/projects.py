@@ -15,6 +15,7 @@ from typing import Any
 
 import tomli_w
 
+from forge.checkpoints import checkpoints
 from forge.discovery import Catalogue, discover
 from forge.events import EventLog, read_events
 from forge.facts import resolve
@@ -94,7 +95,7 @@ class Project:
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Start ``forge`` with arguments in the project's folder."""
         return subprocess.Popen(
-            [sys.executable, "-m", "forge", *arguments],
+            [sys.executable, "-P", "-m", "forge", *arguments],
             cwd=self.folder,
             env={**os.environ, **environ},
             stdout=subprocess.PIPE,
@@ -112,7 +113,7 @@ class Project:
     def forge(self, *arguments: str, code: int | None = 0, **environ: str) -> str:
         """Run ``forge`` to its end and return what it printed."""
         process = subprocess.run(
-            [sys.executable, "-m", "forge", *arguments],
+            [sys.executable, "-P", "-m", "forge", *arguments],
             cwd=self.folder,
             env={**os.environ, **environ},
             capture_output=True,
@@ -173,6 +174,15 @@ def wait_for(condition: Any, seconds: float = 120, pause: float = 0.002) -> None
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(pause)
+
+
+def cut_after(folder: RunFolder, step: int) -> None:
+    """Leave a finished run as a kill after a checkpoint would have left it."""
+    for path in checkpoints(folder.checkpoints):
+        if int(path.name[11:]) > step:
+            shutil.rmtree(path)
+    (folder.path / "trained.json").unlink()
+    shutil.rmtree(folder.path / "adapter")
 
 
 def worker_pid(folder: RunFolder) -> int:

@@ -201,7 +201,7 @@ def _idefics(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
 
 
 def _gemma(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
-    """SigLIP, pooled; the placeholder is not the token that fills the image's place, and line breaks are put around it."""
+    """SigLIP, pooled; the placeholder is not the token that fills the image's place, and line breaks go around it."""
     import transformers
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 

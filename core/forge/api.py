@@ -264,12 +264,12 @@ class Exported:
     Attributes:
         files: Paths relative to the export's folder.
         report: What was checked and found, as JSON data.
-        url: Where it was uploaded, if it was.
+        upload: Uploads the finished folder and returns its address; called once the export is in its place.
     """
 
     files: tuple[str, ...]
     report: Mapping[str, Any] = field(default_factory=dict)
-    url: str | None = None
+    upload: Callable[[Path], str] | None = None
 
 
 class Discovery:

@@ -7,12 +7,12 @@ counts once ``complete.json`` holds the size and the sha256 of each of its files
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
 from typing import TYPE_CHECKING
 
-from forge.files import files_below, sha256, write_json
+from forge.files import broken_seal, seal, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,14 +39,7 @@ def mark(checkpoint: Path, *, finished: bool = False) -> None:
         checkpoint: The checkpoint's folder.
         finished: Whether training ended here, so that resuming has nothing left to train.
     """
-    files = {}
-    for name in files_below(checkpoint):
-        path = checkpoint / name
-        if name.name == MARK or name.name.endswith(".part"):
-            continue
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-        files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    files = seal(checkpoint, but=frozenset({MARK}))
     write_json(checkpoint / MARK, {"step": step_of(checkpoint), "finished": finished, "files": files})
 
 
@@ -62,18 +55,9 @@ def fault(checkpoint: Path) -> str | None:
         return "it was not finished"
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        expected = {name: (facts["bytes"], facts["sha256"]) for name, facts in files.items()}
+        return broken_seal(checkpoint, files)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MARK} is damaged"
-    for name, (size, digest) in expected.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes, not {size}"
-        if sha256(file) != digest:
-            return f"{name} is damaged: its sha256 is another"
-    return None
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
@@ -107,5 +91,6 @@ def rotate(folder: Path, keep: int, protected: Iterable[Path] = ()) -> list[Path
     old = [path for path in old if path.resolve() not in spared]
     for path in old:
         (path / MARK).unlink(missing_ok=True)  # first of all: what is half deleted must not count
-        shutil.rmtree(path)
-    return old
+        with contextlib.suppress(OSError):  # a virus scanner or NFS can hold a file; the next rotation tries again
+            shutil.rmtree(path)
+    return [path for path in old if not path.exists()]

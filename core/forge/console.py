@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from forge.cli.common import amount, size
 from forge.folder import RunFolder
@@ -48,7 +49,7 @@ class Console:
             self._json({"kind": "planned", "folder": str(folder.path), "attempt": plan.attempt})
             return
         chosen = ", ".join(f"{step.label}: {step.plugin}" for step in plan.steps)
-        self.line(f"[bold]run[/]     {folder.path}")
+        self.line(("run", "bold"), f"     {folder.path}")
         plugins = {step.plugin for step in plan.steps}
         self.line(f"plan    {f'{plugins.pop()} for every stage' if len(plugins) == 1 else chosen}")
         for verdict in plan.verdicts:
@@ -64,7 +65,7 @@ class Console:
         trained = folder.trained()
         if self.as_json or trained is None:
             return
-        self.line(f"[bold green]done[/]    {folder.path / trained.weights}")
+        self.line(("done", "bold green"), f"    {folder.path / trained.weights}")
 
     def show(self, event: Values) -> None:
         """Show one event."""
@@ -75,9 +76,10 @@ class Console:
         if method is not None:
             method(event)
 
-    def line(self, text: str, style: str | None = None) -> None:
-        """Print one line above the progress bar."""
-        (self.progress.console if self.progress else self.rich).print(text, style=style)
+    def line(self, *parts: str | tuple[str, str], style: str = "") -> None:
+        """Print one line above the progress bar; a part is text, or text and its style."""
+        # Never as rich's markup: messages hold things like [train], [/INST] and forge-train[unsloth].
+        (self.progress.console if self.progress else self.rich).print(Text.assemble(*parts, style=style))
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -100,10 +102,8 @@ class Console:
         text = f"data    {event.get('rows', 'streamed')} rows" + (f", {held_out} held out" if held_out else "")
         if event.get("tokens"):
             text += f", {amount(event['tokens'])} tokens, {event['share']:.0%} trained on, longest {event['longest']}"
-        for name in ("truncated", "dropped"):
-            if event.get(name):
-                text += f", [yellow]{event[name]} {name}[/]"
-        self.line(text)
+        less = [(f", {event[name]} {name}", "yellow") for name in ("truncated", "dropped") if event.get(name)]
+        self.line(text, *less)
         for source in event.get("sources", []):
             columns = ", ".join(source["columns"])
             self.line(f"        {source['path']}: {source['format']} rows, by {columns}", style="dim")
@@ -139,7 +139,7 @@ class Console:
             self.progress = Progress(
                 TextColumn("        step {task.completed:.0f}/{task.total:.0f}"),
                 BarColumn(bar_width=24),
-                TextColumn("{task.fields[words]}"),
+                TextColumn("{task.fields[words]}", markup=False),
                 console=self.rich,
                 transient=True,
             )
@@ -183,7 +183,7 @@ class Console:
     def on_warning(self, event: Values) -> None:
         """Show a warning."""
         do = f"; {event['do']}" if event.get("do") else ""
-        self.line(f"[yellow]warning[/] {event['message']}{do}")
+        self.line(("warning", "yellow"), f" {event['message']}{do}")
 
     def on_note(self, event: Values) -> None:
         """Show a note."""

@@ -150,7 +150,15 @@ class OutOfMemory(ForgeError):  # noqa: N818 - the field's own word
 
 
 class BackendImportError(ForgeError):
-    """A package that the plan preloads, or that an implementation needs, cannot be imported."""
+    """A package that the plan preloads, or that an implementation needs, cannot be imported.
+
+    Attributes:
+        plugin: The plugin that wanted it.
+    """
+
+    def __init__(self, what: str, why: str | None = None, do: str | None = None, *, plugin: str | None = None) -> None:
+        super().__init__(what, why, do)
+        self.plugin = plugin
 
 
 class DiskFull(ForgeError):  # noqa: N818 - the field's own word

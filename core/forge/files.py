@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from forge.errors import DiskFull
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -62,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON as :func:`write_text` does."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,6 +80,38 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path, *, but: frozenset[str] = frozenset()) -> dict[str, dict[str, int | str]]:
+    """Flush a folder's files to the disk and return the size and sha256 of each, by its relative path.
+
+    Args:
+        folder: The folder.
+        but: Names of files to leave out.
+    """
+    sealed: dict[str, dict[str, int | str]] = {}
+    for name in files_below(folder):
+        if name.name in but or name.name.endswith(".part"):
+            continue
+        path = folder / name
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        sealed[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    sync_folder(folder)
+    return sealed
+
+
+def broken_seal(folder: Path, sealed: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return how a folder's files differ from what :func:`seal` saw, or None if they are the same."""
+    for name, facts in sealed.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != facts["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
+        if sha256(file) != facts["sha256"]:
+            return f"{name} is damaged: its sha256 is another"
+    return None
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Trained
 from forge.checkpoints import MARK, checkpoints
 from forge.errors import RunError
-from forge.files import disk_errors, write_json, write_text
+from forge.files import broken_seal, disk_errors, seal, sync_folder, write_json, write_text
 from forge.plan import Plan
 
 if TYPE_CHECKING:
@@ -135,12 +135,23 @@ class RunFolder:
         if not path.exists():
             return None
         data = json.loads(path.read_text(encoding="utf-8"))
+        del data["files"]
         data["traits"] = frozenset(data["traits"])
         return Trained(**data)
 
     def write_trained(self, trained: Trained) -> None:
-        """Record that training has finished, and what it left."""
-        write_json(self.path / "trained.json", {**asdict(trained), "traits": sorted(trained.traits)})
+        """Record that training has finished, and what it left; its files are flushed to the disk before."""
+        files = seal(self.path / trained.weights)
+        sync_folder(self.path)
+        values = {**asdict(trained), "traits": sorted(trained.traits), "files": files}
+        write_json(self.path / "trained.json", values)
+
+    def check_trained(self) -> None:
+        """Raise :class:`RunError` if the trained weights are not as training left them."""
+        data = json.loads((self.path / "trained.json").read_text(encoding="utf-8"))
+        if fault := broken_seal(self.path / data["weights"], data["files"]):
+            where = self.path / data["weights"]
+            raise RunError(f"the weights in {where} are not as training left them", fault, "restore the folder")
 
     def export_folder(self, index: int, job: Job) -> Path:
         """Return the folder of an export: ``exports/<number>-<format>``."""
@@ -178,8 +189,11 @@ class RunFolder:
         path = self.path / ".lock"
         if not path.exists():
             return False
-        with path.open("a+") as file:
-            return not _lock(file.fileno())
+        try:
+            with path.open("a+") as file:
+                return not _lock(file.fileno())
+        except PermissionError:  # an archive that may only be read
+            return False
 
 
 def newest_marked(folder: Path) -> Path | None:
@@ -231,16 +245,14 @@ def _lock_soon(handle: int) -> bool:
 
 
 def _owner(path: Path) -> str:
-    try:
-        return path.read_text() or "unknown"
-    except OSError:  # Windows lets nobody read a locked file
-        return "unknown"
+    return path.read_text(errors="replace") or "unknown"
 
 
 if sys.platform == "win32":
     import msvcrt
 
     def _lock(handle: int) -> bool:
+        os.lseek(handle, 1 << 30, os.SEEK_SET)  # it locks from the position on: always the same byte, beyond the text
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -253,6 +265,8 @@ else:
     def _lock(handle: int) -> bool:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:  # a file system without locks (some NFS and Lustre mounts): better unguarded than not at all
+            return True
         return True

@@ -74,7 +74,7 @@ def read(path: Path, catalogue: Catalogue, overrides: Sequence[str] = ()) -> Job
         JobError: The file has mistakes; it holds all of them.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
     except FileNotFoundError:
         beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=1) or beside[:1]
@@ -82,6 +82,8 @@ def read(path: Path, catalogue: Catalogue, overrides: Sequence[str] = ()) -> Job
         raise UsageError(f"there is no job file {path}", do=hint) from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder", do="name the job file in it") from None
+    except PermissionError as error:
+        raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
     return parse(text, str(path), path.parent.resolve(), catalogue, overrides)

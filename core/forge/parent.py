@@ -7,12 +7,13 @@ or of ``kill -9``.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from typing import Any
 
 from forge.api import Decision, Stage
 from forge.discovery import Catalogue
-from forge.errors import BackendImportError, ForgeError, Interrupted, OutOfMemory, RunError, from_json
+from forge.errors import BackendImportError, ForgeError, Interrupted, OutOfMemory, PlanError, RunError, from_json
 from forge.events import Follower
 from forge.facts import resolve as resolve_facts
 from forge.files import write_json
@@ -45,10 +46,17 @@ def _quiet(_folder: RunFolder, _plan: Plan) -> None:
 
 @dataclass
 class Outcome:
-    """How a worker ended: the error that it reported or died of, or None, and the event that told it."""
+    """How a worker ended.
+
+    Attributes:
+        error: What it reported or died of, or None.
+        event: The event that told it.
+        asked: Whether the user asked it to stop, in time or not.
+    """
 
     error: ForgeError | None
     event: Mapping[str, Any]
+    asked: bool = False
 
 
 def run(
@@ -77,6 +85,7 @@ def run(
     Raises:
         ForgeError: Of whatever kind stopped the run; a trained model whose export failed is safe.
     """
+    check_one_process(os.environ)
     facts = resolve_facts(file.job.model.id, file.job.model.revision, file.job.folder)
     plan = replace(make_plan(file, catalogue, machine, facts, task=task), rows=rows)
     folder = RunFolder.create(runs, file)
@@ -91,11 +100,15 @@ def run(
             break
         if attempt == ATTEMPTS or not _another(outcome, plan, file, excluded, relief):
             raise outcome.error
+        changes: dict[str, Any] = {"excluded": excluded, "relief": relief, "attempt": attempt + 1}
+        try:
+            again = make_plan(file, catalogue, machine, facts, task=task, **changes)
+        except PlanError:  # nothing else can serve
+            raise outcome.error from None
         show({"kind": "warning", "message": f"{outcome.error}; trying again with another plan"})
-        plan = make_plan(
-            file, catalogue, machine, facts, task=task, excluded=excluded, relief=relief, attempt=attempt + 1
-        )
+        plan = replace(again, rows=rows)
     if task == "train":
+        heed(outcome, folder)
         export_all(folder, catalogue, machine, show)
     return folder
 
@@ -110,6 +123,7 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
     if folder.busy():
         raise RunError(f"{folder.path} is in use", "its worker still runs", "wait for it, or stop it, then try again")
     if folder.trained() is None:
+        check_one_process(os.environ)
         plan = folder.plan()
         check_unchanged(folder, plan, catalogue)
         for note in _moved(plan, machine):
@@ -120,7 +134,15 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
         outcome = work(folder, path, show)
         if outcome.error is not None:
             raise outcome.error
+        heed(outcome, folder)
     export_all(folder, catalogue, machine, show)
+
+
+def heed(outcome: Outcome, folder: RunFolder) -> None:
+    """Stop after a worker that was asked to and came to its end all the same. Raises :class:`Interrupted`."""
+    if outcome.asked and load_job(folder.plan().job).export:
+        why = "training had just ended and its weights are saved; exports were not made"
+        raise Interrupted("stopped", why, f"make them with: forge export {folder.path}")
 
 
 def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
@@ -152,7 +174,7 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
         raise RunError(f"{folder.path} has nothing to export", "its training has not finished", "`forge resume` it")
     before = folder.plan()
     facts = before.facts
-    if facts.path and not Path(facts.path).exists():  # another machine, or the base was moved
+    if facts.source == "folder":  # it may have been moved, or overwritten, since
         facts = resolve_facts(job.model.id, facts.revision, job.folder)
         if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
             raise RunError(
@@ -181,12 +203,13 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
         if sys.platform == "win32"
         else {"start_new_session": True}  # the terminal's Ctrl-C is for the parent alone, which passes it on
     )
-    command = [sys.executable, "-m", "forge.worker", str(folder.path), str(plan)]
+    # -P keeps the current folder off the path: a random.py beside the job is not Python's.
+    command = [sys.executable, "-P", "-m", "forge.worker", str(folder.path), str(plan)]
     with folder.log.open("ab") as log:
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, **options
         )
-        with passing_on(worker, show):
+        with passing_on(worker, show) as wishes:
             while True:
                 ended = worker.poll() is not None
                 for event in events.poll():
@@ -196,39 +219,44 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
                 if ended:
                     break
                 time.sleep(0.05)
-    return Outcome(_verdict(worker.returncode, last, folder), last)
+    return Outcome(_verdict(worker.returncode, last, folder, wishes), last, asked=bool(wishes))
 
 
 @contextmanager
-def passing_on(worker: subprocess.Popen[bytes], show: Show) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a word on the worker's standard input; a second one kills it."""
-    asked = False
+def passing_on(worker: subprocess.Popen[bytes], show: Show) -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into a word on the worker's standard input; a second one kills it.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    Yields:
+        The signals that came, in order.
+    """
+    wishes: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        wishes.append(number)
+        if len(wishes) > 1:
             worker.kill()
             return
-        asked = True
-        show({"kind": "note", "message": "stopping after this step; once more to stop at once"})
-        if worker.stdin:
-            try:
+        with suppress(OSError):  # it may have just ended by itself
+            if worker.stdin:
                 worker.stdin.write(b"stop\n")
                 worker.stdin.flush()
-            except OSError:  # it has just ended by itself
-                return
+        show({"kind": "note", "message": "stopping after this step; once more to stop at once"})
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield wishes
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+LAUNCHERS = ("ACCELERATE_", "LOCAL_", "MASTER_", "OMPI_", "PMI_", "RANK", "TORCHELASTIC_", "UNSLOTH_", "WORLD_SIZE")
+"""Variables of process launchers, at which accelerate would wait for processes that are not there, and of Unsloth."""
+
+
 def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
-    clean = {key: value for key, value in environ.items() if not key.startswith("UNSLOTH_")}
+    clean = {key: value for key, value in environ.items() if not key.startswith(LAUNCHERS)}
     # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
@@ -244,32 +272,39 @@ def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]
     return clean | dict(plan.environment)
 
 
-def _verdict(code: int, last: Mapping[str, Any], folder: RunFolder) -> ForgeError | None:
-    if code == 0:
+def _verdict(code: int, last: Mapping[str, Any], folder: RunFolder, wishes: Sequence[int] = ()) -> ForgeError | None:
+    if code == 0 and last.get("kind") == "done":
         return None
     if last.get("kind") == "failed":
         return from_json(last["error"])
     where = newest_marked(folder.checkpoints)
+    resume_line = f"go on with: forge resume {folder.path}" if where or folder.trained() else None
     if last.get("kind") == "stopped" or code == Interrupted.exit_code:
-        message = last.get("message") or "stopped"
-        more = folder.trained() or where
-        return Interrupted(message, do=f"go on with: forge resume {folder.path}" if more else None)
-    do = f"see {folder.log}; go on with: forge resume {folder.path}" if where else f"see {folder.log}"
+        return Interrupted(last.get("message") or "stopped", do=resume_line)
+    if len(wishes) > 1:
+        kept = f"the last whole checkpoint is {where.name}" if where else "no checkpoint had been saved"
+        return Interrupted("stopped at once", kept, resume_line)
+    do = f"see {folder.log}" + (f"; {resume_line}" if resume_line else "")
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
         why = "most often the machine ran out of memory" if name == "SIGKILL" else "a library crashed"
         kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
         return ForgeError(f"the worker was killed ({name})", why + kept, do)
-    return ForgeError(f"the worker ended with code {code}", "it reported no reason", do)
+    free = shutil.disk_usage(folder.path).free
+    why = "the disk is full" if free < 2**20 else "it reported no reason"
+    return ForgeError(f"the worker ended with code {code}", why, do)
 
 
 def _another(outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, str], relief: list[Decision]) -> bool:
     """Decide whether to try once more, and with what: another backend, or a setting that takes less memory."""
-    if isinstance(outcome.error, BackendImportError) and file.job.use.backend == "auto":
-        plugin = plan.step(Stage.LOAD).plugin
-        if plugin == "huggingface" or file.job.use.load:
+    if outcome.asked:
+        return False
+    if isinstance(outcome.error, BackendImportError):
+        plugin = outcome.event.get("plugin")
+        named = {getattr(file.job.use, stage.value) for stage in Stage}
+        if plugin not in {step.plugin for step in plan.steps} or file.job.use.backend != "auto" or plugin in named:
             return False
-        excluded[plugin] = f"failed in attempt {plan.attempt}: {outcome.error}"
+        excluded[str(plugin)] = f"failed in attempt {plan.attempt}: {outcome.error}"
         return True
     if isinstance(outcome.error, OutOfMemory) and outcome.event.get("probing"):
         changes = [Decision(**change) for change in outcome.event.get("relief", [])]
@@ -277,6 +312,17 @@ def _another(outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, st
             relief[:] = [*relief, *changes]
             return True
     return False
+
+
+def check_one_process(environ: Mapping[str, str]) -> None:
+    """Refuse to start, or to go on, as one of several processes. Raises :class:`RunError`."""
+    processes = environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise RunError(
+            f"WORLD_SIZE says {processes} processes",
+            "forge trains in 1 process, and a run goes on in as many as it began with, or its batches would be others",
+            "start forge without torchrun, and unset WORLD_SIZE",
+        )
 
 
 def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None:
@@ -290,13 +336,6 @@ def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None
             f"{given} is not the job that this run began with",
             "; ".join(changed) or "its meaning has changed",
             "undo the change, or start a new run",
-        )
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != str(plan.processes):
-        raise RunError(
-            f"the run was trained by {plan.processes} process{'es' if plan.processes > 1 else ''}",
-            f"WORLD_SIZE says {processes}, and with that the batches would be others",
-            "unset WORLD_SIZE",
         )
     facts = resolve_facts(stored.model.id, plan.facts.revision or stored.model.revision, stored.folder)
     if facts.digest and plan.facts.digest and facts.digest != plan.facts.digest:

@@ -66,8 +66,8 @@ class Plan:
         environment: Variables that the worker starts with.
         attempt: 1, or more after an earlier attempt failed before its first step.
         export: For ``task="export"``, the index of the export in the job.
+        named: The keys that the user wrote; all others were left open.
         resume: Whether to go on from the newest whole checkpoint.
-        processes: How many processes train together.
         rows: For ``task="data"``, how many rows to show.
     """
 
@@ -88,7 +88,7 @@ class Plan:
     attempt: int = 1
     export: int | None = None
     resume: bool = False
-    processes: int = 1
+    named: tuple[str, ...] = ()
     rows: int = 0
     schema: int = SCHEMA
     forge: str = forge.__version__
@@ -132,7 +132,7 @@ class Plan:
         values["verdicts"] = tuple(Verdict(**verdict) for verdict in data["verdicts"])
         values["decisions"] = tuple(Decision(**decision) for decision in data["decisions"])
         values["extensions"] = tuple((plugin, module) for plugin, module in data["extensions"])
-        for name in ("overrides", "notes", "preload"):
+        for name in ("overrides", "notes", "preload", "named"):
             values[name] = tuple(data[name])
         return cls(**values)
 
@@ -191,6 +191,7 @@ def make_plan(
         job_digest=job.digest(),
         source=file.source,
         overrides=file.overrides,
+        named=tuple(sorted(file.named)),
         steps=tuple(_step(choice) for choice in chosen),
         extensions=tuple(_extensions(job, catalogue, machine)),
         verdicts=tuple(verdicts),

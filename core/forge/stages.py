@@ -133,7 +133,10 @@ class Stages:
         except Exception as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
             traceback.print_exc()
             raise BackendImportError(
-                f"{_name(step)} cannot be imported", f"{type(error).__name__}: {error}", "see `forge doctor`"
+                f"{_name(step)} cannot be imported",
+                f"{type(error).__name__}: {error}",
+                "see `forge doctor`",
+                plugin=step.plugin,
             ) from error
 
     def _guarded(self, step: Step, call: Callable[[], T]) -> T:

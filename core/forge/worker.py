@@ -6,22 +6,24 @@ user talks to. The worker reads its plan and chooses nothing; :func:`train` is a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from forge.api import Data, Event, Stage
-from forge.checkpoints import newest_whole
+from forge.checkpoints import MARK, newest_whole
 from forge.errors import BackendImportError, DiskFull, ForgeError, Interrupted, PluginError, RunError
 from forge.events import EventLog
-from forge.files import disk_full, files_below, is_disk_full, sha256, write_json
+from forge.files import disk_full, is_disk_full, seal, write_json
 from forge.folder import RunFolder, settle
 from forge.job import Job
 from forge.jobfile import load_job
@@ -42,10 +44,10 @@ def train(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     loaded = stages.adapt(loaded)
     loaded = replace(loaded, trainer={**trainer, **loaded.trainer})
     check_imports(run.plan)
-    if fingerprint(data.processor) != before:
-        raise PluginError("loading changed the tokenizer", "rows were made with it, and must not mean something else")
+    check_processor(data, before, "loading")
 
     trained = stages.train(loaded, data)
+    check_processor(data, before, "training")
     if run.plan.task == "dry-run":
         return
     folder.write_trained(trained)
@@ -67,20 +69,28 @@ def export(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     if trained is None:
         raise RunError(f"{folder.path} has nothing to export", "its training has not finished", "`forge resume` it")
     table, out = job.export[index], folder.export_folder(index, job)
+    folder.check_trained()
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     exported = stages.export(trained, table, part)
-    files = {
-        name.as_posix(): {"bytes": (part / name).stat().st_size, "sha256": sha256(part / name)}
-        for name in files_below(part)
-    }
-    report = {"format": table.format, "report": dict(exported.report), "url": exported.url, "files": files}
+    report = {"format": table.format, "report": dict(exported.report), "url": None, "files": seal(part)}
     write_json(part / "export.json", report)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+    if exported.upload is not None:  # the export is whole and in its place, whatever becomes of the upload
+        report["url"] = exported.upload(out)
+        write_json(out / "export.json", report)
     run.emit(Event("exported", {"format": table.format, "folder": str(out), **report}))
 
+
+UNDONE = {
+    "train": "stopped where there was nothing new to save",
+    "dry-run": "stopped before the dry run ended",
+    "data": "stopped before the rows were read",
+    "export": "stopped before the export was whole; the trained weights are safe",
+}
+"""What a stop means where a task does not save anything by itself."""
 
 TASKS = {"train": train, "dry-run": train, "data": preview, "export": export}
 
@@ -99,6 +109,8 @@ def record(data: Data, job: Job, run: RunHandle, folder: RunFolder) -> None:
             ", ".join(changed) or f"same counts, other content (digest {old['digest'][:12]} → {data.digest[:12]})",
             "restore the data, or start a new run",
         )
+    if run.plan.facts.revision and folder.plan().facts.revision is None:  # the download has told the commit
+        write_json(folder.plan_paths()[-1], run.plan.to_json())
     write_json(folder.path / "data.json", {"digest": data.digest, "layout": data.layout, "summary": dict(data.summary)})
     folder.write_lock(job, run.plan, data.digest)
 
@@ -106,7 +118,14 @@ def record(data: Data, job: Job, run: RunHandle, folder: RunFolder) -> None:
 def fingerprint(processor: Any) -> tuple[Any, ...]:
     """Return what must stay the same about a tokenizer or processor."""
     tokenizer = getattr(processor, "tokenizer", processor)
-    return (len(tokenizer), tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.chat_template)
+    ids = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    return (len(tokenizer), *ids, tokenizer.chat_template)
+
+
+def check_processor(data: Data, before: tuple[Any, ...], stage: str) -> None:
+    """Refuse a stage that changed the tokenizer, which the rows were made with."""
+    if fingerprint(data.processor) != before:
+        raise PluginError(f"{stage} changed the tokenizer", "the rows were made with it and would mean something else")
 
 
 def check_imports(plan: Plan) -> None:
@@ -125,15 +144,33 @@ def preload(plan: Plan) -> None:
             importlib.import_module(name)
         except Exception as error:  # Unsloth raises NotImplementedError where there is no GPU
             traceback.print_exc()
-            raise BackendImportError(f"cannot import {name}", f"{type(error).__name__}: {error}") from error
+            why, loader = f"{type(error).__name__}: {error}", plan.step(Stage.LOAD).plugin
+            raise BackendImportError(f"cannot import {name}", why, plugin=loader) from error
 
 
 def resume_point(run: RunHandle, folder: RunFolder) -> Path | None:
     """Return the newest whole checkpoint, set damaged ones aside, and say both."""
     whole, rejected = newest_whole(folder.checkpoints)
+    damaged = []
     for path, reason in rejected:
-        run.emit(Event("warning", {"message": f"{path.name} cannot be used: {reason}; it is deleted"}))
-        shutil.rmtree(path)
+        if (path / MARK).exists():  # it was whole once, so somebody may want it
+            aside = next(
+                other
+                for count in range(1, 1000)
+                if not (other := path.with_name(f"damaged-{path.name}" + (f".{count}" if count > 1 else ""))).exists()
+            )
+            path.rename(aside)
+            damaged.append(reason)
+            run.emit(Event("warning", {"message": f"{path.name} cannot be used: {reason}; it is now {aside.name}"}))
+        else:
+            run.emit(Event("warning", {"message": f"{path.name} cannot be used: {reason}; it is deleted"}))
+            shutil.rmtree(path)
+    if damaged and whole is None:
+        raise RunError(
+            f"no checkpoint in {folder.checkpoints} is whole any more",
+            damaged[0],
+            "restore one of those called damaged-…, or start a new run",
+        )
     where = f"going on from {whole.name}" if whole else "no whole checkpoint: starting at step 0"
     run.emit(Event("note", {"message": where}))
     return whole
@@ -141,9 +178,12 @@ def resume_point(run: RunHandle, folder: RunFolder) -> Path | None:
 
 def listen(run: RunHandle) -> None:
     """Stop when the parent says so or is gone: both arrive on standard input."""
+    control = os.dup(0)  # not inherited, and nothing else that this process starts reads from it
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
 
     def wait() -> None:
-        os.read(0, 1)  # not sys.stdin: a thread inside its lock would abort the interpreter's shutdown
+        await_word(control)
         halt(run)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
@@ -151,11 +191,26 @@ def listen(run: RunHandle) -> None:
     signal.signal(signal.SIGTERM, lambda *_: halt(run))
 
 
+def await_word(control: int) -> None:
+    """Return when a word arrives on a pipe, or its other end is closed."""
+    if sys.platform == "win32":
+        # A pending read on standard input would block libraries that look at it while they load (numpy#24290).
+        import ctypes
+        import msvcrt
+
+        handle, count = ctypes.c_void_p(msvcrt.get_osfhandle(control)), ctypes.c_ulong()
+        peek = ctypes.windll.kernel32.PeekNamedPipe
+        while peek(handle, None, 0, None, ctypes.byref(count), None) and not count.value:
+            time.sleep(0.2)
+    else:
+        os.read(control, 1)  # not sys.stdin: a thread inside its lock would abort the interpreter's shutdown
+
+
 def halt(run: RunHandle) -> None:
     """Ask a training to save and stop; end at once where there is nothing to save yet."""
     run.stop.set()
     if not run.graceful.is_set():
-        run.emit(Event("stopped", {"message": "stopped before training began; nothing was lost"}))
+        run.emit(Event("stopped", {"message": UNDONE[run.plan.task]}))
         os._exit(Interrupted.exit_code)
 
 
@@ -190,17 +245,18 @@ def perform(run: RunHandle, folder: RunFolder, log: EventLog) -> int:
     except Interrupted as error:
         run.emit(Event("stopped", {"message": error.what}))
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
         traceback.print_exc()
         known = explain(error, folder)
-        failed = {"error": known.to_json(), "probing": getattr(known, "probing", False)}
-        run.emit(Event("failed", {**failed, "relief": getattr(known, "relief", [])}))
+        more = {name: getattr(known, name) for name in ("probing", "relief", "plugin") if hasattr(known, name)}
+        with contextlib.suppress(OSError):  # on a full disk even this may fail; the exit code remains
+            run.emit(Event("failed", {"error": known.to_json(), **more}))
         return known.exit_code
     run.emit(Event("done", {"task": plan.task}))
     return 0
 
 
-def explain(error: Exception, folder: RunFolder) -> ForgeError:
+def explain(error: BaseException, folder: RunFolder) -> ForgeError:
     """Return an error that a user can read."""
     if isinstance(error, DiskFull):
         return error

@@ -2,8 +2,8 @@
 
     python examples/ocr/prepare.py [--count N] [--force]
 
-Receipts of invented shops, in places and sizes that change. They show the form of rows for reading text; for a real task
-put scans of your own beside a file of the same form. Needs ``pip install pillow``.
+Receipts of invented shops, in places and sizes that change. They show the form of rows for reading text; for a real
+task put scans of your own beside a file of the same form. Needs ``pip install pillow``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make what ``job.toml`` reads: ``data/``, real handwritten digits as pictures, and ``model/``, which has learnt nothing.
+"""Make what ``job.toml`` reads: ``data/``, handwritten digits as pictures, and ``model/``, which has learnt nothing.
 
     python examples/vision_digits/prepare.py [--force]
 

@@ -2,8 +2,8 @@
 
     python examples/vision_digits/score.py [RUN_OR_MODEL] [--data FILE] [--count N] [--json]
 
-Takes a run folder of forge or a whole model; without one, the newest run under ``runs/<this example>/``. Prints the share
-of exact answers before training (the model that the run began with) and after it.
+Takes a run folder of forge or a whole model; without one, the newest run under ``runs/<this example>/``. Prints the
+share of exact answers before training (the model that the run began with) and after it.
 """
 
 from __future__ import annotations

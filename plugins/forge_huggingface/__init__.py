@@ -62,11 +62,13 @@ def forge_offers() -> Iterable[Offer]:
         check=rules.train_problems,
         decide=rules.decide_training,
     )
-    yield Offer(
-        stage=Stage.EXPORT,
-        impl="forge_huggingface.export:export",
-        supports=frozenset({"adapter", "merged", "push"}),
-        requires_dist=(*MODELS, PEFT),
-        depends=frozenset({"hf-model"}),
-        check=rules.export_problems,
-    )
+    for format_, probe in (("adapter", None), ("merged", rules.cannot_merge)):
+        yield Offer(
+            stage=Stage.EXPORT,
+            impl="forge_huggingface.export:export",
+            supports=frozenset({format_, "push"}),
+            requires_dist=(*MODELS, PEFT),
+            depends=frozenset({"hf-model"}),
+            probe=probe,
+            check=rules.export_problems,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Event, Loaded, ModelError
@@ -81,9 +82,21 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
 
 
 def check_names(model: Any, table: AdapterTable) -> None:
-    """Refuse a name in ``modules_to_save`` that fits no module. Raises :class:`ModelError`."""
-    for name in table.modules_to_save or []:
-        require_match(name, [full for full, _ in model.named_modules() if full], "modules_to_save")
+    """Refuse names that fit no module or layer: peft ignores them. Raises :class:`ModelError`."""
+    every = [full for full, _ in model.named_modules() if full]
+    for key in ("modules_to_save", "exclude_modules"):
+        for name in getattr(table, key) or []:
+            require_match(name, every, key)
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(table, key):
+            # As peft matches them (peft.utils.get_pattern_key): a regular expression at the end of the name.
+            if not any(re.match(rf"(.*\.)?({pattern})$", full) for full in every):
+                require_match(pattern, every, key)
+    layers = {int(part) for full in every for part in full.split(".") if part.isdigit()}
+    for index in table.layers_to_transform or []:
+        if index not in layers:
+            last = max(layers, default=-1)
+            raise ModelError(f"[adapter] layers_to_transform: there is no layer {index}", f"the layers are 0 to {last}")
 
 
 def target_modules(model: Any, table: AdapterTable) -> str | list[str]:

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from forge.api import Data, Event
 from forge.checkpoints import mark, rotate
 from forge_huggingface.memory import probe
+from forge_huggingface.train import restore_best
 
 if TYPE_CHECKING:
     from forge.job import Job
@@ -44,6 +45,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.trainer, self.job, self.run, self.data = trainer, job, run, data
         self.began = self.shown = time.monotonic()
         self.first_step = 0
+        self.postponed = False
         self.tokens: tuple[float, float] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -56,14 +58,23 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
             seconds = found.get("seconds", 0.0) * args.gradient_accumulation_steps
             self.run.emit(Event("dry-run", {**found, "steps": state.max_steps, "seconds_per_step": seconds}))
             raise DryRunDone({key: value for key, value in found.items() if isinstance(value, int | float)})
+        if self.run.resume:
+            restore_best(args, state)
         self.run.graceful.set()
         self.began, self.first_step = time.monotonic(), state.global_step
         values = {"steps": state.max_steps, "from": state.global_step, "epochs": state.num_train_epochs}
         self.run.emit(Event("training", values))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop if the run was asked to; show progress now and then."""
         if self.run.stop.is_set():
+            # With save_strategy "best" an evaluation decides last whether to save, so a stop avoids evaluations: by
+            # one step more, or, where every step has one, by leaving this one out.
+            best_only = str(getattr(args.save_strategy, "value", args.save_strategy)) == "best"
+            if best_only and control.should_evaluate and not self.postponed:
+                self.postponed = True
+                return
+            control.should_evaluate = control.should_evaluate and not best_only
             control.should_save = control.should_training_stop = True
         now = time.monotonic()
         if now - self.shown >= PROGRESS_SECONDS:

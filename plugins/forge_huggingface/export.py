@@ -6,6 +6,7 @@ from the files of the run, so an export can be made on another machine, later, w
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 # How far the merged model's logits may be from the adapter model's: the root mean square of the difference over that of
 # the logits themselves (each row centred), by the type of the merged weights. Rounding alone gives about 1e-6 in
-# float32 and 1e-2 in bfloat16; a wrong scale or a forgotten layer gives far more. A ratio, because a divergence alone is
-# small for any change of a model that is unsure.
+# float32 and 1e-2 in bfloat16; a wrong scale or a forgotten layer gives far more. A ratio, because a divergence alone
+# is small for any change of a model that is unsure.
 LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
@@ -48,10 +49,9 @@ def export(job: Job, run: RunHandle, trained: Trained, export: ExportTable, out:
     else:
         report = merge(job, run, weights, out)
     (out / "README.md").write_text(model_card(job, run.plan, trained, export.format), encoding="utf-8")
-    url = None
-    if export.push_to_hub:
-        url = push(out, export.push_to_hub, private=export.private)
-    return Exported(files=tuple(name.as_posix() for name in files_below(out)), report=report, url=url)
+    name = export.push_to_hub
+    upload = functools.partial(push, name=name, private=export.private) if name else None
+    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report, upload=upload)
 
 
 def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
@@ -73,8 +73,10 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
     vision = run.plan.facts.task == "vision"
     kind = model_class(run.plan.facts.task)
     base_folder = snapshot(job, run, weights=True)
-    processor = (AutoProcessor if vision else AutoTokenizer).from_pretrained(adapter, local_files_only=True)
-    dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder)
+    processor = (AutoProcessor if vision else AutoTokenizer).from_pretrained(
+        adapter, local_files_only=True, trust_remote_code=job.model.trust_remote_code
+    )
+    dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder, job)
     prompts = image_probes(processor) if vision else probes(processor)
     base = read(kind, base_folder, dtype, job)
     model = PeftModel.from_pretrained(base, adapter)
@@ -95,7 +97,7 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
         report["note"] = f"trained on the {job.model.bits} base, merged into its {name} weights"
     found = f"logits {report['error']:.1e} from the adapter model's, {report['top1']:.1%} equal top tokens"
     run.emit(Event("note", {"message": f"merged model read back from disk: {found}"}))
-    if report["error"] > LIMITS[name]:
+    if not report["error"] <= LIMITS[name]:  # so that NaN fails too
         raise ExportError(
             "the merged model is not the trained one",
             f"its logits are {report['error']:.1e} from the adapter model's (relative), more than {LIMITS[name]:.0e}",
@@ -122,12 +124,13 @@ def read(kind: Any, folder: Path, dtype: Any, job: Job) -> Any:
         ) from error
 
 
-def stored_dtype(folder: Path) -> Any:
+def stored_dtype(folder: Path, job: Job) -> Any:
     """Return the type that a model's config declares for its weights, float32 if it says nothing."""
     import torch
     from transformers import AutoConfig
 
-    declared = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
+    trust = job.model.trust_remote_code
+    declared = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust).dtype
     return declared if declared in {torch.float16, torch.bfloat16, torch.float32} else torch.float32
 
 

@@ -7,10 +7,12 @@ then come from the same commit.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import DiskFull, ModelError
+from forge.facts import resolve
 
 if TYPE_CHECKING:
     from forge.job import Job
@@ -55,7 +57,7 @@ def snapshot(job: Job, run: RunHandle, weights: bool) -> Path:
     what = f"the model {name} cannot be had"
     login = "`hf auth login` or set HF_TOKEN"
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)))
     except GatedRepoError as error:
         raise ModelError(what, "its owner wants a licence to be accepted",
                          f"accept it at https://huggingface.co/{name}, then {login}") from error  # fmt: skip
@@ -75,6 +77,25 @@ def snapshot(job: Job, run: RunHandle, weights: bool) -> Path:
         if error.errno == 28:
             raise DiskFull(f"{what}", "the disk of the cache is full", "free some, or set HF_HOME") from error
         raise
+    if facts.revision is None:
+        pin(job, run, folder)
+    return folder
+
+
+def pin(job: Job, run: RunHandle, folder: Path) -> None:
+    """Put into the plan what it could not know, the hub having been out of reach: the commit above all.
+
+    Raises:
+        ModelError: The model is not of the kind that the plan took it for.
+    """
+    known = resolve(job.model.id, folder.name, job.folder, offline=True)
+    if known.task not in {"text", "unknown"}:
+        raise ModelError(
+            f"{job.model.id} was planned as a text model and is of the kind {known.task}",
+            "the hub could not be reached while planning",
+            "run it again: its config is here now",
+        )
+    run.plan = replace(run.plan, facts=replace(known, revision=folder.name))
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,8 @@
 """Images of rows: from what a data set calls an image to pixels.
 
 Rows keep references, never pixels: a path, or the bytes of the file. An image is opened twice, once when rows are made
-(its size decides how many tokens it takes) and once for each batch, so what cannot be opened is known before a weight is
-loaded, by row and number; and a file that changes in between is found out by its hash.
+(its size decides how many tokens it takes) and once for each batch, so what cannot be opened is known before a weight
+is loaded, by row and number; and a file that changes in between is found out by its hash.
 
 Files are not trusted. Only raster formats that are decoded by Pillow alone are opened (its EPS reader runs a program),
 and an image is refused by the size that its header claims, before it is unpacked.
@@ -85,7 +85,7 @@ class Gallery:
         """Return a picture and its pixels (RGB, turned as its EXIF data says).
 
         Args:
-            reference: What the row holds: a path, URL, data URL, base64 text, bytes, a mapping of one of them, or an image.
+            reference: What the row holds: a path, URL, data URL, base64 text, bytes, a mapping of one, or an image.
             folder: The folder of the row's file, where relative paths start.
             number: The number of the image in its row, for errors.
 
@@ -103,7 +103,7 @@ class Gallery:
             raise BadRow(f"has an image that cannot be used: image {number} ({path}) cannot be read",
                          error.strerror or str(error)) from error  # fmt: skip
         sha = hashlib.sha256(data).hexdigest()
-        return Picture(path and str(path), content, sha, image.width, image.height), image
+        return Picture(str(path) if path else None, content, sha, image.width, image.height), image
 
     def _find(self, reference: Any, folder: Path | None) -> tuple[Path | None, bytes | None]:
         """Return where an image's bytes are: a file, or here."""
@@ -160,7 +160,7 @@ def decode(data: bytes) -> Any:
     Raises:
         BadRow: It is no image, damaged, or too large.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
@@ -170,9 +170,10 @@ def decode(data: bytes) -> Any:
             opened = Image.open(io.BytesIO(data), formats=known)
         with opened as image:
             if image.width * image.height > PIXELS:
-                raise BadRow(f"is {image.width}×{image.height} pixels", f"the most is {PIXELS}", "make it smaller")
+                raise BadRow("is too large", f"it has {image.width * image.height} pixels, the most is {PIXELS}",
+                             "make it smaller")  # fmt: skip
             return ImageOps.exif_transpose(image).convert("RGB")
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         start = data[:16]
         raise BadRow("is no image", f"it begins with {start!r}" if start else "it is empty",
                      f"use one of {', '.join(FORMATS)}") from error  # fmt: skip

@@ -98,7 +98,7 @@ def _longest_of(rows: Any, count: int) -> list[Any]:
 
 @contextlib.contextmanager
 def same_random_numbers() -> Iterator[None]:
-    """Leave every generator of random numbers as it was."""
+    """Leave the random numbers of Python, numpy and torch (on the CPU and on CUDA) as they were."""
     import numpy as np
     import torch
 
@@ -160,7 +160,9 @@ def explain_out_of_memory(error: BaseException, trainer: Any, data: Data, *, pro
         why += f", {used / 2**30:.1f} GiB in use at the peak"
     knobs = relief(args)
     names = [f"{_key(change['key'])} = {_toml(change['value'])}" for changes in knobs for change in changes]
-    names += ["[model] load_in_4bit = true", "a smaller [model] max_seq_length"]
+    if not quantised(trainer) and any("lora_" in name for name, _ in trainer.model.named_parameters()):
+        names.append("[model] load_in_4bit = true")
+    names.append("a smaller [model] max_seq_length")
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return OutOfMemory(
         f"out of memory {when}",
@@ -169,6 +171,11 @@ def explain_out_of_memory(error: BaseException, trainer: Any, data: Data, *, pro
         probing=probing,
         relief=knobs[0] if knobs else [],
     )
+
+
+def quantised(trainer: Any) -> bool:
+    """Whether the model is in 4 or 8 bit already."""
+    return any(getattr(trainer.model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
 
 
 def relief(args: Any) -> list[list[Mapping[str, Any]]]:

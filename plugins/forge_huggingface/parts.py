@@ -1,9 +1,9 @@
 """Which layers of a vision model to adapt: vision tower or language model, attention or MLP.
 
-A vision model is two models in one, often with layers of the same names, so names of layers do not tell them apart. The
-parts are those of Unsloth's ``get_peft_model``, by the same names, and select the same layers: an adapter of one backend
-is one of the other. What joins the two models (a projector, merger or connector) belongs to neither, and is adapted only
-if ``target_modules`` names it.
+A vision model is two models in one, often with layers of the same names, so names of layers do not tell them apart.
+The parts are those of Unsloth's ``get_peft_model``, by the same names, and both backends adapt the same layers: an
+adapter of one is one of the other. What joins the two models (a projector, merger or connector) belongs to neither, and
+is adapted only if ``target_modules`` names it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ def targets(model: Any, table: AdapterTable, linear: Sequence[str], named: Itera
                          "change target_modules or the finetune_… keys")  # fmt: skip
     if table.layers_to_transform is not None:  # peft takes it with names only
         return chosen
-    pattern = "|".join(sorted({re.sub(r"(?<=\.)\d+(?=\.)", r"\\d+", re.escape(name).replace(r"\.", ".")).replace(".", r"\.")
-                               for name in chosen}))  # fmt: skip
+    pattern = "|".join(sorted({_any_layer(name) for name in chosen}))
     # A pattern stays readable in adapter_config.json; hundreds of names do not.
     matched = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
     return pattern if sorted(matched) == sorted(chosen) else chosen
@@ -86,6 +85,11 @@ def freeze_tower(model: Any) -> None:
 def frozen(name: str) -> bool:
     """Whether a parameter is left out where the vision tower is."""
     return in_tower(name) and _JOINT.search(name) is None
+
+
+def _any_layer(name: str) -> str:
+    """Return a pattern for a layer in every block: numbers may be others."""
+    return r"\.".join(r"\d+" if part.isdigit() else re.escape(part) for part in name.split("."))
 
 
 def _in_block(name: str) -> bool:

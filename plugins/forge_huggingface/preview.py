@@ -35,7 +35,7 @@ def _show(processor: Any, row: Any, origin: str | None) -> dict[str, Any]:
     tokenizer = getattr(processor, "tokenizer", processor)
     ids, labels = list(row["input_ids"]), list(row["labels"])
     pictures = row.get("pictures") or []
-    seen = [None] * len(ids)
+    seen: list[int | None] = [None] * len(ids)
     for number, picture in enumerate(pictures):
         seen[picture["start"] : picture["end"]] = [number] * (picture["end"] - picture["start"])
     segments = []
@@ -43,7 +43,7 @@ def _show(processor: Any, row: Any, origin: str | None) -> dict[str, Any]:
         part = [ids[index] for index in run]
         text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if image is not None:  # hundreds of placeholders say nothing that the size does not
-            text = f"<image {pictures[image]['width']}×{pictures[image]['height']}>"
+            text = f"<image {pictures[image]['width']}\N{MULTIPLICATION SIGN}{pictures[image]['height']}>"
         segments.append({
             "text": text,
             "supervised": supervised,

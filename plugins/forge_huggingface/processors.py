@@ -1,7 +1,7 @@
 """Load the processor of a vision model: the tokenizer and what turns images into numbers, as one object.
 
-A model that takes images is trained through its processor even on rows of text, so that what is saved beside the weights
-is the whole of it.
+A model that takes images is trained through its processor even on rows of text, so that what is saved beside the
+weights is the whole of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def load(job: Job, folder: Path) -> Any:
         do = "pip install torchvision" if "torchvision" in str(error).lower() else f"see whether {folder} is whole"
         raise ModelError(what, reason, do) from error
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
-        raise ModelError(f"{job.model.id} has no processor for images and text", f"AutoProcessor gives {type(processor).__name__}",
+        raise ModelError(f"{job.model.id} has no processor for images and text",
+                         f"AutoProcessor gives {type(processor).__name__}",
                          "add its preprocessor_config.json, or take a whole copy of the model")  # fmt: skip
     return processor
 

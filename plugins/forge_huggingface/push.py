@@ -22,6 +22,8 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     api = HfApi()
     try:
         url = api.create_repo(name, private=private, exist_ok=True)
+        if private and not api.model_info(name).private:
+            raise ExportError(what, "it exists and is public", "write private = false, or take another name")
         api.upload_folder(
             repo_id=name, folder_path=folder, commit_message="Upload by forge", ignore_patterns=["export.json"]
         )

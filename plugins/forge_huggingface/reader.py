@@ -70,8 +70,8 @@ class Reader:
             except BadRow as bad:
                 converted.append(bad)
             except DataError as error:
-                raise DataError(f"{origin} {error.what}" if error.what.startswith("has ") else f"{origin}: {error.what}",
-                                error.why, error.do) from error  # fmt: skip
+                mark = "" if error.what.startswith("has ") else ":"
+                raise DataError(f"{origin}{mark} {error.what}", error.why, error.do) from error
         results = iter(self.renderer.render([row for row in converted if not isinstance(row, BadRow)]))
         for (origin, _), row in zip(block, converted, strict=True):
             yield origin, row if isinstance(row, BadRow) else next(results)

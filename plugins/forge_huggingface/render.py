@@ -200,16 +200,15 @@ class Renderer:
             labels = (self.before if whole else [-100] * len(self.before)) + labels
         return self._fit(ids, labels, eos, diverged, max((end for _, end in images), default=0))
 
-    def _fit(
-        self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int = 0
-    ) -> Rendered | BadRow:
+    def _fit(self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int = 0) -> Rendered | BadRow:
         limit, length = self.max_seq_length, len(ids)
         if length > limit:
             if self.on_long_row != "truncate":
                 return LongRow(f"has {length} tokens", f"max_seq_length is {limit}",
                                'raise it, shorten the row, or set on_long_row = "truncate" or "drop"')  # fmt: skip
             if needed > limit:  # an image that is cut is no image
-                return LongRow(f"has {length} tokens, and its last image ends at {needed}", f"max_seq_length is {limit}",
+                return LongRow(f"has {length} tokens, and its last image ends at {needed}",
+                               f"max_seq_length is {limit}",
                                'raise it, take smaller images, or set on_long_row = "drop"')  # fmt: skip
             if any(label != -100 for label in labels[limit:]):
                 eos = "cut"

@@ -118,7 +118,9 @@ class Rendered:
     def columns(self, *, images: bool) -> dict[str, Any]:
         """Return the columns of the store."""
         columns = {"input_ids": self.input_ids, "labels": self.labels}
-        return {**columns, "text": self.text, "turns": self.turns, "pictures": list(self.pictures)} if images else columns
+        if not images:
+            return columns
+        return {**columns, "text": self.text, "turns": self.turns, "pictures": list(self.pictures)}
 
     @property
     def supervised(self) -> int:

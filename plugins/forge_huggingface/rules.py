@@ -5,9 +5,11 @@ All of it goes into the plan, so each rule gives its reason as a phrase.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
+from forge.hub import token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -136,9 +138,20 @@ def held_out(job: Job) -> bool:
     return any(value is not None for value in (job.data.eval_path, job.data.eval_split, job.data.eval_size))
 
 
+def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
+    """Return why an adapter could not be merged after training, or None."""
+    if facts.quantized:
+        return f"the base is stored in {facts.quantized}, and merging would round the adapter away; export the adapter"
+    return None
+
+
 def export_problems(job: Job) -> Iterable[Problem]:
     """Yield exports that cannot be."""
     for index, export in enumerate(job.export):
+        if export.push_to_hub and not token(os.environ):
+            yield Problem(
+                f"export.{index}.push_to_hub", "nobody is logged in to the hub", "`hf auth login`, or set HF_TOKEN"
+            )
         if export.format == "adapter" and job.adapter.type == "none":
             yield Problem(
                 f"export.{index}.format",

@@ -122,8 +122,9 @@ def origins_path(path: Path) -> Path:
 def features(layout: str) -> Any:
     """Return the columns of a layout, as ``datasets`` describes them.
 
-    ``tokens`` has ids and labels, ``packed`` also the lengths of the rows in a row, ``images`` also the text that the ids
-    came from, the messages as JSON and the images, none of them decoded. None is called *images*: TRL would take over at that name.
+    ``tokens`` has ids and labels, ``packed`` also the lengths of the rows in a row, ``images`` also the text that the
+    ids came from, the messages as JSON and the images, none of them decoded. No column is called *images*: TRL would
+    take over at that name.
     """
     from datasets import Features, List, Value
 
@@ -131,9 +132,10 @@ def features(layout: str) -> Any:
     if layout == "packed":
         kinds["seq_lengths"] = List(Value("int32"))
     elif layout == "images":
-        picture = {name: Value("int32") for name in ("width", "height", "start", "end")}
+        picture = {"path": Value("string"), "bytes": Value("large_binary"), "sha256": Value("string")}
+        picture |= {name: Value("int32") for name in ("width", "height", "start", "end")}
         kinds |= {"text": Value("large_string"), "turns": Value("large_string")}
-        kinds["pictures"] = List({"path": Value("string"), "bytes": Value("large_binary"), "sha256": Value("string"), **picture})
+        kinds["pictures"] = List(picture)
     return Features(kinds)
 
 

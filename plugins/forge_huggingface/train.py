@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forge.api import Data, DiskFull, Event, Interrupted, Loaded, OutOfMemory, PluginError, Trained
+from forge.api import Data, DiskFull, Event, Interrupted, Loaded, OutOfMemory, PluginError, RunError, Trained
 from forge.checkpoints import MARK, checkpoints, is_last, newest_whole
 from forge.files import is_disk_full
+from forge.folder import newest_marked
 from forge_huggingface.card import model_card
 from forge_huggingface.memory import explain_out_of_memory, is_out_of_memory
 from forge_huggingface.options import resolve
@@ -60,11 +61,9 @@ def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
         raise
     state = trainer.state
     if run.stop.is_set() and state.global_step < state.max_steps:
-        raise Interrupted(
-            f"stopped at step {state.global_step} of {state.max_steps}",
-            f"checkpoint-{state.global_step} is whole",
-            f"go on with: forge resume {run.folder}",
-        )
+        whole = newest_marked(run.folder / "checkpoints")
+        kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
+        raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
     trained = result(job, run, loaded, best=best_step(trainer), metrics=final_metrics(state.log_history))
     save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
     return trained
@@ -77,7 +76,7 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
 
     from forge_huggingface.callbacks import ForgeCallback
 
-    values = arguments(job, loaded)
+    values = arguments(job, run, loaded)
     if data.layout == "images":
         values["remove_unused_columns"] = False  # the collator makes pixels from columns that no model knows
     config = SFTConfig(output_dir=str(run.folder / "checkpoints"), **values)
@@ -112,11 +111,11 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
     return trainer
 
 
-def arguments(job: Job, loaded: Loaded) -> dict[str, Any]:
+def arguments(job: Job, run: RunHandle, loaded: Loaded) -> dict[str, Any]:
     """Return every argument of the trainer: forge's table of defaults, the job's, and what loading imposes."""
     options = job.train.options
     for name, value in loaded.trainer.items():
-        if options.get(name) not in {None, value}:
+        if f"train.{name}" in run.plan.named and options.get(name) != value:
             raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
     half: Literal["bf16", "fp16"] | None = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
     values = resolve({**options, **loaded.trainer}, job.adapter.type, half)
@@ -133,8 +132,24 @@ def take_weights(trainer: Any, checkpoint: Path) -> None:
     from transformers import TrainerState
 
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    restore_best(trainer.args, trainer.state)
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     trainer._load_from_checkpoint(best or str(checkpoint))  # noqa: SLF001
+
+
+def restore_best(args: Any, state: Any) -> None:
+    """Point a restored state at its best checkpoint, which it knows by a path of the folder it once ran in.
+
+    Raises:
+        RunError: The job wants the best weights, and they are gone.
+    """
+    if not state.best_global_step:
+        return
+    best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+    if best.is_dir():
+        state.best_model_checkpoint = str(best)
+    elif args.load_best_model_at_end:
+        raise RunError(f"{best.name}, the best one, is gone", "load_best_model_at_end needs it", "restore it")
 
 
 def trainable_names(model: Any, job: Job) -> list[str]:

@@ -2,7 +2,7 @@
 
 Two ways of loading are in Unsloth: six families have kernels written for them; all others go through a compiler that
 rewrites transformers' own modules. The second takes anything in principle, so the list holds what Unsloth itself names
-or publishes models of. A family that is not here is no mistake: such a job runs on transformers.
+or XX
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ COMPILED = frozenset({
 """Families that Unsloth's compiler is made for."""
 
 TEXT = KERNELS | COMPILED
+
+COMPARED = frozenset({"llama"})
+"""Families that trained alike on Unsloth and on transformers, on a GPU: ``benchmarks/gpu.py --parts families``."""
 
 NEEDS_BFLOAT16 = frozenset({"gemma3_text", "gpt_oss", "qwen3_next"})
 """Families that overflow in float16: Unsloth would train them in float32, and not as the job says."""

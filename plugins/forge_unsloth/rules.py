@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Decision
 from forge_huggingface.rules import weights_dtype
-from forge_unsloth.families import NEEDS_BFLOAT16, TEXT
+from forge_unsloth.families import COMPARED, NEEDS_BFLOAT16, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,9 +41,9 @@ def cannot_text(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why Unsloth cannot load, adapt and train a text model as the job says, or None."""
     return (
         cannot_machine(machine)
-        or _cannot_family(machine, facts)
-        or cannot_model(machine, job, facts)
+        or _cannot_family(machine, job, facts)
         or cannot_arguments(job)
+        or cannot_model(machine, job, facts)
         or _cannot_adapt(job)
         or _cannot_options(machine, job)
     )
@@ -113,17 +113,26 @@ def options_of(job: Job, plugin: str) -> Mapping[str, Any]:
     return job.plugins.get(plugin, {})
 
 
-def _cannot_family(machine: Machine, facts: ModelFacts) -> str | None:
+def _cannot_family(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if facts.task == "seq2seq":
         return f"{facts.model_type} is a sequence-to-sequence model; Unsloth trains models that only decode"
     if facts.task not in {"text", "unknown"}:
         return f"the model's task is {facts.task}; this plugin is for text"
     if facts.model_type is not None and facts.model_type not in TEXT:
         return f"Unsloth does not list the architecture {facts.model_type}"
+    if facts.model_type is not None and facts.model_type not in COMPARED and not _named(job):
+        return (
+            f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; "
+            'name Unsloth in [use] backend = "unsloth" to take it'
+        )
     capability = _capability(machine)
     if facts.model_type in NEEDS_BFLOAT16 and capability is not None and capability < 8.0:
         return f"{facts.model_type} needs bfloat16, which a GPU of compute capability {capability} does not have"
     return None
+
+
+def _named(job: Job) -> bool:
+    return job.use.backend == "unsloth" or "unsloth-text" in {job.use.load, job.use.adapt}
 
 
 def _cannot_adapt(job: Job) -> str | None:

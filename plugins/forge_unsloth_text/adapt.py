@@ -37,7 +37,8 @@ def adapt(job: Job, run: RunHandle, loaded: Loaded) -> Loaded:
             **session.lora(job),
         )
         found = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")}
-        if isinstance(wanted, list) and found != {name.rpartition(".")[2] for name in wanted}:
+        asked = {name.rpartition(".")[2] for name in wanted} if isinstance(wanted, list) else found
+        if found - asked or (asked - found and not table.exclude_modules):
             raise PluginError(
                 f"Unsloth adapted {', '.join(sorted(found)) or 'nothing'}", f"[adapter] asks for {', '.join(wanted)}"
             )

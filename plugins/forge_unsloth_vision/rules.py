@@ -21,8 +21,8 @@ def cannot_vision(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return (
         cannot_machine(machine)
         or _cannot_family(facts)
-        or cannot_model(machine, job, facts)
         or cannot_arguments(job)
+        or cannot_model(machine, job, facts)
         or _cannot_adapt(job)
     )
 

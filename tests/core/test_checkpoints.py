@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -97,10 +98,10 @@ def test_what_is_half_written_is_not_part_of_a_checkpoint(tmp_path: Path) -> Non
 def test_the_mark_comes_after_every_file_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path, 5, whole=False)
     order: list[str] = []
-    monkeypatch.setattr(module.os, "fsync", lambda _handle: order.append("flushed"))
+    monkeypatch.setattr(os, "fsync", lambda _handle: order.append("flushed"))
     monkeypatch.setattr(module, "write_json", lambda target, _data: order.append(target.name))
     mark(path)
-    assert order == ["flushed", "flushed", MARK]
+    assert order == ["flushed", "flushed", "flushed", MARK]  # two files and the folder
 
 
 def test_the_newest_whole_one_is_found_and_the_newer_ones_are_named_with_their_faults(tmp_path: Path) -> None:

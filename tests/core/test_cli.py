@@ -309,13 +309,8 @@ def test_plugins_lists_each_with_distribution_version_and_stages_or_reason(site:
     assert re.search(r"^sick .*disabled: switched off by FORGE_PLUGINS$", off, re.MULTILINE)
     found = {plugin["name"]: plugin for plugin in json.loads(site.forge("plugins", "--json").stdout)}
     assert found["sick"]["status"] == "broken"
-    assert [offer["stage"] for offer in found["huggingface"]["offers"]] == [
-        "collate",
-        "load",
-        "adapt",
-        "train",
-        "export",
-    ]
+    stages = [offer["stage"] for offer in found["huggingface"]["offers"]]
+    assert stages == ["collate", "load", "adapt", "train", "export", "export"]
 
 
 def test_one_plugin_is_shown_with_its_offers(command: Command) -> None:

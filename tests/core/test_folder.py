@@ -168,6 +168,7 @@ def test_the_state_says_in_a_word_what_became_of_a_run(planned: Any) -> None:
     mark(checkpoint)
     assert folder.state() == "stopped"
     assert newest_marked(folder.checkpoints) == checkpoint
+    left(folder)
     folder.write_trained(TRAINED)
     assert folder.state() == "trained"
 
@@ -183,9 +184,26 @@ TRAINED = Trained(
 )
 
 
+def left(folder: RunFolder) -> None:
+    """Leave weights, as training does."""
+    (folder.path / "adapter").mkdir()
+    (folder.path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+
+
+def test_weights_that_changed_since_training_are_not_taken(planned: Any) -> None:
+    folder, _, _ = planned()
+    left(folder)
+    folder.write_trained(TRAINED)
+    folder.check_trained()
+    (folder.path / "adapter" / "adapter_model.safetensors").write_bytes(b"weightz")
+    with pytest.raises(RunError, match="not as training left them"):
+        folder.check_trained()
+
+
 def test_what_training_left_is_read_back_as_it_was(planned: Any) -> None:
     folder, _, _ = planned()
     assert folder.trained() is None
+    left(folder)
     folder.write_trained(TRAINED)
     assert folder.trained() == TRAINED
 

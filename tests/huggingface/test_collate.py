@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.api import Loaded
 from forge.errors import DataError, ModelError
 from forge.facts import ModelFacts
 from forge.job import Job
@@ -284,7 +285,8 @@ def test_the_preview_shows_the_tokenised_rows(case: Case) -> None:
 def test_the_collator_is_made_for_the_model(case: Case) -> None:
     data = case()
     assert data.collator is not None
-    loaded: Any = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa")))
+    model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
+    loaded = Loaded(model=model, traits=frozenset({"hf-model"}))
     batch = data.collator(loaded)([data.train[0], data.train[1]])
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
 

@@ -75,13 +75,23 @@ def test_columns_that_fit_nothing_are_listed_beside_what_is_needed() -> None:
         convert({"q": 1}, columns={"promt": "q"})
 
 
-def test_text_parts_are_joined_and_images_are_refused() -> None:
+def test_text_parts_are_joined_and_sounds_are_refused() -> None:
     parts = [{"type": "text", "text": "Hi"}, {"type": "text", "text": " there"}]
     _, row = convert({"messages": [{"role": "user", "content": parts}, ANSWER]})
     assert isinstance(row, Conversation)
     assert row.messages[0]["content"] == "Hi there"
-    with pytest.raises(DataError, match="not supported"):
-        convert({"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]})
+    with pytest.raises(DataError, match="a part of type 'audio'"):
+        convert({"messages": [{"role": "user", "content": [{"type": "audio"}]}, ANSWER]})
+
+
+def test_images_keep_their_places_between_texts() -> None:
+    parts = [{"type": "text", "text": "Hi"}, {"type": "image"}]
+    _, row = convert({"messages": [{"role": "user", "content": parts}, ANSWER], "images": ["a.png"]})
+    assert isinstance(row, Conversation)
+    assert row.messages[0]["content"] == parts
+    assert row.pictures == ("a.png",)
+    with pytest.raises(BadRow, match="has 0 images and 1 places"):
+        convert({"messages": [{"role": "user", "content": parts}, ANSWER]})
 
 
 def test_tools_and_tool_calls_are_kept_and_empty_columns_are_not() -> None:

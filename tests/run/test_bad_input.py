@@ -43,7 +43,9 @@ def refused(project: Project) -> str:
 
 def test_missing_rows(project: Project) -> None:
     project.write(data={"path": "row.jsonl"})
-    assert "rows.jsonl" in refused(project)
+    said = refused(project)
+    assert "row.jsonl" in said
+    assert "rows.jsonl" in said, "the nearest name is told"
 
 
 def test_empty_rows(project: Project) -> None:
@@ -75,7 +77,7 @@ def test_bad_rows_are_dropped_and_counted_where_the_job_says_so(project: Project
 def test_more_bad_rows_than_the_limit_are_refused(project: Project) -> None:
     rows(project, *[GOOD] * 5, *[UNANSWERED] * 5)
     project.write(data={"on_bad_row": "drop", "max_bad_rows": 0.2})
-    assert "5" in refused(project)
+    assert "5 of 10 rows" in refused(project)
 
 
 def test_rows_too_long_to_leave_an_answer_are_refused(project: Project) -> None:

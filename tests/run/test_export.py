@@ -119,7 +119,9 @@ def test_when_an_export_fails_the_run_says_that_the_model_is_safe(project: Proje
     from forge.parent import export_all
 
     project.write(export=[{"format": "adapter", "push_to_hub": "nobody/there"}, {"format": "merged"}])
-    done = project.perform()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "hf_of_a_day_that_is_over")
+        done = project.perform()
     shown: list[Any] = []
     environ = {"HF_TOKEN": None, "HF_HOME": str(project.folder / "home"), "HF_HUB_OFFLINE": "1"}
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +130,7 @@ def test_when_an_export_fails_the_run_says_that_the_model_is_safe(project: Proje
         with pytest.raises(ForgeError) as caught:
             export_all(done.folder, discover({}), probe(), shown.append)
     assert "trained and safe" in caught.value.what
-    assert "logged in" in str(caught.value)
+    assert "nobody is logged in" in str(caught.value)
     assert f"forge export {done.folder.path}" in str(caught.value)
     assert (done.folder.path / "exports" / "2-merged" / "export.json").exists(), "the other export is made all the same"
 
@@ -175,7 +177,7 @@ def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> No
         project.write(model={"id": "org/tiny"}, export=[{"format": "adapter", "push_to_hub": "me/tuned"}])
         environ = hub.environment(tmp_path / "home")
         output = subprocess.run(
-            [sys.executable, "-m", "forge", "run", "job.toml"],
+            [sys.executable, "-P", "-m", "forge", "run", "job.toml"],
             cwd=project.folder, env={**os.environ, **environ}, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert output.returncode == 0, output.stdout + output.stderr
@@ -192,7 +194,7 @@ def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> No
             assert TOKEN.encode() not in path.read_bytes(), f"the token is in {path}"
 
 
-@pytest.mark.parametrize(("kind", "words"), [("gated", "licence"), ("missing", "no such model")])
+@pytest.mark.parametrize(("kind", "words"), [("gated", "accept the licence"), ("missing", "org/tiny")])
 def test_a_model_that_cannot_be_had_is_one_clear_sentence(tmp_path: Path, kind: str, words: str) -> None:
     folder = make_model(tmp_path / "hubmodel")
     with Hub() as hub:
@@ -201,9 +203,8 @@ def test_a_model_that_cannot_be_had_is_one_clear_sentence(tmp_path: Path, kind: 
         project = Project(tmp_path / "project", folder)
         project.write(model={"id": "org/tiny"})
         output = project.forge("plan", "job.toml", code=2, **hub.environment(tmp_path / "home"))
-    assert "error:" in output
-    assert words in output or "gated" in output or "not" in output
-    assert "Traceback" not in output
+    assert output.startswith("error:")
+    assert words in output
     assert len(output.strip().splitlines()) == 1, output
 
 

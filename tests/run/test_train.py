@@ -7,6 +7,10 @@ import json
 import pytest
 import tomli
 
+from forge.folder import settle
+from forge.jobfile import load_job
+from forge.stages import Stages
+from forge_huggingface.train import make_trainer
 from projects import Project, json_of
 
 
@@ -156,9 +160,29 @@ def test_four_bits_train_where_bitsandbytes_runs(project: Project) -> None:
 
 
 def test_every_trainer_argument_is_told_and_kept(project: Project) -> None:
-    project.write(train={"weight_decay": 0.01, "max_grad_norm": 0.5, "lr_scheduler_type": "cosine", "seed": 7})
+    given = {"weight_decay": 0.01, "max_grad_norm": 0.5, "lr_scheduler_type": "cosine", "seed": 7, "optim": "adafactor"}
+    project.write(train=given)
+    run, _folder = project.prepare()
+    job = settle(load_job(run.plan.job), run.plan)
+    stages = Stages(run, job)
+    data = stages.collate()
+    trainer = make_trainer(job, run, stages.adapt(stages.load(data)), data)
+    kept = {name: getattr(trainer.args, name) for name in given}
+    assert {name: getattr(value, "value", value) for name, value in kept.items()} == given
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rank_pattern", {"q_prj": 8}),
+        ("alpha_pattern", {"nothing": 8}),
+        ("exclude_modules", ["k_prj"]),
+        ("layers_to_transform", [7]),
+        ("modules_to_save", ["embed"]),
+    ],
+)
+def test_a_name_that_peft_would_ignore_is_refused(project: Project, key: str, value: object) -> None:
+    project.write(adapter={key: value})
     done = project.perform()
-    assert done.code == 0, done.printed
-    rates = [event["learning_rate"] for event in done.of_kind("step")]
-    assert rates[0] == pytest.approx(1e-2)
-    assert rates == sorted(rates, reverse=True)
+    assert done.code == 2, done.printed
+    assert f"[adapter] {key}" in done.error["what"]

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 if sys.argv[1] == "unsloth":
-    import unsloth
     import unsloth.trainer
     from unsloth.models import rl
+
+    import unsloth
 
     rl.patch_trl_disable_gradient_checkpointing()
     rl.patch_trl_rl_trainers()
@@ -22,8 +23,7 @@ if sys.argv[1] == "unsloth":
 
 import forge.worker
 from forge_huggingface import train
-from projects import Finished, Project, perform_in
-from run_cuts import cut_after
+from projects import Finished, Project, cut_after, perform_in
 
 JOBS: dict[str, dict[str, Any]] = {
     "plain job": {},
@@ -32,8 +32,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "checkpointing": {"train": {"gradient_checkpointing": True}},
     "accumulation": {"train": {"gradient_accumulation_steps": 2}},
 }
-# What no two runs share, or what says where Unsloth keeps its own settings.
-APART = {"output_dir", "logging_dir", "bf16", "fp16"}
+# What no two runs share; and what Unsloth sets for the preparing of rows, which forge has done: rows have that length.
+APART = {"output_dir", "logging_dir", "dataset_num_proc", "max_length"}
 
 
 def main(model: Path, out: Path) -> None:

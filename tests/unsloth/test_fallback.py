@@ -43,7 +43,9 @@ def job(catalogue: Catalogue, **tables: Any) -> JobFile:
     return parse(tomli_w.dumps(merged(base, tables)), "job.toml", Path(), catalogue)
 
 
-def plan(catalogue: Catalogue, machine: Machine = machines.FIT, facts: dict[str, Any] | None = None, **tables: Any) -> Plan:
+def plan(
+    catalogue: Catalogue, machine: Machine = machines.FIT, facts: dict[str, Any] | None = None, **tables: Any
+) -> Plan:
     return make_plan(job(catalogue, **tables), catalogue, machine, ModelFacts(**{**LLAMA, **(facts or {})}))
 
 
@@ -165,8 +167,16 @@ def test_a_length_left_to_the_model_names_the_common_ones_if_unsloth_is_named(ca
 def test_old_gpus_and_bfloat16_exclude_each_other(catalogue: Catalogue) -> None:
     planned = plan(catalogue, machines.with_card("7.5"), model={"dtype": "bfloat16"})
     assert "has no bfloat16" in reason(planned)
-    planned = plan(catalogue, machines.with_card("7.5"), facts={"model_type": "gemma3_text"})
-    assert "gemma3_text needs bfloat16" in reason(planned)
+    named = {"load": "unsloth-text", "adapt": "unsloth-text"}
+    with pytest.raises(PlanError, match="gemma3_text needs bfloat16"):
+        plan(catalogue, machines.with_card("7.5"), facts={"model_type": "gemma3_text"}, use=named)
+
+
+def test_a_family_that_nobody_has_compared_runs_on_unsloth_only_if_that_is_named(catalogue: Catalogue) -> None:
+    facts = {"model_type": "apertus"}
+    planned = plan(catalogue, facts=facts)
+    assert "forge has not compared apertus on Unsloth and on transformers" in reason(planned)
+    assert chosen(plan(catalogue, facts=facts, use={"backend": "unsloth"}))["load"] == "unsloth-text"
 
 
 @pytest.mark.parametrize(("name", "model_type"), [("BartForConditionalGeneration", "bart"), ("T5Model", "t5")])

@@ -121,7 +121,7 @@ def test_every_key_of_the_adapter_is_passed(tmp_path: Path, tiny_model: Path, do
     }  # fmt: skip
     parts = {name for name in AdapterTable.model_fields if name.startswith("finetune_")}  # of vision models
     assert table.keys() | {"type", "bias", "options"} == AdapterTable.model_fields.keys() - parts
-    job, run, _ = prepared(tmp_path, tiny_model, adapter=table, train={"seed": 7})
+    job, _, _ = prepared(tmp_path, tiny_model, adapter=table, train={"seed": 7})
     values = session.lora(job)
     passed = values | {name: table[name] for name in ("target_modules", "modules_to_save")}
     assert {name: passed[name] for name in table} == table

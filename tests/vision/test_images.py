@@ -151,7 +151,8 @@ def test_links_are_fetched_once_and_kept_with_the_run(project: VisionProject, we
 def test_a_link_that_leads_nowhere_names_its_row(project: VisionProject, web: str, link: str, why: str) -> None:
     rewrite(project, [row("pictures/0.png"), row(web + link)])
     error = project.perform().error
-    assert "rows.jsonl:2" in error["what"] and "image 1" in error["what"]
+    assert "rows.jsonl:2" in error["what"]
+    assert "image 1" in error["what"]
     assert why in error["what"] + str(error["why"])
 
 

@@ -72,7 +72,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             elif reason := missing_requirement(offer.requires_dist, machine):
                 reasons.append(f"{offer.stage}: {reason.partition(' (pip')[0]}")
                 missing += [text for text in offer.requires_dist if missing_requirement([text], machine)]
-            else:
+            elif offer.stage.value not in works:
                 works.append(offer.stage.value)
         if missing and plugin.own:
             mend: str | None = f'pip install "forge-train[{plugin.name}]"'

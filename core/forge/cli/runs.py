@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 @json_option
 def command(run: str | None, runs_dir: Path, as_json: bool) -> None:
     """List the runs below --runs-dir, or show one RUN: its plan, state, numbers and exports."""
+    from forge.errors import RunError
     from forge.folder import RunFolder
 
     if run is None:
-        found = [_line(RunFolder(path.parent)) for path in sorted(runs_dir.glob("*/*/plan.json"))]
+        found = []
+        for path in sorted(runs_dir.glob("*/*/plan.json")):
+            try:
+                found.append(_line(RunFolder(path.parent)))
+            except RunError as error:  # a plan of another forge, or damaged: the others are still to be seen
+                click.echo(f"{path.parent.parent.name}/{path.parent.name}: {error}", err=True)
         if as_json:
             print_json(found)
         elif not found:
