@@ -248,7 +248,7 @@ class ExportTable(Extensible):
 class UseTable(Table):
     """``[use]``: which plugins to use, where forge's own choice is not wanted."""
 
-    backend: str = Field("auto", description="`auto`, or the backend that loads and adapts: `huggingface`.")
+    backend: str = Field("auto", description="`auto`, or the backend that loads and adapts: `huggingface`, `unsloth`.")
     collate: str | None = Field(None, description="Plugin for this stage.")
     load: str | None = Field(None, description="Plugin for this stage.")
     adapt: str | None = Field(None, description="Plugin for this stage.")

@@ -216,6 +216,8 @@ def weights_dtype(machine: Machine, job: Job) -> tuple[str, str]:
         return "float32", "mixed precision is not reliable on Apple's GPUs"
     if job.adapter.type == "none":
         return "float32", f"all weights are trained, and small updates vanish in 16 bit; the arithmetic is {half}"
+    if job.model.bits:
+        return half, f"the {job.model.bits} base is unpacked to it for each computation"
     return half, "the frozen base needs no more, and the adapter is kept in 32 bit"
 
 
