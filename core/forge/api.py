@@ -197,7 +197,8 @@ class Data:
         processor: The tokenizer or processor. No later stage may change it: forge compares it before and after.
         train: The training rows.
         eval: Held-out rows by name; empty if there are none.
-        layout: The shape of the rows; ``"tokens"`` has ``input_ids`` and ``labels`` (and ``seq_lengths`` if packed).
+        layout: The shape of the rows; ``"tokens"`` has ``input_ids`` and ``labels`` (and ``seq_lengths`` if packed),
+            ``"images"`` also where each picture is and which tokens stand for it.
         digest: sha256 over the ids and labels of all rows, in order.
         collator: Makes the batch collator once the model is there; ``None`` for the trainer's own.
         longest: Indices of the longest training rows, the longest first.

@@ -31,7 +31,7 @@ LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-
 
 
 def export(job: Job, run: RunHandle, trained: Trained, export: ExportTable, out: Path) -> Exported:
-    """Write one export into ``out``, and upload it if the job says so.
+    """Write one export into ``out``; the core uploads it, if the job says so, once it is in its place.
 
     Raises:
         ExportError: The merged model is not the trained one, or the upload failed.

@@ -1,8 +1,7 @@
 """Which families of models Unsloth knows, by the ``model_type`` of their config.
 
 Two ways of loading are in Unsloth: six families have kernels written for them; all others go through a compiler that
-rewrites transformers' own modules. The second takes anything in principle, so the list holds what Unsloth itself names
-or XX
+rewrites transformers' own modules. The second takes anything in principle, so the list holds what Unsloth itself names.
 """
 
 from __future__ import annotations

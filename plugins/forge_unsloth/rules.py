@@ -120,7 +120,7 @@ def _cannot_family(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return f"the model's task is {facts.task}; this plugin is for text"
     if facts.model_type is not None and facts.model_type not in TEXT:
         return f"Unsloth does not list the architecture {facts.model_type}"
-    if facts.model_type is not None and facts.model_type not in COMPARED and not _named(job):
+    if facts.model_type is not None and facts.model_type not in COMPARED and not named(job, "unsloth-text"):
         return (
             f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; "
             'name Unsloth in [use] backend = "unsloth" to take it'
@@ -131,8 +131,9 @@ def _cannot_family(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return None
 
 
-def _named(job: Job) -> bool:
-    return job.use.backend == "unsloth" or "unsloth-text" in {job.use.load, job.use.adapt}
+def named(job: Job, plugin: str) -> bool:
+    """Whether the job asks for Unsloth by name."""
+    return job.use.backend == "unsloth" or plugin in {job.use.load, job.use.adapt}
 
 
 def _cannot_adapt(job: Job) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_model
+from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_model, named
 
 if TYPE_CHECKING:
     from forge.api import Machine, ModelFacts
@@ -15,12 +15,16 @@ FAMILIES = frozenset({
 })  # fmt: skip
 """Families of vision models, by ``model_type``, that Unsloth names or publishes models of."""
 
+COMPARED = frozenset({"qwen2_5_vl"})
+"""Families that trained alike in 16 bit on Unsloth and on transformers, on a GPU: ``benchmarks/gpu_vision.py``."""
+
 
 def cannot_vision(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why Unsloth cannot load, adapt and train a vision model as the job says, or None."""
     return (
         cannot_machine(machine)
         or _cannot_family(facts)
+        or _not_compared(job, facts)
         or cannot_arguments(job)
         or cannot_model(machine, job, facts)
         or _cannot_adapt(job)
@@ -43,6 +47,18 @@ def _cannot_family(facts: ModelFacts) -> str | None:
         return f"the model's task is {facts.task}; this plugin is for vision"
     if facts.model_type is not None and facts.model_type not in FAMILIES:
         return f"Unsloth does not list the vision architecture {facts.model_type}"
+    return None
+
+
+def _not_compared(job: Job, facts: ModelFacts) -> str | None:
+    """Return why Unsloth is not taken unless the job names it: nobody has shown that it trains alike."""
+    if named(job, "unsloth-vision"):
+        return None
+    take = 'name Unsloth in [use] backend = "unsloth" to take it'
+    if facts.model_type is not None and facts.model_type not in COMPARED:
+        return f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; {take}"
+    if job.model.bits:
+        return f"in {job.model.bits} Unsloth keeps other parts in 16 bit than transformers, so they train apart; {take}"
     return None
 
 
