@@ -12,6 +12,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from forge.api import Stage
 from forge.cli.common import amount, size
 from forge.folder import RunFolder
 from forge.plan import Plan
@@ -52,9 +53,8 @@ class Console:
         self.line(("run", "bold"), f"     {folder.path}")
         plugins = {step.plugin for step in plan.steps}
         self.line(f"plan    {f'{plugins.pop()} for every stage' if len(plugins) == 1 else chosen}")
-        for verdict in plan.verdicts:
-            if not verdict.chosen:
-                self.line(f"        not {verdict.plugin} for {verdict.label}: {verdict.reason}", style="dim")
+        for name, reason in turned_down(plan).items():
+            self.line(f"        not {name}: {reason}", style="dim")
         for decision in plan.decisions:
             self.line(f"        {decision.key} = {decision.value}: {decision.reason}", style="dim")
         for note in plan.notes:
@@ -212,6 +212,21 @@ class Console:
     def _json(self, event: Values) -> None:
         sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
         sys.stdout.flush()
+
+
+def turned_down(plan: Plan) -> dict[str, str]:
+    """Return the plugins that were not taken for any stage, each with its first reason; the plan has all of them.
+
+    A plugin that is for another kind of job altogether is left out.
+    """
+    taken = {step.plugin for step in plan.steps}
+    reasons: dict[str, str] = {}
+    for verdict in plan.verdicts:
+        if verdict.plugin not in taken:
+            reasons.setdefault(verdict.plugin, verdict.reason)
+            if verdict.label == Stage.LOAD:
+                reasons[verdict.plugin] = verdict.reason
+    return {name: reason for name, reason in reasons.items() if not reason.startswith("does not do")}
 
 
 _EVALUATED = ("eval_loss", "eval_mean_token_accuracy", "eval_runtime")
