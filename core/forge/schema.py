@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Stage
 from forge.job import Job
-from forge.jobfile import config_models, option_models
+from forge.keys import config_models, option_models
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

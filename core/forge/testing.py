@@ -12,7 +12,8 @@ from pathlib import Path
 from forge.api import Offer, RunHooks, Stage
 from forge.discovery import HEAVY, Plugin, discover, resolve
 from forge.facts import ModelFacts
-from forge.jobfile import config_models, model_of, parse
+from forge.jobfile import parse
+from forge.keys import config_models, model_of
 from forge.machine import PRESETS
 
 PROBE_SECONDS = 0.02
