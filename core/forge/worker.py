@@ -47,11 +47,11 @@ def train(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     check_processor(data, before, "loading")
 
     trained = stages.train(loaded, data)
-    check_processor(data, before, "training")
     if run.plan.task == "dry-run":
         return
     folder.write_trained(trained)
     run.emit(Event("trained", {"weights": trained.weights, "metrics": trained.metrics}))
+    check_processor(data, before, "training")  # last of all: what was trained is on record, whatever this finds
 
 
 def preview(_job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:

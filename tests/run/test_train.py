@@ -186,3 +186,22 @@ def test_a_name_that_peft_would_ignore_is_refused(project: Project, key: str, va
     done = project.perform()
     assert done.code == 2, done.printed
     assert f"[adapter] {key}" in done.error["what"]
+
+
+def test_a_tokenizer_that_training_changed_is_told_and_the_weights_are_on_record(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forge_huggingface import train as module
+
+    save = module.save
+
+    def meddle(model: object, processor: object, *rest: object) -> None:
+        save(model, processor, *rest)
+        processor.chat_template = "{{ messages }}"  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(module, "save", meddle)
+    project.write(train={"max_steps": 1})
+    done = project.perform()
+    assert done.code == 1
+    assert "training changed the tokenizer" in done.error["what"]
+    assert done.folder.trained() is not None
