@@ -9,7 +9,10 @@ in real shapes, with a tokenizer made on the spot. Every run is a process of its
   bit, four sides: Unsloth's plain script, forge on Unsloth, TRL's plain script, forge on huggingface.
 - ``small``: what needs no timing, on a small model, several at once: the same job on both backends for each key of
   ``[adapter]`` and each way to load; resume after SIGKILL; the merged model against the adapter's.
-- ``families``: a few steps of other architectures on both backends.
+- ``families``: other architectures on both backends, in 16 and in 4 bit.
+
+``--only`` takes some of what the parts hold: names of variants, of families, of sides (``4-forge-huggingface``), and
+``resume`` and ``merged`` of the part ``small``.
 
 Tokens a second: the tokens of a step over the median time of a step, averaged over windows of five steps, after the
 warm ones. Memory: the most that torch held (``torch.cuda.max_memory_allocated``). Start-up: from the start of the
@@ -30,7 +33,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +50,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 }
 TIMED: Mapping[str, Mapping[str, int]] = {
     "1b": {"batch": 4, "steps": 50, "warm": 10},
-    "8b": {"batch": 2, "steps": 18, "warm": 6},
+    "8b": {"batch": 2, "steps": 50, "warm": 6},
     "small": {"batch": 4, "steps": 12, "warm": 4},
 }
 LENGTH, RATE, SEED, WINDOW = 2048, 2e-4, 42, 5
@@ -66,6 +69,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "granite": ("Granite", {}),
     "olmo2": ("Olmo2", {}),
     "gemma3_text": ("Gemma3", {"head_dim": 64}),
+    "gemma": ("Gemma", {"head_dim": 64}),
+    "smollm3": ("SmolLM3", {}),
 }
 
 
@@ -294,9 +299,11 @@ def failure(folder: Path) -> str | None:
 # The parts.
 
 
-def timed(part: str, work: Path, models: Path) -> Iterator[dict[str, Any]]:
-    """Run all four sides in 16 and in 4 bit."""
+def timed(part: str, work: Path, models: Path, only: list[str]) -> Iterator[dict[str, Any]]:
+    """Run all four sides in 16 and in 4 bit, or those of them that are named."""
     for bits, side in itertools.product((16, 4), SIDES):
+        if only and f"{bits}-{side}" not in only:
+            continue
         place = work / f"{part}-{bits}-{side}"
         place.mkdir(parents=True)
         began, setting, entry = time.time(), TIMED[part], {"part": part, "bits": bits, "side": side}
@@ -366,32 +373,30 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 """Changes of the small job, each to be trained alike on both backends."""
 
 
-def variants(backend: str, work: Path, model: Path, names: list[str]) -> dict[str, Any]:
-    """Train variants of the small job on one backend, each in a process of its own."""
-    found: dict[str, Any] = {}
-    for name in names:
-        place = work / f"{backend}-{name.replace(' ', '-')}"
-        base = {"max_steps": 24, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
-        changes = {key: dict(value) for key, value in VARIANTS.get(name, {}).items()}
-        changes["train"] = base | changes.get("train", {})
-        if name in FAMILIES:
-            changes["adapter"] = {"target_modules": "auto"}
-        job(place, model, work / "chat.jsonl", backend, **changes)
-        forge("run", "job.toml", folder=place)
-        found[name] = {
-            "error": failure(place),
-            "losses": [step["loss"] for step in events(place, "step")],
-            "eval": [step["eval_loss"] for step in events(place, "eval")],
-            **{kind: next(iter(events(place, kind)), {}) for kind in ("data", "adapted", "loaded", "trainer")},
-        }
-    return found
+def variant(backend: str, work: Path, model: Path, name: str) -> dict[str, Any]:
+    """Train a variant of the small job on one backend, in a process of its own."""
+    place = work / f"{backend}-{name.replace(' ', '-').replace(',', '')}"
+    base = {"max_steps": 24, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+    family, _, mode = name.partition(", ")
+    changes = {key: dict(value) for key, value in VARIANTS.get(mode or name, {}).items()}
+    changes["train"] = base | changes.get("train", {})
+    if family in FAMILIES:
+        changes["adapter"] = {"target_modules": "auto"}
+    job(place, model, work / "chat.jsonl", backend, **changes)
+    forge("run", "job.toml", folder=place)
+    return {
+        "error": failure(place),
+        "losses": [step["loss"] for step in events(place, "step")],
+        "eval": [step["eval_loss"] for step in events(place, "eval")],
+        **{kind: next(iter(events(place, kind)), {}) for kind in ("data", "adapted", "loaded", "trainer")},
+    }
 
 
 def both(work: Path, model: Callable[[str], Path], names: list[str], at_once: int) -> list[dict[str, Any]]:
     """Train each named variant on both backends and compare."""
     tasks = [(name, backend) for name in names for backend in ("unsloth", "huggingface")]
     with ThreadPoolExecutor(at_once) as pool:
-        done = dict(zip(tasks, pool.map(lambda t: variants(t[1], work, model(t[0]), [t[0]])[t[0]], tasks), strict=True))
+        done = dict(zip(tasks, pool.map(lambda t: variant(t[1], work, model(t[0]), t[0]), tasks), strict=True))
     found = []
     for name in names:
         ours, theirs = done[name, "unsloth"], done[name, "huggingface"]
@@ -420,12 +425,12 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def resume(work: Path, model: Path) -> dict[str, Any]:
+def resume(work: Path, model: Path, rows: str = "chat.jsonl", **changes: Mapping[str, Any]) -> dict[str, Any]:
     """Kill a run on Unsloth after a checkpoint, resume it, and compare its losses with an undisturbed run's."""
     train = {"max_steps": 30, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 5}
     straight, killed = work / "resume-straight", work / "resume-killed"
     for place in (straight, killed):
-        job(place, model, work / "chat.jsonl", "unsloth", train={**train, "learning_rate": 1e-3})
+        job(place, model, work / rows, "unsloth", train={**train, "learning_rate": 1e-3}, **changes)
     forge("run", "job.toml", folder=straight)
     process = forge("run", "job.toml", folder=killed, wait=False)
     while process.poll() is None and len(events(killed, "step")) < 13:
@@ -546,10 +551,17 @@ def about() -> dict[str, Any]:
     return {
         "command": " ".join(["python", "benchmarks/gpu.py", *sys.argv[1:]]),
         "gpu": gpu,
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
         "python": sys.version.split()[0],
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def build(models: Path, name: str, family: str | None = None) -> Path:
@@ -575,7 +587,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", default=["1b", "8b", "small"], choices=names)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-results")))
     parser.add_argument("--work", type=Path, default=Path("/tmp/forge-gpu"))
-    parser.add_argument("--only", nargs="+", help="only these variants, or families")
+    parser.add_argument("--only", nargs="+", default=[], help="only these variants, families or sides")
     parser.add_argument("--at-once", type=int, default=6, help="runs side by side where nothing is timed")
     options = parser.parse_args()
     work, models = options.work / time.strftime("%H%M%S"), options.work / "models"
@@ -594,22 +606,25 @@ def main() -> int:
         if part in {"1b", "8b", "smoke"}:
             shape = "small" if part == "smoke" else part
             build(models, shape)
-            for entry in timed(shape, work, models):
+            for entry in timed(shape, work, models, options.only):
                 results.setdefault("timed", []).append(entry)
                 keep()
         elif part == "small":
             model = build(models, "small")
+            wanted = options.only or [*VARIANTS, "resume", "merged"]
             with ThreadPoolExecutor(3) as pool:
-                killed = pool.submit(resume, work, model)
-                exports = [pool.submit(merged, work, model, bits) for bits in (16, 4)]
-                names = options.only or list(VARIANTS)
+                killed = pool.submit(resume, work, model) if "resume" in wanted else None
+                exports = [pool.submit(merged, work, model, bits) for bits in (16, 4) if "merged" in wanted]
+                names = [name for name in VARIANTS if name in wanted]
                 results["variants"] = both(work, lambda _, small=model: small, names, options.at_once)
-                results["resume"], results["merged"] = killed.result(), [each.result() for each in exports]
+                results["resume"] = killed.result() if killed else None
+                results["merged"] = [each.result() for each in exports]
         elif part == "families":
-            chosen = options.only or list(FAMILIES)
-            for family in chosen:
-                build(models, "small", family)
-            results["families"] = both(work, lambda name: models / name, chosen, options.at_once)
+            families = [name for name in FAMILIES if name in (options.only or FAMILIES)]
+            with ThreadPoolExecutor(options.at_once) as pool:
+                list(pool.map(lambda family: build(models, "small", family), families))
+            names = [f"{family}, {mode}" for family in families for mode in ("16 bit", "4 bit")]
+            results["families"] = both(work, lambda name: models / name.partition(", ")[0], names, options.at_once)
         results.setdefault("seconds", {})[part] = round(time.time() - began, 1)
         keep()
     print((options.out / "table.md").read_text(encoding="utf-8"), results["seconds"])

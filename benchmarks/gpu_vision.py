@@ -6,6 +6,7 @@ Needs what ``benchmarks/gpu.py`` needs, and torchvision. Models are random weigh
 are pictures of one colour, each with a question and its answer. Every run is a process of its own, one after another.
 ``results.json`` and ``table.md`` hold the result: milliseconds of the median warm step, peak memory, the loss of the
 first step and of the last, whether both backends saw the same rows, and what the labels say, decoded.
+``resumed`` kills a run on Unsloth after a checkpoint, and compares it, resumed, with an undisturbed one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 # They lie in folders, not in a package.
-from gpu import difference, events, failure, forge, job  # noqa: E402
+from gpu import difference, events, failure, forge, job, resume  # noqa: E402
 
 from tiny_vlm import make_vlm  # noqa: E402
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "purple")
 SIDE = 448
 BATCH = 4
+MODES = ("16 bit", "4 bit", "language only", "all weights", "Unsloth's collator", "merged", "4 bit merged", "resumed")
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "medium": {
         "hidden": 1536,
@@ -91,7 +93,14 @@ def runs(
     for mode in modes:
         for backend in backends:
             place = work / f"{arch}-{mode}-{backend}".replace(" ", "-")
-            model = {"max_seq_length": 2048, **({"load_in_4bit": True} if mode == "4 bit" else {})}
+            if mode in {"Unsloth's collator", "resumed"} and backend != "unsloth":
+                continue
+            if mode == "resumed":
+                found = resume(work, base, "rows.jsonl", adapter={"target_modules": None})
+                print(json.dumps(found), flush=True)
+                yield {"arch": arch, "mode": mode, "backend": backend, "resume": found, "error": found["error"]}
+                continue
+            model = {"max_seq_length": 2048, **({"load_in_4bit": True} if mode.startswith("4 bit") else {})}
             train = {"max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 2e-4}
             changes: dict[str, Any] = {"model": model, "train": train, "adapter": {"target_modules": None}}
             if mode == "language only":
@@ -100,10 +109,8 @@ def runs(
                 changes["adapter"] = {"type": "none", "r": None, "lora_alpha": None, "target_modules": None}
                 train["learning_rate"] = 2e-5
             if mode == "Unsloth's collator":
-                if backend != "unsloth":
-                    continue
                 changes["use"] = {"collate": "unsloth-vision"}
-            if mode == "merged":
+            if mode.endswith("merged"):
                 changes["export"] = [{"format": "merged"}]
             job(place, base, work / "rows.jsonl", backend, **changes)
             began = time.time()
@@ -139,10 +146,13 @@ def table(found: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for entry in found:
+        if entry.get("resume"):
+            lines.append(f"| {entry['arch']} | resumed | {entry['backend']} | {json.dumps(entry['resume'])} |")
+            continue
         if entry["error"]:
             lines.append(f"| {entry['arch']} | {entry['mode']} | {entry['backend']} | {entry['error'][:200]} |")
             continue
-        other = next((each for each in found if each["backend"] == "huggingface" and not each["error"]
+        other = next((each for each in found if each["backend"] == "huggingface" and each.get("losses")
                       and (each["arch"], each["mode"]) == (entry["arch"], entry["mode"])), None)  # fmt: skip
         gap = difference(entry, other) if other and other is not entry else {}
         same, mean = gap.get("same_digest", ""), f"{gap['mean']:.4f}" if gap else ""
@@ -160,7 +170,7 @@ def main() -> None:
     parser.add_argument("--size", default="medium", choices=SIZES)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--backends", nargs="+", default=["unsloth", "huggingface"])
-    parser.add_argument("--modes", nargs="+", default=["16 bit", "4 bit"])
+    parser.add_argument("--modes", nargs="+", default=["16 bit", "4 bit"], choices=MODES)
     parser.add_argument("--out", type=Path, default=Path("gpu-vision"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/gpu-vision"))
     asked = parser.parse_args()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Event, Loaded, ModelError
+from forge.api import Data, Event, Loaded, ModelError, Stage
 from forge_huggingface.hub import snapshot
 
 if TYPE_CHECKING:
@@ -20,10 +20,14 @@ def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the 
         ModelError: Weights are missing, damaged or of another shape; the device is not there.
     """
     import torch
+    from transformers import set_seed
 
     folder = snapshot(job, run, weights=True)
     device = planned_device(job, run)
-    model = read_model(job, run, str(folder), device)
+    task = "reward" if "reward-head" in run.plan.step(Stage.LOAD).words else ""
+    if task:
+        set_seed(job.train.options.get("seed", 42))  # the head starts at random
+    model = read_model(job, run, str(folder), device, task=task)
     where = f"{device} {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
     values = {
         "device": where,
@@ -32,6 +36,8 @@ def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the 
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+    if job.model.bits and (left := model.config.quantization_config.llm_int8_skip_modules):
+        values["unquantised"] = left
     run.emit(Event("loaded", values))
     return Loaded(model=model, traits=frozenset({"hf-model"}))
 
@@ -54,14 +60,15 @@ def planned_device(job: Job, run: RunHandle) -> str:
     return "mps" if kind == "mps" else "cpu"
 
 
-def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: Any) -> Any:
-    """Read a language or vision model from a folder, and refuse one that would come out partly random.
+def read_model(job: Job, run: RunHandle, folder: str, device: str, *, task: str = "", **changes: Any) -> Any:
+    """Read a model from a folder, and refuse one that would come out partly random, a new reward head apart.
 
     Args:
         job: The job, whose ``[model]`` says how.
         run: The run.
         folder: The folder with config and safetensors.
         device: torch's name of the device.
+        task: The task to load it for; the model's own if it is empty.
         changes: Other arguments for ``from_pretrained``.
     """
     import torch
@@ -74,13 +81,16 @@ def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: An
         "trust_remote_code": table.trust_remote_code,
         "use_safetensors": True,
         "local_files_only": True,
-        "quantization_config": quantization(job),
+        "quantization_config": quantization(job, unquantised(job, run, folder)),
         **changes,
     }
     if arguments["quantization_config"] is not None:
         arguments["device_map"] = {"": device}
+    task = task or run.plan.facts.task
+    if task == "reward":
+        arguments["num_labels"] = 1
     try:
-        model, report = model_class(run.plan.facts.task).from_pretrained(folder, output_loading_info=True, **arguments)
+        model, report = model_class(task).from_pretrained(folder, output_loading_info=True, **arguments)
     except ValueError as error:
         left_open = run.plan.decided("model.attn_implementation") is not None
         if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
@@ -88,7 +98,7 @@ def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: An
         run.emit(
             Event("warning", {"message": f"{table.id} has no {table.attn_implementation} attention; taking eager"})
         )
-        return read_model(job, run, folder, device, **{**changes, "attn_implementation": "eager"})
+        return read_model(job, run, folder, device, task=task, **{**changes, "attn_implementation": "eager"})
     except (OSError, RuntimeError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -97,7 +107,8 @@ def read_model(job: Job, run: RunHandle, folder: str, device: str, **changes: An
         if type(error).__name__ != "SafetensorError":
             raise
         raise _unreadable(table.id, error) from error
-    if missing := sorted(report["missing_keys"]):
+    head = ("score.", "classifier.") if task == "reward" else ()
+    if missing := sorted(name for name in report["missing_keys"] if not name.startswith(head)):
         raise ModelError(
             f"{table.id} lacks {len(missing)} weights",
             f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} would start at random",
@@ -112,23 +123,57 @@ def model_class(task: str) -> Any:
     """Return transformers' class for a task, as in :class:`ModelFacts`."""
     import transformers
 
-    return transformers.AutoModelForImageTextToText if task == "vision" else transformers.AutoModelForCausalLM
+    names = {"vision": "ImageTextToText", "seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}
+    return getattr(transformers, f"AutoModelFor{names.get(task, 'CausalLM')}")
 
 
-def quantization(job: Job) -> Any:
-    """Return bitsandbytes' settings for the job, or None."""
+def unquantised(job: Job, run: RunHandle, folder: str) -> list[str] | None:
+    """Return what 4 and 8 bit leave out of a vision model: all but its language model. None leaves it to transformers.
+
+    A vision tower is small beside its language model and loses more by rounding, so Unsloth rounds none of it; and only
+    the same weights train alike on both backends.
+    """
+    if job.model.bits is None or run.plan.facts.task != "vision":
+        return None
+    import torch
+    from transformers import AutoConfig
+
+    table = job.model
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=table.trust_remote_code, local_files_only=True)
+        with torch.device("meta"):
+            model = model_class("vision").from_config(config, trust_remote_code=table.trust_remote_code)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise _unreadable(table.id, error) from error
+    decoder = model.get_decoder()
+    language = next((name for name, module in model.named_modules() if module is decoder), "")
+    if not language:  # the whole model is its own decoder: there is nothing beside it
+        return None
+    above = {language[:index] for index, letter in enumerate(language) if letter == "."}
+    found = set()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{language}."):
+            parts = name.split(".")
+            names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            found.add(next(each for each in names if each not in above))
+    return sorted(found)
+
+
+def quantization(job: Job, kept: list[str] | None = None) -> Any:
+    """Return bitsandbytes' settings for the job, with the modules that it leaves alone, or None."""
     if job.model.bits is None:
         return None
     import torch
     from transformers import BitsAndBytesConfig
 
     if job.model.bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(  # as in QLoRA (arXiv 2305.14314): NF4, double quantisation
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, job.model.dtype),
+        llm_int8_skip_modules=kept,
     )
 
 

@@ -18,8 +18,15 @@ COMPILED = frozenset({
 
 TEXT = KERNELS | COMPILED
 
-COMPARED = frozenset({"llama"})
-"""Families that trained alike on Unsloth and on transformers, on a GPU: ``benchmarks/gpu.py --parts families``."""
+COMPARED = frozenset({
+    "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
+})  # fmt: skip
+"""Families that trained alike on Unsloth and on transformers, on a GPU, in 16 and in 4 bit: ``benchmarks/gpu.py --parts
+families``, and ``1b`` and ``8b`` for Llama."""
+
+METHODS = frozenset({"dpo", "kto", "sft"})
+"""Methods that trained alike on Unsloth and on transformers: ``benchmarks/gpu.py`` and ``gpu_methods.py`` on a GPU, and
+``tests/unsloth/test_parity.py`` with Unsloth's trainers on a CPU, digit for digit."""
 
 NEEDS_BFLOAT16 = frozenset({"gemma3_text", "gpt_oss", "qwen3_next"})
 """Families that overflow in float16: Unsloth would train them in float32, and not as the job says."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Decision
 from forge_huggingface.rules import weights_dtype
-from forge_unsloth.families import COMPARED, NEEDS_BFLOAT16, TEXT
+from forge_unsloth.families import COMPARED, METHODS, NEEDS_BFLOAT16, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,10 +42,21 @@ def cannot_text(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return (
         cannot_machine(machine)
         or _cannot_family(machine, job, facts)
+        or cannot_method(job, "unsloth-text")
         or cannot_arguments(job)
         or cannot_model(machine, job, facts)
         or _cannot_adapt(job)
         or _cannot_options(machine, job)
+    )
+
+
+def cannot_method(job: Job, plugin: str) -> str | None:
+    """Return why Unsloth is not taken for a method by itself, or None."""
+    if job.train.method in METHODS or named(job, plugin):
+        return None
+    return (
+        f'forge has not compared method = "{job.train.method}" on Unsloth and on transformers yet; '
+        'name Unsloth in [use] backend = "unsloth" to take it'
     )
 
 
@@ -95,7 +106,7 @@ def cannot_arguments(job: Job) -> str | None:
     for name, why in _REFUSED.items():
         if options.get(name):
             return f"{name}: {why}; leave it out"
-    if (loss := options.get("loss_type")) not in {None, "nll"}:
+    if job.train.method == "sft" and (loss := options.get("loss_type")) not in {None, "nll"}:
         return f'loss_type = "{loss}": Unsloth computes its own fused loss; write "nll", or leave it out'
     return None
 
@@ -104,7 +115,7 @@ def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     """Yield the type of the weights and the loss, where the job leaves them open."""
     if job.model.dtype == "auto":
         yield Decision("model.dtype", *weights_dtype(machine, job))
-    if job.train.options.get("loss_type") is None:
+    if job.train.method == "sft" and job.train.options.get("loss_type") is None:
         yield Decision("train.loss_type", "nll", "Unsloth computes it in one kernel, without all logits in memory")
 
 

@@ -120,6 +120,11 @@ def evidence(model: Any) -> dict[str, Any]:
     }
 
 
+def loss(job: Job) -> dict[str, str]:
+    """Return the trainer arguments that Unsloth's kernels ask for: in SFT the loss that they compute."""
+    return {"loss_type": "nll"} if job.train.method == "sft" else {}
+
+
 def lora(job: Job) -> dict[str, Any]:
     """Return the arguments of ``get_peft_model`` that ``[adapter]`` and ``[train]`` decide, but for the modules."""
     table = job.adapter

@@ -34,6 +34,7 @@ def forge_offers() -> Iterable[Offer]:
         config="forge_unsloth.options:TextOptions",
         probe=rules.cannot_text,
         decide=rules.decide,
+        estimate="forge_unsloth.estimate:estimate",
     )
     yield Offer(
         stage=Stage.ADAPT,

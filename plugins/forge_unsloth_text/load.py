@@ -25,4 +25,4 @@ def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the 
             "max_lora_rank": job.adapter.r,
         }
     model = session.load(unsloth.FastLanguageModel, job, run, **extra)
-    return Loaded(model=model, traits=frozenset({"hf-model", PATCHED}), trainer={"loss_type": "nll"})
+    return Loaded(model=model, traits=frozenset({"hf-model", PATCHED}), trainer=session.loss(job))

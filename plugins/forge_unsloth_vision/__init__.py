@@ -37,6 +37,7 @@ def forge_offers() -> Iterable[Offer]:
         backend="unsloth",
         probe=rules.cannot_vision,
         decide=decide,
+        estimate="forge_unsloth.estimate:estimate",
     )
     yield Offer(
         stage=Stage.ADAPT,
@@ -53,7 +54,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.COLLATE,
         impl="forge_unsloth_vision.collate:collate",
-        supports=frozenset({"vision", "sft"}),
+        supports=frozenset({"vision", "tokens"}),
         requires_dist=NEEDS,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,

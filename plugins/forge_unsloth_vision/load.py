@@ -16,4 +16,4 @@ def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the 
     """Load the base model. Raises as :func:`forge_unsloth.session.load` does."""
     unsloth = session.begin(run)
     model = session.load(unsloth.FastVisionModel, job, run)
-    return Loaded(model=model, traits=frozenset({"hf-model", PATCHED}), trainer={"loss_type": "nll"})
+    return Loaded(model=model, traits=frozenset({"hf-model", PATCHED}), trainer=session.loss(job))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_model, named
+from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_method, cannot_model, named
 
 if TYPE_CHECKING:
     from forge.api import Machine, ModelFacts
@@ -15,7 +15,7 @@ FAMILIES = frozenset({
 })  # fmt: skip
 """Families of vision models, by ``model_type``, that Unsloth names or publishes models of."""
 
-COMPARED = frozenset({"qwen2_5_vl"})
+COMPARED = frozenset({"qwen2_5_vl", "qwen3_vl"})
 """Families that trained alike in 16 bit on Unsloth and on transformers, on a GPU: ``benchmarks/gpu_vision.py``."""
 
 
@@ -25,6 +25,7 @@ def cannot_vision(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         cannot_machine(machine)
         or _cannot_family(facts)
         or _not_compared(job, facts)
+        or cannot_method(job, "unsloth-vision")
         or cannot_arguments(job)
         or cannot_model(machine, job, facts)
         or _cannot_adapt(job)
@@ -58,7 +59,8 @@ def _not_compared(job: Job, facts: ModelFacts) -> str | None:
     if facts.model_type is not None and facts.model_type not in COMPARED:
         return f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; {take}"
     if job.model.bits:
-        return f"in {job.model.bits} Unsloth keeps other parts in 16 bit than transformers, so they train apart; {take}"
+        # The weights are the same (forge_huggingface.load.kept_in_16_bit); what is trained on them is not.
+        return f"in {job.model.bits} TRL keeps the adapter in bfloat16 and Unsloth in float32, so they part; {take}"
     return None
 
 

@@ -1,6 +1,7 @@
 """Trains a few jobs with TRL's own trainers or with Unsloth's, and writes what came of it: the child of test_parity.
 
-python rewritten.py plain|unsloth MODEL OUT.json
+python rewritten.py plain|unsloth train MODEL VISION-MODEL OUT.json
+python rewritten.py plain|unsloth read MODEL ADAPTER OUT.json
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if sys.argv[1] == "unsloth":
 import forge.worker
 from forge_huggingface import train
 from projects import Finished, Project, cut_after, perform_in
+from vision.conftest import VisionProject
 
 JOBS: dict[str, dict[str, Any]] = {
     "plain job": {},
@@ -32,19 +34,26 @@ JOBS: dict[str, dict[str, Any]] = {
     "checkpointing": {"train": {"gradient_checkpointing": True}},
     "accumulation": {"train": {"gradient_accumulation_steps": 2}},
 }
+VISION: dict[str, dict[str, Any]] = {
+    "vision": {},
+    "vision, language only": {"adapter": {"finetune_vision_layers": False}},
+    "vision, every weight": {"adapter": {"type": "none", "r": None, "lora_alpha": None}},
+}
 # What no two runs share; and what Unsloth sets for the preparing of rows, which forge has done: rows have that length.
 APART = {"output_dir", "logging_dir", "dataset_num_proc", "max_length"}
 
 
-def main(model: Path, out: Path) -> None:
+def main(model: Path, sight: Path, out: Path) -> None:
     """Train the jobs."""
     forge.worker.check_imports = lambda _plan: None  # Unsloth is here without a plan, for its trainers alone
     made: list[Any] = []
     make = train.make_trainer
     train.make_trainer = lambda *arguments: made.append(make(*arguments)) or made[-1]  # type: ignore[func-returns-value]
-    project = Project(Path(tempfile.mkdtemp()) / "project", model)
+    place = Path(tempfile.mkdtemp())
+    text, pictures = Project(place / "text", model), VisionProject(place / "vision", sight)
     found: dict[str, Any] = {}
-    for name, tables in JOBS.items():
+    for name, tables in {**JOBS, **VISION}.items():
+        project = pictures if name in VISION else text
         changes = {"loss_type": "nll", "bf16": False, **tables.get("train", {})}
         project.write(**{**tables, "train": changes, "use": {"backend": "huggingface"}})
         done = project.perform()
@@ -53,8 +62,30 @@ def main(model: Path, out: Path) -> None:
             arguments = made[-1].args.to_dict()
             plain = {key: value for key, value in arguments.items() if isinstance(value, int | float | str | None)}
             found[name]["arguments"] = {key: value for key, value in plain.items() if key not in APART}
-            found["resume"] = told(resumed(project, done))
+            found[name] |= {"adapter": str(done.folder.path / "adapter"), "logits": logits(made[-1].model)}
+        if name in {"plain job", "vision"}:
+            found["resume" if name == "plain job" else "vision, resume"] = told(resumed(project, done))
     out.write_text(json.dumps(found))
+
+
+def read(model: Path, adapter: Path, out: Path) -> None:
+    """Put an adapter that was trained elsewhere on its base, and write what both say."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    before = logits(base)
+    out.write_text(json.dumps({"base": before, "adapted": logits(PeftModel.from_pretrained(base, adapter))}))
+
+
+def logits(model: Any) -> list[list[float]]:
+    """Return a model's logits for a row of tokens."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        found: list[list[float]] = model(input_ids=torch.arange(8, 40)[None]).logits[0].tolist()
+    return found
 
 
 def resumed(project: Project, done: Finished) -> Finished:
@@ -81,4 +112,4 @@ def told(done: Finished) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[2]), Path(sys.argv[3]))
+    {"train": main, "read": read}[sys.argv[2]](*map(Path, sys.argv[3:]))

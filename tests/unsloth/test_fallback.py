@@ -16,6 +16,7 @@ from forge.facts import ModelFacts, resolve
 from forge.jobfile import JobFile, parse
 from forge.parent import run
 from forge.plan import Plan, make_plan
+from forge_unsloth.families import COMPARED
 from projects import merged
 
 if TYPE_CHECKING:
@@ -179,8 +180,29 @@ def test_a_family_that_nobody_has_compared_runs_on_unsloth_only_if_that_is_named
     assert chosen(plan(catalogue, facts=facts, use={"backend": "unsloth"}))["load"] == "unsloth-text"
 
 
+@pytest.mark.parametrize("bits", [{}, {"load_in_4bit": True}])
+@pytest.mark.parametrize("model_type", sorted(COMPARED))
+def test_families_that_were_compared_run_on_unsloth_by_themselves(
+    catalogue: Catalogue, model_type: str, bits: dict[str, Any]
+) -> None:
+    planned = plan(catalogue, facts={"model_type": model_type}, model=bits)
+    assert chosen(planned)["load"] == chosen(planned)["adapt"] == "unsloth-text"
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "gemma3_text", "smollm3"])
+def test_families_whose_comparison_was_not_finished_do_not(catalogue: Catalogue, model_type: str) -> None:
+    assert "has not compared" in reason(plan(catalogue, facts={"model_type": model_type}))
+
+
+def test_vllm_is_needed_where_unsloth_is_to_generate_with_it(catalogue: Catalogue) -> None:
+    tables: dict[str, Any] = {"plugins": {"unsloth-text": {"fast_inference": True}}, "use": {"backend": "unsloth"}}
+    with pytest.raises(PlanError, match=r"fast_inference: vllm is not installed \(pip install vllm\)"):
+        plan(catalogue, **tables)
+    assert chosen(plan(catalogue, machines.with_versions(vllm="0.11.0"), **tables))["load"] == "unsloth-text"
+
+
 @pytest.mark.parametrize(("name", "model_type"), [("BartForConditionalGeneration", "bart"), ("T5Model", "t5")])
-def test_models_that_encode_first_are_refused_by_all(
+def test_models_that_encode_first_are_none_of_unsloths(
     catalogue: Catalogue, tmp_path: Path, name: str, model_type: str
 ) -> None:
     config = {"architectures": [name], "model_type": model_type, "is_encoder_decoder": True}
@@ -189,10 +211,11 @@ def test_models_that_encode_first_are_refused_by_all(
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     facts = resolve(str(tmp_path), None, tmp_path)
     assert facts.task == "seq2seq"
-    with pytest.raises(PlanError) as error:
-        make_plan(job(catalogue), catalogue, machines.FIT, facts)
-    assert f"unsloth-text: {model_type} is a sequence-to-sequence model" in str(error.value)
-    assert "huggingface: sequence-to-sequence" in str(error.value)
+    planned = make_plan(job(catalogue), catalogue, machines.FIT, facts)
+    assert set(chosen(planned).values()) == {"huggingface"}
+    assert "seq2seq" in reason(planned) or "sequence-to-sequence" in reason(planned)
+    with pytest.raises(PlanError, match="unsloth-text: "):
+        make_plan(job(catalogue, use={"backend": "unsloth"}), catalogue, machines.FIT, facts)
 
 
 def test_load_and_adapt_come_from_one_backend_or_not_at_all(catalogue: Catalogue) -> None:

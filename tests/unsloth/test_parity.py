@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tiny_vlm import make_vlm
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="unsloth is not installed"),
@@ -26,25 +28,28 @@ pytestmark = [
 def sides(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
     """What both trainers made of the same jobs."""
     folder = tmp_path_factory.mktemp("parity")
-    found = {}
-    for side in ("plain", "unsloth"):
-        out = folder / f"{side}.json"
-        command = [sys.executable, str(Path(__file__).with_name("rewritten.py")), side, str(tiny_model), str(out)]
-        environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-            "UNSLOTH_ALLOW_CPU": "1",
-            "UNSLOTH_COMPILE_DISABLE": "1",
-            "UNSLOTH_COMPILE_LOCATION": str(folder / "compiled"),
-            "UNSLOTH_DISABLE_AUTO_PADDING_FREE": "1",
-            "UNSLOTH_DISABLE_STATISTICS": "1",
-            "UNSLOTH_FORCE_FLOAT32": "1",  # it would turn float16 on for a device without bfloat16
-        }
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        found[side] = json.loads(out.read_text())
-    return found
+    sight = make_vlm(folder / "llava", "llava")  # its processor needs no torchvision
+    return {side: child(side, "train", tiny_model, sight, folder / f"{side}.json") for side in ("plain", "unsloth")}
+
+
+def child(side: str, task: str, *paths: Path) -> Any:
+    """Let a child process do a task beside Unsloth's changes or without them, and return what it wrote."""
+    out = paths[-1]
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "UNSLOTH_ALLOW_CPU": "1",
+        "UNSLOTH_COMPILE_DISABLE": "1",
+        "UNSLOTH_COMPILE_LOCATION": str(out.parent / "compiled"),
+        "UNSLOTH_DISABLE_AUTO_PADDING_FREE": "1",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_FORCE_FLOAT32": "1",  # it would turn float16 on for a device without bfloat16
+    }
+    command = [sys.executable, str(Path(__file__).with_name("rewritten.py")), side, task, *map(str, paths)]
+    done = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(out.read_text())
 
 
 def test_the_trainer_really_is_unsloths(sides: dict[str, Any]) -> None:
@@ -55,7 +60,11 @@ def test_the_trainer_really_is_unsloths(sides: dict[str, Any]) -> None:
     assert ours["trainable"] == theirs["trainable"]
 
 
-@pytest.mark.parametrize("name", ["plain job", "held-out rows", "packing", "checkpointing", "accumulation", "resume"])
+TEXT = ["plain job", "held-out rows", "packing", "checkpointing", "accumulation", "resume"]
+VISION = ["vision", "vision, language only", "vision, every weight", "vision, resume"]
+
+
+@pytest.mark.parametrize("name", [*TEXT, *VISION])
 def test_rows_and_losses_are_the_same(sides: dict[str, Any], name: str) -> None:
     ours, theirs = (sides[side][name] for side in ("unsloth", "plain"))
     assert ours["digest"] == theirs["digest"]
@@ -67,3 +76,19 @@ def test_rows_and_losses_are_the_same(sides: dict[str, Any], name: str) -> None:
 def test_every_argument_is_the_same(sides: dict[str, Any]) -> None:
     ours, theirs = (sides[side]["plain job"]["arguments"] for side in ("unsloth", "plain"))
     assert {name: ours[name] for name in theirs} == theirs
+
+
+@pytest.mark.parametrize(("trained", "loaded"), [("unsloth", "plain"), ("plain", "unsloth")])
+def test_an_adapter_of_one_is_an_adapter_of_the_other(
+    sides: dict[str, Any], tmp_path: Path, tiny_model: Path, trained: str, loaded: str
+) -> None:
+    theirs = sides[trained]["plain job"]
+    ours = child(loaded, "read", tiny_model, Path(theirs["adapter"]), tmp_path / "read.json")
+    gaps = {name: largest(ours[name], theirs["logits"]) for name in ("adapted", "base")}
+    assert gaps["adapted"] < 1e-4
+    assert gaps["base"] > 100 * 1e-4  # it learned something that could have been lost
+
+
+def largest(first: list[list[float]], second: list[list[float]]) -> float:
+    """Return the largest difference of two tables of the same shape."""
+    return max(abs(a - b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True))

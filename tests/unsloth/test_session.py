@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli_w
@@ -23,6 +23,9 @@ from forge.testing import check_implementation, check_plugin
 from forge_unsloth import session
 from forge_unsloth_text.adapt import adapt
 from forge_unsloth_text.load import load
+
+if TYPE_CHECKING:
+    from forge.machine import Machine
 
 
 class Double:
@@ -58,14 +61,16 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Double:
     return double
 
 
-def prepared(tmp_path: Path, folder: Path, **tables: Any) -> tuple[Any, RunHandle, list[Any]]:
+def prepared(
+    tmp_path: Path, folder: Path, machine: Machine = machines.FIT, **tables: Any
+) -> tuple[Any, RunHandle, list[Any]]:
     """Return the settled job and the run of a job on a machine that is fit for Unsloth."""
     catalogue = discover({"FORGE_PLUGINS": "huggingface,unsloth-text"})
     base: dict[str, Any] = {"model": {"id": str(folder), "max_seq_length": 128}, "data": {"path": "rows.jsonl"}}
     for name, table in tables.items():
         base[name] = {**base.get(name, {}), **table}
     file = parse(tomli_w.dumps(base), "job.toml", tmp_path, catalogue)
-    plan = make_plan(file, catalogue, machines.FIT, resolve(str(folder), None, tmp_path))
+    plan = make_plan(file, catalogue, machine, resolve(str(folder), None, tmp_path))
     assert plan.preload == ("unsloth",)
     told: list[Any] = []
     return settle(file.job, plan), RunHandle(folder=tmp_path, plan=plan, sink=told.append), told
@@ -86,6 +91,15 @@ def test_a_model_is_loaded_as_the_job_says(tmp_path: Path, tiny_model: Path, dou
     assert loaded.model.config._name_or_path == str(tiny_model)
     assert told[-1].kind == "loaded"
     assert (told[-1].values["bits"], told[-1].values["path"]) == ("16bit", str(tiny_model))
+
+
+def test_vllm_gets_its_share_and_the_adapters_rank(tmp_path: Path, tiny_model: Path, double: Double) -> None:
+    table = {"unsloth-text": {"fast_inference": True, "gpu_memory_utilization": 0.25}}
+    machine = machines.with_versions(vllm="0.11.0")
+    job, run, _ = prepared(tmp_path, tiny_model, machine, plugins=table, adapter={"r": 4})
+    load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    passed = {name: double.loaded[name] for name in ("fast_inference", "gpu_memory_utilization", "max_lora_rank")}
+    assert passed == {"fast_inference": True, "gpu_memory_utilization": 0.25, "max_lora_rank": 4}
 
 
 @pytest.mark.parametrize(
@@ -175,12 +189,12 @@ def test_several_processes_are_refused(tmp_path: Path, tiny_model: Path, double:
 
 
 def test_packed_rows_carry_their_lengths_for_unsloths_attention() -> None:
-    from forge_huggingface.collate import _collator
+    from forge_huggingface.layouts import _tokens
 
     rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}]
     model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
     batches = [
-        _collator(0)(Loaded(model=model, traits=frozenset(traits)))(rows)
+        _tokens(0, Loaded(model=model, traits=frozenset(traits)))(rows)
         for traits in ({"hf-model"}, {"hf-model", "unsloth-patched"})
     ]
     assert "packed_seq_lengths" not in batches[0]

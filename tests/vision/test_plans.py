@@ -57,8 +57,9 @@ def reason(made: Plan, plugin: str = "unsloth-vision", label: str = "load") -> s
     return next(each.reason for each in made.verdicts if each.plugin == plugin and each.label == label)
 
 
-def test_a_vision_job_on_a_fit_machine_runs_on_unsloth(catalogue: Catalogue) -> None:
-    made = plan(catalogue, fit())
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_vision_job_on_a_fit_machine_runs_on_unsloth(catalogue: Catalogue, model_type: str) -> None:
+    made = plan(catalogue, fit(), {"model_type": model_type})
     assert chosen(made) == {
         "collate": "huggingface", "load": "unsloth-vision", "adapt": "unsloth-vision", "train": "huggingface",
     }  # fmt: skip
@@ -80,6 +81,9 @@ def test_other_machines_fall_back_and_say_why(catalogue: Catalogue, label: str, 
     ("facts", "tables", "why"),
     [
         ({"model_type": "idefics3"}, {}, "does not list the vision architecture idefics3"),
+        ({"model_type": "qwen2_vl"}, {}, "has not compared qwen2_vl"),
+        ({}, {"model": {"id": "m", "load_in_4bit": True}}, "keeps the adapter in bfloat16 and Unsloth in float32"),
+        ({}, {"model": {"id": "m", "load_in_8bit": True}}, "in 8bit TRL keeps the adapter in bfloat16"),
         ({}, {"model": {"id": "m", "max_seq_length": -1}}, "max_seq_length = -1"),
         ({}, {"train": {"use_cpu": True}}, "use_cpu"),
         ({}, {"adapter": {"type": "none", "finetune_vision_layers": False}}, "finetune_vision_layers with all weights"),
