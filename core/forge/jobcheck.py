@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from forge.api import Stage
 from forge.errors import Mistakes, Problem
-from forge.job import AdapterTable, ExportTable, Job, Source, TrainTable
-from forge.keys import TABLES, config_models, option_models
+from forge.job import AdapterTable, ExportTable, Job, TrainTable
+from forge.keys import TABLES, config_models, names, option_models
 from forge.locate import locate
 
 if TYPE_CHECKING:
@@ -90,16 +91,17 @@ class JobCheck:
                 found[key] = self.options(key, extra, stage, core, [word])
                 continue
             if isinstance(word, str):
-                near = difflib.get_close_matches(word, words, n=1)
+                near = difflib.get_close_matches(word.lower(), words, n=1)
                 say = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(words)}"
+                if elsewhere := getattr(core, "forge_word", None):
+                    say = elsewhere(word) or say
                 self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
             self.options(key, extra, stage, core, words, values=False)
         return found
 
     def words(self, stage: Stage) -> set[str]:
-        """The methods, types or formats that the installed plugins serve, without words that name other abilities."""
-        other = {"text", "vision", "dora", "push", "streaming", "packing"}
-        return {word for _, offer in self.catalogue.offers(stage) for word in offer.supports} - other
+        """The methods, types or formats that the installed plugins serve."""
+        return names(self.catalogue, stage)
 
     def options(
         self,
@@ -170,9 +172,12 @@ class JobCheck:
         unknown: Callable[[Key, type[BaseModel]], None],
     ) -> None:
         """Turn what pydantic says about one key into a mistake in words."""
-        kind = details[0]["type"]
+        kind, place = details[0]["type"], details[0]["loc"]
         if kind == "extra_forbidden":
-            unknown(key, model)
+            unknown(key, _table_at(model, place[:-1]) or model)
+        elif kind == "list_type" and isinstance(details[0]["input"], dict) and _table_at(model, (*place, 0)):
+            path = ".".join(map(str, key))
+            self.add(key, "is one table", f"write [[{path}]] with two brackets: there can be several")
         elif kind == "missing":
             self.add(key, "is missing", _missing(key))
         elif kind == "value_error":
@@ -194,13 +199,11 @@ class JobCheck:
         names = [part for part in key if isinstance(part, str)]
         if len(names) == 1:
             fields: Iterable[str] = ["name", *TABLES, "plugins"]
-        elif names[0] == "data" and len(names) == 3 and names[1] == "sources":
-            fields = Source.model_fields
         elif len(names) == 2 and names[0] in TABLES:
             fields = [field.alias or name for name, field in TABLES[names[0]].model_fields.items()]
         else:
             fields = model.model_fields
-        self.unknown(key, fields, [])
+        self.unknown(key, fields, [_other_name] if len(names) == 1 else [])
 
     def unknown(self, key: Key, fields: Iterable[str], hints: Iterable[Callable[[str], str | None]]) -> None:
         """Note a key that nobody knows, with the best advice there is: a hint, its own table, the nearest name."""
@@ -210,7 +213,9 @@ class JobCheck:
             if said := hint(name):
                 self.add(key, "is not a key of this table", said)
                 return
-        home = next((table for table, model in TABLES.items() if table != key[0] and name in model.model_fields), None)
+        homes = [table for table, model in TABLES.items() if table != key[0] and name in model.model_fields]
+        # [eval] has keys that mean something else in [train]: seed, path, batch_size.
+        home = next((table for table in homes if table not in {"eval", "generation"}), None)
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
         kind = "table" if len(key) == 1 and isinstance(self.raw.get(name), dict) else "key"
         if home and len(key) > 1:
@@ -219,6 +224,8 @@ class JobCheck:
             self.add(key, f"unknown {kind}", f"did you mean {near[0]}?")
         elif home := self.train_home(name, key):
             self.add(key, f"unknown {kind}", home)
+        elif homes and len(key) > 1:
+            self.add(key, f"unknown {kind}", f"{name} belongs to {' or '.join(f'[{table}]' for table in homes)}")
         else:
             self.add(key, f"unknown {kind}", _known(fields))
 
@@ -226,19 +233,39 @@ class JobCheck:
         """A trainer's argument in another table is a common mistake."""
         if key[0] == "train":
             return None
-        for _, offer in self.catalogue.offers(Stage.TRAIN):
-            for word in offer.supports:
-                for _, model in option_models(self.catalogue, Stage.TRAIN, word):
-                    said = model.forge_hint(name) if hasattr(model, "forge_hint") else None
-                    right = name if name in model.model_fields else (said or "").removeprefix("write ")
-                    if right in model.model_fields:
-                        return f"{right} belongs to [train]"
+        for word in sorted(self.words(Stage.TRAIN)):
+            for _, model in option_models(self.catalogue, Stage.TRAIN, word):
+                said = model.forge_hint(name) if hasattr(model, "forge_hint") else None
+                right = name if name in model.model_fields else (said or "").removeprefix("write ")
+                if right in model.model_fields:
+                    return f"{right} belongs to [train]"
         return None
+
+
+def _other_name(key: str) -> str | None:
+    """Say which table a name of other tools means, where the nearest name of forge's would mislead."""
+    return "write [eval]" if key in {"evaluate", "evaluation"} else None
 
 
 def _is_branch(part: str | int) -> bool:
     """Tell pydantic's names for the branches of a union (``list[str]``, ``int``) from a file's keys."""
     return isinstance(part, str) and ("[" in part or part in {"str", "int", "float", "bool"})
+
+
+def _table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the model of a table inside a model's values, by pydantic's path to it; None if there is no table."""
+    found: Any = model
+    for part in place:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            fields = found.model_fields
+            named = {field.alias or name: field.annotation for name, field in fields.items()}
+            found = named.get(str(part))
+        elif isinstance(part, int) or (found is not None and get_origin(found) is dict):
+            found = next(iter(get_args(found)[::-1]), None)
+        if get_origin(found) in {Union, UnionType}:
+            tables = [each for each in get_args(found) if each is not type(None)]
+            found = tables[0] if len(tables) == 1 else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def _in_union(details: Sequence[ErrorDetails]) -> bool:

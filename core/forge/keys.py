@@ -8,7 +8,16 @@ from pydantic import BaseModel
 
 from forge.discovery import Catalogue, import_guard, resolve
 from forge.errors import PluginError
-from forge.job import AdapterTable, DataTable, ExportTable, ModelTable, TrainTable, UseTable
+from forge.job import (
+    AdapterTable,
+    DataTable,
+    EvalTable,
+    ExportTable,
+    GenerationTable,
+    ModelTable,
+    TrainTable,
+    UseTable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,9 +30,20 @@ TABLES: Mapping[str, type[BaseModel]] = {
     "adapter": AdapterTable,
     "data": DataTable,
     "train": TrainTable,
+    "eval": EvalTable,
+    "generation": GenerationTable,
     "export": ExportTable,
     "use": UseTable,
 }
+
+
+ABILITIES = frozenset({"text", "vision", "seq2seq", "dora", "push", "streaming", "packing"})
+"""Words of offers that say what else they can do; the others are methods, types and formats, which a job names."""
+
+
+def names(catalogue: Catalogue, stage: Stage) -> set[str]:
+    """Return the methods, types or formats that the usable plugins serve."""
+    return {word for _, offer in catalogue.offers(stage) for word in offer.supports} - ABILITIES
 
 
 def option_models(catalogue: Catalogue, stage: Stage, word: str) -> Iterator[tuple[Plugin, type[BaseModel]]]:
@@ -32,16 +52,16 @@ def option_models(catalogue: Catalogue, stage: Stage, word: str) -> Iterator[tup
     for plugin, offer in catalogue.offers(stage):
         if word in offer.supports and offer.options and offer.options not in done:
             done.add(offer.options)
-            yield plugin, model_of(plugin, offer.options)
+            yield plugin, model_of(plugin, offer.options, word)
 
 
-def model_of(plugin: Plugin, reference: str) -> type[BaseModel]:
-    """Import a pydantic model that a plugin names, directly or as a function that returns it."""
+def model_of(plugin: Plugin, reference: str, *arguments: str) -> type[BaseModel]:
+    """Import a pydantic model that a plugin names, directly or as a function of ``arguments`` that returns it."""
     try:
         with import_guard():
             found = resolve(reference)
             if callable(found) and not isinstance(found, type):
-                found = found()
+                found = found(*arguments)
     except Exception as error:
         what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) names {reference}, which cannot be used"
         why, do = f"{type(error).__name__}: {error}", f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Stage
 from forge.job import Job
-from forge.keys import config_models, option_models
+from forge.keys import config_models, names, option_models
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -28,8 +28,7 @@ def job_schema(catalogue: Catalogue) -> dict[str, Any]:
     for name, stage in places:
         table = definitions[name]
         table["properties"].pop("options", None)
-        words = sorted({word for _, offer in catalogue.offers(stage) for word in offer.supports})
-        for word in words:
+        for word in sorted(names(catalogue, stage)):
             for _, model in option_models(catalogue, stage, word):
                 _merge(table, definitions, model)
     plugins: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from forge.api import Offer, RunHooks, Stage
 from forge.discovery import HEAVY, Plugin, discover, resolve
 from forge.facts import ModelFacts
 from forge.jobfile import parse
-from forge.keys import config_models, model_of
+from forge.keys import ABILITIES, config_models, model_of
 from forge.machine import PRESETS
 
 PROBE_SECONDS = 0.02
@@ -55,8 +55,9 @@ def check_offer(plugin: Plugin, offer: Offer) -> None:
     """Check one offer. Raises :class:`AssertionError`."""
     place = f"{plugin.name}'s offer {offer.impl}"
     if offer.options:
-        model = model_of(plugin, offer.options)
-        assert model.model_config.get("extra") == "forbid", f"{place}: its options accept unknown keys"
+        for word in offer.supports - ABILITIES:
+            model = model_of(plugin, offer.options, word)
+            assert model.model_config.get("extra") == "forbid", f"{place}: its options for {word} accept unknown keys"
     if offer.probe:
         job = parse('[model]\nid = "m"\n[data]\npath = "d.jsonl"\n', "job.toml", Path(), discover({})).job
         facts = ModelFacts(id="m", source="unknown")

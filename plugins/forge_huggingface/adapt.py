@@ -58,7 +58,7 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     targets = target_modules(model, table)
     check_names(model, table)
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task_type(model),
         r=table.r,
         lora_alpha=table.lora_alpha,
         lora_dropout=table.lora_dropout,
@@ -73,12 +73,20 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
         use_dora=table.use_dora,
         init_lora_weights=table.init_lora_weights,
     )
-    # TRL's trainer seeds right before it wraps a model; doing the same makes the losses equal to a plain script's,
-    # digit for digit (without it they part at step 2).
-    set_seed(job.train.options.get("seed", 42))
+    # TRL's trainer seeds right before it loads and wraps a model; doing the same makes the losses equal to a plain
+    # script's, digit for digit (without it they part at step 2). Loading draws nothing but a new head.
+    if config.task_type != "SEQ_CLS":
+        set_seed(job.train.options.get("seed", 42))
     wrapped = get_peft_model(model, config)
     adapted = {name.rpartition(".")[2] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
     return wrapped, sorted(adapted)
+
+
+def task_type(model: Any) -> str:
+    """Return peft's word for what a model is for; under ``SEQ_CLS`` peft trains and saves the head whole."""
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
 def check_names(model: Any, table: AdapterTable) -> None:

@@ -7,6 +7,7 @@ they are put in order.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import random
 import time
@@ -14,25 +15,24 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, DataError, Event, Loaded
+from forge.api import Data, DataError, Event, Stage
 from forge_huggingface import processors, tokenizers
-from forge_huggingface.collator import TokenCollator
 from forge_huggingface.hub import snapshot
-from forge_huggingface.image_collator import ImageCollator
 from forge_huggingface.image_render import ImageRenderer
 from forge_huggingface.images import Gallery
+from forge_huggingface.layouts import LAYOUTS, Layout
 from forge_huggingface.packing import pack
 from forge_huggingface.preview import preview
 from forge_huggingface.reader import Reader, RenderedRow
 from forge_huggingface.render import Renderer, special_prefix
-from forge_huggingface.rows import Rendered
+from forge_huggingface.rows import Record
 from forge_huggingface.store import Store, digest, features
 from forge_huggingface.stream import Stream
 from forge_huggingface.tally import Tally
 from forge_huggingface.templates import Template, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from forge.job import Job, Source
@@ -43,7 +43,7 @@ _SAY_SECONDS = 2.0
 
 
 def collate(job: Job, run: RunHandle) -> Data:
-    """Return the job's rows as tokens: layout ``"tokens"``, or ``"images"`` for a model that takes images.
+    """Return the job's rows in the layout that the method asks for; of SFT on images, in the layout ``"images"``.
 
     Raises:
         DataError: The rows cannot be used as the job says.
@@ -60,8 +60,10 @@ def collate(job: Job, run: RunHandle) -> Data:
         # Saved with the weights, so that inference asks as training did; a processor has one of its own beside it.
         tokenizer.chat_template = processor.chat_template = template.text
     pad, pad_how = tokenizers.settle_pad(tokenizer)
+    asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
+    layout = LAYOUTS[asked](job, processor, pad, sees)
     settings: dict[str, Any] = {
-        "train_on": job.data.train_on,
+        "train_on": layout.train_on or job.data.train_on,
         "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
         "on_long_row": job.data.on_long_row,
         "stops": tokenizers.stop_ids(folder),
@@ -72,7 +74,7 @@ def collate(job: Job, run: RunHandle) -> Data:
         else Renderer(tokenizer, template, **settings)
     )
     build = _stream if job.data.streaming else _fixed
-    built = build(job, run, renderer)
+    built = build(job, run, renderer, layout)
     summary = built.summary | _settings(renderer, template, pad_how)
     if job.data.digest and job.data.digest != built.digest:
         raise DataError(
@@ -87,12 +89,12 @@ def collate(job: Job, run: RunHandle) -> Data:
         processor=processor,
         train=built.train,
         eval=built.eval,
-        layout="images" if sees else "tokens",
+        layout="images" if sees and asked == "tokens" else asked,
         digest=built.digest,
-        collator=(lambda _: ImageCollator(processor, pad)) if sees else _collator(pad),
+        collator=layout.collator(),
         longest=built.longest,
         summary=summary,
-        preview=preview,
+        preview=functools.partial(preview, layout=layout),
     )
 
 
@@ -106,13 +108,12 @@ class _Built:
     longest: tuple[int, ...] = ()
 
 
-def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
+def _fixed(job: Job, run: RunHandle, renderer: Renderer, layout: Layout) -> _Built:
     """Render everything now, into files of the run folder."""
     folder = _folder(run)
     tally, held_tally = Tally(job.data), Tally(job.data)
-    readers = [Reader(job, source, renderer) for source in job.data.all_sources()]
-    layout = "images" if renderer.sees else "tokens"
-    first = Store(folder / "rows.arrow", layout)
+    readers = [Reader(job, source, renderer, layout) for source in job.data.all_sources()]
+    first = Store(folder / "rows.arrow", layout.store)
     of_source: list[range] = []
     with first:
         left = job.data.max_rows
@@ -123,22 +124,22 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
             left = None if left is None else left - (tally.read - seen)
         tally.check(done=True)
         _refuse_nothing(tally, readers)
-    rows, rng = first.open(), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
+    rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
     held = _held_out(job, len(first), rng)
     order = _weigh([[index for index in part if index not in held] for part in of_source], readers, rng)
     if not order:
         raise DataError("no rows are left to train on", f"{len(first)} rows were read and {len(held)} held out",
                         "lower eval_size, or raise the weights")  # fmt: skip
-    train = _choose(first, rows, order, folder / "train.arrow", layout)
+    train = _choose(first, rows, order, folder / "train.arrow", layout.store)
     summary = tally.to_json()
     if len(order) != len(first):
         summary |= _totals(train)
     evals: dict[str, Store] = {}
     if held:
-        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow", layout)
-    elif others := _eval_sources(job):
-        eval_readers = [Reader(job, source, renderer) for source in others]
-        evals["eval"] = Store(folder / "eval.arrow", layout)
+        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow", layout.store)
+    elif others := eval_sources(job):
+        eval_readers = [Reader(job, source, renderer, layout) for source in others]
+        evals["eval"] = Store(folder / "eval.arrow", layout.store)
         with evals["eval"] as store:
             _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer, run)
             held_tally.check(done=True)
@@ -158,24 +159,23 @@ def _fixed(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
     )
 
 
-def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
+def _stream(job: Job, run: RunHandle, renderer: Renderer, layout: Layout) -> _Built:
     """Render rows when they are asked for; only the first few are looked at now."""
     import pyarrow
     from datasets import IterableDataset
 
-    stream = Stream(job, renderer, _seed(job))
+    stream = Stream(job, renderer, layout, _seed(job))
     first = list(islice(stream(), 64))
     stream.tally.check(done=True)
     _refuse_nothing(stream.tally, stream.readers)
-    layout = "images" if renderer.sees else "tokens"
-    kinds = features(layout)
+    kinds = features(layout.store)
     tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     summary = stream.tally.to_json() | {"streaming": True, "sources": [each.to_json() for each in stream.readers]}
     warnings = stream.tally.warnings("the first rows")
     evals: dict[str, Store] = {}
-    if others := _eval_sources(job):
-        tally, readers = Tally(job.data), [Reader(job, source, renderer) for source in others]
-        evals["eval"] = Store(_folder(run) / "eval.arrow", layout)
+    if others := eval_sources(job):
+        tally, readers = Tally(job.data), [Reader(job, source, renderer, layout) for source in others]
+        evals["eval"] = Store(_folder(run) / "eval.arrow", layout.store)
         with evals["eval"] as store:
             _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
             tally.check(done=True)
@@ -183,7 +183,7 @@ def _stream(job: Job, run: RunHandle, renderer: Renderer) -> _Built:
         warnings += tally.warnings("held-out rows")
     held = {name: store.open() for name, store in evals.items()}
     summary["eval"] = {name: _totals(store) for name, store in evals.items()}
-    data = IterableDataset.from_generator(Stream(job, renderer, _seed(job)), features=kinds)
+    data = IterableDataset.from_generator(Stream(job, renderer, layout, _seed(job)), features=kinds)
     return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
 
 
@@ -193,8 +193,8 @@ def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Ren
         if (now := time.monotonic()) - said > _SAY_SECONDS:
             said = now
             run.emit(Event("reading", {"rows": tally.read}))
-        if tally.see(origin, row, bos) and isinstance(row, Rendered):
-            store.add(origin, *row.columns(images=renderer.sees).values())
+        if tally.see(origin, row, bos) and isinstance(row, Record):
+            store.add(origin, row.columns, row.length, row.supervised, row.tokens)
 
 
 def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
@@ -237,8 +237,8 @@ def _choose(store: Store, rows: Any, order: Sequence[int], path: Path, layout: s
     chosen = Store(path, layout)
     with chosen:
         for index in order:
-            row = rows[index]
-            chosen.add(origins[index], *(row[column] for column in store.columns))
+            counts = (store.lengths[index], store.supervised[index], store.tokens[index])
+            chosen.add(origins[index], rows[index], *counts)
     return chosen
 
 
@@ -248,17 +248,16 @@ def _pack(store: Store, path: Path, capacity: int) -> Store:
     with packed:
         for indices in pack(store.lengths, capacity):
             chosen = [rows[index] for index in indices]
-            packed.add(
-                " + ".join(origins[index] for index in indices),
-                list(chain.from_iterable(row["input_ids"] for row in chosen)),
-                list(chain.from_iterable(row["labels"] for row in chosen)),
-                [len(row["input_ids"]) for row in chosen],
-            )
+            columns = {name: list(chain.from_iterable(row[name] for row in chosen)) for name in ("input_ids", "labels")}
+            columns["seq_lengths"] = [len(row["input_ids"]) for row in chosen]
+            origin = " + ".join(origins[index] for index in indices)
+            count = len(columns["input_ids"])
+            packed.add(origin, columns, count, sum(store.supervised[index] for index in indices), count)
     return packed
 
 
 def _totals(store: Store) -> dict[str, Any]:
-    tokens, supervised = sum(store.lengths), sum(store.supervised)
+    tokens, supervised = sum(store.tokens), sum(store.supervised)
     return {"rows": len(store), "tokens": tokens, "supervised": supervised, "share": round(supervised / tokens, 4),
             "longest": max(store.lengths)}  # fmt: skip
 
@@ -277,7 +276,8 @@ def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
     return found
 
 
-def _eval_sources(job: Job) -> list[Source]:
+def eval_sources(job: Job) -> list[Source]:
+    """Return the sources that hold the held-out rows, where they are not taken out of the training rows."""
     data = job.data
     if data.eval_path is not None:
         first = data.all_sources()[0]
@@ -300,15 +300,6 @@ def _settings(renderer: Renderer, template: Template | None, pad: str) -> dict[s
         "eos_token": renderer.tokenizer.eos_token,
         "stops": renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stops)),
     }
-
-
-def _collator(pad: int) -> Callable[[Loaded], TokenCollator]:
-    def make(loaded: Loaded) -> TokenCollator:
-        config = getattr(loaded.model, "config", None)
-        flash = "flash" in str(getattr(config, "_attn_implementation", ""))
-        return TokenCollator(pad, boundaries=flash, lengths="unsloth-patched" in loaded.traits)
-
-    return make
 
 
 def _folder(run: RunHandle) -> Path:

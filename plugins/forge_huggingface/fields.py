@@ -19,15 +19,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 COMMITTED = Path(__file__).with_name("fields.json")
-"""The committed table: per config the newest tested versions in full, and of older ones what differs."""
+"""The committed table: per class its own fields in the newest tested versions, and of older ones what differs."""
+
+CONFIGS = (
+    "SFTConfig",
+    "DPOConfig",
+    "KTOConfig",
+    "ORPOConfig",
+    "CPOConfig",
+    "RewardConfig",
+    "GRPOConfig",
+    "RLOOConfig",
+    "DistillationConfig",
+)
+"""The configs that are in the committed table, with the classes that they inherit from."""
 
 _SIMPLE = {"bool": "bool", "int": "int", "float": "float", "str": "str", "dict": "dict", "None": "null"}
 _HOMES = {
     "_BaseConfig": ("trl", "trainer/base_config.py"),
     "TrainingArguments": ("transformers", "training_args.py"),
+    "CPOConfig": ("trl", "experimental/cpo/cpo_config.py"),
+    "ORPOConfig": ("trl", "experimental/orpo/orpo_config.py"),
 }
 
 
@@ -37,7 +52,8 @@ class Field:
 
     Attributes:
         name: Its name.
-        type: ``bool``, ``int``, ``float``, ``str``, ``list[str]``, ``dict`` and ``null``, sorted and joined by ``|``.
+        type: ``bool``, ``int``, ``float``, ``str``, ``list[str]``, ``list[float]``, ``dict`` and ``null``, sorted and
+            joined by ``|``.
         default: Its default as JSON data; ``None`` also where only the running program can tell.
         help: One short sentence.
         declared: The class that declares it last.
@@ -79,7 +95,7 @@ def read(config: str = "SFTConfig") -> dict[str, Field] | None:
         The fields by name, or ``None`` if trl or transformers is not installed, or not laid out as forge knows it.
     """
     try:
-        return _merge(config)
+        return _merge(config, _own)
     except (FileNotFoundError, LookupError, SyntaxError):
         return None
 
@@ -96,15 +112,27 @@ def table(config: str = "SFTConfig") -> dict[str, Field]:
 @functools.cache
 def committed(config: str = "SFTConfig") -> dict[str, dict[str, Field]]:
     """Return the committed tables by versions (``"trl 1.16.0, transformers 5.23.0"``), the newest first."""
-    tables: dict[str, dict[str, Field]] = {}
-    newest: dict[str, Any] = {}
-    for versions, entries in json.loads(COMMITTED.read_text(encoding="utf-8")).get(config, {}).items():
-        newest = newest or entries
-        whole = {**newest, **entries}
-        tables[versions] = {
-            name: Field.from_json(name, values) for name, values in sorted(whole.items()) if values is not None
-        }
-    return tables
+    return {
+        versions: dict(sorted(_merge(config, classes.__getitem__).items()))
+        for versions, classes in _committed_classes().items()
+        if config in classes
+    }
+
+
+@functools.cache
+def _committed_classes() -> dict[str, dict[str, _Class]]:
+    """Return the committed classes by versions, the newest first."""
+    found: dict[str, dict[str, _Class]] = {}
+    if not COMMITTED.exists():
+        return found
+    for name, entry in json.loads(COMMITTED.read_text(encoding="utf-8")).items():
+        newest: dict[str, Any] = {}
+        for versions, entries in entry["fields"].items():
+            newest = newest or entries
+            whole = {**newest, **entries}
+            fields = {key: Field.from_json(key, values) for key, values in whole.items() if values is not None}
+            found.setdefault(versions, {})[name] = tuple(entry["bases"]), fields
+    return found
 
 
 def installed() -> str | None:
@@ -118,7 +146,7 @@ def installed() -> str | None:
         return None
 
 
-def write(config: str = "SFTConfig") -> str:
+def write() -> str:
     """Put the installed versions' fields into the committed table.
 
     Returns:
@@ -127,16 +155,27 @@ def write(config: str = "SFTConfig") -> str:
     Raises:
         FileNotFoundError: trl or transformers is not installed.
     """
-    versions, fresh = installed(), read(config)
-    if versions is None or fresh is None:
+    versions = installed()
+    if versions is None or read() is None:
         raise FileNotFoundError("trl or transformers is not installed here, so there is nothing to read")
-    text = COMMITTED.read_text(encoding="utf-8") if COMMITTED.exists() else "{}"
-    known: dict[str, Any] = json.loads(text)
-    tables = {key: fields for key, fields in committed(config).items() if key != versions} if text != "{}" else {}
-    tables[versions] = fresh
-    known[config] = _differences(tables)
+    tables = {key: classes for key, classes in _committed_classes().items() if key != versions}
+    fresh = tables[versions] = {}
+    left = list(CONFIGS)
+    while left:
+        name = left.pop()
+        if name not in fresh:
+            fresh[name] = _own(name)
+            left += fresh[name][0]
+    known = {
+        name: {
+            "bases": list(fresh[name][0]),
+            "fields": _differences({key: each[name][1] for key, each in tables.items() if name in each}),
+        }
+        for name in sorted(fresh)
+    }
     COMMITTED.write_text(_dump(known), encoding="utf-8")
     committed.cache_clear()
+    _committed_classes.cache_clear()
     return versions
 
 
@@ -155,27 +194,38 @@ def _differences(tables: dict[str, dict[str, Field]]) -> dict[str, Any]:
 def _dump(known: dict[str, Any]) -> str:
     """Write one field a line, so that a new version of trl makes a readable diff."""
     configs = []
-    for config in sorted(known):
+    for name, entry in known.items():
         versions = []
-        for key, entries in known[config].items():
+        for key, entries in entry["fields"].items():
             lines = [
-                f"   {json.dumps(name)}: {json.dumps(values, ensure_ascii=False)}"
-                for name, values in sorted(entries.items())
+                f"    {json.dumps(field)}: {json.dumps(values, ensure_ascii=False)}"
+                for field, values in sorted(entries.items())
             ]
-            versions.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
-        configs.append(f" {json.dumps(config)}: {{\n" + ",\n".join(versions) + "\n }")
+            versions.append(f"   {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n   }")
+        head = f'{{\n  "bases": {json.dumps(entry["bases"])},\n  "fields": {{\n'
+        configs.append(f" {json.dumps(name)}: {head}" + ",\n".join(versions) + "\n  }\n }")
     return "{\n" + ",\n".join(configs) + "\n}\n"
 
 
-def _merge(config: str) -> dict[str, Field]:
-    """Read a class and its bases, the bases first: a later class overrides what an earlier one declares."""
+_Class = tuple[tuple[str, ...], dict[str, Field]]
+"""A class's bases, and the fields that it declares itself."""
+
+
+def _merge(config: str, own: Callable[[str], _Class]) -> dict[str, Field]:
+    """Put together a class and its bases, the bases first: a later class overrides what an earlier one declares."""
+    bases, fields = own(config)
+    merged: dict[str, Field] = {}
+    for base in reversed(bases):
+        merged.update(_merge(base, own))
+    return merged | fields
+
+
+@functools.cache  # the bases are parsed once, whatever the number of configs
+def _own(config: str) -> _Class:
+    """Read a class from the installed sources."""
     package, file = _HOMES.get(config, ("trl", f"trainer/{config.removesuffix('Config').lower()}_config.py"))
     tree = _class(_source(package, file), config)
-    merged: dict[str, Field] = {}
-    for base in reversed(tree.bases):
-        merged.update(_merge(ast.unparse(base)))
-    merged.update((field.name, field) for field in _fields(tree))
-    return merged
+    return tuple(ast.unparse(base) for base in tree.bases), {field.name: field for field in _fields(tree)}
 
 
 @functools.cache
@@ -245,8 +295,9 @@ def _type(node: ast.expr) -> tuple[set[str], tuple[str, ...]]:
             return {"null"}, ()
         case ast.Subscript(value=ast.Name(id="dict")):
             return {"dict"}, ()
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return {"list[str]"}, _type(inner)[1]
+        case ast.Subscript(value=ast.Name(id="list" | "tuple"), slice=inner):
+            floats = "float" in ast.unparse(inner)
+            return {"list[float]" if floats else "list[str]"}, () if floats else _type(inner)[1]
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
             values = [item.value for item in ast.walk(inner) if isinstance(item, ast.Constant)]
             return {type(value).__name__ for value in values}, tuple(v for v in values if isinstance(v, str))
@@ -286,7 +337,8 @@ def _value(node: ast.expr | None, constants: dict[str, Any]) -> tuple[Any, dict[
         elif key == "default":
             default = _literal(value, constants)
         elif key == "default_factory":
-            default = {"list": [], "dict": {}}.get(ast.unparse(value))
+            body = value.body if isinstance(value, ast.Lambda) else None
+            default = {"list": [], "dict": {}}.get(ast.unparse(value)) if body is None else _literal(body, constants)
     return default, metadata
 
 

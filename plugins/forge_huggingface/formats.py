@@ -14,7 +14,7 @@ from typing import Any
 
 from forge.api import DataError
 from forge_huggingface.images import listed, reference, seat
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Row, Text, text_of
+from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Pair, Prompt, Rated, Row, Text, text_of
 
 ROLES: Mapping[str, str] = {
     "system": "system", "developer": "developer", "user": "user", "human": "user", "assistant": "assistant",
@@ -48,6 +48,14 @@ FORMATS: Mapping[str, _Format] = {
     ),
     "input-output": _Format({"input": ("input", "question"), "output": ("output", "answer")}, _SYSTEM | _IMAGES),
     "text": _Format({"text": ("text",)}, {}),
+    "preference": _Format(
+        {"chosen": ("chosen",), "rejected": ("rejected",)}, {"prompt": ("prompt",), "margin": ("margin",), **_TEMPLATE}
+    ),
+    "unpaired-preference": _Format(
+        {"prompt": ("prompt",), "completion": ("completion",), "label": ("label",)}, _TEMPLATE
+    ),
+    "prompt": _Format({"prompt": ("prompt",)}, {}),
+    "question": _Format({"question": ("question", "problem", "instruction", "input")}, _SYSTEM),
 }
 """What each format needs and takes: forge's name, then the column names that it goes by. In the order of detection."""
 
@@ -81,6 +89,15 @@ class Shape:
             return Text(_string(raw, self.columns["text"]))
         if self.format == "prompt-completion":
             return self._prompt_completion(raw)
+        if self.format == "preference":
+            return self._preference(raw)
+        if self.format == "unpaired-preference":
+            label = _value(raw, self.columns["label"])
+            if not isinstance(label, bool) and label not in (0, 1):
+                raise BadRow(f"has no truth value in {self.columns['label']!r}", f"it is {label!r}")
+            return Rated(self._prompt_completion(raw), bool(label))
+        if self.format in ("prompt", "question"):
+            return self._asked(raw)
         if self.format in _LISTS:
             column = self.columns["messages" if self.format == "messages" else "conversations"]
             messages = _messages(_value(raw, column), column, sharegpt=self.format == "sharegpt")
@@ -104,21 +121,65 @@ class Shape:
         found = next((value for column in columns if (value := raw.get(column)) is not None), None)
         return listed(_parsed_list(found))
 
-    def _prompt_completion(self, raw: Mapping[str, Any]) -> Row:
-        prompt, completion = (_value(raw, self.columns[name]) for name in ("prompt", "completion"))
+    def _preference(self, raw: Mapping[str, Any]) -> Pair:
+        names, key = self.columns, self.columns.get("prompt")
+        sides: list[Conversation | Completion] = []
+        if key is not None:
+            sides = [self._prompt_completion(raw, answer=name) for name in ("chosen", "rejected")]
+        else:
+            texts = [_value(raw, names[name]) for name in ("chosen", "rejected")]
+            if all(isinstance(text, str) for text in texts):
+                chosen, rejected = (_string(raw, names[name]) for name in ("chosen", "rejected"))
+                start = _shared(chosen, rejected)
+                sides = [Completion(text[:start], text[start:]) for text in (chosen, rejected)]
+            else:
+                both = [_messages(text, names[name]) for text, name in zip(texts, ("chosen", "rejected"), strict=True)]
+                alike = next((at for at, pair in enumerate(zip(*both, strict=False)) if pair[0] != pair[1]), None)
+                start = min(map(len, both)) if alike is None else alike
+                if any(start >= len(messages) for messages in both):
+                    raise BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
+                sides = [self._conversation(raw, messages, start, turns=False) for messages in both]
+        margin = raw.get(names.get("margin", "margin"))
+        if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float)):
+            raise BadRow("has a margin that is not a number", f"it is a {type(margin).__name__}")
+        return Pair(sides[0], sides[1], None if margin is None else float(margin))
+
+    def _asked(self, raw: Mapping[str, Any]) -> Prompt:
+        key = self.columns[self.format]
+        asked = _parsed_list(_value(raw, key))
+        others = {name: value for name, value in raw.items() if name != key}
+        if self.format == "prompt" and not isinstance(asked, str):
+            messages = _messages(asked, key)
+            if messages[-1]["role"] == "assistant":
+                raise BadRow("ends with an assistant turn", "the model is to give the answer", "remove that turn")
+            return Prompt(tuple(messages), others)
+        text = _string(raw, key)
+        if self.format == "prompt":
+            return Prompt(text, others)
+        messages = [{"role": "user", "content": text}]
+        if system := self._optional(raw, "system"):
+            messages.insert(0, {"role": "system", "content": system})
+        return Prompt(tuple(messages), others)
+
+    def _prompt_completion(self, raw: Mapping[str, Any], answer: str = "completion") -> Conversation | Completion:
+        prompt, completion = (_value(raw, self.columns[name]) for name in ("prompt", answer))
         if isinstance(prompt, str) and isinstance(completion, str):
-            prompt, completion = (_string(raw, self.columns[name]) for name in ("prompt", "completion"))
+            prompt, completion = (_string(raw, self.columns[name]) for name in ("prompt", answer))
             if not self._images(raw):
                 return Completion(prompt, completion)
             # Plain text has no place for an image; the model's template does.
             prompt, completion = [{"role": "user", "content": prompt}], [{"role": "assistant", "content": completion}]
         if isinstance(prompt, str) or isinstance(completion, str):
-            raise BadRow("mixes a string and messages", "prompt and completion must both be strings or both lists")
+            raise BadRow("mixes a string and messages", f"prompt and {answer} must both be strings or both lists")
         first = _messages(prompt, self.columns["prompt"])
-        second = _messages(completion, self.columns["completion"])
+        second = _messages(completion, self.columns[answer])
+        if answer != "completion" and second[: len(first)] == first:  # the prompt stands in the answer's list as well
+            second = second[len(first) :]
         return self._conversation(raw, [*first, *second], len(first), turns=False)
 
-    def _conversation(self, raw: Mapping[str, Any], messages: list[Message], start: int, *, turns: bool) -> Row:
+    def _conversation(
+        self, raw: Mapping[str, Any], messages: list[Message], start: int, *, turns: bool
+    ) -> Conversation:
         if messages[0]["role"] == "assistant":
             raise BadRow("starts with an assistant turn", "there is nothing that it answers")
         tools = _parsed(raw.get(self.columns.get("tools", "tools")), "tools")
@@ -140,7 +201,14 @@ class Shape:
         return value if value and value.strip() else None
 
 
-def detect(format: str, columns: Mapping[str, str], first: Mapping[str, Any], where: str) -> Shape:  # noqa: A002
+def detect(
+    format: str,  # noqa: A002
+    columns: Mapping[str, str],
+    first: Mapping[str, Any],
+    where: str,
+    fitting: Sequence[str] = tuple(FORMATS),
+    method: str = "sft",
+) -> Shape:
     """Return the shape of a source.
 
     Args:
@@ -148,15 +216,20 @@ def detect(format: str, columns: Mapping[str, str], first: Mapping[str, Any], wh
         columns: The job's names: what forge calls a column, and what the source calls it.
         first: The first row.
         where: The source's name for errors.
+        fitting: The formats that the method can train on, in the order of detection.
+        method: The method, for errors.
 
     Raises:
         DataError: The columns fit no format, or not the one that the job names.
     """
+    if format != "auto" and format not in fitting:
+        raise DataError(f'format = "{format}" cannot be used under method = "{method}"',
+                        f"it trains on {' or '.join(fitting)}", "change one of them")  # fmt: skip
     there = ", ".join(map(repr, first)) or "none"
     missing = [column for column in columns.values() if column not in first]
     if missing:
         raise DataError(f"{where} has no column {missing[0]!r}", f"its columns are {there}", "mend [data] columns")
-    wanted = list(FORMATS) if format == "auto" else [format]
+    wanted = list(fitting) if format == "auto" else [format]
     named = {name: FORMATS[name].names() for name in wanted}
     fitting = [name for name in wanted if set(columns) <= named[name]]
     if not fitting:
@@ -168,7 +241,11 @@ def detect(format: str, columns: Mapping[str, str], first: Mapping[str, Any], wh
         if shape := _match(name, columns, first):
             return shape
     needs = "; ".join(f"{name} needs {_describe(name)}" for name in wanted)
-    what = f"the format of {where} is not known" if format == "auto" else f"{where} is not of the format {format}"
+    what = f"{where} is not of the format {format}" if format != "auto" else f"the format of {where} is not known"
+    # Not where the job names a format: a row that lacks a column of it may well be a prompt alone.
+    others = (name for name in FORMATS if name not in wanted and _match(name, columns, first))
+    if format == "auto" and (other := next(others, None)):
+        what = f'{where} has rows of the format {other}, which method = "{method}" cannot train on'
     raise DataError(
         what, f"its columns are {there}, and {needs}", "name the columns in [data] columns, or mend the file"
     )
@@ -196,8 +273,19 @@ def _match(name: str, columns: Mapping[str, str], first: Mapping[str, Any]) -> S
         found = used.get(key) or next((alias for alias in aliases if alias in first), None)
         if found is not None:
             used[key] = found
-    ignored = tuple(column for column in first if column not in used.values())
+    kept = name in ("prompt", "question")  # all other columns go to reward functions
+    ignored = () if kept else tuple(column for column in first if column not in used.values())
     return Shape(name, used, ignored, auto_images="images" not in columns)
+
+
+def _shared(first: str, second: str) -> int:
+    """Return where two texts part, without a space before it: a prompt that both begin with, as TRL takes it."""
+    pairs = enumerate(zip(first, second, strict=False))
+    part = next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
+    if part == min(len(first), len(second)):
+        raise BadRow("has an answer that is the beginning of the other", "the prompt cannot be told from it",
+                     "give the prompt in a column of its own")  # fmt: skip
+    return part - 1 if part and first[part - 1] == " " else part
 
 
 def _is_list_of(value: Any, key: str) -> bool:

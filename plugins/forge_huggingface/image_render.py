@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import DataError
 from forge_huggingface.processors import image_tokens, placeholder
 from forge_huggingface.render import Piece, Renderer
-from forge_huggingface.rows import BadRow, Conversation, Rendered, Row, parts_of
+from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parts_of
 from forge_huggingface.spans import Span, inside
 from forge_huggingface.templates import with_parts
 
@@ -65,7 +65,7 @@ class ImageRenderer(Renderer):
         if self.template is not None:
             self.template = with_parts(self.template, self.tokenizer)
 
-    def render(self, rows: Sequence[Row]) -> list[Rendered | BadRow]:
+    def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels, one by one: pixels of a batch of rows would not fit into memory."""
         rendered: list[Rendered | BadRow] = []
         for row in rows:
@@ -75,7 +75,7 @@ class ImageRenderer(Renderer):
                 rendered.append(bad)
         return rendered
 
-    def _render(self, row: Row) -> Rendered | BadRow:
+    def _render(self, row: Plain) -> Rendered | BadRow:
         seated = row.pictures if isinstance(row, Conversation) else ()
         if seated and self.template is not None and not self.template.parts:
             raise DataError(f"the chat template {self.template.name} has no place for images",

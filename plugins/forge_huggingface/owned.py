@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.fields import committed, installed, table
+from forge_huggingface.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,11 @@ OWNED: Mapping[str, str] = {
     "log_on_each_node": _ONE_PROCESS,
     "max_length": "belongs to [model] max_seq_length, the one length key",
     "model_init_kwargs": "belongs to [model]: dtype, attn_implementation, load_in_4bit, …",
+    "log_completions": "write num_completions_to_print: forge shows the model's answers as events",
+    "log_completions_hub_repo": _HUB,
+    "log_multimodal": "forge shows the model's answers as text",
+    "log_unique_prompts": "forge shows the model's answers one by one",
+    "max_tool_calling_iterations": "forge gives the model no tools while it is trained",
     "output_dir": "forge decides the run folder; name the run with the top-level key `name`",
     "packing": "belongs to [data] packing",
     "packing_strategy": "belongs to [data] packing",
@@ -77,25 +83,59 @@ OWNED: Mapping[str, str] = {
     "parallelism_config": _LAUNCH,
     "prediction_loss_only": _EVAL,
     "push_to_hub": _HUB,
+    "padding_value": "forge takes the padding token from the model's tokenizer",
+    "generate_during_eval": "belongs to [eval], which shows the model's answers before and after",
+    "is_encoder_decoder": "it is read from the model",
     "remove_unused_columns": _ROWS,
     "restore_callback_states_from_checkpoint": _RESUME,
     "resume_from_checkpoint": _RESUME,
+    "reward_weights": "belongs to [[train.reward]] weight",
     "save_on_each_node": _ONE_PROCESS,
     "save_only_model": "a checkpoint without the optimizer could not be resumed; bare weights are in the run folder",
     "shuffle_dataset": 'the sampler shuffles already; train_sampling_strategy = "sequential" keeps the order',
     "skip_memory_metrics": "forge measures the memory itself",
     "truncation_mode": "belongs to [data] on_long_row",
+    "teacher_model_init_kwargs": "the teacher is loaded like the model: [model] dtype, attn_implementation",
+    "transformers_continuous_batching_config": "forge takes the defaults of transformers",
     "trust_remote_code": "belongs to [model] trust_remote_code",
     "use_cache": "the trainer keeps the cache off while it trains",
 }
-"""Fields of ``SFTConfig`` that a job may not set, each with where the wish belongs or why it is forge's."""
+"""Fields of trainers' configs that a job may not set, each with where the wish belongs or why it is forge's."""
+
+_RENAMED = "it is deprecated; write {}"
+OWNED_IN: Mapping[str, Mapping[str, str]] = {
+    "CPOConfig": {"max_completion_length": "belongs to [model] max_seq_length, the one length key"},
+    "DPOConfig": {"padding_free": "forge makes the batches, and those of pairs are padded"},
+    "DistillationConfig": {"ds3_gather_for_generation": _LAUNCH},
+    "GRPOConfig": {
+        "ds3_gather_for_generation": _LAUNCH,
+        "use_transformers_paged": _RENAMED.format("use_transformers_continuous_batching"),
+        "vllm_importance_sampling_cap": _RENAMED.format("vllm_importance_sampling_clip_max"),
+    },
+    "ORPOConfig": {"max_completion_length": "belongs to [model] max_seq_length, the one length key"},
+    "RLOOConfig": {
+        "ds3_gather_for_generation": _LAUNCH,
+        "use_transformers_paged": _RENAMED.format("use_transformers_continuous_batching"),
+    },
+}
+"""The same for fields that other configs let a job set."""
+
+FREE_IN: Mapping[str, frozenset[str]] = {
+    name: frozenset({"shuffle_dataset"}) for name in ("DistillationConfig", "GRPOConfig", "RLOOConfig")
+}  # their own sampler asks for it
+"""Fields of :data:`OWNED` that these configs let a job set after all."""
 
 NEUTRAL: Mapping[str, Any] = {
     "dataset_kwargs": {"skip_prepare_dataset": True},  # forge's collate stage has made the rows
     "disable_tqdm": True,  # forge shows the progress from events
+    "log_completions": False,  # forge shows them as events
     "max_length": None,  # forge has cut the rows; TRL's 1024 would cut them again
+    "remove_unused_columns": False,  # a column that the collator wants is not one that the model knows
 }
 """What the trainer gets for owned fields where TRL's default would interfere; all other owned fields keep TRL's."""
+
+OWN: Mapping[str, frozenset[str]] = {name: frozenset({"reward", "collapse_patience"}) for name in ("grpo", "rloo")}
+"""Keys that forge adds to a method's arguments."""
 
 _ADAPTER = "belongs to [adapter] {}"
 FOREIGN: Mapping[str, str] = {
@@ -104,10 +144,12 @@ FOREIGN: Mapping[str, str] = {
     "batch_size": "write per_device_train_batch_size",
     "betas": "write adam_beta1 and adam_beta2",
     "chat_template": "belongs to [data] chat_template",
+    "clip_range": "write epsilon",
     "cutoff_len": "belongs to [model] max_seq_length",
     "dataset": "belongs to [data] path",
     "dataset_name": "belongs to [data] path",
     "dataset_path": "belongs to [data] path",
+    "dpo_beta": "write beta",
     "dropout": _ADAPTER.format("lora_dropout"),
     "early_stopping": "write early_stopping_patience",
     "epoch": "write num_train_epochs",
@@ -119,6 +161,8 @@ FOREIGN: Mapping[str, str] = {
     "gradient_accumulation": "write gradient_accumulation_steps",
     "gradient_clipping": "write max_grad_norm",
     "group_by_length": 'write train_sampling_strategy = "group_by_length"',
+    "group_size": "write num_generations",
+    "kl_coef": "write beta",
     "learn_rate": "write learning_rate",
     "load_in_4bit": "belongs to [model] load_in_4bit",
     "load_in_16bit": "belongs to [model] load_in_16bit",
@@ -131,6 +175,8 @@ FOREIGN: Mapping[str, str] = {
     "lora_target_modules": _ADAPTER.format("target_modules"),
     "lr": "write learning_rate",
     "lr_scheduler": "write lr_scheduler_type",
+    "max_new_tokens": "write max_completion_length",
+    "max_prompt_length": "belongs to [model] max_seq_length, which holds the prompt and its answer",
     "max_seq_length": "belongs to [model] max_seq_length",
     "micro_batch_size": "write per_device_train_batch_size",
     "model": "belongs to [model] id",
@@ -140,18 +186,26 @@ FOREIGN: Mapping[str, str] = {
     "neftune_alpha": "write neftune_noise_alpha",
     "no_cuda": "write use_cpu = true",
     "num_epochs": "write num_train_epochs",
+    "num_ppo_epochs": "write num_iterations",
     "num_workers": "write dataloader_num_workers",
     "optimizer": "write optim",
     "overwrite_output_dir": "every run has a folder of its own, so there is nothing to overwrite",
     "per_gpu_train_batch_size": "write per_device_train_batch_size",
+    "pref_beta": "write beta",
+    "pref_loss": "write loss_type",
     "r": _ADAPTER.format("r"),
     "random_state": "write seed",
     "rank": _ADAPTER.format("r"),
+    "ref_model": "forge makes the reference itself: it is the model before training",
+    "reward_funcs": "write [[train.reward]] with use, a table for each function",
+    "rl_beta": "write beta",
+    "rpo_alpha": 'write loss_type = ["sigmoid", "sft"], with loss_weights',
     "sample_packing": "belongs to [data] packing",
     "scheduler": "write lr_scheduler_type",
     "sequence_len": "belongs to [model] max_seq_length",
     "steps": "write max_steps",
     "target_modules": _ADAPTER.format("target_modules"),
+    "teacher_model": "write teacher_model_name_or_path",
     "tokenizer": "it comes with the model: [model] id",
     "train_batch_size": "write per_device_train_batch_size",
     "train_on_responses_only": 'belongs to [data] train_on = "assistant"',
@@ -165,15 +219,41 @@ FOREIGN: Mapping[str, str] = {
 """What other tools, and older versions, call something, with what it is called here."""
 
 
-def hint(name: str) -> str | None:
-    """Say what to do about a key of ``[train]`` that is not one: where it belongs, or what it is called here."""
-    if name in OWNED:
-        return OWNED[name]
-    for versions, fields in committed().items():
-        if name in fields and name not in table():
+def is_owned(name: str, config: str = "SFTConfig") -> bool:
+    """Tell whether a field of a config is forge's."""
+    return name in OWNED_IN.get(config, ()) or (name in OWNED and name not in FREE_IN.get(config, ()))
+
+
+def hint(name: str, config: str = "SFTConfig") -> str | None:
+    """Say what to do about a key of ``[train]`` that is not one: where it belongs, whose it is, or its name here."""
+    said = OWNED_IN.get(config, {}).get(name) or (OWNED[name] if is_owned(name, config) else None)
+    mine = name in table(config) or any(name in fields for fields in committed(config).values())
+    if said and (mine or "[model]" in said):
+        return said
+    for versions, fields in committed(config).items():
+        if name in fields and name not in table(config):
             return f"{versions} has it; {installed() or 'another version'} is installed"
-    if name in FOREIGN:
-        return FOREIGN[name]
+    if name not in FOREIGN and (others := methods_with(name)):
+        return f"{name} is an argument of {', '.join(others)}"
+    if said and said.startswith("belongs"):
+        configs = {each.name: each.config for each in METHODS.values() if name in table(each.config)}
+        whose = [method for method, other in configs.items() if name not in OWNED_IN.get(other, ())]
+        return f"it is about {', '.join(whose)}, and there it {said}" if whose else said
+    if said := said or FOREIGN.get(name):
+        right = said.removeprefix("write ").split(maxsplit=1)[0].rstrip(":") if said.startswith("write ") else ""
+        if right in table(config):
+            return hint(right, config) if is_owned(right, config) else said
+        others = methods_with(right)
+        return f"{right} is an argument of {', '.join(others)}" if others else said
     if name.startswith(("fsdp_", "ddp_", "deepspeed_")):
         return _LAUNCH
     return _HUB if name.startswith(("hub_", "push_to_hub")) else None
+
+
+def methods_with(name: str) -> list[str]:
+    """Return the methods under which a job may set an argument."""
+    return [
+        method.name
+        for method in METHODS.values()
+        if (name in table(method.config) and not is_owned(name, method.config)) or name in OWN.get(method.name, ())
+    ]

@@ -16,24 +16,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from forge.api import Data
+    from forge_huggingface.layouts import Layout
 
 
-def preview(data: Data, count: int) -> list[dict[str, Any]]:
+def preview(data: Data, count: int, layout: Layout) -> list[dict[str, Any]]:
     """Return the first training rows as plain data.
 
     Each has ``origin`` (or None), ``length``, ``supervised`` (a number), ``input_ids``, ``labels`` and ``segments``:
     runs of tokens with ``text``, ``ids``, ``tokens`` (each token's own text) and ``supervised`` (whether they are in
-    the loss). The tokens of an image are a run of their own, whose text is the image's size.
+    the loss). The tokens of an image are a run of their own, whose text is the image's size. A row of several sequences
+    has ``parts`` instead, each with a ``name`` and these keys; a prompt also has ``columns``, the names of what goes
+    with it to the reward functions.
     """
     rows: Iterable[Any] = islice(data.train, count)
     origins = _origins(data.train, count)
-    return [_show(data.processor, row, origins[index] if index < len(origins) else None)
-            for index, row in enumerate(rows)]  # fmt: skip
+    shown = []
+    for index, row in enumerate(rows):
+        parts = [{"name": name, **_show(data.processor, row, ids, labels)} for name, ids, labels in layout.parts(row)]
+        entry: dict[str, Any] = {"origin": origins[index] if index < len(origins) else None}
+        if len(parts) == 1 and parts[0].pop("name") is None:
+            entry |= parts[0]
+        else:
+            lengths, supervised = ([part[key] for part in parts] for key in ("length", "supervised"))
+            entry |= {"length": max(lengths), "supervised": sum(supervised), "parts": parts}
+        if "seq_lengths" in row:
+            entry["seq_lengths"] = list(row["seq_lengths"])
+        if layout.name == "prompts":
+            entry["columns"] = [name for name in row if name != "prompt"]
+        shown.append(entry)
+    return shown
 
 
-def _show(processor: Any, row: Any, origin: str | None) -> dict[str, Any]:
+def _show(processor: Any, row: Any, ids: list[int], labels: list[int]) -> dict[str, Any]:
     tokenizer = getattr(processor, "tokenizer", processor)
-    ids, labels = list(row["input_ids"]), list(row["labels"])
     pictures = row.get("pictures") or []
     seen: list[int | None] = [None] * len(ids)
     for number, picture in enumerate(pictures):
@@ -50,11 +65,8 @@ def _show(processor: Any, row: Any, origin: str | None) -> dict[str, Any]:
             "ids": part,
             "tokens": [tokenizer.decode([token], skip_special_tokens=False) for token in part],
         })  # fmt: skip
-    shown = {"origin": origin, "length": len(ids), "supervised": len(ids) - labels.count(-100), "input_ids": ids,
-             "labels": labels, "segments": segments}  # fmt: skip
-    if "seq_lengths" in row:
-        shown["seq_lengths"] = list(row["seq_lengths"])
-    return shown
+    supervised = len(ids) - labels.count(-100)
+    return {"length": len(ids), "supervised": supervised, "input_ids": ids, "labels": labels, "segments": segments}
 
 
 def _origins(dataset: Any, count: int) -> list[str]:

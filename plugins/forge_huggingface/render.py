@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Rendered, Row, text_of
+from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Plain, Rendered, text_of
 from forge_huggingface.spans import Span, answers, inside, starts_at
 from forge_huggingface.templates import Template, missing
 
@@ -84,7 +84,7 @@ class Renderer:
         text, _ = self.template.render(self.tokenizer, messages, tools=tools, prompt=True, extra=extra)
         return self._tokenise([text])[0][0]
 
-    def render(self, rows: Sequence[Row]) -> list[Rendered | BadRow]:
+    def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels; what cannot be used comes back as :class:`BadRow`."""
         pieces: list[Piece | BadRow] = []
         for row in rows:
@@ -105,7 +105,7 @@ class Renderer:
             rendered.append(self._label(piece, ids, encoding, prompt))
         return rendered
 
-    def _piece(self, row: Row) -> Piece:
+    def _piece(self, row: Plain) -> Piece:
         eos = self.tokenizer.eos_token
         if isinstance(row, Conversation):
             return self._conversation(row)

@@ -83,7 +83,46 @@ class Text:
     text: str
 
 
-Row = Conversation | Completion | Text
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, the better first.
+
+    Attributes:
+        chosen: The prompt with the better answer.
+        rejected: The same prompt with the other one.
+        margin: By how much it is better, if somebody says so.
+    """
+
+    chosen: Conversation | Completion
+    rejected: Conversation | Completion
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """An answer to a prompt, and whether it is a good one."""
+
+    row: Conversation | Completion
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked while it is trained.
+
+    Attributes:
+        prompt: Messages, or a plain text that no template is put around.
+        columns: All other columns of the row, for reward functions.
+    """
+
+    prompt: tuple[Message, ...] | str
+    columns: Mapping[str, Any]
+
+
+Plain = Conversation | Completion | Text
+"""A row that is one sequence: what the renderer turns into tokens and labels."""
+
+Row = Plain | Pair | Rated | Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +165,34 @@ class Rendered:
     def supervised(self) -> int:
         """The number of tokens in the loss."""
         return len(self.labels) - self.labels.count(-100)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row as its layout stores it.
+
+    Attributes:
+        parts: The sequences that the model gets.
+        columns: The columns of the store.
+    """
+
+    parts: tuple[Rendered, ...]
+    columns: Mapping[str, Any]
+
+    @property
+    def length(self) -> int:
+        """The length of the longest sequence: batches are padded to it."""
+        return max(len(part.input_ids) for part in self.parts)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens in all sequences."""
+        return sum(len(part.input_ids) for part in self.parts)
+
+    @property
+    def supervised(self) -> int:
+        """The number of tokens in the loss."""
+        return sum(part.supervised for part in self.parts)
 
 
 def parts_of(content: Any) -> list[dict[str, Any]]:

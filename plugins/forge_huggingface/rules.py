@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
 from forge.hub import token
+from forge_huggingface.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,8 +46,6 @@ def device(machine: Machine, job: Job) -> str | None:
 
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot load the model, or None."""
-    if facts.task == "seq2seq":
-        return "sequence-to-sequence models cannot be trained yet"
     if facts.quantized and job.adapter.type == "none":
         return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
     if job.model.bits is None:
@@ -86,7 +85,7 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
     return None
 
 
-def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
+def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train, or None."""
     for name in _trackers(job.train.options.get("report_to")):
         needed = TRACKERS.get(name)
@@ -94,6 +93,13 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
             return f'report_to = "{name}": no such tracker; there are {", ".join(TRACKERS)}'
         if needed and not any(dist in machine.versions for dist in needed):
             return f'report_to = "{name}": {needed[0]} is not installed (pip install {needed[0]})'
+    if job.train.method in {"grpo", "rloo"}:
+        from forge_huggingface.rewards.rules import cannot_reward  # brings pydantic
+
+        if reason := cannot_reward(machine, job, facts):
+            return reason
+    if job.train.options.get("use_vllm") and "vllm" not in machine.versions:
+        return "use_vllm: vllm is not installed (pip install vllm)"
     if job.train.options.get("use_liger_kernel") and "liger-kernel" not in machine.versions:
         return "use_liger_kernel: liger-kernel is not installed (pip install liger-kernel)"
     if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:
@@ -105,9 +111,21 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
     return None
 
 
+def cannot_train_pairs_of_texts(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot train an encoder-decoder model, or None."""
+    if facts.task != "seq2seq":
+        return "the model has no encoder and decoder"
+    if job.model.bits:
+        return f"load_in_{job.model.bits.removesuffix('bit')}bit: encoder-decoder models train in 16 or 32 bit only"
+    return cannot_train(machine, job, facts)
+
+
 def data_problems(job: Job) -> Iterable[Problem]:
     """Yield contradictions between the data's keys and the rest."""
     options = job.train.options
+    method = METHODS.get(job.train.method)
+    if method and method.layout != "tokens":
+        yield from layout_problems(job, method.layout)
     if job.data.streaming and (options.get("max_steps") or -1) < 1:
         yield Problem(
             "data.streaming",
@@ -116,9 +134,33 @@ def data_problems(job: Job) -> Iterable[Problem]:
         )
 
 
+def layout_problems(job: Job, layout: str) -> Iterable[Problem]:
+    """Yield keys of ``[data]`` that only mean something for supervised fine-tuning."""
+    name = f'method = "{job.train.method}"'
+    if job.data.streaming:
+        yield Problem("data.streaming", f"{name} needs all rows at hand", "remove it")
+    if job.data.packing:
+        yield Problem("data.packing", f"{name} cannot put several rows into one", "remove it")
+    if job.data.train_on != "auto":
+        what = "no token of a prompt is" if layout == "prompts" else "the answers are always and alone"
+        yield Problem("data.train_on", f"under {name} {what} in the loss", "remove it")
+
+
 def train_problems(job: Job) -> Iterable[Problem]:
     """Yield contradictions between the trainer's arguments and the rest of the job."""
     options = job.train.options
+    if options.get("sync_ref_model") and job.adapter.type != "none":
+        yield Problem(
+            "train.sync_ref_model",
+            "with an adapter the reference is the model without it, and cannot be changed",
+            'remove it, or write [adapter] type = "none"',
+        )
+    if job.train.method == "distill" and not options.get("teacher_model_name_or_path"):
+        yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
+    if job.train.method in {"grpo", "rloo"}:
+        from forge_huggingface.rewards.rules import reward_problems  # brings pydantic
+
+        yield from reward_problems(job)
     evaluating = {
         "train.eval_strategy": options.get("eval_strategy") not in {None, "no"},
         "train.load_best_model_at_end": options.get("load_best_model_at_end"),
@@ -136,6 +178,22 @@ def train_problems(job: Job) -> Iterable[Problem]:
 def held_out(job: Job) -> bool:
     """Whether the job has held-out rows."""
     return any(value is not None for value in (job.data.eval_path, job.data.eval_split, job.data.eval_size))
+
+
+def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot make the model answer, or None."""
+    if job.train.method == "reward":
+        return 'method = "reward" trains a model that gives numbers and no answers; remove [eval]'
+    return cannot_load(machine, job, facts)
+
+
+def evaluation_problems(job: Job) -> Iterable[Problem]:
+    """Yield what is wrong with ``[eval]``; its module is imported only where a job has that table."""
+    if job.eval is None:
+        return ()
+    from forge_huggingface.evaluation.rules import problems
+
+    return problems(job)
 
 
 def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
@@ -177,7 +235,7 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
 
 def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
     """Yield precision and the values whose default depends on machine or job."""
-    from forge_huggingface.options import defaults  # brings pydantic, which listing plugins does not need
+    from forge_huggingface.options import defaults, learning_rate  # pydantic, which listing plugins does not need
 
     options, kind = job.train.options, device(machine, job)
     asked = options.get("bf16") or options.get("fp16")
@@ -188,18 +246,24 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         if options.get(name) is None:
             why = "the job names the other" if asked else _why_half(name, half, kind)
             yield Decision(f"train.{name}", not asked and half == name, why)
-    values = defaults(job.adapter.type)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
-        yield Decision("train.learning_rate", values["learning_rate"], why)
+        yield Decision("train.learning_rate", learning_rate(job.adapter.type, config_of(job)), why)
     if options.get("eval_strategy") is None:
         best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
         value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
         yield Decision("train.eval_strategy", value, why)
-    if options.get("loss_type") is None:
-        yield Decision("train.loss_type", values["loss_type"], "negative log-likelihood without all logits in memory")
+    if options.get("loss_type") is None and job.train.method == "sft":
+        value = defaults(job.adapter.type)["loss_type"]
+        yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
+
+
+def config_of(job: Job) -> str:
+    """Return the class of the arguments of the job's method; that of supervised fine-tuning for other plugins' own."""
+    method = METHODS.get(job.train.method)
+    return method.config if method else "SFTConfig"
 
 
 def weights_dtype(machine: Machine, job: Job) -> tuple[str, str]:

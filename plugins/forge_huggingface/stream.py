@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.reader import Reader
-from forge_huggingface.rows import Rendered
+from forge_huggingface.rows import Record
 from forge_huggingface.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from forge.job import Job
+    from forge_huggingface.layouts import Layout
     from forge_huggingface.render import Renderer
 
 _BATCH = 64
@@ -30,11 +31,11 @@ class Stream:
         tally: What the latest pass has counted.
     """
 
-    def __init__(self, job: Job, renderer: Renderer, seed: int) -> None:
+    def __init__(self, job: Job, renderer: Renderer, layout: Layout, seed: int) -> None:
         self.job, self.seed = job, seed
-        self.readers = [Reader(job, source, renderer) for source in job.data.all_sources()]
+        self.readers = [Reader(job, source, renderer, layout) for source in job.data.all_sources()]
         self.tally = Tally(job.data)
-        self._bos, self._images = renderer.tokenizer.bos_token_id, renderer.sees
+        self._bos = renderer.tokenizer.bos_token_id
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         """Yield rows until every source is at its end."""
@@ -49,15 +50,15 @@ class Stream:
                 del open_ones[at]
                 continue
             left = None if left is None else left - 1
-            yield row.columns(images=self._images)
+            yield dict(row.columns)
         self.tally.check(done=True)
 
-    def _pass(self, reader: Reader, rng: random.Random) -> Iterator[Rendered]:
+    def _pass(self, reader: Reader, rng: random.Random) -> Iterator[Record]:
         """Yield a source's rows as often as its weight says."""
         whole, rest = divmod(reader.source.weight, 1)
         for share in [1.0] * int(whole) + ([rest] if rest else []):
             for origin, row in reader.rows(batch=_BATCH):
                 if share < 1 and rng.random() >= share:
                     continue
-                if self.tally.see(origin, row, self._bos) and isinstance(row, Rendered):
+                if self.tally.see(origin, row, self._bos) and isinstance(row, Record):
                     yield row

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge_huggingface.rows import BadRow, LongRow, Rendered
+from forge_huggingface.rows import BadRow, LongRow, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,23 +43,24 @@ class Tally:
     dropped: list[str] = field(default_factory=list)
     _first: tuple[str, BadRow] | None = None
 
-    def see(self, origin: str, result: Rendered | BadRow, bos: int | None) -> bool:
+    def see(self, origin: str, result: Record | BadRow, bos: int | None) -> bool:
         """Count a row and return whether it is kept.
 
         Raises:
             DataError: The job does not allow for this row.
         """
         self.read += 1
-        if isinstance(result, Rendered):
+        if isinstance(result, Record):
             self.kept += 1
-            self.tokens += len(result.input_ids)
+            self.tokens += result.tokens
             self.supervised += result.supervised
-            self.longest = max(self.longest, len(result.input_ids))
-            self.truncated += result.truncated
-            self.diverged += result.diverged
-            self.images += len(result.pictures)
-            self.eos[result.eos] = self.eos.get(result.eos, 0) + 1
-            self.doubled_bos += bos is not None and result.input_ids[:2] == [bos, bos]
+            self.longest = max(self.longest, result.length)
+            self.truncated += any(part.truncated for part in result.parts)
+            self.diverged += any(part.diverged for part in result.parts)
+            self.images += len(result.parts[0].pictures)
+            for eos in {part.eos for part in result.parts if part.eos}:
+                self.eos[eos] = self.eos.get(eos, 0) + 1
+            self.doubled_bos += bos is not None and result.parts[0].input_ids[:2] == [bos, bos]
             self.check(done=False)
             return True
         if isinstance(result, LongRow) and self.data.on_long_row == "drop":
@@ -106,7 +107,7 @@ class Tally:
 
         if self.truncated > self.kept / 2:
             warn(f"{self.truncated} of {self.kept} rows are cut at max_seq_length", "raise [model] max_seq_length")
-        if self.tokens and self.supervised < self.tokens / 100:
+        if 0 < self.supervised < self.tokens / 100:  # prompts alone have none
             warn(f"only {self.supervised} of {self.tokens} tokens are trained on", "see `forge data` and train_on")
         if self.doubled_bos:
             warn(f"{self.doubled_bos} rows begin with two BOS tokens", "remove one from the template or the rows")

@@ -16,7 +16,6 @@ from forge.job import Job
 from forge.run import RunHandle
 from forge_huggingface.collate import collate
 from forge_huggingface.hub import snapshot
-from forge_huggingface.preview import preview
 from tiny import make_rows, make_tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +34,9 @@ class Case:
 
     def handle(self, name: str, **facts: Any) -> RunHandle:
         known = ModelFacts(**({"id": "tiny", "source": "folder", "path": str(self.model)} | facts))
-        stand_in: Any = SimpleNamespace(facts=known, machine=None)  # for forge.plan.Plan, of which only this is read
+        step = SimpleNamespace(words=("text", "tokens"))
+        # For forge.plan.Plan, of which only this is read.
+        stand_in: Any = SimpleNamespace(facts=known, machine=None, step=lambda _: step)
         return RunHandle(folder=self.folder / name, plan=stand_in, sink=self.events.append)
 
     def job(self, data: dict[str, Any], train: dict[str, Any] | None = None, **model: Any) -> Job:
@@ -53,6 +54,12 @@ class Case:
 
     def write(self, rows: list[Any], name: str = "rows.jsonl") -> None:
         (self.folder / name).write_text("\n".join(json.dumps(row) if not isinstance(row, str) else row for row in rows))
+
+
+def previewed(data: Data, count: int) -> list[dict[str, Any]]:
+    """Return what ``forge data`` shows."""
+    assert data.preview
+    return data.preview(data, count)
 
 
 @pytest.fixture
@@ -271,15 +278,15 @@ def test_a_streamed_bad_row_ends_the_run(case: Case) -> None:
 
 def test_the_preview_shows_the_tokenised_rows(case: Case) -> None:
     data = case()
-    (first, second) = preview(data, 2)
+    (first, second) = previewed(data, 2)
     assert first["origin"] == "rows.jsonl:1"
     assert second["length"] == len(data.train[1]["input_ids"])
     assert [segment["supervised"] for segment in first["segments"]] == [False, True]
     assert first["segments"][1]["text"].endswith("<|im_end|>\n</s>")
     assert [token for segment in first["segments"] for token in segment["ids"]] == data.train[0]["input_ids"]
     json.dumps(first)
-    assert " + " in preview(case(packing=True), 1)[0]["origin"]
-    assert preview(case(streaming=True), 3)[2]["origin"] is None
+    assert " + " in previewed(case(packing=True), 1)[0]["origin"]
+    assert previewed(case(streaming=True), 3)[2]["origin"] is None
 
 
 def test_the_collator_is_made_for_the_model(case: Case) -> None:

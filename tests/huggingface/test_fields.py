@@ -127,7 +127,7 @@ def measured(work):
 import forge_huggingface.fields as fields
 reading = measured(fields.read)
 import forge_huggingface.options as options
-building = measured(options.sft_options)
+building = measured(lambda: options.train_options("sft"))
 heavy = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy"}
 print(json.dumps([sorted(heavy & {name.partition(".")[0] for name in sys.modules}), reading, building]))
 """

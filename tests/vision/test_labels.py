@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_huggingface.preview import preview
+from forge_huggingface.methods import METHODS
 from forge_huggingface.processors import image_tokens
 from forge_huggingface.train import make_trainer
 from tiny_vlm import ARCHS
@@ -65,8 +65,9 @@ def test_the_trainer_gets_the_rows_that_were_previewed(projects: Projects, arch:
     project = projects(arch)
     rewrite(project, [row(PICTURES[0]), TURNS, {"messages": [user("A colour?"), says("red")]}, row(PICTURES[2])])
     seen = Collated(project)
-    shown = preview(seen.data, 9)
-    trainer = make_trainer(seen.job, seen.run, seen.model(), seen.data)
+    assert seen.data.preview
+    shown = seen.data.preview(seen.data, 9)
+    trainer = make_trainer(METHODS["sft"], seen.job, seen.run, seen.model(), seen.data)
     trained = []
     for batch in trainer.get_train_dataloader():
         trainer.model(**{name: value for name, value in batch.items() if name != "num_items_in_batch"})

@@ -1,0 +1,363 @@
+"""The shapes of rows that trainers take, and how rows become them.
+
+A method names a layout; everything that depends on it is here: which formats of data fit, which sequences of tokens a
+row makes, which columns are stored, what a batch looks like, and what of it the preview shows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from forge_huggingface import collators
+from forge_huggingface.collator import TokenCollator
+from forge_huggingface.image_collator import ImageCollator
+from forge_huggingface.rows import (
+    BadRow,
+    Completion,
+    Conversation,
+    LongRow,
+    Pair,
+    Plain,
+    Prompt,
+    Rated,
+    Record,
+    Rendered,
+    Row,
+    text_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from forge.api import Loaded
+    from forge.job import Job
+    from forge_huggingface.render import Renderer
+
+Part = tuple[str | None, list[int], list[int]]
+"""A sequence of a row, for the preview: its name, ids and labels."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Base of the layouts, and the layout ``tokens``: ids and labels, for supervised fine-tuning.
+
+    Attributes:
+        job: The job.
+        pad: The id that fills short rows.
+        processor: The tokenizer or processor.
+        sees: Whether rows may hold images.
+    """
+
+    name: ClassVar[str] = "tokens"
+    formats: ClassVar[tuple[str, ...]] = (
+        "messages", "sharegpt", "prompt-completion", "instruction", "input-output", "text",
+    )  # fmt: skip
+    train_on: ClassVar[str | None] = None
+    """What is in the loss, where the layout leaves the job no choice."""
+
+    job: Job
+    processor: Any
+    pad: int
+    sees: bool
+
+    @property
+    def store(self) -> str:
+        """The columns of the store, as :func:`forge_huggingface.store.features` names them."""
+        return "images" if self.sees else self.name
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        for rendered in renderer.render([row for row in rows if isinstance(row, Plain)]):
+            yield rendered if isinstance(rendered, BadRow) else Record((rendered,), rendered.columns(images=self.sees))
+
+    def collator(self) -> Callable[[Loaded], Any] | None:
+        """Return what makes the batch collator once the model is there; None for the trainer's own."""
+        if self.sees:
+            return lambda _: ImageCollator(self.processor, self.pad)
+        return lambda loaded: _tokens(self.pad, loaded)
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        return [(None, list(row["input_ids"]), list(row["labels"]))]
+
+
+class Pairs(Layout):
+    """``pairs``: a prompt and two answers, the better one first."""
+
+    name = "pairs"
+    formats = ("preference",)
+    train_on = "completion"
+
+    @property
+    def store(self) -> str:
+        """The columns of the store."""
+        return "image-pairs" if self.sees else "pairs"
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        for pair, chosen, rejected in _both(renderer, rows):
+            if isinstance(chosen, BadRow):
+                yield chosen
+            elif isinstance(rejected, BadRow):
+                yield rejected
+            else:
+                yield self._record(pair, chosen, rejected)
+
+    def _record(self, _: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:
+        if chosen.input_ids == rejected.input_ids:
+            return _SAME
+        start = min(_start(chosen), _start(rejected), _common(chosen.input_ids, rejected.input_ids))
+        if self.sees:
+            columns: dict[str, Any] = {"pictures": list(chosen.pictures)}
+            for name, side in (("chosen", chosen), ("rejected", rejected)):
+                columns |= {f"{name}_{key}": value for key, value in side.columns(images=True).items()}
+            return Record((chosen, rejected), columns)
+        columns = {
+            "prompt_ids": chosen.input_ids[:start],
+            "chosen_ids": chosen.input_ids[start:],
+            "rejected_ids": rejected.input_ids[start:],
+        }
+        return Record(tuple(_from(side, start) for side in (chosen, rejected)), columns)
+
+    def collator(self) -> Callable[[Loaded], Any]:
+        """Return what makes the batch collator once the model is there."""
+        if self.sees:
+            return lambda _: collators.ImagePairs(ImageCollator(self.processor, self.pad))
+        return lambda _: (
+            collators.Split(self.pad) if self.job.train.method in {"orpo", "cpo"} else collators.Pairs(self.pad)
+        )
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        if self.sees:
+            sides = ("chosen", "rejected")
+            return [(side, list(row[f"{side}_input_ids"]), list(row[f"{side}_labels"])) for side in sides]
+        return [_joined(side, row["prompt_ids"], row[f"{side}_ids"]) for side in ("chosen", "rejected")]
+
+
+class Ranked(Layout):
+    """``ranked``: two whole conversations, the better one first, for a reward model."""
+
+    name = "ranked"
+    formats = ("preference",)
+    train_on = "completion"
+
+    @property
+    def store(self) -> str:
+        """The columns of the store."""
+        return "ranked"
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        for pair, chosen, rejected in _both(renderer, rows):
+            if isinstance(chosen, BadRow):
+                yield chosen
+            elif isinstance(rejected, BadRow):
+                yield rejected
+            elif chosen.truncated or rejected.truncated:  # the number would be for a text that nobody judged
+                yield LongRow(f"has {max(chosen.length, rejected.length)} tokens",
+                              f"max_seq_length is {renderer.max_seq_length}; an answer that is cut cannot be judged",
+                              'raise it, or set on_long_row = "drop"')  # fmt: skip
+            elif chosen.input_ids == rejected.input_ids:
+                yield _SAME
+            else:
+                columns = {"chosen_ids": chosen.input_ids, "rejected_ids": rejected.input_ids, "margin": pair.margin}
+                yield Record((chosen, rejected), columns)
+
+    def collator(self) -> Callable[[Loaded], Any]:
+        """Return what makes the batch collator once the model is there."""
+        return lambda _: collators.Ranked(self.pad)
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        # The model's number stands at the last token, so there the loss is.
+        return [
+            (side, ids, [-100] * (len(ids) - 1) + ids[-1:])
+            for side in ("chosen", "rejected")
+            if (ids := list(row[f"{side}_ids"]))
+        ]
+
+
+class RatedRows(Layout):
+    """``rated``: a prompt, an answer, and whether it is a good one."""
+
+    name = "rated"
+    formats = ("unpaired-preference",)
+    train_on = "completion"
+
+    @property
+    def store(self) -> str:
+        """The columns of the store."""
+        return "rated"
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        rated = [row for row in rows if isinstance(row, Rated)]
+        for row, rendered in zip(rated, renderer.render([row.row for row in rated]), strict=True):
+            if isinstance(rendered, BadRow):
+                yield rendered
+                continue
+            start = _start(rendered)
+            ids = rendered.input_ids
+            columns = {"prompt_ids": ids[:start], "completion_ids": ids[start:], "label": row.good}
+            yield Record((_from(rendered, start),), columns)
+
+    def collator(self) -> Callable[[Loaded], Any]:
+        """Return what makes the batch collator once the model is there."""
+        kl = self.job.train.options.get("loss_type") == "kto"
+        return lambda _: collators.RatedRows(self.pad, kl=kl)
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        return [_joined("good" if row["label"] else "bad", row["prompt_ids"], row["completion_ids"])]
+
+
+class Prompts(Layout):
+    """``prompts``: what the model is asked, with the other columns for reward functions. The trainer renders them."""
+
+    name = "prompts"
+    formats = ("prompt", "question")
+    train_on = "all"
+
+    @property
+    def store(self) -> str:
+        """The columns of the store."""
+        return "prompts"
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        room = renderer.max_seq_length - int(self.job.train.options.get("max_completion_length") or 0)
+        for row in rows:
+            if not isinstance(row, Prompt):
+                continue
+            prompt = row.prompt if isinstance(row.prompt, str) else list(row.prompt)
+            ids = self.ids(renderer, prompt)
+            if len(ids) > room:
+                why = f"max_seq_length leaves {room} beside max_completion_length"
+                yield LongRow(f"asks with {len(ids)} tokens", why, 'raise it, or set on_long_row = "drop"')
+                continue
+            columns = {"prompt": json.dumps(prompt, ensure_ascii=False),
+                       "columns": json.dumps(dict(row.columns), ensure_ascii=False, default=str)}  # fmt: skip
+            yield Record((Rendered(ids, [-100] * len(ids), len(ids), ""),), columns)
+
+    def ids(self, renderer: Renderer, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return a prompt's tokens, as the trainer will make them."""
+        if isinstance(prompt, str):
+            return list(renderer.tokenizer(prompt)["input_ids"])
+        extra = self.job.train.options.get("chat_template_kwargs")
+        return renderer.prompt([dict(message) for message in prompt], extra=extra)
+
+    def collator(self) -> Callable[[Loaded], Any] | None:
+        """Return None: the trainer makes batches of prompts itself."""
+        return None
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            ids = list(tokenizer(prompt)["input_ids"])
+        else:
+            extra = self.job.train.options.get("chat_template_kwargs") or {}
+            text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **extra)
+            ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return [(None, ids, [-100] * len(ids))]
+
+
+class Seq2Seq(Layout):
+    """``seq2seq``: a text for the encoder, and one for the decoder."""
+
+    name = "seq2seq"
+    formats = ("prompt-completion", "instruction", "input-output")
+    train_on = "completion"
+
+    @property
+    def store(self) -> str:
+        """The columns of the store."""
+        return "tokens"
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        for row in rows:
+            texts = _plain(row)
+            if isinstance(texts, BadRow):
+                yield texts
+                continue
+            limit = renderer.max_seq_length
+            source = renderer.tokenizer(texts[0], verbose=False)["input_ids"]
+            target = renderer.tokenizer(text_target=texts[1], verbose=False)["input_ids"]
+            length = max(len(source), len(target))
+            if length > limit and renderer.on_long_row != "truncate":
+                yield LongRow(f"has {length} tokens", f"max_seq_length is {limit}",
+                              'raise it, shorten the row, or set on_long_row = "truncate" or "drop"')  # fmt: skip
+                continue
+            # The end token stays where a text is cut, as the tokenizer's own truncation leaves it.
+            source = source if len(source) <= limit else [*source[: limit - 1], source[-1]]
+            cut = len(target) > limit
+            target = target[:limit] if cut else target
+            eos = "cut" if cut else "there" if target[-1] in renderer.stops else "missing"
+            columns = {"input_ids": source, "labels": target}
+            yield Record((Rendered(source, target, length, eos),), columns)
+
+    def collator(self) -> Callable[[Loaded], Any]:
+        """Return what makes the batch collator once the model is there."""
+        return lambda loaded: collators.Seq2Seq(self.pad, loaded.model)
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        source, target = list(row["input_ids"]), list(row["labels"])
+        return [("source", source, [-100] * len(source)), ("target", target, target)]
+
+
+LAYOUTS: Mapping[str, type[Layout]] = {
+    layout.name: layout for layout in (Layout, Pairs, Ranked, RatedRows, Prompts, Seq2Seq)
+}
+"""Every layout by the word that methods ask for."""
+
+_SAME = BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
+
+
+def _tokens(pad: int, loaded: Loaded) -> TokenCollator:
+    config = getattr(loaded.model, "config", None)
+    flash = "flash" in str(getattr(config, "_attn_implementation", ""))
+    return TokenCollator(pad, boundaries=flash, lengths="unsloth-patched" in loaded.traits)
+
+
+def _both(renderer: Renderer, rows: Sequence[Row]) -> Iterator[tuple[Pair, Rendered | BadRow, Rendered | BadRow]]:
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    rendered = iter(renderer.render([side for pair in pairs for side in (pair.chosen, pair.rejected)]))
+    for pair in pairs:
+        yield pair, next(rendered), next(rendered)
+
+
+def _start(row: Rendered) -> int:
+    """Return where the answer begins."""
+    return next(index for index, label in enumerate(row.labels) if label != -100)
+
+
+def _from(row: Rendered, start: int) -> Rendered:
+    """Return the row with everything from a place on in the loss, as preference trainers have it."""
+    return replace(row, labels=[-100] * start + row.input_ids[start:])
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
+
+
+def _joined(name: str, prompt: Sequence[int], answer: Sequence[int]) -> Part:
+    return name, [*prompt, *answer], [-100] * len(prompt) + list(answer)
+
+
+def _plain(row: Row) -> tuple[str, str] | BadRow:
+    """Return the two texts of a row for an encoder and a decoder."""
+    if isinstance(row, Completion):
+        return row.prompt, row.completion
+    if isinstance(row, Conversation):
+        *asked, answer = row.messages
+        if answer["role"] == "assistant" and [message["role"] for message in asked] in (["user"], ["system", "user"]):
+            return "\n\n".join(text_of(message["content"]) for message in asked), text_of(answer["content"])
+        return BadRow("is a conversation", "an encoder-decoder model takes one text and answers with one")
+    return BadRow("has no answer")

@@ -1,0 +1,63 @@
+"""The training methods, in a table: what each trains on, whose arguments it takes, and what makes its trainer.
+
+One train implementation serves them all (:mod:`forge_huggingface.train`); what differs is here, in strings, so that
+planning can read it without importing a trainer. Another plugin brings a method of its own by calling
+:func:`forge_huggingface.train.run` with a :class:`Method` that names its recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to train.
+
+    Attributes:
+        name: What ``[train] method`` says.
+        config: The class of TRL whose fields are the method's arguments, as :mod:`forge_huggingface.fields` reads it.
+        recipe: ``"package.module:function"`` of ``(job, run, loaded, data)`` that returns a
+            :class:`forge_huggingface.train.Recipe`; imported in the worker, after whatever patches trl.
+        layout: The layout of the rows.
+        about: The method in a few words.
+        head: The head that the model needs: ``"causal"`` for the language model's own, ``"reward"`` for one number.
+        online: Whether the model answers prompts while it is trained, so that steps depend on its random numbers.
+        environment: Variables that the worker starts with.
+    """
+
+    name: str
+    config: str
+    recipe: str
+    layout: str
+    about: str
+    head: str = "causal"
+    online: bool = False
+    environment: Mapping[str, str] | None = None
+
+
+_QUIET = {
+    "TRL_EXPERIMENTAL_SILENCE": "1"
+}  # TRL warns at each import that these trainers may change; docs/methods.md says it
+_RECIPES = "forge_huggingface.recipes"
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method("sft", "SFTConfig", f"{_RECIPES}.sft:recipe", "tokens", "supervised fine-tuning"),
+        Method("dpo", "DPOConfig", f"{_RECIPES}.dpo:recipe", "pairs", "direct preference optimization"),
+        Method("kto", "KTOConfig", f"{_RECIPES}.kto:recipe", "rated", "Kahneman-Tversky optimization"),
+        Method("orpo", "ORPOConfig", f"{_RECIPES}.orpo:orpo", "pairs", "odds ratio preference optimization",
+               environment=_QUIET),
+        Method("cpo", "CPOConfig", f"{_RECIPES}.orpo:cpo", "pairs", "contrastive preference optimization, SimPO",
+               environment=_QUIET),
+        Method("reward", "RewardConfig", f"{_RECIPES}.reward:recipe", "ranked", "a reward model", head="reward"),
+        Method("grpo", "GRPOConfig", f"{_RECIPES}.online:grpo", "prompts", "group relative policy optimization",
+               online=True),
+        Method("rloo", "RLOOConfig", f"{_RECIPES}.online:rloo", "prompts", "REINFORCE leave-one-out", online=True),
+        Method("distill", "DistillationConfig", f"{_RECIPES}.distill:recipe", "prompts",
+               "on-policy distillation from a teacher", online=True),
+    )
+}  # fmt: skip
+"""Every method of this plugin by name."""

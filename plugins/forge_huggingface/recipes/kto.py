@@ -1,0 +1,50 @@
+"""Kahneman-Tversky optimization (arXiv 2402.01306), on rows that forge has tokenised.
+
+The batch collator pairs each prompt with another row's answer, which TRL does when it prepares rows; since both go by
+batches in order, the pairs are the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trl import KTOConfig, KTOTrainer
+
+from forge.api import Event
+from forge_huggingface.recipes.reference import reference
+from forge_huggingface.train import Recipe
+
+if TYPE_CHECKING:
+    from forge.api import Data, Loaded
+    from forge.job import Job
+    from forge.run import RunHandle
+
+
+class FinishedRatings(KTOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+    """TRL's trainer, which tokenises whatever it gets, given rows that are tokens already (trl 1.14.2 and 1.16)."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+def recipe(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
+    """Return what Kahneman-Tversky optimization needs: a reference, and a word on unequal numbers of ratings."""
+    weigh(job, run, data)
+    return Recipe(config=KTOConfig, trainer=FinishedRatings, arguments={"ref_model": reference(job, run)})
+
+
+def weigh(job: Job, run: RunHandle, data: Data) -> None:
+    """Warn if good and bad rows weigh unequally: the paper asks for a ratio of 1 to 1.33 (equation 8)."""
+    if not hasattr(data.train, "column_names") or "label" not in data.train.column_names:
+        return
+    labels = data.train["label"]
+    good, bad = sum(labels), len(labels) - sum(labels)
+    options = job.train.options
+    heavier, lighter = options["desirable_weight"] * good, options["undesirable_weight"] * bad
+    if not good or not bad:
+        only = "good" if good else "bad"
+        run.emit(Event("warning", {"message": f"every row is {only}: there is nothing to tell it from", "do": None}))
+    elif not 1 <= heavier / lighter <= 4 / 3:
+        wanted = round(options["undesirable_weight"] * bad / good, 2)
+        message = f"{good} good and {bad} bad rows weigh {heavier / lighter:.2f} to 1; the paper asks for 1 to 1.33"
+        run.emit(Event("warning", {"message": message, "do": f"write [train] desirable_weight = {wanted}"}))

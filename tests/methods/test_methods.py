@@ -1,0 +1,133 @@
+"""Every method trains from a job file, shows its rows, and leaves weights that load."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge.events import read_events
+from methods_rows import ONLINE, pairs, prompts, ratings
+from projects import json_of
+from tiny import make_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from projects import Project
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpo": (pairs, {}),
+    "kto": (ratings, {}),
+    "orpo": (pairs, {}),
+    "cpo": (pairs, {}),
+    "reward": (pairs, {}),
+    "grpo": (prompts, ONLINE),
+    "rloo": (prompts, ONLINE),
+    "distill": (prompts, {"max_completion_length": 8, "teacher_model_name_or_path": "model"}),
+}
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_a_job_names_the_method_and_gets_weights(
+    project: Project, rows: Callable[[Sequence[Any]], None], method: str
+) -> None:
+    make, options = CASES[method]
+    rows(make())
+    project.write(train={"method": method, **options})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert [event["step"] for event in done.of_kind("step")] == [1, 2, 3, 4]
+    assert (done.folder.path / "adapter" / "adapter_model.safetensors").exists()
+    assert len(done.of_kind("probe")) == 1
+
+
+def make_t5(folder: Path) -> Path:
+    """Write a random T5 with a tokenizer that ends every text with EOS, as T5's does."""
+    import torch
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    make_tokenizer(folder, template=None)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=400, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=2,
+        decoder_start_token_id=0, feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_model_learns_from_one_text_to_another(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    shutil.rmtree(project.folder / "model")
+    make_t5(project.folder / "model")
+    rows([{"prompt": f"Count to {index}.", "completion": "one two three"} for index in range(12)])
+    project.write(train={"method": "sft", "max_steps": 12, "save_steps": 6}, export=[{"format": "merged"}])
+    project.forge("run", "job.toml")
+    folder = project.newest()
+    losses = [event["loss"] for event in read_events(folder.events) if event["kind"] == "step"]
+    assert losses[-1] < losses[0] - 0.5
+    trained = folder.trained()
+    assert trained is not None
+    assert (trained.task, json_of(folder.path / "data.json")["layout"]) == ("seq2seq", "seq2seq")
+    report = json_of(folder.path / "exports" / "1-merged" / "export.json")["report"]
+    assert report["error"] < 1e-4
+
+
+@pytest.mark.slow
+def test_a_reward_model_gives_the_better_answer_the_higher_number_and_merges(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    rows(pairs(24))
+    project.write(
+        data={"eval_size": 6},
+        train={"method": "reward", "max_steps": 20, "save_steps": 20},
+        export=[{"format": "merged"}],
+    )
+    project.forge("run", "job.toml")
+    folder = project.newest()
+    trained = folder.trained()
+    assert trained is not None
+    assert trained.task == "reward"
+    assert trained.metrics["eval_accuracy"] == 1.0
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder.path / "exports" / "1-merged")
+    assert model.config.num_labels == 1
+
+
+def test_a_column_that_a_reward_needs_is_missed_before_the_model_is_loaded(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    rows([{"prompt": row["prompt"], "wnted": "the"} for row in prompts()])
+    project.write(train={"method": "grpo", **ONLINE, "reward": [{"use": "./rewards.py:wanted"}]})
+    done = project.perform()
+    assert done.code == 2
+    assert "wanted" in done.error["what"] + done.error["why"]
+    assert "wnted" in str(done.error)
+    assert not done.of_kind("loaded")
+
+
+def test_answers_and_their_rewards_are_told_and_a_collapse_stops_the_run(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    rows(prompts())
+    (project.folder / "rewards.py").write_text("def same(*, completions, **_):\n    return [1.0] * len(completions)\n")
+    options = {**ONLINE, "reward": [{"use": "./rewards.py:same"}], "collapse_patience": 2, "max_steps": 12}
+    project.write(train={"method": "grpo", **options})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert [event["step"] for event in done.of_kind("step")] == [1, 2]
+    assert any("had the same reward" in warning["message"] for warning in done.of_kind("warning"))
+    told = done.of_kind("answers")[0]["answers"]
+    assert len(told) == 2
+    assert told[0]["rewards"] == {"same": 1.0}
+    assert told[0]["prompt"].startswith("user: Write one sentence")
