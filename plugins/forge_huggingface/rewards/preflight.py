@@ -1,0 +1,52 @@
+"""What is looked at before a model is loaded: that reward functions can be had, and that rows have their columns."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Finding
+from forge_huggingface.rewards.load import load
+from forge_huggingface.rewards.signature import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from forge.api import Data
+    from forge.job import Job
+    from forge.run import RunHandle
+    from forge_huggingface.rewards.reward import Reward
+
+_FIRST = 8  # of rows whose number nobody knows
+
+
+def findings(job: Job, run: RunHandle, data: Data) -> Iterable[Finding]:
+    """Yield an error for each reward whose columns a row lacks.
+
+    Raises:
+        UsageError: A function cannot be found, imported or called, or this machine cannot do what it needs.
+    """
+    rewards = load(job, run)
+    for rows in (data.train, *data.eval.values()):
+        yield from lacking(rewards, rows)
+
+
+def lacking(rewards: Iterable[Reward], rows: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
+    """Yield, for each reward, the first row that lacks a column it needs; of a stream, only the first are read."""
+    left = list(rewards)
+    for number, row in enumerate(rows if hasattr(rows, "__len__") else islice(rows, _FIRST), 1):
+        if not left:
+            return
+        there = sorted(name for name in row if name not in {"prompt", "origin"})
+        for reward in list(left):
+            column = next((name for name in reward.columns if name not in row), None)
+            if column is None:
+                continue
+            left.remove(reward)
+            have = f"there are {', '.join(there)}" if there else "there is none but the prompt"
+            yield Finding(
+                "error",
+                f"{row.get('origin', f'row {number}')} has no column {column}, which the reward {reward.name} needs "
+                f"({reward.place}); {nearest(column, there, have)}",
+                "rename it with [data] columns, or name it in the reward's args",
+            )

@@ -1,0 +1,193 @@
+"""A reward that is ready to score: it calls its function and answers for what the function does.
+
+The functions are the user's, and they run between two steps of a training that may have taken hours. So whatever one
+of them raises or returns becomes an error that names the function, its table in the job, the completion and the row it
+came from, and the line of the user's own file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import ForgeError
+from forge_huggingface.rewards.score import Score, WrongReturnError, read_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from forge_huggingface.rewards.signature import Signature
+
+ORIGIN = "origin"
+"""The column that says where a row came from, as in ``rows.jsonl:17``."""
+
+_PER_ROW = "completion_ids"
+
+
+class RewardError(ForgeError):
+    """A reward function failed, or returned what is no reward."""
+
+
+@dataclass(kw_only=True)
+class Reward:
+    """One ``[[train.reward]]``, ready to score.
+
+    Attributes:
+        name: Its name in logs.
+        weight: What its scores are multiplied by.
+        use: What the job calls it.
+        place: Where the job says so: ``job.toml:12``, or ``[[train.reward]] number 2``.
+        function: Called with keywords; sync or async.
+        signature: Its parameters.
+        args: Further keyword arguments for it.
+        columns: The columns that the rows must have.
+        notes: What a user should know before it is used, such as a limit that this machine cannot set.
+    """
+
+    name: str
+    weight: float
+    use: str
+    place: str
+    function: Callable[..., Any]
+    signature: Signature
+    args: Mapping[str, Any] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    _runner: asyncio.Runner | None = field(default=None, repr=False)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its function is a coroutine function."""
+        inner = inspect.unwrap(self.function)
+        return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - not whether it can be called
+
+    def score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: Mapping[str, Sequence[Any]],
+        context: Mapping[str, Any] | None = None,
+    ) -> list[Score]:
+        """Score completions.
+
+        Args:
+            prompts: One prompt for each completion: strings, or lists of messages.
+            completions: The completions, in the same form.
+            columns: The rows' other columns, one value for each completion.
+            context: What else the trainer gives: ``completion_ids``, ``trainer_state``, ``log_extra``, ``log_metric``.
+
+        Returns:
+            One score for each completion, in order.
+
+        Raises:
+            RewardError: The function raised something, or returned what is no list of scores.
+        """
+        with self._answering(prompts, completions, columns, context or {}) as keywords:
+            returned = self.function(**keywords)
+            if inspect.isawaitable(returned):
+                returned = self._wait(returned)
+            return read_scores(returned, len(completions))
+
+    async def ascore(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: Mapping[str, Sequence[Any]],
+        context: Mapping[str, Any] | None = None,
+    ) -> list[Score]:
+        """Score completions inside a running event loop; as :meth:`score` otherwise."""
+        with self._answering(prompts, completions, columns, context or {}) as keywords:
+            returned = self.function(**keywords)
+            if inspect.isawaitable(returned):
+                returned = await returned
+            return read_scores(returned, len(completions))
+
+    def _keywords(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any], context: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = {**columns, **self.args, **context, "prompts": list(prompts), "completions": list(completions)}
+        return self.signature.select(given)
+
+    def _wait(self, returned: Any) -> Any:
+        """Run a coroutine to its end, in one loop for all calls: a client that the function keeps belongs to a loop."""
+        self._runner = self._runner or asyncio.Runner()
+
+        async def finish() -> Any:
+            return await returned
+
+        return self._runner.run(finish())
+
+    @contextlib.contextmanager
+    def _answering(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any], context: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Give the function's keywords, and turn whatever it does wrong into a :class:`RewardError`."""
+        if missing := [name for name in self.columns if name not in columns]:
+            raise self._error(f"the rows have no {', '.join(missing)}", do="name the columns that it needs in the rows")
+        keywords = self._keywords(prompts, completions, columns, context)
+        if missing := [name for name in self.signature.required if name not in keywords]:
+            raise self._error(f"nobody gives it {', '.join(missing)} here", do="give it a default")
+        try:
+            yield keywords
+        except WrongReturnError as error:
+            where = _row(columns, error.index)
+            raise self._error(f"{error.message}{where}", do=error.do or f"see {_defined(self.function)}") from error
+        except ForgeError:
+            raise
+        except Exception as error:
+            index = None if self.is_async else self._guilty(prompts, completions, columns, context, error)
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise self._error(f"{said}{_line(self.function, error)}{_row(columns, index)}", do="mend it") from error
+
+    def _guilty(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: Mapping[str, Any],
+        context: Mapping[str, Any],
+        error: Exception,
+    ) -> int | None:
+        """Return the first completion for which the function fails alike when it gets that one alone."""
+        for index in range(len(completions)):
+            part = slice(index, index + 1)
+            around = {key: value[part] if key == _PER_ROW and value else value for key, value in context.items()}
+            row = {key: value[part] for key, value in columns.items()}
+            try:
+                self.function(**self._keywords(prompts[part], completions[part], row, around))
+            except type(error):
+                return index
+            except Exception:  # noqa: BLE001 - it fails otherwise alone, so this tells nothing
+                return None
+        return None
+
+    def _error(self, why: str, do: str | None = None) -> RewardError:
+        return RewardError(f"the reward {self.name} failed ({self.use}, {self.place})", why, do)
+
+
+def _row(columns: Mapping[str, Any], index: int | None) -> str:
+    if index is None:
+        return ""
+    origin = columns.get(ORIGIN)
+    row = f", row {origin[index]}" if origin is not None else ""
+    return f" (completion {index} of this batch{row})"
+
+
+def _line(function: Callable[..., Any], error: BaseException) -> str:
+    """Say in which line of the user's code an error arose: the last one in the function's file, or else the deepest."""
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    outside = [frame for frame in frames if frame.filename != __file__]
+    there = own or outside
+    return f" at {Path(there[-1].filename).name}:{there[-1].lineno}" if there else ""
+
+
+def _defined(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else repr(function)

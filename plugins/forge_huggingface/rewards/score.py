@@ -1,0 +1,88 @@
+"""What a reward says of one completion, and reading it from what a function returned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward says of one completion.
+
+    Attributes:
+        score: The number; ``None`` where the reward does not apply, which leaves it out of the sum.
+        feedback: What to tell the model about it, for methods that do.
+        extra: What else the function returned, for logs.
+    """
+
+    score: float | None
+    feedback: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class WrongReturnError(Exception):
+    """A function returned something else than scores.
+
+    Args:
+        message: A phrase.
+        index: The completion whose value is wrong, if it is one.
+        do: What to do about it, where it is not the function that must be mended.
+    """
+
+    def __init__(self, message: str, index: int | None = None, do: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.index, self.do = message, index, do
+
+
+def read_scores(returned: Any, count: int) -> list[Score]:
+    """Read what a function returned for ``count`` completions. Raises :class:`WrongReturnError`."""
+    if hasattr(returned, "tolist"):  # an array or a tensor
+        returned = returned.tolist()
+    if not isinstance(returned, Sequence) or isinstance(returned, str | bytes):
+        raise WrongReturnError(f"it returned {kind_of(returned)} and must return a list with one value a completion")
+    if len(returned) != count:
+        raise WrongReturnError(f"it returned {len(returned)} value{'s' * (len(returned) != 1)} for {count} completions")
+    return [_read(value, index) for index, value in enumerate(returned)]
+
+
+def _read(value: Any, index: int) -> Score:
+    if isinstance(value, Score):
+        value = {**value.extra, "score": value.score, "feedback": value.feedback}
+    if not isinstance(value, Mapping):
+        return Score(_number(value, index))
+    if "score" not in value:
+        there = ", ".join(map(str, value)) or "nothing"
+        raise WrongReturnError(f"it returned a dict without score (it has {there})", index)
+    feedback = value.get("feedback")
+    if feedback is not None and not isinstance(feedback, str):
+        raise WrongReturnError(f"its feedback is {kind_of(feedback)} and must be a string or None", index)
+    extra = {str(key): item for key, item in value.items() if key not in {"score", "feedback"}}
+    return Score(_number(value["score"], index), feedback, extra)
+
+
+def _number(value: Any, index: int) -> float | None:
+    """Return a number; true and false are 1 and 0, as comparisons give them."""
+    if hasattr(value, "item") and not isinstance(value, int | float):  # a number of numpy, a tensor of one element
+        try:
+            value = value.item()
+        except (TypeError, ValueError, RuntimeError):
+            raise WrongReturnError(f"it returned {kind_of(value)} and must return one number", index) from None
+    if value is None:
+        return None
+    if not isinstance(value, int | float):
+        raise WrongReturnError(f"it returned {kind_of(value)} and must return a number, None or a dict", index)
+    if not math.isfinite(value):
+        raise WrongReturnError(f"it returned {float(value)}; None says that a reward does not apply", index)
+    return float(value)
+
+
+def kind_of(value: Any) -> str:
+    """Name what a value is, for messages."""
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        return f'the string "{value}"' if len(value) < 40 else "a string"
+    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
