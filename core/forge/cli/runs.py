@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from forge.cli.common import json_option, print_json, runs_option, size
 
-if TYPE_CHECKING:
-    from pathlib import Path
+IN_RUN = "RUN/report.html"
+"""The value of ``--html`` where no file is named."""
 
 
 @click.command(name="runs")
 @click.argument("run", metavar="[RUN]", required=False)
 @runs_option
 @json_option
-def command(run: str | None, runs_dir: Path, as_json: bool) -> None:
+@click.option(
+    "--html", is_flag=False, flag_value=IN_RUN, metavar="[FILE]",
+    help="Write a page about RUN (curves, plan, samples) to FILE, else to report.html in its folder; print its path.",
+)  # fmt: skip
+def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) -> None:
     """List the runs below --runs-dir, or show one RUN: its plan, state, numbers and exports."""
-    from forge.errors import RunError
+    from forge.errors import RunError, UsageError
     from forge.folder import RunFolder
 
+    if html is not None:
+        from forge.report import write_report
+
+        if run is None:
+            raise UsageError("--html needs a run", "none is named before it", "write `forge runs RUN --html`")
+        page = write_report(RunFolder.find(run, runs_dir), None if html == IN_RUN else Path(html))
+        print_json({"html": str(page)}) if as_json else click.echo(page)
+        return
     if run is None:
         found = []
         for path in sorted(runs_dir.glob("*/*/plan.json")):
