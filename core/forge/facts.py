@@ -18,6 +18,7 @@ from forge.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from forge.shape import Shape
     from forge.weights import Header
 
 Task = Literal["text", "vision", "seq2seq", "other", "unknown"]
@@ -42,6 +43,7 @@ class ModelFacts:
         context: The longest row in tokens that the model was made for.
         chat_template: Whether it comes with one.
         digest: sha256 over the config and the weight files' names, sizes and headers.
+        shape: The numbers that memory is counted with.
         note: Why something is unknown.
     """
 
@@ -59,6 +61,7 @@ class ModelFacts:
     context: int | None = None
     chat_template: bool | None = None
     digest: str | None = None
+    shape: Shape | None = None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +71,10 @@ class ModelFacts:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelFacts:
         """Rebuild facts from :meth:`to_json`'s data."""
-        return cls(**{**data, "architectures": tuple(data["architectures"])})
+        from forge.shape import Shape
+
+        shape = Shape.from_json(data["shape"]) if data.get("shape") else None
+        return cls(**{**data, "architectures": tuple(data["architectures"]), "shape": shape})
 
 
 def resolve(id: str, revision: str | None, folder: Path, offline: bool | None = None) -> ModelFacts:  # noqa: A002
@@ -154,15 +160,16 @@ def _from_cache(name: str, snapshot: Path) -> ModelFacts:
 
 
 def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw: bytes) -> ModelFacts:
+    from forge import shape as shapes
     from forge import weights
 
     headers = weights.read_folder(path)
-    note, count = facts.note, None
+    note, count, shape = facts.note, None, facts.shape
     if facts.quantized and _is_packed(config["quantization_config"]):
         note = _join(note, f"the number of parameters is unknown: {facts.quantized} packs several into one number")
     else:
-        tied = bool(config.get("tie_word_embeddings", _text_config(config).get("tie_word_embeddings", False)))
-        count = weights.parameters(headers, tied=tied)
+        count = weights.parameters(headers, tied=shapes.tie(config))
+        shape = shape and shapes.from_headers(shape, headers, count)
     return replace(
         facts,
         path=str(path.resolve()) if facts.source == "folder" else str(path),
@@ -172,6 +179,7 @@ def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw:
         # A cache without a tokenizer may get one later; a folder will not.
         chat_template=bool(_chat_template(path)) if facts.source == "folder" else _chat_template(path),
         digest=_digest(path, raw, headers),
+        shape=shape,
         note=note,
     )
 
@@ -209,6 +217,8 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str, Any]:
+    from forge import shape as shapes
+
     text = _text_config(config)
     both = (config, text)
     lengths = [part.get(key) for key in ("max_position_embeddings", "n_positions", "max_seq_len") for part in both]
@@ -224,6 +234,7 @@ def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str
         "dtype": next((kind for kind in types if isinstance(kind, str)), None),
         "quantized": str(quantization.get("quant_method", "unknown")) if isinstance(quantization, dict) else None,
         "context": next((length for length in lengths if isinstance(length, int)), None),
+        "shape": shapes.from_config(config),
         "note": note,
     }
 

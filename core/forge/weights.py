@@ -46,12 +46,14 @@ class Header:
         size: The file's size in bytes.
         raw: The header's bytes.
         tensors: Each tensor's type and number of elements.
+        shapes: Each tensor's extents.
     """
 
     name: str
     size: int
     raw: bytes
     tensors: Mapping[str, tuple[str, int]]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 class MissingWeightsError(ModelError):
@@ -80,24 +82,26 @@ def read_header(path: Path) -> Header:
         why = f"it has {size} bytes, and its header alone should have {8 + length}"
         raise ModelError(f"{path} is damaged", why, again)
     try:
-        tensors, end = _parse(json.loads(raw))
+        tensors, shapes, end = _parse(json.loads(raw))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} is damaged", "its header is not that of a safetensors file", again) from error
     expected = 8 + length + end
     if size != expected:
         raise ModelError(f"{path} is damaged", f"it has {size} bytes, and its header promises {expected}", again)
-    return Header(path.name, size, raw, tensors)
+    return Header(path.name, size, raw, tensors, shapes)
 
 
-def _parse(header: Any) -> tuple[dict[str, tuple[str, int]], int]:
+def _parse(header: Any) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[int, ...]], int]:
     tensors: dict[str, tuple[str, int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     end = 0
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        tensors[name] = (str(entry["dtype"]), math.prod(int(extent) for extent in entry["shape"]))
+        shapes[name] = tuple(int(extent) for extent in entry["shape"])
+        tensors[name] = (str(entry["dtype"]), math.prod(shapes[name]))
         end = max(end, int(entry["data_offsets"][1]))
-    return tensors, end
+    return tensors, shapes, end
 
 
 def read_folder(folder: Path) -> tuple[Header, ...]:

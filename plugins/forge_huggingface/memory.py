@@ -12,17 +12,28 @@ import copy
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from forge.api import Data, OutOfMemory
+from forge.api import Data, Estimate, OutOfMemory
 
-COUNTERS = ("_metrics", "_total_train_tokens")
+COUNTERS = ("_metrics", "_stored_metrics", "_total_train_tokens", "_step", "_current_train_step_time")
 """What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16)."""
 
 
-def probe(trainer: Any, data: Data) -> dict[str, Any]:
+def probe(
+    trainer: Any,
+    data: Data,
+    make_batch: Callable[[Any, Data], dict[str, Any]] | None = None,
+    estimate: Callable[[], Estimate | None] | None = None,
+) -> dict[str, Any]:
     """Run the longest training and evaluation batches once.
+
+    Args:
+        trainer: The trainer.
+        data: The rows.
+        make_batch: Makes the batch, for trainers that would answer prompts to get one; those then evaluate nothing.
+        estimate: Says what would take less, if it does not fit.
 
     Returns:
         ``seconds`` for the training batch, ``memory`` in bytes at the peak, ``tokens`` in it, ``loss``.
@@ -47,14 +58,15 @@ def probe(trainer: Any, data: Data) -> dict[str, Any]:
                 ballast = optimizer_ballast(trainer)
             trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps  # the loop sets it later
             start = time.perf_counter()
-            batch = trainer.data_collator(rows)
-            tokens = int(batch["input_ids"].numel())
-            loss = trainer.training_step(model, batch)
+            batch = make_batch(trainer, data) if make_batch else trainer.data_collator(rows)
+            tokens = sum(int(value.numel()) for name, value in batch.items() if name.endswith("_ids"))
+            with prepared(trainer) if make_batch else contextlib.nullcontext():
+                loss = trainer.training_step(model, batch, None)
             if on_gpu:
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
             model.zero_grad(set_to_none=True)
-            if data.eval:
+            if data.eval and make_batch is None:
                 held_out = next(iter(data.eval.values()))
                 count = args.per_device_eval_batch_size
                 evaluation = [dict(row) for row in _longest_of(held_out, count)]
@@ -64,7 +76,8 @@ def probe(trainer: Any, data: Data) -> dict[str, Any]:
             return {"seconds": seconds, "memory": peak(), "tokens": tokens, "rows": len(rows), "loss": float(loss)}
     except Exception as error:
         if is_out_of_memory(error):
-            raise explain_out_of_memory(error, trainer, data, probing=True) from error
+            found = estimate() if estimate else None
+            raise explain_out_of_memory(error, trainer, data, probing=True, estimate=found) from error
         raise
     finally:
         ballast.clear()
@@ -92,8 +105,23 @@ def _longest_of(rows: Any, count: int) -> list[Any]:
     if not hasattr(rows, "__len__"):
         return [row for row, _ in zip(rows, range(count), strict=False)]
     sample = range(0, len(rows), max(1, len(rows) // 1000))
-    order = sorted(sample, key=lambda index: len(rows[index]["input_ids"]), reverse=True)
+    order = sorted(sample, key=lambda index: _length(rows[index]), reverse=True)
     return [rows[index] for index in order[:count]]
+
+
+def _length(row: Mapping[str, Any]) -> int:
+    """Return the number of tokens of a row of any layout."""
+    return sum(len(value) for name, value in row.items() if name.endswith("_ids"))
+
+
+@contextlib.contextmanager
+def prepared(trainer: Any) -> Iterator[None]:
+    """Let the trainer take the batch that it is given, instead of answering prompts to make one."""
+    trainer._prepare_inputs = lambda batch: batch  # noqa: SLF001 - the same method in trl 1.14.2 and 1.16
+    try:
+        yield
+    finally:
+        del trainer._prepare_inputs  # noqa: SLF001 - the class's own is there again
 
 
 @contextlib.contextmanager
@@ -118,9 +146,9 @@ def optimizer_ballast(trainer: Any) -> list[Any]:
     name = str(trainer.args.optim)
     if "adam" not in name.lower():
         return []
-    size = 1 if "8bit" in name else 4
-    count = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    return [torch.empty(2 * count * size, dtype=torch.uint8, device=trainer.args.device)]
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    count = sum(each.numel() * (1 if "8bit" in name else each.element_size()) for each in trained)
+    return [torch.empty(2 * count, dtype=torch.uint8, device=trainer.args.device)]
 
 
 def peak() -> int | None:
@@ -148,8 +176,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def explain_out_of_memory(error: BaseException, trainer: Any, data: Data, *, probing: bool) -> OutOfMemory:
-    """Say what ran out, and name the keys that help, in the order of their effect."""
+def explain_out_of_memory(
+    error: BaseException, trainer: Any, data: Data, *, probing: bool, estimate: Estimate | None = None
+) -> OutOfMemory:
+    """Say what ran out, and name the keys that help, in the order of their effect: the estimate's, with numbers."""
     args = trainer.args
     step = trainer.state.global_step
     when = "in the probe of the longest batch, before the first step" if probing else f"at step {step}"
@@ -163,6 +193,8 @@ def explain_out_of_memory(error: BaseException, trainer: Any, data: Data, *, pro
     if not quantised(trainer) and any("lora_" in name for name, _ in trainer.model.named_parameters()):
         names.append("[model] load_in_4bit = true")
     names.append("a smaller [model] max_seq_length")
+    if estimate and estimate.levers:
+        names = [f"{lever} (about {lever.saves / 2**30:.1f} GiB less)" for lever in estimate.levers]
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return OutOfMemory(
         f"out of memory {when}",

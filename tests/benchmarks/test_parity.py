@@ -13,7 +13,9 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "trl_parity.py"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the benchmark measures memory as POSIX systems do")
-@pytest.mark.parametrize("arguments", [["--dropout", "0.05"], ["--full"]], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "arguments", [["--dropout", "0.05"], pytest.param(["--full"], marks=pytest.mark.slow)], ids=["lora", "full"]
+)
 def test_a_run_has_the_losses_and_weights_of_a_plain_trl_script(tmp_path, arguments):
     command = [sys.executable, BENCHMARK, "--tiny", "--pairs", "1", "--steps", "6", "--out", tmp_path, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from forge.budget import describe as describe_estimate
 from forge.cli.common import amount, job_argument, json_option, print_json, set_option, situation, size
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def describe(plan: Plan) -> str:
     if plan.decisions:
         lines += ["", *(f"{d.key} = {_toml(d.value)}: {d.reason}" for d in plan.decisions)]
     lines += [f"note: {note}" for note in plan.notes]
-    lines.append("tokens, steps and memory are unknown until `forge run --dry-run`")
+    lines += ["", *describe_estimate(plan.estimate)]
+    lines.append("tokens, steps, disk and the measured peak are unknown until `forge run --dry-run`")
     return "\n".join(lines)
 
 

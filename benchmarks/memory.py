@@ -1,0 +1,167 @@
+"""The estimate of memory against what torch measures on a GPU: models of 1B and 8B, adapters and every weight.
+
+    python benchmarks/memory.py [--out FOLDER] [--work FOLDER] [--at-once 4]
+
+Needs what ``benchmarks/gpu.py`` needs, and uses its models of random weights. Each case is a ``forge run --dry-run`` in
+a process of its own: forge loads the model, tries the longest batch forward and backward with the optimizer's memory
+taken, and reports ``torch.cuda.max_memory_allocated`` beside the estimate for the rows that were really there. Nothing
+is timed, so several run side by side; the peak is each process's own. ``memory.json`` and ``memory.md`` hold the
+result.
+
+It exits with 1 if an estimate is more than 15 % off, or a case failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIMIT = 0.15
+GIB = 2**30
+MODES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "LoRA": {},
+    "LoRA, no checkpointing": {"train": {"gradient_checkpointing": False}},
+    "QLoRA": {"model": {"load_in_4bit": True}},
+    "full": {
+        "adapter": {"type": "none", "r": None, "lora_alpha": None, "target_modules": None},
+        "train": {"learning_rate": 2e-5},
+    },
+}
+CASES: Mapping[str, tuple[str, ...]] = {
+    "1b": ("LoRA", "LoRA, no checkpointing", "QLoRA", "full"),
+    "8b": ("LoRA", "QLoRA"),
+    "small": ("LoRA", "LoRA, no checkpointing", "full"),
+}
+"""Models, and how they are trained; ``small`` is for a look at the script itself, on a CPU too."""
+
+LENGTHS: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "1b": ((8, 512), (2, 4096)),
+    "8b": ((4, 512), (1, 4096)),
+    "small": ((2, 64),),
+}
+"""Rows of a batch and tokens of each."""
+
+
+def make_rows(folder: Path, length: int) -> Path:
+    """Write rows that fill ``length`` tokens, and return the file."""
+    path, rng = folder / f"rows-{length}.jsonl", random.Random(length)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(16):
+            file.write(json.dumps({"text": " ".join(gpu.words(rng, 2 * length))}) + "\n")
+    return path
+
+
+def case(work: Path, models: Path, size: str, mode: str, backend: str, rows: int, length: int) -> dict[str, Any]:
+    """Do one dry run and return what it estimated and measured, in bytes."""
+    place = work / f"{size}-{mode.replace(', ', '-').replace(' ', '-')}-{backend}-{length}"
+    changes = {name: dict(table) for name, table in MODES[mode].items()}
+    changes["model"] = {"max_seq_length": length} | changes.get("model", {})
+    changes["train"] = {"max_steps": 2, "per_device_train_batch_size": rows} | changes.get("train", {})
+    gpu.job(place, models / size, work / f"rows-{length}.jsonl", backend, **changes)
+    began = time.time()
+    gpu.forge("run", "job.toml", "--dry-run", folder=place)
+    found: dict[str, Any] = {"model": size, "mode": mode, "backend": backend, "rows": rows, "length": length}
+    event = next(iter(gpu.events(place, "dry-run")), None)
+    error = gpu.failure(place)
+    if event is None or event.get("estimate") is None or error:
+        return found | {"error": error or "there was no estimate", "seconds": round(time.time() - began, 1)}
+    estimate, measured = event["estimate"], event["measured"]
+    on_gpu = measured["moving"] is not None
+    return found | {
+        # Without a GPU the peak is the process's, and the probe takes no memory in the optimizer's place.
+        "estimated": estimate["peak"] if on_gpu else estimate["process"] - measured["optimizer"],
+        "measured": measured["peak"],
+        "reserved": measured["reserved"],
+        "parts": {part["name"]: part["bytes"] for part in estimate["parts"]},
+        "counted": {name: measured[name] for name in ("weights", "gradients", "optimizer", "moving")},
+        "longest": event["longest"],
+        "seconds": round(time.time() - began, 1),
+    }
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Return the results as Markdown."""
+    about = results["about"]
+    lines = [
+        f"`{about['command']}`",
+        "",
+        f"{about['gpu']}; {', '.join(f'{name} {number}' for name, number in about['versions'].items())}; "
+        f"Python {about['python']}; {about['date']}",
+        "",
+        "| model | training | backend | rows x tokens | weights, adapter GiB | estimated GiB | measured GiB | ratio | "
+        "reserved GiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in results["cases"]:
+        head = f"| {run['model']} | {run['mode']} | {run['backend']} | {run['rows']} x {run['length']} |"
+        if "error" in run:
+            lines.append(f"{head} failed: {' '.join(run['error'].split())[:200]} | | | | |")
+            continue
+        expected = run["parts"]["weights"] + (run["parts"].get("adapter") or 0)
+        reserved = f"{run['reserved'] / GIB:.2f}" if run["reserved"] else ""
+        lines.append(
+            f"{head} {expected / GIB:.2f} ({run['counted']['weights'] / GIB:.2f} measured) | "
+            f"{run['estimated'] / GIB:.2f} | {run['measured'] / GIB:.2f} | "
+            f"{run['estimated'] / run['measured']:.3f} | {reserved} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run the cases, the largest first, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=["8b", "1b"], choices=list(CASES))
+    parser.add_argument("--backends", nargs="+", default=["unsloth", "huggingface"])
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
+    parser.add_argument("--out", type=Path, default=Path("memory-results"))
+    parser.add_argument("--work", type=Path, default=Path("/tmp/forge-gpu"))
+    parser.add_argument("--at-once", type=int, default=4)
+    options = parser.parse_args()
+    work, models = options.work / f"memory-{time.strftime('%H%M%S')}", options.work / "models"
+    for folder in (work, models, options.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    about = gpu.about()
+    results: dict[str, Any] = {
+        "about": about | {"command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]])}
+    }
+    for size in options.sizes:
+        gpu.build(models, size)
+        for _, length in LENGTHS[size]:
+            make_rows(work, length)
+    tasks = [
+        (size, mode, backend, rows, length)
+        for size in options.sizes
+        for (rows, length), mode, backend in product(reversed(LENGTHS[size]), CASES[size], options.backends)
+        if mode in options.modes
+    ]
+    cases: list[dict[str, Any]] = []
+    results["cases"] = cases
+    with ThreadPoolExecutor(options.at_once) as pool:
+        for found in pool.map(lambda task: case(work, models, *task), tasks):
+            cases.append(found)
+            print(json.dumps({key: found[key] for key in found if key not in {"parts", "counted"}}), flush=True)
+            results["seconds"] = round(time.time() - began, 1)
+            (options.out / "memory.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+            (options.out / "memory.md").write_text(table(results), encoding="utf-8")
+    print((options.out / "memory.md").read_text(encoding="utf-8"), f"{results['seconds']} s")
+    good = [abs(run["estimated"] / run["measured"] - 1) <= LIMIT for run in cases if "error" not in run]
+    return 0 if len(good) == len(cases) and all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

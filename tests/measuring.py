@@ -1,0 +1,86 @@
+"""Real models of three families, jobs for them, and what torch says that they take."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from forge.facts import resolve
+from forge.job import Job
+from forge.machine import PRESETS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.api import ModelFacts
+
+FAMILIES = ("llama", "qwen3", "gemma3_text")
+CPU = PRESETS["linux-cpu"]
+
+
+def save_model(folder: Path, family: str, *, layers: int = 2, tied: bool | None = None, dtype: str = "float32") -> Any:
+    """Write a small random model of a family and return it."""
+    import torch
+    import transformers
+
+    config_class = {"llama": "LlamaConfig", "qwen3": "Qwen3Config", "gemma3_text": "Gemma3TextConfig"}[family]
+    more: dict[str, Any] = {} if tied is None else {"tie_word_embeddings": tied}
+    config = getattr(transformers, config_class)(
+        vocab_size=320, hidden_size=64, intermediate_size=176, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=24, max_position_embeddings=256, **more,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
+    return model
+
+
+def facts_of(folder: Path) -> ModelFacts:
+    """Return what forge knows about a model's folder."""
+    return resolve(str(folder), None, folder)
+
+
+def make_job(tables: dict[str, Any] | None = None, **train: Any) -> Job:
+    """Return a job as a plan settles it: every value decided."""
+    tables = {name: dict(table) for name, table in (tables or {}).items()}
+    method = train.pop("method", "sft")
+    options = {
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
+        "bf16": False, "fp16": False, "optim": "adamw_torch_fused", "loss_type": "nll", **train,
+    }  # fmt: skip
+    job = Job.model_validate(
+        {
+            "model": {"id": "m", "max_seq_length": 64, "dtype": "float32", "attn_implementation": "sdpa"}
+            | tables.pop("model", {}),
+            "data": {"path": "rows.jsonl"},
+            **tables,
+        }
+    )
+    return job.model_copy(update={"train": job.train.model_copy(update={"method": method, "options": options})})
+
+
+def kept_by_autograd(model: Any, rows: int, length: int, *, mixed: bool) -> int:
+    """Return the bytes that a forward pass of the body leaves for the backward pass, weights not counted."""
+    import torch
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, torch.Tensor] = {}  # holding them keeps an address from being given away again
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        where = tensor.untyped_storage().data_ptr()
+        if where not in weights:
+            held[where] = tensor
+        return tensor
+
+    body = model.get_base_model().model if hasattr(model, "get_base_model") else model.model
+    autocast = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        body(input_ids=torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def on_gpu(memory: int, trl: str = "1.16.0") -> Any:
+    """Return a machine with one NVIDIA GPU of so many bytes."""
+    machine = PRESETS["linux-cuda"]
+    card = replace(machine.accelerators[0], name="a GPU", memory=memory, capability="9.0")
+    return replace(machine, accelerators=(card,), versions={**machine.versions, "trl": trl})
