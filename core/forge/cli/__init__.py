@@ -14,6 +14,8 @@ import click
 COMMANDS = {
     "run": "Train what a job file says.",
     "resume": "Go on with a run that was stopped or killed.",
+    "eval": "Measure a trained run on held-out rows.",
+    "chat": "Talk to a trained run.",
     "export": "Export a trained run, again or in another format.",
     "plan": "Show which plugins would run a job, and why.",
     "data": "Show the rows of a job as the trainer gets them.",

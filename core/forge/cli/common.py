@@ -67,6 +67,14 @@ def this_machine(*, pretend: bool) -> Machine:
     return current()
 
 
+def check_file(path: Path | None) -> None:
+    """Refuse a file that is not there, or is none. Raises :class:`forge.errors.UsageError`."""
+    from forge.errors import UsageError
+
+    if path is not None and not path.is_file():
+        raise UsageError(f"there is no file {path}", do="exports of the run lie in its folder, below exports/")
+
+
 def print_json(data: Any) -> None:
     """Print JSON to standard output."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))

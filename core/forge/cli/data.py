@@ -14,7 +14,7 @@ import click
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 @click.command(name="data")
@@ -44,17 +44,27 @@ def command(job: Path, rows: int, ids: bool, overrides: tuple[str, ...], as_json
         origin = f" ({row['origin']})" if row.get("origin") else ""
         trained = row.get("supervised")
         click.secho(f"row {number}{origin}: {row['length']} tokens, {trained} trained on", bold=True)
-        text = "".join(
-            click.style(part["text"], fg="green") if part["supervised"] else click.style(part["text"], dim=True)
-            for part in row["segments"]
-        )
-        plain = "".join(f"«{part['text']}»" if part["supervised"] else part["text"] for part in row["segments"])
-        click.echo(text if sys.stdout.isatty() else plain)
-        if ids:
-            click.echo(f"ids {row['input_ids']}")
+        for sequence in row.get("parts") or [row]:
+            if name := sequence.get("name"):
+                click.secho(f"{name}: {sequence['length']} tokens", bold=True)
+            click.echo(_marked(sequence["segments"]))
+            if ids:
+                click.echo(f"ids {sequence['input_ids']}")
+        if columns := row.get("columns"):
+            click.echo(f"with {', '.join(columns)} for the reward functions")
         click.echo()
     for line in _summary(shown["summary"]):
         click.echo(line)
+
+
+def _marked(segments: Iterable[Mapping[str, Any]]) -> str:
+    """Return a sequence's text, in colours or in marks, so that what is trained on is seen."""
+    if sys.stdout.isatty():
+        return "".join(
+            click.style(part["text"], fg="green") if part["supervised"] else click.style(part["text"], dim=True)
+            for part in segments
+        )
+    return "".join(f"«{part['text']}»" if part["supervised"] else part["text"] for part in segments)
 
 
 def _summary(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.command(name="export")
 @run_argument
 @click.option("--format", "format_", help="Export in this format, instead of what the job says.")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="With --format: a file of this type; may repeat.")
 @click.option("--push-to-hub", metavar="USER/NAME", help="Upload it to this hub repository.")
 @click.option("--public", is_flag=True, help="Make a new repository public; without this it is private.")
 @set_option
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def command(
     run: str,
     format_: str | None,
+    types: tuple[str, ...],
     push_to_hub: str | None,
     public: bool,
     overrides: tuple[str, ...],
@@ -33,6 +35,8 @@ def command(
 
     Nothing of the training backend is needed. Options of a format are given as --set export.0.KEY=VALUE.
     """
+    import json
+
     from forge.console import Console
     from forge.discovery import discover
     from forge.errors import UsageError
@@ -48,13 +52,15 @@ def command(
         # An export that the job does not have comes after those that it has.
         place = next((i for i, table in enumerate(stored.export) if table.format == format_), len(stored.export))
         changes += [f'export.{place}.format="{format_}"']
+        if types:
+            changes.append(f"export.{place}.types=[{', '.join(json.dumps(name) for name in types)}]")
         if push_to_hub:
             private = str(not public).lower()
             changes += [f'export.{place}.push_to_hub="{push_to_hub}"', f"export.{place}.private={private}"]
         chosen = [place]
-    elif push_to_hub or public:
+    elif push_to_hub or public or types:
         why = "the job may have several exports"
-        raise UsageError("--push-to-hub and --public need --format", why, "name one: --format merged")
+        raise UsageError("--push-to-hub, --public and --type need --format", why, "name one: --format merged")
     else:
         chosen = list(range(len(stored.export)))
     text = (folder.path / "job.toml").read_text(encoding="utf-8")

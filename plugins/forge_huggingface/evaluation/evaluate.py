@@ -1,0 +1,251 @@
+"""EVALUATE: the held-out rows, asked of the base model and of what was trained, side by side.
+
+Loss and perplexity are those of the tokens that training would learn from. Answers are greedy unless the job says
+otherwise: a drawn answer differs from run to run, and with a few hundred rows that alone moves a score by more than
+most trainings do. Every number comes with the rows it is of and an interval, so that nobody takes chance for progress.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Evaluated, Event, Sampling
+from forge.folder import EVALUATION, RunFolder
+from forge_huggingface.card import model_card
+from forge_huggingface.evaluation.intervals import difference, summary
+from forge_huggingface.evaluation.judge import Judge
+from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
+from forge_huggingface.generation.load import load_processor, make_renderer
+from forge_huggingface.generation.sampling import describe
+from forge_huggingface.hub import snapshot
+from forge_huggingface.rows import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from forge.api import Answer, Generator, Trained
+    from forge.job import EvalTable, Job
+    from forge.run import RunHandle
+
+LONGEST = 256
+"""The longest answer in tokens, where neither ``[eval]`` nor a recommendation says one."""
+
+_SAY_SECONDS = 5.0
+_SHOWN = 2000  # characters of a kept answer
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one model gave.
+
+    Attributes:
+        losses: For each row the sum of its loss in nats and the number of its tokens; None if it cannot be had.
+        answers: The answers to rows that were asked, by the row's index.
+        sampling: How they were generated.
+        seconds: How long all of it took.
+    """
+
+    losses: list[tuple[float, int]] | None = None
+    answers: dict[int, list[Answer]] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
+    seconds: float = 0.0
+
+
+def evaluate(job: Job, run: RunHandle, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
+    """Measure every model of the plan on the held-out rows.
+
+    Raises:
+        DataError: There are no rows, or the metrics cannot judge them.
+        MetricError: A function of the user's failed.
+    """
+    table = job.eval
+    assert table is not None
+    weights = run.folder / trained.weights
+    folder = weights if (weights / "config.json").is_file() else snapshot(job, run, weights=False)
+    renderer = make_renderer(job, run, load_processor(job, run, trained), folder)
+    rows, judge = held_out(job, run, renderer), Judge(job, run)
+    judge.check(rows)
+    shown = _shown(rows, table)
+    wanted = [at for at, one in enumerate(rows.questions) if one.prompt is not None] if table.metrics else shown
+    of = f" of {rows.read}" if rows.read > len(rows.questions) else ""
+    dropped = f", {rows.bad} dropped: {rows.first_bad}" if rows.bad else ""
+    run.emit(
+        Event("note", {"message": f"{len(rows.questions)}{of} rows, {len(wanted)} to answer, of {rows.name}{dropped}"})
+    )
+
+    found = ask_all(run, table, rows, wanted, judge.count, generate)
+    metrics = measure(found, rows, wanted, judge, table)
+    report = {
+        "source": rows.name,
+        "read": rows.read,
+        "bad": rows.bad,
+        "first_bad": rows.first_bad,
+        "answered": len(wanted),
+        "num_generations": judge.count,
+        "sampling": describe(next(iter(found.values())).sampling),
+        "seed": table.seed,
+        "interval": "95 %: Wilson's and Newcombe's for shares of yes and no, else bootstrapped over rows",
+    }
+    result = Evaluated(
+        rows=len(rows.questions),
+        models={name: _about(asked) for name, asked in found.items()},
+        metrics=metrics,
+        samples=[_sample(rows.questions[at], at, found) for at in shown],
+        report=report,
+    )
+    if run.plan.target == EVALUATION:
+        plan = RunFolder(run.folder).plan()
+        card = model_card(job, plan, trained, weights.name, asdict(result))
+        (run.folder / "README.md").write_text(card, encoding="utf-8")
+    return result
+
+
+def ask_all(
+    run: RunHandle,
+    table: EvalTable,
+    rows: HeldOut,
+    wanted: Sequence[int],
+    count: int,
+    generate: Callable[[str], Generator],
+) -> dict[str, Asked]:
+    """Ask every model of the plan, one after the other; where one set of weights serves two, it is loaded once."""
+    models, found = run.plan.models, {}
+
+    def ask(name: str, generator: Generator) -> None:
+        found[name] = ask_one(name, generator, run, table, rows, wanted, count)
+
+    if "tuned" in models:
+        tuned = generate("tuned")
+        try:
+            if "base" in models and (base := tuned.base()) is not None:
+                ask("base", base)
+                del base  # it holds the weights too
+            ask("tuned", tuned)
+        finally:
+            tuned.close()
+    for name in models:
+        if name not in found:
+            other = generate(name)
+            try:
+                ask(name, other)
+            finally:
+                other.close()
+    return {name: found[name] for name in models}
+
+
+def ask_one(
+    name: str,
+    generator: Generator,
+    run: RunHandle,
+    table: EvalTable,
+    rows: HeldOut,
+    wanted: Sequence[int],
+    count: int,
+) -> Asked:
+    """Measure the loss of all rows, and let a model answer those that are wanted."""
+    start = said = time.monotonic()
+    tokens = [question.row for question in rows.questions if question.row is not None]
+    asked = Asked(sampling=sampling_of(table, generator))
+    if tokens:
+        measured = generator.losses(tokens, batch_size=table.batch_size)
+        if measured is not None:
+            each = iter(measured)
+            asked.losses = [next(each) if question.row is not None else (0.0, 0) for question in rows.questions]
+    prompts = [prompt for at in wanted if (prompt := rows.questions[at].prompt) is not None]
+    for index, answers in generator.complete(prompts, asked.sampling, count=count, batch_size=table.batch_size):
+        asked.answers[wanted[index]] = answers
+        if (now := time.monotonic()) - said > _SAY_SECONDS:
+            said = now
+            run.emit(Event("answering", {"model": name, "rows": len(asked.answers), "of": len(wanted)}))
+    asked.seconds = time.monotonic() - start
+    return asked
+
+
+def sampling_of(table: EvalTable, generator: Generator) -> Sampling:
+    """Return how answers are generated: greedy, or as recommended; then what ``[eval]`` itself says."""
+    base = generator.sampling if table.sampling == "recommended" else Sampling(max_new_tokens=LONGEST)
+    return replace(base, **{"seed": table.seed, **table.asked()})
+
+
+def measure(
+    found: Mapping[str, Asked], rows: HeldOut, wanted: Sequence[int], judge: Judge, table: EvalTable
+) -> dict[str, dict[str, Any]]:
+    """Return every metric of every model, with the difference of the last two."""
+    metrics: dict[str, dict[str, Any]] = {}
+    losses = {name: asked.losses for name, asked in found.items() if asked.losses}
+    if losses:
+        sums = {name: [loss if count else None for loss, count in each] for name, each in losses.items()}
+        counts = [float(count) for _, count in next(iter(losses.values()))]
+        metrics["loss"] = _side_by_side(sums, table.seed, weights=counts)
+        metrics["perplexity"] = {name: _perplexity(metrics["loss"][name]) for name in losses}
+    if table.metrics:
+        questions = [rows.questions[at] for at in wanted]
+        by_model = {
+            name: judge.judge(questions, [[answer.text for answer in asked.answers[at]] for at in wanted])
+            for name, asked in found.items()
+        }
+        for key in dict.fromkeys(key for values in by_model.values() for key in values):
+            metrics[key] = _side_by_side(
+                {name: each[key] for name, each in by_model.items() if key in each}, table.seed
+            )
+    # What counts for no row says nothing: the keys of JSON, where no reference is JSON.
+    return {key: found for key, found in metrics.items() if any(entry["n"] for entry in found.values())}
+
+
+def _side_by_side(
+    values: Mapping[str, Sequence[float | None]], seed: int, weights: Sequence[float] | None = None
+) -> dict[str, Any]:
+    flat = [value for each in values.values() for value in each if value is not None]
+    binary = weights is None and all(value in (0, 1) for value in flat)
+    found: dict[str, Any] = {
+        name: summary(each, seed=seed, weights=weights, binary=binary) for name, each in values.items()
+    }
+    if len(values) > 1:
+        first, second = list(values.values())[-2:]
+        found["difference"] = difference(first, second, seed=seed, weights=weights, binary=binary)
+    share = weights is None and all(0 <= value <= 1 for value in flat)
+    return {name: entry | {"share": share} for name, entry in found.items()}
+
+
+def _perplexity(loss: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the exponential of a loss; a huge one becomes infinity, which JSON writes as null."""
+
+    def power(value: float | None) -> float | None:
+        return None if value is None else math.exp(value) if value < 700 else math.inf
+
+    value = power(loss["value"])
+    error = None if value is None else value * loss["stderr"]
+    return {"value": value, "stderr": error, "low": power(loss["low"]), "high": power(loss["high"]), "n": loss["n"],
+            "share": False}  # fmt: skip
+
+
+def _shown(rows: HeldOut, table: EvalTable) -> list[int]:
+    """Return the indices of the rows to keep for people, drawn by the seed: the first of a file are often alike."""
+    able = [at for at, question in enumerate(rows.questions) if question.prompt is not None]
+    rng = random.Random(table.seed)  # noqa: S311 - a repeatable choice, not a secret
+    return sorted(rng.sample(able, min(table.samples, len(able))))
+
+
+def _about(asked: Asked) -> dict[str, Any]:
+    answers = [answer for row in asked.answers.values() for answer in row]
+    about: dict[str, Any] = {"seconds": round(asked.seconds, 2), "answers": len(answers)}
+    if answers:
+        about["tokens"] = sum(answer.tokens for answer in answers)
+        about["finished"] = sum(answer.finished for answer in answers) / len(answers)
+    return about
+
+
+def _sample(question: Question, at: int, found: Mapping[str, Asked]) -> dict[str, Any]:
+    asked = question.asked
+    prompt = asked if isinstance(asked, str) else text_of(asked[-1]["content"]) if asked else ""
+    answers = {name: each.answers[at][0].text[:_SHOWN] for name, each in found.items()}
+    return {
+        "origin": question.origin,
+        "prompt": prompt[-_SHOWN:],
+        "reference": question.reference[:_SHOWN] if question.reference is not None else None,
+        "answers": answers,
+    }

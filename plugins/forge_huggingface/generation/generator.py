@@ -1,0 +1,311 @@
+"""A model in memory that answers: the one generation path of chat and evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Answer, Event, OutOfMemory, UsageError
+from forge_huggingface.collator import TokenCollator
+from forge_huggingface.generation.sampling import generation_config
+from forge_huggingface.image_collator import ImageCollator
+from forge_huggingface.images import seat
+from forge_huggingface.memory import is_out_of_memory
+from forge_huggingface.rows import BadRow
+from forge_huggingface.templates import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Generator as Stream
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from forge.api import Prompt, Sampling
+    from forge.run import RunHandle
+    from forge_huggingface.render import Renderer
+
+_TOKENS = 4096  # of a batch whose loss is measured: its logits are as many rows of the size of the vocabulary
+_POSITIONS = 1024  # whose logits are turned to 32 bit at once
+
+
+class ModelGenerator:
+    """A model of transformers, with or without peft's adapter around it.
+
+    Args:
+        model: The model, on its device.
+        processor: The tokenizer or processor of the run.
+        renderer: Renders conversations as training did.
+        stops: Ids of the tokens that end an answer.
+        sampling: How the model is meant to answer.
+        advice: Where that comes from.
+        context: The most tokens that the model takes, if that is known.
+        run: The run, for its events.
+        shares_base: Whether the base model is there too, as the model without its adapter.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        renderer: Renderer,
+        *,
+        stops: frozenset[int],
+        sampling: Sampling,
+        advice: str,
+        context: int | None,
+        run: RunHandle,
+        shares_base: bool,
+    ) -> None:
+        self.model, self.processor, self.renderer = model, processor, renderer
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.stops, self.sampling, self.advice, self.context = stops, sampling, advice, context
+        self.run, self.shares_base = run, shares_base
+        self.without_adapter = False
+        pad = self.tokenizer.pad_token_id
+        self.pad: int = pad if pad is not None else min(stops)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Stream[str, None, Answer]:
+        """Yield the answer to a conversation as it comes; return it as an :class:`Answer`. Closing it stops the model.
+
+        Images are parts of a message, ``{"type": "image", "image": PATH}``.
+        """
+        from transformers import StoppingCriteriaList, TextIteratorStreamer
+
+        inputs = self._encode([self._prompt(messages)])
+        width = inputs["input_ids"].shape[1]
+        if self.context and width >= self.context:
+            raise UsageError(
+                f"the conversation has {width} tokens", f"the model takes {self.context}", "begin anew, or shorten it"
+            )
+        # The streamer waits for whole words: half of a character is never shown.
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        stop, ended = _Stop(), []
+
+        def work() -> None:
+            try:
+                with self._adapted():
+                    criteria = StoppingCriteriaList([stop])
+                    ended.append(self._generate(inputs, sampling, 1, streamer=streamer, stopping_criteria=criteria))
+            except Exception as error:  # noqa: BLE001 - it is raised where the text is read
+                ended.append(error)
+                streamer.end()
+
+        self._seed(sampling)
+        worker = threading.Thread(target=work, name="answer", daemon=True)
+        worker.start()
+        try:
+            for text in streamer:
+                if text:
+                    yield text
+        finally:
+            stop.now.set()
+            worker.join()
+        outcome: Any = ended[0]
+        if isinstance(outcome, Exception):
+            raise self._explained(outcome, 1)
+        return self._answers(outcome, width)[0]
+
+    def complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, count: int = 1, batch_size: int = 8
+    ) -> Iterator[tuple[int, list[Answer]]]:
+        """Yield the index of each prompt with ``count`` answers, the longest prompts first.
+
+        A batch that does not fit into memory is halved, down to one prompt.
+
+        Raises:
+            OutOfMemory: One prompt alone does not fit.
+        """
+        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index].text), index))
+        self._seed(sampling)
+        at, size = 0, batch_size
+        while at < len(order):
+            chosen = order[at : at + size]
+            try:
+                inputs = self._encode([prompts[index] for index in chosen])
+                with self._adapted():
+                    output = self._generate(inputs, sampling, count)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(chosen) == 1:
+                    raise self._explained(error, len(chosen) * count) from error
+                size = max(1, len(chosen) // 2)
+                self.run.emit(Event("note", {"message": f"memory is short: answering {size} rows at a time"}))
+                _free()
+                continue
+            answers = self._answers(output, inputs["input_ids"].shape[1])
+            for position, index in enumerate(chosen):
+                yield index, answers[position * count : (position + 1) * count]
+            at += len(chosen)
+
+    def losses(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 8) -> list[tuple[float, int]]:
+        """Return the sum of the negative log-likelihoods (nats) of each row's labels, and their number."""
+        import torch
+
+        collate = ImageCollator(self.processor, self.pad) if self.renderer.sees else TokenCollator(self.pad)
+        order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]["input_ids"]), index))
+        found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+        at = 0
+        while at < len(order):
+            width = len(rows[order[at]]["input_ids"])
+            chosen = order[at : at + min(batch_size, max(1, _TOKENS // width))]
+            batch = {name: value.to(self.model.device) for name, value in collate([rows[i] for i in chosen]).items()}
+            labels = batch.pop("labels")
+            try:
+                with torch.inference_mode(), self._adapted():
+                    logits = self.model(**batch, use_cache=False).logits
+                    sums, counts = _sums(logits, labels)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(chosen) == 1:
+                    raise self._explained(error, len(chosen)) from error
+                batch_size = max(1, len(chosen) // 2)
+                _free()
+                continue
+            for position, index in enumerate(chosen):
+                found[index] = (sums[position], counts[position])
+            at += len(chosen)
+        return found
+
+    def base(self) -> ModelGenerator | None:
+        """Return the model without its adapter, where that is the base model to the last weight."""
+        if not self.shares_base or self.without_adapter:
+            return None
+        other = copy.copy(self)
+        other.without_adapter = True
+        return other
+
+    def close(self) -> None:
+        """Free the memory; what :meth:`base` returned cannot be used after it."""
+        if not self.without_adapter:
+            self.model = None
+            _free()
+
+    def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
+        from forge.api import Prompt
+
+        if self.renderer.template is None:
+            raise missing("messages")
+        try:
+            seated, pictures = seat([dict(message) for message in messages], ())
+            if pictures and not self.renderer.sees:
+                raise UsageError("the message has an image", "this model takes text only", "leave it out")
+            text, _ = self.renderer.template.render(self.tokenizer, seated, prompt=True)
+            gallery = getattr(self.renderer, "gallery", None)
+            opened = [gallery.open(each, Path.cwd(), n)[1] for n, each in enumerate(pictures, 1)] if gallery else []
+        except BadRow as bad:
+            raise UsageError(f"the conversation {bad.what}", bad.why, bad.do) from bad
+        return Prompt(text=text, images=tuple(opened))
+
+    def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """Return the prompts as a batch, padded at the left, where answers begin."""
+        texts = [prompt.text for prompt in prompts]
+        named: dict[str, Any] = {"padding": True, "add_special_tokens": False, "return_tensors": "pt"}
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token_id = self.pad
+        if self.renderer.sees:
+            images = [list(prompt.images) for prompt in prompts]
+            batch = self.processor(
+                text=texts, padding_side="left", **({"images": images} if any(images) else {}), **named
+            )
+        else:
+            batch = self.tokenizer(texts, padding_side="left", **named)
+        known = {name: value for name, value in dict(batch).items() if name != "token_type_ids" or self.renderer.sees}
+        return {name: value.to(self.model.device) for name, value in known.items()}
+
+    def _generate(self, inputs: Mapping[str, Any], sampling: Sampling, count: int, **more: Any) -> Any:
+        import torch
+        from transformers import LogitsProcessorList
+
+        width = inputs["input_ids"].shape[1]
+        config = generation_config(
+            sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count
+        )
+        penalties = [_presence(sampling.presence_penalty, width)] if sampling.presence_penalty else []
+        with torch.inference_mode():
+            return self.model.generate(
+                **inputs, generation_config=config, logits_processor=LogitsProcessorList(penalties), **more
+            )
+
+    def _answers(self, output: Any, width: int) -> list[Answer]:
+        answers = []
+        for ids in output[:, width:].tolist():
+            end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+            said = ids if end is None else ids[:end]
+            answers.append(Answer(self.tokenizer.decode(said, skip_special_tokens=True), len(said), end is not None))
+        return answers
+
+    @contextlib.contextmanager
+    def _adapted(self) -> Iterator[None]:
+        with self.model.disable_adapter() if self.without_adapter else contextlib.nullcontext():
+            yield
+
+    def _seed(self, sampling: Sampling) -> None:
+        from transformers import set_seed
+
+        if sampling.temperature > 0 and sampling.seed is not None:
+            set_seed(sampling.seed)
+
+    def _explained(self, error: Exception, answers: int) -> Exception:
+        if not is_out_of_memory(error):
+            return error
+        return OutOfMemory(
+            "the model does not fit into memory while it answers",
+            f"{answers} at a time: {str(error).splitlines()[0]}",
+            "lower max_new_tokens, or [eval] batch_size",
+        )
+
+
+class _Stop:
+    """Ends an answer when somebody says so: one of transformers' stopping criteria."""
+
+    def __init__(self) -> None:
+        self.now = threading.Event()
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002 - transformers' signature
+        import torch
+
+        return torch.full((input_ids.shape[0],), self.now.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _presence(penalty: float, width: int) -> Any:
+    """Return a processor that takes ``penalty`` from the score of every token that the answer holds.
+
+    As OpenAI's API defines it; transformers has none. ``width`` is the length of the prompt, which does not count.
+    """
+    from transformers import LogitsProcessor
+
+    class PresencePenalty(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            import torch
+
+            said = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids[:, width:], value=True)
+            return scores - penalty * said
+
+    return PresencePenalty()
+
+
+def _sums(logits: Any, labels: Any) -> tuple[list[float], list[int]]:
+    """Return each row's sum of negative log-likelihoods and number of labels; a label is predicted by what precedes it.
+
+    Args:
+        logits: Shape (rows, tokens, vocabulary).
+        labels: Shape (rows, tokens), -100 where nothing is asked.
+    """
+    import torch
+
+    logits, labels = logits[:, :-1], labels[:, 1:]
+    asked = labels != -100
+    sums = torch.zeros(len(labels), dtype=torch.float64, device=logits.device)
+    for rows, places in zip(*(index.split(_POSITIONS) for index in asked.nonzero(as_tuple=True)), strict=True):
+        scores = logits[rows, places].float()
+        chosen = scores.gather(1, labels[rows, places, None])[:, 0]
+        sums.index_add_(0, rows, (scores.logsumexp(1) - chosen).double())
+    return sums.tolist(), asked.sum(1).tolist()
+
+
+def _free() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

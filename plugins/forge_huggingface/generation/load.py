@@ -1,0 +1,111 @@
+"""GENERATE: the trained weights, or the base model, in memory and ready to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from forge.api import ModelError, RunError
+from forge_huggingface import processors, tokenizers
+from forge_huggingface.generation.generator import ModelGenerator
+from forge_huggingface.generation.sampling import recommended
+from forge_huggingface.hub import snapshot
+from forge_huggingface.image_render import ImageRenderer
+from forge_huggingface.images import Gallery
+from forge_huggingface.load import planned_device, read_model
+from forge_huggingface.render import Renderer
+from forge_huggingface.templates import Template
+
+if TYPE_CHECKING:
+    from forge.api import Trained
+    from forge.job import Job
+    from forge.run import RunHandle
+
+
+def generate(job: Job, run: RunHandle, trained: Trained, source: Literal["tuned", "base"]) -> ModelGenerator:
+    """Load a model as training had it: in the same bits, its adapter beside it and not merged into rounded weights.
+
+    The base model is asked through the run's tokenizer and chat template too, so that both see the same prompt.
+
+    Raises:
+        ModelError: The base model is not there any more, or cannot be read.
+    """
+    from transformers import GenerationConfig
+
+    weights = run.folder / trained.weights
+    whole = source == "tuned" and trained.kind == "full"
+    folder = weights if whole else snapshot(job, run, weights=True)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"there is no model in {folder}", "its config.json is missing",
+                         "name its folder: --set model.id=FOLDER")  # fmt: skip
+    processor = load_processor(job, run, trained)
+    renderer = make_renderer(job, run, processor, folder)
+    model = read_model(job, run, str(folder), planned_device(job, run))
+    # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
+    model.generation_config = GenerationConfig()
+    if source == "tuned" and trained.kind == "adapter":
+        model = add_adapter(model, weights)
+    model.eval()
+    found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
+    return ModelGenerator(
+        model,
+        processor,
+        renderer,
+        stops=renderer.stops,
+        sampling=found.sampling(),
+        advice=found.advice,
+        context=run.plan.facts.context,
+        run=run,
+        # Trained biases are written into the base model's own, so without its adapter it is not the base model.
+        shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
+    )
+
+
+def add_adapter(model: Any, folder: Path) -> Any:
+    """Put a trained adapter around a model. Raises :class:`RunError` if it cannot be read."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"the adapter in {folder} cannot be read", str(error).splitlines()[0],
+                       "restore the folder") from error  # fmt: skip
+
+
+def load_processor(job: Job, run: RunHandle, trained: Trained) -> Any:
+    """Return the run's tokenizer or processor: the base model's, with the run's chat template."""
+    folder = run.folder / trained.processor
+    return processors.load(job, folder) if trained.task == "vision" else tokenizers.load(job, folder)
+
+
+def make_renderer(job: Job, run: RunHandle, processor: Any, folder: Path) -> Renderer:
+    """Return what turns rows and conversations into text and tokens, as training did.
+
+    Args:
+        job: The job.
+        run: The run.
+        processor: The run's tokenizer or processor, which holds its chat template.
+        folder: The model's folder, for the tokens that end an answer and those that stand for images.
+    """
+    sees = run.plan.facts.task == "vision"
+    tokenizer = processor.tokenizer if sees else processor
+    text = _text(getattr(processor, "chat_template", None)) or _text(tokenizer.chat_template)
+    tokenizer.chat_template = text
+    tokenizers.settle_pad(tokenizer)
+    template = Template("of the run", text, "model") if text else None
+    settings: dict[str, Any] = {
+        "train_on": job.data.train_on,
+        "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
+        "on_long_row": job.data.on_long_row,
+        "stops": tokenizers.stop_ids(folder),
+    }
+    if sees:
+        return ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
+    return Renderer(tokenizer, template, **settings)
+
+
+def _text(template: Any) -> str | None:
+    """Return a chat template's text; some tokenizers hold several by name."""
+    if isinstance(template, dict):
+        template = template.get("default") or next(iter(template.values()), None)
+    return template or None

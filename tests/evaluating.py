@@ -1,0 +1,106 @@
+"""Evaluations in this process, for tests."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from forge.discovery import discover
+from forge.folder import RunFolder, settle
+from forge.jobfile import load_job, parse
+from forge.machine import probe
+from forge.parent import plan_answers
+from forge.plan import export_plan
+from forge.run import RunHandle
+from forge.selection import asked_models
+from forge.stages import Stages
+from projects import Finished, Project, json_of, perform_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from forge.api import Generator
+
+METRICS = """
+def lengths(*, completions, references):
+    return [{"short": len(said) < 40, "characters": len(said)} for said in completions]
+
+
+def broken(*, completions, references):
+    return [said[10_000] for said in completions]
+
+
+def needs_level(*, completions, level):
+    return [float(level_ == "easy") for level_ in level]
+
+
+def no_list(*, completions):
+    return 1.0
+
+
+async def later(*, prompts, completions):
+    return [prompt[-1]["role"] == "user" for prompt in prompts]
+
+
+def no_completions(*, answers):
+    return [0.0 for _ in answers]
+"""
+
+
+class Evaluation:
+    """Evaluates a finished run; each call in a copy of its folder.
+
+    Args:
+        project: The project.
+        folder: The run.
+    """
+
+    def __init__(self, project: Project, folder: RunFolder) -> None:
+        self.project, self.folder = project, folder
+        self.count = 0
+
+    def __call__(self, *changes: str, models: Sequence[str] | None = None, gguf: Path | None = None) -> Finished:
+        """Return the finished evaluation with ``--set`` changes; ``Finished.folder`` is the copy."""
+        self.count += 1
+        copy = self.folder.path.with_name(f"{self.folder.path.name}-copy{self.count}-{len(changes)}-{id(self)}")
+        shutil.copytree(self.folder.path, copy)
+        folder = RunFolder(copy)
+        before = folder.plan()
+        stored = load_job(before.job)
+        text = (copy / "job.toml").read_text(encoding="utf-8")
+        file = parse(text, "job.toml", stored.folder, discover({}), [*before.overrides, *changes])
+        asked = models or asked_models(file.job)
+        plan = plan_answers(folder, file, "eval", asked, discover({}), probe(), gguf=gguf)
+        plan = replace(plan, target="evaluation.json")
+        return perform_in(RunHandle(folder=copy, plan=plan), folder)
+
+    def found(self, *changes: str, **more: Any) -> dict[str, Any]:
+        """Return what an evaluation wrote."""
+        done = self(*changes, **more)
+        assert done.code == 0, done.printed
+        found: dict[str, Any] = json_of(done.folder.path / "evaluation.json")
+        return found
+
+
+def exported(done: Finished, index: int) -> Finished:
+    """Make an export of a finished run in this process."""
+    plan, trained = done.folder.plan(), done.folder.trained()
+    assert trained is not None
+    made = export_plan(load_job(plan.job), index, discover({}), probe(), plan.facts, trained.traits, plan.source)
+    made = replace(made, decisions=(*plan.decisions, *made.decisions))
+    return perform_in(RunHandle(folder=done.folder.path, plan=made), done.folder)
+
+
+def generator_of(folder: RunFolder, source: str = "tuned") -> Generator:
+    """Return what answers for a finished run, in this process."""
+    before = folder.plan()
+    stored = load_job(before.job)
+    text = (folder.path / "job.toml").read_text(encoding="utf-8")
+    file = parse(text, "job.toml", stored.folder, discover({}), before.overrides)
+    plan = plan_answers(folder, file, "chat", [source], discover({}), probe())
+    run = RunHandle(folder=folder.path, plan=plan)
+    trained = folder.trained()
+    assert trained is not None
+    return Stages(run, settle(file.job, plan)).generate(trained, source)
