@@ -1,0 +1,145 @@
+"""What a GGUF export starts from: the files of a run, put together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import ExportError
+from forge_gguf import architectures
+from forge_gguf.quants import KINDS, Shape
+from forge_gguf.texts import corpus
+from forge_gguf.vocabulary import Vocabulary, vocabulary
+from forge_gguf.weights import Weights
+from forge_gguf.writer import general
+
+if TYPE_CHECKING:
+    from forge.api import Trained
+    from forge.job import Job
+    from forge.run import RunHandle
+    from forge_gguf.architectures import Config, Tensor
+    from forge_gguf.quants import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A trained model, described for a file.
+
+    Attributes:
+        name: What the files are called after.
+        base: The folder with the (base) model.
+        adapter: The folder with the adapter, if one was trained.
+        config: The model's config, as plain data.
+        tokenizer: The tokenizer that it was trained with.
+        weights: Its tensors.
+        tensors: Those of the file.
+        vocabulary: Its tokenizer, for the file.
+        texts: Strings that the file's tokenizer is tried with.
+        rows: Rows of ids that its logits are compared on.
+    """
+
+    name: str
+    base: Path
+    adapter: Path | None
+    config: Config
+    tokenizer: Any
+    weights: Weights
+    tensors: tuple[Tensor, ...]
+    vocabulary: Vocabulary
+    texts: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def shape(self) -> Shape:
+        """What a mixture needs to know of the model."""
+        layers, heads = self.config["num_hidden_layers"], self.config["num_attention_heads"]
+        # llama.cpp's type "70B": Llama 2 and 3 and Qwen 2 with 80 layers (src/models/)
+        wide = layers == 80 and heads != self.config.get("num_key_value_heads")
+        wide = wide and self.config["architectures"][0] in {
+            "LlamaForCausalLM",
+            "MistralForCausalLM",
+            "Qwen2ForCausalLM",
+        }
+        return Shape(layers, not any(tensor.name == "output.weight" for tensor in self.tensors), wide)
+
+    def keys(self, kind: Kind) -> dict[str, Any]:
+        """Return all keys of a file of a type."""
+        architecture = architectures.BUILTIN[self.config["architectures"][0]].name
+        return general(kind, architecture, self.name) | architectures.keys(self.config) | self.vocabulary.keys()
+
+    def fingerprint(self, trained: Path) -> str:
+        """Return a sha256 over what a file is made from: what training left, the base, the tokenizer.
+
+        Args:
+            trained: ``trained.json``, which holds the hashes of the weights and the digest of the base.
+        """
+        meaning = hashlib.sha256(json.dumps(self.keys(KINDS["f16"]), sort_keys=True).encode())
+        recorded = json.loads(trained.read_text(encoding="utf-8"))
+        meaning.update(json.dumps([recorded["files"], recorded["base"]], sort_keys=True).encode())
+        return meaning.hexdigest()
+
+
+def source_of(job: Job, run: RunHandle, trained: Trained) -> Source:
+    """Put together what a run left.
+
+    Raises:
+        ExportError: The model or its tokenizer cannot be written.
+        ModelError: The base model is not there any more.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from forge_gguf import pretokenizer
+    from forge_gguf.texts import rows
+    from forge_huggingface.hub import snapshot
+
+    weights_at = run.folder / trained.weights
+    adapter = weights_at if trained.kind == "adapter" else None
+    base = snapshot(job, run, weights=True) if adapter else weights_at
+    config = AutoConfig.from_pretrained(base, local_files_only=True).to_dict()
+    if why := architectures.problem(config):
+        raise ExportError("the model cannot be written as GGUF", why, "name a llama.cpp tree: converter = FOLDER")
+    tokenizer = AutoTokenizer.from_pretrained(run.folder / trained.processor, local_files_only=True)
+    weights = Weights(base, adapter)
+    tensors = tuple(architectures.tensors(config, weights))
+    embedding = next(tensor for tensor in tensors if tensor.name == "token_embd.weight")
+    words = vocabulary(tokenizer, embedding.shape[0], stop_ids(base))
+    known = rows(run.folder, 200)
+    seen = tuple(tokenizer.decode(ids) for ids in known)
+    texts = tuple(corpus(tokenizer, seen))
+    words = words.with_pre(pretokenizer.find(tokenizer, words, texts))
+    return Source(
+        name=job.name or run.folder.parent.name or "model",
+        base=base,
+        adapter=adapter,
+        config={**config, "vocab_size": embedding.shape[0]},
+        tokenizer=tokenizer,
+        weights=weights,
+        tensors=tensors,
+        vocabulary=words,
+        texts=texts,
+        rows=tuple(samples(tokenizer, known)),
+    )
+
+
+def stop_ids(folder: Path) -> tuple[int, ...]:
+    """Return the ids at which the model's own generation settings stop."""
+    from forge_huggingface.tokenizers import stop_ids as found
+
+    return tuple(sorted(found(folder)))
+
+
+def samples(tokenizer: Any, known: list[list[int]], length: int = 48, count: int = 3) -> list[tuple[int, ...]]:
+    """Return rows for the comparison of logits: some of the run's own, a plain text, and a conversation."""
+    from forge_gguf.texts import CONVERSATIONS
+
+    found = [tuple(ids[:length]) for ids in known[:count]]
+    text = "The harbour is quiet in the morning. def add(first, second): return first + second  # 12 + 30 = 42"
+    found.append(tuple(tokenizer(text)["input_ids"][:length]))
+    if tokenizer.chat_template:
+        asked = list(CONVERSATIONS[2])
+        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+        found.append(tuple(ids[:length]))
+    return [ids for ids in found if len(ids) > 1]
