@@ -1,4 +1,4 @@
-"""The quickstart's scripts: what they make and how they count."""
+"""The quickstart: what its script makes, and how its metric counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-prepare, score = script("prepare"), script("score")
+prepare, metrics = script("prepare"), script("metrics")
 
 
 # The rows
@@ -46,7 +46,8 @@ def test_the_rows_are_one_question_and_one_card_each(tmp_path):
             question, answer = json.loads(line)["messages"]
             assert (question["role"], answer["role"]) == ("user", "assistant")
             assert "\n" not in answer["content"]
-            assert score.judge(answer["content"], json.loads(answer["content"])) == dict.fromkeys(score.MEASURES, True)
+            right = metrics.judge(answer["content"], json.loads(answer["content"]))
+            assert right == {"card": True, "region": True, "capital": True}
 
 
 @needs_countryinfo
@@ -110,12 +111,12 @@ def test_what_is_missing_is_named_with_the_line_that_installs_it(monkeypatch):
 
 def test_the_job_reads_what_prepare_writes():
     job = tomllib.loads((QUICKSTART / "job.toml").read_text(encoding="utf-8"))
-    assert job["name"] == score.RUNS.name
     assert job["model"]["id"] == "model"
     assert (job["data"]["path"], job["data"]["eval_path"]) == ("data/train.jsonl", "data/eval.jsonl")
+    assert job["eval"]["metrics"] == ["./metrics.py:card"]
 
 
-# The score
+# The metric
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_the_job_reads_what_prepare_writes():
     ],
 )
 def test_a_card_is_one_object_with_the_keys_in_order(text):
-    assert score.parse_card(text) is not None
+    assert metrics.parse_card(text) is not None
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_a_card_is_one_object_with_the_keys_in_order(text):
     ],
 )
 def test_nothing_else_is_a_card(text):
-    assert score.parse_card(text) is None
+    assert metrics.parse_card(text) is None
 
 
 @pytest.mark.parametrize(
@@ -163,59 +164,8 @@ def test_nothing_else_is_a_card(text):
     ],
 )
 def test_facts_are_read_from_a_cards_fields_and_from_anywhere_in_prose(text, region, capital):
-    judged = score.judge(text, PERU)
+    judged = metrics.judge(text, PERU)
     assert (judged["region"], judged["capital"]) == (region, capital)
-
-
-# What score.py accepts
-
-
-def folder(path: Path, **files: dict) -> Path:
-    path.mkdir(parents=True)
-    for name, content in files.items():
-        (path / f"{name}.json").write_text(json.dumps(content))
-    return path
-
-
-def test_a_run_is_its_adapter_over_the_base_it_names(tmp_path):
-    base = folder(tmp_path / "base", config={})
-    trained = {"weights": "adapter", "kind": "adapter", "base": {"id": "model", "path": str(base)}}
-    run = folder(tmp_path / "run", trained=trained)
-    folder(run / "adapter", adapter_config={"base_model_name_or_path": "elsewhere"})
-    subject, found = score.resolve(run, tmp_path / "unused")
-    assert (subject.model, subject.adapter, found) == (base, run / "adapter", base)
-
-
-def test_an_adapter_whose_base_is_not_here_goes_over_the_quickstarts(tmp_path):
-    base = folder(tmp_path / "base", config={})
-    adapter = folder(tmp_path / "adapter", adapter_config={"base_model_name_or_path": "org/name"})
-    subject, found = score.resolve(adapter, base)
-    assert (subject.model, subject.adapter, found) == (base, adapter, base)
-
-
-def test_a_whole_model_and_a_run_of_every_weight_stand_alone(tmp_path):
-    base = folder(tmp_path / "base", config={})
-    run = folder(tmp_path / "run", trained={"weights": "model", "kind": "full", "base": {"id": "model"}})
-    model = folder(run / "model", config={})
-    for given in (run, model):
-        subject, found = score.resolve(given, base)
-        assert (subject.model, subject.adapter, found) == (model, None, base)
-
-
-def test_an_unfinished_run_is_refused_with_a_reason(tmp_path):
-    run = folder(tmp_path / "run", plan={})
-    with pytest.raises(SystemExit, match=r"neither a finished run \(no trained.json\)"):
-        score.resolve(run, tmp_path)
-
-
-def test_the_newest_finished_run_is_taken(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="no finished run"):
-        score.newest_run()
-    folder(score.RUNS / "20261120-100000", trained={})
-    folder(score.RUNS / "20261121-090000", trained={})
-    folder(score.RUNS / "20261121-100000", plan={})
-    assert score.newest_run() == score.RUNS / "20261121-090000"
 
 
 # All of it
@@ -234,7 +184,7 @@ def test_prepare_makes_a_model_that_loads_and_knows_where_to_stop(tmp_path):
     assert again.count("is there already") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model", "prepare.py"]
 
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -243,7 +193,10 @@ def test_prepare_makes_a_model_that_loads_and_knows_where_to_stop(tmp_path):
     config = AutoConfig.from_pretrained(tmp_path / "model")
     assert (config.pad_token_id, config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
     assert not hasattr(config, "quantization_config")
-    asked = score.Subject("base", tmp_path / "model")
-    [text] = score.answers(asked, [[{"role": "user", "content": "What is the capital of France?"}]], 24)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    asked = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+    text = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert " Paris" in text
     assert "Ġ" not in text
