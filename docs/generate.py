@@ -11,11 +11,13 @@ depend on which trl is installed.
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import json
 import re
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -24,13 +26,37 @@ import click
 import tomli
 
 from forge import api, errors
+from forge import shape as shapes
 from forge.cli import COMMANDS, cli
-from forge.job import AdapterTable, DataTable, ExportTable, Job, ModelTable, Source, TrainTable, UseTable
+from forge.elsewhere import METHODS as METHOD_NAMES
+from forge.facts import ModelFacts
+from forge.job import (
+    AdapterTable,
+    DataTable,
+    EvalTable,
+    ExportTable,
+    GenerationTable,
+    Job,
+    ModelTable,
+    SamplingTable,
+    Source,
+    TrainTable,
+    UseTable,
+)
 from forge.machine import PRESETS
-from forge_huggingface import fields, formats, options, owned, readers, rules, templates
+from forge_huggingface import estimate, fields, formats, options, owned, readers, rules, templates
+from forge_huggingface.arguments import DEFAULTS
+from forge_huggingface.evaluation import metrics
+from forge_huggingface.generation import sampling
+from forge_huggingface.layouts import LAYOUTS
+from forge_huggingface.methods import METHODS
+from forge_huggingface.rewards.builtin import BUILTINS
+from forge_huggingface.rewards.table import RewardTable
+from forge_sdpo.options import Sdpo
+from forge_unsloth import estimate as unsloth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -125,18 +151,22 @@ def keys(
     return table(("key", "value", "default", "meaning"), lines)
 
 
+def newest(config: str = "SFTConfig") -> dict[str, fields.Field]:
+    """Return a config's fields from the newest committed table."""
+    return next(iter(fields.committed(config).values()))
+
+
 @contextmanager
-def newest_fields() -> Iterator[Mapping[str, fields.Field]]:
+def newest_fields() -> Iterator[None]:
     """Take trainer fields from the newest committed table instead of the installed trl."""
-    newest = next(iter(fields.committed().values()))
-    with mock.patch.object(options, "table", return_value=newest):
-        yield newest
+    with mock.patch.object(options, "table", newest):
+        yield
 
 
 @part
 def job_top() -> str:
     """Keys above the first table."""
-    return keys(Job, without=("model", "adapter", "data", "train", "export", "use", "plugins"))
+    return keys(Job, without=("model", "adapter", "data", "train", "eval", "generation", "export", "use", "plugins"))
 
 
 @part
@@ -170,6 +200,45 @@ def job_train() -> str:
 
 
 @part
+def job_eval() -> str:
+    """``[eval]`` without the keys of how to generate."""
+    return keys(EvalTable, without=SamplingTable.model_fields)
+
+
+@part
+def job_generation() -> str:
+    """``[generation]``."""
+    return keys(GenerationTable)
+
+
+@part
+def sdpo_keys() -> str:
+    """``[plugins.sdpo]``."""
+    return keys(Sdpo)
+
+
+@part
+def generation_families() -> str:
+    """What the authors of model families recommend."""
+    lines = (
+        (f"[{each.name}]({each.source})", ", ".join(f"{key} {value:g}" for key, value in each.sampling.items()))
+        for each in sampling.families()
+    )
+    return table(("family", "recommended"), lines)
+
+
+@part
+def eval_metrics() -> str:
+    """The built-in metrics and the values that each gives."""
+    lines = [
+        (f"`{name}`", f"`{value}`", metric.about)
+        for name, values in metrics.METRICS.items()
+        for value, metric in values.items()
+    ]
+    return table(("metric", "value", "what it is"), lines)
+
+
+@part
 def job_export() -> str:
     """``[[export]]``."""
     return keys(ExportTable)
@@ -181,31 +250,92 @@ def job_use() -> str:
     return keys(UseTable)
 
 
-@part
-def sft_options() -> str:
-    """The trainer's arguments under ``method = "sft"``."""
-    meanings = tomli.loads((DOCS / "arguments.toml").read_text(encoding="utf-8"))
+def arguments(method: str) -> type[BaseModel]:
+    """Return the model of a method's arguments in the newest tested versions."""
     with newest_fields():
-        model = options.sft_options.__wrapped__()
-    if wrong := meanings.keys() ^ model.model_fields.keys():
-        raise SystemExit(f"docs/arguments.toml and the arguments of [train] differ: {', '.join(sorted(wrong))}")
-    return keys(model, marks={name: f"{default(name)} †" for name in options.DEFAULTS}, meanings=meanings)
+        return options.train_options.__wrapped__(method)
+
+
+def meanings(method: str) -> dict[str, str]:
+    """Return what arguments mean under a method, from arguments.toml."""
+    known = tomli.loads((DOCS / "arguments.toml").read_text(encoding="utf-8"))
+    own = known.get(method, {})
+    if wrong := own.keys() - arguments(method).model_fields.keys():
+        raise SystemExit(f"docs/arguments.toml: {method} has no {', '.join(sorted(wrong))}")
+    everywhere = {name: said for name, said in known.items() if isinstance(said, str)}
+    if method == "sft":
+        usable = set().union(*(arguments(each).model_fields for each in METHODS))
+        if wrong := everywhere.keys() - usable:
+            raise SystemExit(f"docs/arguments.toml: no method has {', '.join(sorted(wrong))}")
+    said: dict[str, str] = everywhere | own
+    if wrong := arguments(method).model_fields.keys() - said.keys():
+        raise SystemExit(f"docs/arguments.toml lacks, for {method}: {', '.join(sorted(wrong))}")
+    return said
+
+
+@part
+def train_arguments() -> str:
+    """The trainer's arguments that methods share, as they are under ``method = "sft"``."""
+    marks = {name: f"{default(name)} †" for name in DEFAULTS}
+    return keys(arguments("sft"), marks=marks, meanings=meanings("sft"))
+
+
+def method_arguments(method: str) -> str:
+    """Return what a method adds to those, what has another default, and what it has not."""
+    mine, common = arguments(method).model_fields, arguments("sft").model_fields
+    same = [
+        name
+        for name, field in mine.items()
+        if name in common and (field.default, field.annotation) == (common[name].default, common[name].annotation)
+    ]
+    marks = {"num_completions_to_print": f"{default('num_completions_to_print')} †"}
+    text = keys(arguments(method), without=same, marks=marks, meanings=meanings(method))
+    lacking = sorted(common.keys() - mine.keys())
+    return f"{text}\n\nIt has no {listed(lacking)}." if lacking else text
+
+
+for _name in METHODS:
+    if _name != "sft":
+        PARTS[f"method-{_name}"] = functools.partial(method_arguments, _name)
+
+
+@part
+def methods() -> str:
+    """The methods."""
+    with newest_fields():
+        lines = [
+            (
+                f"[`{each.name}`](#{each.name})",
+                each.about,
+                listed(LAYOUTS[each.layout].formats),
+                code(options.learning_rate("lora", each.config)),
+                code(options.learning_rate("none", each.config)),
+            )
+            for each in METHODS.values()
+        ]
+    return table(("method", "what it is", "rows", "rate with LoRA", "rate of every weight"), lines)
+
+
+@part
+def method_names() -> str:
+    """Methods of other tools."""
+    return table(("`method` elsewhere", "here"), ((f"`{name}`", said) for name, said in METHOD_NAMES.items()))
 
 
 @part
 def sft_deviations() -> str:
     """Where forge's default is not TRL's."""
-    with newest_fields() as newest:
-        lines = [
-            (f"`{name}`", default(name), code(newest[name].default) or "not set", reason)
-            for name, (_, reason) in options.DEFAULTS.items()
-        ]
+    trl = newest("GRPOConfig") | newest()
+    lines = [
+        (f"`{name}`", default(name), code(trl[name].default) or "not set", reason)
+        for name, (_, reason) in DEFAULTS.items()
+    ]
     return table(("key", "forge", "TRL", "reason"), lines)
 
 
 def default(name: str) -> str:
     """Return forge's default where it is not TRL's: a value, or that it is decided when the machine is known."""
-    value, reason = options.DEFAULTS[name]
+    value, reason = DEFAULTS[name]
     return code(value) or ("decided" if reason.startswith("by ") else "not set")
 
 
@@ -219,31 +349,63 @@ def sft_versions() -> str:
 @part
 def sft_older() -> str:
     """What differs between the newest tested versions and the older ones."""
-    newest, *others = fields.committed().items()
-    lines = []
-    for versions, older in others:
-        for name in sorted({*newest[1], *older}):
-            first, second = newest[1].get(name), older.get(name)
-            if name in owned.OWNED:
-                continue
-            if first is None or second is None:
-                lines.append((f"`{name}`", f"only in {newest[0] if second is None else versions}"))
-            elif first.default != second.default:
-                said = f"default {code(second.default) or 'not set'} instead of {code(first.default) or 'not set'}"
-                lines.append((f"`{name}`", f"{said} in {versions}"))
-    return table(("argument", "difference"), lines)
+    lines: dict[tuple[str, str], list[str]] = {}
+    for method in METHODS.values():
+        first, *others = fields.committed(method.config).items()
+        for versions, older in others:
+            for name in sorted({*first[1], *older}):
+                one, other = first[1].get(name), older.get(name)
+                if owned.is_owned(name, method.config):
+                    continue
+                if one is None or other is None:
+                    said = f"only in {first[0] if other is None else versions}"
+                elif one.default != other.default:
+                    was, now = code(other.default) or "not set", code(one.default) or "not set"
+                    said = f"default {was} instead of {now} in {versions}"
+                else:
+                    continue
+                lines.setdefault((name, said), []).append(method.name)
+    every = len(METHODS)
+    rows = [(f"`{name}`", "all" if len(who) == every else listed(who), said) for (name, said), who in lines.items()]
+    return table(("argument", "methods", "difference"), rows)
 
 
 @part
 def sft_owned() -> str:
-    """Fields of SFTConfig that a job may not set."""
-    return table(("argument", "instead"), ((f"`{name}`", said) for name, said in owned.OWNED.items()))
+    """Fields of the configs that a job may not set."""
+    lines = [(f"`{name}`", said) for name, said in owned.OWNED.items()]
+    names = {method.config: method.name for method in METHODS.values()}
+    for config, several in owned.OWNED_IN.items():
+        lines += [(f"`{name}` under `{names[config]}`", said) for name, said in several.items()]
+    return table(("argument", "instead"), lines)
 
 
 @part
 def sft_foreign() -> str:
     """Names that other tools use."""
     return table(("name elsewhere", "here"), ((f"`{name}`", said) for name, said in owned.FOREIGN.items()))
+
+
+@part
+def reward_table() -> str:
+    """``[[train.reward]]``."""
+    return keys(RewardTable)
+
+
+@part
+def reward_builtins() -> str:
+    """The built-in rewards."""
+    lines = (
+        (f"`{name}`", each.summary, f"`{each.requires_dist}`" if each.requires_dist else "nothing")
+        for name, each in BUILTINS.items()
+    )
+    return table(("name", "score", "needs"), lines)
+
+
+@part
+def reward_args() -> str:
+    """The settings of each built-in reward."""
+    return "\n\n".join(f"`args` of `{name}`:\n\n{keys(each.load().Args)}" for name, each in BUILTINS.items())
 
 
 @part
@@ -365,9 +527,101 @@ def api_hooks() -> str:
 @part
 def api_records() -> str:
     """The records that pass between stages."""
-    records = (api.Data, api.Loaded, api.Trained, api.Exported, api.Decision, api.Finding, api.Event)
+    passed = (api.Data, api.Loaded, api.Trained, api.Exported, api.Decision, api.Finding, api.Event)
+    records = (*passed, api.Sampling, api.Prompt, api.Answer, api.Evaluated, api.Estimate, api.Part, api.Lever)
     described = ((each.__name__, _first(inspect.getdoc(each) or ""), attributes(each)) for each in records)
     return "\n\n".join(f"### {name}\n\n{meaning}\n\n{fields_}" for name, meaning, fields_ in described)
+
+
+SIZES: Mapping[str, tuple[int, int, int, int, int, int, int, bool]] = {
+    # Hidden, intermediate, layers, heads, kv heads, head_dim, vocab, tied: from the models' config.json.
+    "1B (Llama 3.2)": (2048, 8192, 16, 32, 8, 64, 128256, True),
+    "3B (Llama 3.2)": (3072, 8192, 28, 24, 8, 128, 128256, True),
+    "4B (Qwen3)": (2560, 9728, 36, 32, 8, 128, 151936, True),
+    "8B (Llama 3.1)": (4096, 14336, 32, 32, 8, 128, 128256, False),
+    "14B (Qwen3)": (5120, 17408, 40, 40, 8, 128, 151936, False),
+    "32B (Qwen3)": (5120, 25600, 64, 64, 8, 128, 151936, False),
+    "70B (Llama 3.1)": (8192, 28672, 80, 64, 8, 128, 128256, False),
+}
+CARDS = {8: 7.9, 12: 11.9, 16: 15.0, 24: 22.5, 32: 31.8, 40: 39.4, 48: 45.0, 80: 79.2, 141: 140.4, 180: 178.0}
+"""What cards are sold as, in GB, and the least GiB that the driver says of one: T4, L4 and A10, L40S, H100, H200, …"""
+
+
+@part
+def memory_minimum() -> str:
+    """The smallest GPU for a model of a size, as the estimator says."""
+    modes: Mapping[str, Mapping[str, Any]] = {
+        "QLoRA": {"model": {"load_in_4bit": True, "dtype": "bfloat16"}},
+        "LoRA, 16 bit": {"model": {"dtype": "bfloat16"}},
+        "every weight": {"model": {"dtype": "float32"}, "adapter": {"type": "none"}},
+    }
+    head = [f"{mode}, {backend}" for mode in modes for backend in ("transformers", "Unsloth")]
+    rows = []
+    for name, numbers in SIZES.items():
+        cells = []
+        for tables in modes.values():
+            cells += [smallest(numbers, tables, function) for function in (estimate.estimate, unsloth.estimate)]
+        rows.append([name, *cells])
+    return table(["model", *head], rows)
+
+
+MEASURED: Sequence[tuple[str, int, str, Mapping[str, Any], Mapping[str, Any], Mapping[str, float]]] = (
+    # Model, rows, what, tables, arguments, GiB by backend. TRL's and Unsloth's plain scripts, and forge's runs.
+    ("1B (Llama 3.2)", 4, "LoRA", {}, {}, {"transformers": 4.42, "Unsloth": 3.69}),
+    ("1B (Llama 3.2)", 4, "QLoRA", {"load_in_4bit": True}, {}, {"transformers": 2.63, "Unsloth": 2.38}),
+    ("1B (Llama 3.2)", 4, "LoRA, no checkpointing", {}, {"gradient_checkpointing": False},
+     {"transformers": 17.36, "Unsloth": 11.33}),
+    ("1B (Llama 3.2)", 4, "LoRA, all logits at once", {}, {"loss_type": "nll"}, {"transformers": 14.80}),
+    ("8B (Llama 3.1)", 2, "LoRA", {}, {}, {"transformers": 17.81, "Unsloth": 16.30}),
+    ("8B (Llama 3.1)", 2, "QLoRA", {"load_in_4bit": True}, {}, {"transformers": 7.57, "Unsloth": 6.88}),
+)  # fmt: skip
+
+
+@part
+def memory_measured() -> str:
+    """What an H200 measured, beside the estimate."""
+    rows = []
+    for name, count, what, model, train, peaks in MEASURED:
+        for backend, gib in peaks.items():
+            tables = {"model": {"dtype": "bfloat16", **model}}
+            arguments = {"per_device_train_batch_size": count, "loss_type": "chunked_nll", **train}
+            function = unsloth.estimate if backend == "Unsloth" else estimate.estimate
+            found = estimated(SIZES[name], tables, arguments, function, 140.4, "1.14.2").peak / 2**30
+            rows.append([f"{name}, {count} rows", what, backend, f"{gib:.2f}", f"{found:.2f}", f"{found / gib:.3f}"])
+    return table(["model", "training", "backend", "measured GiB", "estimated GiB", "ratio"], rows)
+
+
+def smallest(numbers: tuple[Any, ...], tables: Mapping[str, Any], function: Callable[..., Any]) -> str:
+    """Return the smallest card on which a model can be trained, one row of 2048 tokens at a time, and what it takes."""
+    for sold, memory in CARDS.items():
+        found = estimated(numbers, tables, {"per_device_train_batch_size": 1, "loss_type": "nll"}, function, memory)
+        if found.fits:
+            return f"{sold} GB ({found.process / 2**30:.1f} GiB)"
+    return f"no single one ({found.process / 2**30:,.0f} GiB)"
+
+
+def estimated(
+    numbers: tuple[Any, ...],
+    tables: Mapping[str, Any],
+    train: Mapping[str, Any],
+    function: Callable[..., Any],
+    memory: float,
+    trl: str = "1.16.0",
+) -> Any:
+    """Return a backend's estimate for a model of some shape, on a GPU with so many GiB."""
+    names = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"]
+    names += ["head_dim", "vocab_size", "tie_word_embeddings"]
+    shape = shapes.from_config(dict(zip(names, numbers, strict=True)))
+    assert shape is not None
+    facts = ModelFacts(id="m", source="folder", task="text", shape=shape, parameters=shape.parameters)
+    values = {"model": {"id": "m"} | dict(tables["model"]), "adapter": tables.get("adapter", {}), "data": {"path": "d"}}
+    job = Job.model_validate(values)
+    options_ = {"gradient_checkpointing": True, "bf16": True, **train}
+    job = job.model_copy(update={"train": job.train.model_copy(update={"options": options_})})
+    machine = PRESETS["linux-cuda"]
+    card = replace(machine.accelerators[0], memory=round(memory * 2**30))
+    versions = {**machine.versions, "trl": trl}
+    return function(replace(machine, accelerators=(card,), versions=versions), job, facts)
 
 
 def attributes(kind_: type) -> str:

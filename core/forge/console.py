@@ -13,7 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from forge.api import Stage
+from forge.budget import measured as measured_beside
+from forge.budget import verdict as memory_verdict
 from forge.cli.common import amount, size
+from forge.evaluations import measured
 from forge.folder import RunFolder
 from forge.plan import Plan
 
@@ -35,6 +38,7 @@ class Console:
         self.bar: TaskID | None = None
         self.loss: float | None = None
         self.pace: float | None = None
+        self.measures: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +63,8 @@ class Console:
             self.line(f"        {decision.key} = {decision.value}: {decision.reason}", style="dim")
         for note in plan.notes:
             self.line(f"note    {note}", style="yellow")
+        if plan.estimate and plan.estimate.fits is False:
+            self.line(f"memory  {memory_verdict(plan.estimate)}; see forge plan", style="yellow")
 
     def finish(self, folder: RunFolder) -> None:
         """Say what there is now and what can be done with it."""
@@ -89,7 +95,7 @@ class Console:
 
     def on_stage(self, event: Values) -> None:
         """Tell which stage begins; training tells more itself."""
-        if event["state"] == "started" and event["stage"] in {"load", "export"}:
+        if event["state"] == "started" and event["stage"] in {"load", "evaluate", "export"}:
             self.line(f"{event['stage']:<8}…", style="dim")
 
     def on_reading(self, event: Values) -> None:
@@ -101,7 +107,8 @@ class Console:
         held_out = sum(rows["rows"] for rows in (event.get("eval") or {}).values())
         text = f"data    {event.get('rows', 'streamed')} rows" + (f", {held_out} held out" if held_out else "")
         if event.get("tokens"):
-            text += f", {amount(event['tokens'])} tokens, {event['share']:.0%} trained on, longest {event['longest']}"
+            share = f", {event['share']:.0%} trained on" if event.get("supervised") else ""  # of prompts none is
+            text += f", {amount(event['tokens'])} tokens{share}, longest {event['longest']}"
         less = [(f", {event[name]} {name}", "yellow") for name in ("truncated", "dropped") if event.get(name)]
         self.line(text, *less)
         for source in event.get("sources", []):
@@ -130,6 +137,8 @@ class Console:
         text = f"dry run {event['steps']} steps of about {event['seconds_per_step']:.1f} s at most: {clock(seconds)}"
         memory = size(event.get("memory"))
         self.line(f"{text}, {memory} measured for the longest batch; nothing was trained")
+        for line in measured_beside(event):
+            self.line(line)
 
     def on_training(self, event: Values) -> None:
         """Begin the bar."""
@@ -154,13 +163,23 @@ class Console:
     def on_step(self, event: Values) -> None:
         """Show a logged step."""
         self.loss, self.pace = event.get("loss"), event.get("tokens_per_second", self.pace)
+        self.measures = [f"{said} {event[name]:.3g}" for name, said in _MEASURES.items() if _is_number(event.get(name))]
         self.on_progress(event)
         if self.progress is None:
             self.line(f"        step {event['step']}/{event['of']}  {self._words(event)}")
 
+    def on_answers(self, event: Values) -> None:
+        """Show one of the answers that the model gave while it was trained, with its rewards."""
+        first = event["answers"][0]
+        said = " ".join(str(first["completion"]).removeprefix("assistant: ").split())
+        rewards = ", ".join(f"{name} {value:.3g}" for name, value in first["rewards"].items() if _is_number(value))
+        self.line(
+            f"        “{said[:90]}{'…' if len(said) > 90 else ''}”{f' ({rewards})' if rewards else ''}", style="dim"
+        )
+
     def on_eval(self, event: Values) -> None:
         """Show an evaluation."""
-        values = [f"{name[5:]} {event[name]:.4g}" for name in _EVALUATED if isinstance(event.get(name), int | float)]
+        values = [f"{name[5:]} {event[name]:.4g}" for name in _EVALUATED if _is_number(event.get(name))]
         self.line(f"eval    step {event['step']}: {', '.join(values)}")
 
     def on_checkpoint(self, event: Values) -> None:
@@ -173,6 +192,35 @@ class Console:
         values = event["metrics"]
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name in {"train_loss", "eval_loss"})
         self.line(f"trained {text}" if text else "trained")
+
+    def on_answering(self, event: Values) -> None:
+        """Show how far an evaluation is."""
+        self.line(f"        {event['model']}: {event['rows']}/{event['of']} rows answered", style="dim")
+
+    def on_evaluated(self, event: Values) -> None:
+        """Show what was measured, the models side by side."""
+        head, *rows = measured(event["metrics"])
+        widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+        for number, row in enumerate([head, *rows]):
+            cells = [row[0].ljust(widths[0]), *(cell.rjust(widths[at]) for at, cell in enumerate(row) if at)]
+            self.line(("        " if number else "result  ") + "  ".join(cells), style="" if number else "dim")
+        for name, model in event["models"].items():
+            cut = 1 - model.get("finished", 1.0)
+            if cut:
+                text = f" {name}: {cut:.0%} of the answers were cut at max_new_tokens"
+                self.line(("warning", "yellow"), text + f" ({event['report']['sampling']['max_new_tokens']})")
+        for sample in event["samples"][:1]:
+            said = {"prompt": sample["prompt"], "reference": sample["reference"], **sample["answers"]}
+            for name, text in said.items():
+                if text is not None:
+                    line = " ".join(text.split())
+                    self.line(f"        {name:<10}{line if len(line) <= 100 else f'{line[:99]}…'}", style="dim")
+        self.line(f"        {event['file']}", style="dim")
+
+    def on_writing(self, event: Values) -> None:
+        """Show how far a file of an export is."""
+        share, left = event["done"] / event["total"], clock(event["seconds_left"])
+        self.line(f"        {event['file']}: {share:.0%} of {size(event['total'])}, {left} left", style="dim")
 
     def on_exported(self, event: Values) -> None:
         """Show where an export lies."""
@@ -201,6 +249,7 @@ class Console:
         parts = []
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
+        parts += self.measures
         if self.pace:
             parts.append(f"{self.pace:,.0f} tokens/s")
         if event.get("memory"):
@@ -229,7 +278,20 @@ def turned_down(plan: Plan) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if not reason.startswith("does not do")}
 
 
-_EVALUATED = ("eval_loss", "eval_mean_token_accuracy", "eval_runtime")
+_MEASURES = {
+    "reward": "reward",
+    "rewards/accuracies": "accuracy",
+    "accuracy": "accuracy",
+    "rewards/margins": "margin",
+    "margin": "margin",
+}
+"""What methods beside SFT log, and what it is called in a line."""
+
+_EVALUATED = ("eval_loss", "eval_mean_token_accuracy", *(f"eval_{name}" for name in _MEASURES), "eval_runtime")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def clock(seconds: float) -> str:

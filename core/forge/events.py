@@ -33,7 +33,7 @@ class EventLog:
     def append(self, event: Event) -> None:
         """Write one event with the time in seconds since the epoch."""
         head = {"time": round(time.time(), 3), "kind": event.kind}
-        line = {**head, **_plain(event.values), **head}  # the head comes first, and no value may take its place
+        line = {**head, **plain(event.values), **head}  # the head comes first, and no value may take its place
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
         self._file.write(
             text.encode(errors="backslashreplace") + b"\n"
@@ -45,14 +45,14 @@ class EventLog:
         self._file.close()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Make a value JSON: numpy's and torch's become numbers and lists, and what is not finite becomes ``null``."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from forge.jobfile import JobFile
 
 
+EVALUATION = "evaluation.json"
+"""What the job's ``[eval]`` found; later evaluations of other rows, or by other metrics, lie in ``evaluations/``."""
+
+
 class RunFolder:
     """A run on disk.
 
@@ -119,6 +123,12 @@ class RunFolder:
                     table[key] = _absolute(job, table[key])
         if "chat_template" in data:
             data["chat_template"] = _absolute(job, data["chat_template"])
+        if "path" in (asked := tables.get("eval", {})):
+            asked["path"] = _absolute(job, asked["path"])
+        for reward in tables["train"].get("reward", ()):
+            reward["use"] = _absolute_function(job, reward["use"])
+        if "metrics" in asked:
+            asked["metrics"] = [_absolute_function(job, name) for name in asked["metrics"]]
         if data_digest:
             data["digest"] = data_digest
         head = f"# Written by forge {plan.forge}: the job of this run with every value. `forge run` takes it.\n\n"
@@ -152,6 +162,11 @@ class RunFolder:
         if fault := broken_seal(self.path / data["weights"], data["files"]):
             where = self.path / data["weights"]
             raise RunError(f"the weights in {where} are not as training left them", fault, "restore the folder")
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """Return what the job's evaluation found, or None if there was none."""
+        path = self.path / EVALUATION
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def export_folder(self, index: int, job: Job) -> Path:
         """Return the folder of an export: ``exports/<number>-<format>``."""
@@ -206,6 +221,11 @@ def settle(job: Job, plan: Plan) -> Job:
     """Return the job with the plan's decisions in place of what it left open."""
     for decision in plan.decisions:
         table_name, _, key = decision.key.partition(".")
+        if table_name == "plugins":
+            name, _, key = key.partition(".")
+            own = {**job.plugins.get(name, {}), key: decision.value}
+            job = job.model_copy(update={"plugins": {**job.plugins, name: own}})
+            continue
         table = getattr(job, table_name)
         if key in type(table).model_fields:
             table = table.model_copy(update={key: decision.value})
@@ -233,6 +253,12 @@ def _absolute(job: Job, value: str | list[str]) -> str | list[str]:
         return [str(_absolute(job, item)) for item in value]
     path = job.path(value)
     return str(path.resolve()) if path.exists() or any(sign in value for sign in "*?[") else value
+
+
+def _absolute_function(job: Job, name: str) -> str:
+    """Make the file of a function ``./metrics.py:function`` independent of where the job file lies."""
+    file, colon, function = name.rpartition(":")
+    return f"{_absolute(job, file)}:{function}" if colon and file.endswith(".py") else name
 
 
 def _lock_soon(handle: int) -> bool:

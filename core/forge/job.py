@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from forge.elsewhere import ADAPTER_KEYS, ADAPTERS, METHODS, folded
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -71,21 +74,6 @@ class ModelTable(Table):
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
 
 
-ADAPTER_NAMES = {
-    "alpha": "lora_alpha",
-    "dropout": "lora_dropout",
-    "lora_bias": "bias",
-    "lora_r": "r",
-    "lora_rank": "r",
-    "lora_target_modules": "target_modules",
-    "method": "type",
-    "peft_type": "type",
-    "rank": "r",
-    "targets": "target_modules",
-}
-"""What other tools call the keys of ``[adapter]``."""
-
-
 class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
@@ -120,7 +108,12 @@ class AdapterTable(Extensible):
     @staticmethod
     def forge_hint(key: str) -> str | None:
         """Say what a key of another tool is called here."""
-        return f"write {ADAPTER_NAMES[key]}" if key in ADAPTER_NAMES else None
+        return f"write {ADAPTER_KEYS[key]}" if key in ADAPTER_KEYS else None
+
+    @staticmethod
+    def forge_word(word: str) -> str | None:
+        """Say what to write for a type of another tool."""
+        return ADAPTERS.get(folded(word))
 
     @model_validator(mode="after")
     def _consistent(self) -> AdapterTable:
@@ -227,7 +220,9 @@ class DataTable(Source):
 class TrainTable(Extensible):
     """``[train]``: the method, and the trainer's own arguments by their own names."""
 
-    method: NonEmpty = Field("sft", description="How to train. `sft`: supervised fine-tuning.")
+    method: NonEmpty = Field(
+        "sft", description="How to train: `sft`, `dpo`, `grpo` and others; docs/methods.md tells of each."
+    )
     probe: bool = Field(
         True, description="Try the longest batch first, so that out-of-memory comes at once and not after hours."
     )
@@ -236,11 +231,89 @@ class TrainTable(Extensible):
     )
     early_stopping_threshold: float = Field(0.0, ge=0, description="What counts as an improvement.")
 
+    @staticmethod
+    def forge_word(word: str) -> str | None:
+        """Say what to write for a method of another tool."""
+        return METHODS.get(folded(word))
+
+
+class SamplingTable(Table):
+    """The keys that say how an answer is generated. What is left out is for others to say."""
+
+    max_new_tokens: int | None = Field(None, ge=1, description="The longest answer, in tokens.")
+    temperature: float | None = Field(
+        None, ge=0, le=10, description="0 takes the most probable token each time; above 0, tokens are drawn."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Draw among the most probable tokens that together have this probability."
+    )
+    top_k: int | None = Field(None, ge=0, description="Draw among this many tokens; 0 is all.")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Draw among tokens with at least this share of the best one's probability."
+    )
+    repetition_penalty: float | None = Field(
+        None, gt=0, description="Above 1, what prompt and answer hold already becomes less probable."
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Above 0, what the answer holds already becomes less probable."
+    )
+
+    def asked(self) -> dict[str, Any]:
+        """Return the keys of how to generate that are set."""
+        names = SamplingTable.model_fields
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class GenerationTable(SamplingTable):
+    """``[generation]``: how the trained model is to answer, in ``forge chat`` and by its ``generation_config.json``."""
+
+
+class EvalTable(SamplingTable):
+    """``[eval]``: what to measure on held-out rows after training, the base model beside the trained one."""
+
+    path: str | list[str] | None = Field(
+        None, description="Rows to ask instead of the held-out rows of `[data]`: a file, folder, glob or hub id."
+    )
+    metrics: list[NonEmpty] = Field(
+        default_factory=list,
+        description="`exact-match`, `f1`, `rouge`, `json`, `pass@k`, `./file.py:function` or `module:function`. "
+        "Loss and perplexity come by themselves.",
+    )
+    base: bool = Field(True, description="Ask the base model too, side by side.")
+    max_rows: int | None = Field(None, ge=1, description="Ask only this many rows, drawn by `seed`.")
+    batch_size: int = Field(8, ge=1, description="Rows at a time; halved by itself where memory is short.")
+    sampling: Literal["greedy", "recommended"] = Field(
+        "greedy",
+        description="`greedy`, or `recommended`: as `[generation]`, the model or its family say. Keys beside it win.",
+    )
+    num_generations: int | None = Field(
+        None, ge=1, description="Answers drawn for each row, for `pass@k`; the largest k if it is left out."
+    )
+    pass_reward: float | None = Field(
+        None, description="Rewards of this sum, by weight, count as passed for `pass@k`; the weights' sum if left out."
+    )
+    seed: int = Field(42, description="For drawn rows, drawn tokens and intervals.")
+    samples: int = Field(3, ge=0, description="How many rows to keep with their answers, for people to read.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EvalTable:
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics names one of them twice")
+        wanted = [int(name.removeprefix("pass@")) for name in self.metrics if re.fullmatch(r"pass@[1-9]\d*", name)]
+        if self.num_generations is not None and max(wanted, default=1) > self.num_generations:
+            raise ValueError(f"num_generations is {self.num_generations}, and pass@{max(wanted)} needs {max(wanted)}")
+        if max([*wanted, self.num_generations or 1]) > 1 and self.sampling == "greedy" and not self.temperature:
+            raise ValueError(
+                "metrics holds pass@k of several answers, and greedy ones would all be alike; "
+                'write temperature, or sampling = "recommended"'
+            )
+        return self
+
 
 class ExportTable(Extensible):
     """``[[export]]``: what to make of the trained weights."""
 
-    format: NonEmpty = Field(description="`adapter` (peft's files) or `merged` (a whole model).")
+    format: NonEmpty = Field(description="`adapter` (peft's files), `merged` (a whole model), `gguf` (for llama.cpp).")
     push_to_hub: str | None = Field(None, description="Upload to this hub repository (`user/name`).")
     private: bool = Field(True, description="Whether a repository made by `push_to_hub` is private.")
 
@@ -253,6 +326,8 @@ class UseTable(Table):
     load: str | None = Field(None, description="Plugin for this stage.")
     adapt: str | None = Field(None, description="Plugin for this stage.")
     train: str | None = Field(None, description="Plugin for this stage.")
+    generate: str | None = Field(None, description="Plugin for this stage; a GGUF file's is the one that reads it.")
+    evaluate: str | None = Field(None, description="Plugin for this stage.")
     export: str | None = Field(None, description="Plugin for this stage.")
     with_: list[str] = Field(
         default_factory=list, alias="with", description="Plugins whose observers and wrappers act on this run."
@@ -273,6 +348,8 @@ class Job(Table):
     adapter: AdapterTable = Field(default_factory=AdapterTable)
     data: DataTable
     train: TrainTable = Field(default_factory=TrainTable)
+    eval: EvalTable | None = None
+    generation: GenerationTable = Field(default_factory=GenerationTable)
     export: list[ExportTable] = Field(default_factory=list)
     use: UseTable = Field(default_factory=UseTable)
     plugins: dict[str, dict[str, Any]] = Field(
@@ -302,8 +379,9 @@ class Job(Table):
         return {key: value for key, value in pruned.items() if value not in ({}, [])}
 
     def digest(self) -> str:
-        """Return a sha256 over everything that decides what is trained: the job without its name and exports."""
-        meaning = {key: value for key, value in self.to_toml().items() if key not in {"name", "export", "use"}}
+        """Return a sha256 over what decides what is trained: not the job's name, nor what comes after training."""
+        after = {"name", "eval", "generation", "export", "use"}
+        meaning = {key: value for key, value in self.to_toml().items() if key not in after}
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 

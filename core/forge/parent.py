@@ -19,17 +19,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from forge.api import Decision, Stage
+from forge.api import Decision, ModelFacts, Stage, Trained
 from forge.discovery import Catalogue
 from forge.errors import BackendImportError, ForgeError, Interrupted, OutOfMemory, PlanError, RunError, from_json
 from forge.events import Follower
 from forge.facts import resolve as resolve_facts
 from forge.files import write_json
-from forge.folder import RunFolder, differences, newest_marked, settle
+from forge.folder import EVALUATION, RunFolder, differences, newest_marked, settle
 from forge.job import Job
 from forge.jobfile import JobFile, load_job, parse
 from forge.machine import Machine
-from forge.plan import Plan, export_plan, make_plan
+from forge.plan import Plan, answer_plan, export_plan, make_plan
+from forge.selection import asked_models
 
 Show = Callable[[Mapping[str, Any]], None]
 """Called with each event as it comes."""
@@ -70,7 +71,7 @@ def run(
     rows: int = 0,
     ready: Ready = _quiet,
 ) -> RunFolder:
-    """Plan a job, run it, and make its exports.
+    """Plan a job, run it, evaluate what came of it, and make its exports.
 
     Args:
         file: The job.
@@ -109,12 +110,12 @@ def run(
         plan = replace(again, rows=rows)
     if task == "train":
         heed(outcome, folder)
-        export_all(folder, catalogue, machine, show)
+        finish(folder, catalogue, machine, show)
     return folder
 
 
 def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show, *, ready: Ready = _quiet) -> None:
-    """Go on with a run from its newest whole checkpoint, then make the exports that are missing.
+    """Go on with a run from its newest whole checkpoint, then make the evaluation and exports that are missing.
 
     Raises:
         RunError: The run is in use, or its job, base model, plugins or number of processes have changed.
@@ -135,14 +136,103 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
         if outcome.error is not None:
             raise outcome.error
         heed(outcome, folder)
-    export_all(folder, catalogue, machine, show)
+    finish(folder, catalogue, machine, show)
 
 
 def heed(outcome: Outcome, folder: RunFolder) -> None:
     """Stop after a worker that was asked to and came to its end all the same. Raises :class:`Interrupted`."""
-    if outcome.asked and load_job(folder.plan().job).export:
-        why = "training had just ended and its weights are saved; exports were not made"
-        raise Interrupted("stopped", why, f"make them with: forge export {folder.path}")
+    job = load_job(folder.plan().job)
+    if outcome.asked and (job.export or job.eval):
+        left = " and ".join(name for name, asked in (("evaluation", job.eval), ("exports", job.export)) if asked)
+        why = f"training had just ended and its weights are saved; {left} were not made"
+        raise Interrupted("stopped", why, f"go on with: forge resume {folder.path}")
+
+
+def finish(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+    """Do what comes after training and is not there yet: the evaluation, then the exports.
+
+    The evaluation comes first, since the exports' model cards tell of it; if it fails, they are made all the same.
+    """
+    before, failure = folder.plan(), None
+    job = load_job(before.job)
+    if job.eval is not None and folder.evaluation() is None:
+        text = (folder.path / "job.toml").read_text(encoding="utf-8")
+        file = parse(text, str(folder.path / "job.toml"), job.folder, catalogue, before.overrides)
+        try:
+            evaluate(folder, file, asked_models(job), catalogue, machine, show)
+        except Interrupted:
+            raise
+        except ForgeError as error:
+            failure = error
+            show({"kind": "warning", "message": f"the evaluation failed: {error}"})
+    export_all(folder, catalogue, machine, show)
+    if failure is not None:
+        raise ForgeError(
+            f"the model is trained and safe in {folder.path}, but not evaluated",
+            str(failure),
+            f"then `forge eval {folder.path}`",
+        )
+
+
+def evaluate(
+    folder: RunFolder,
+    file: JobFile,
+    models: Sequence[str],
+    catalogue: Catalogue,
+    machine: Machine,
+    show: Show,
+    *,
+    target: str = EVALUATION,
+    gguf: Path | None = None,
+) -> None:
+    """Plan an evaluation of a finished run for this machine and do it in a worker of its own.
+
+    Args:
+        folder: The run.
+        file: Its job, ``[eval]`` as it is to be done.
+        models: Who answers: ``"base"``, ``"tuned"``, ``"gguf"``.
+        catalogue: The plugins.
+        machine: This machine.
+        show: Called with each event.
+        target: The file for the result, relative to the run folder.
+        gguf: The GGUF file, if it is among the models.
+
+    Raises:
+        ForgeError: Of whatever kind; the trained weights are not touched.
+    """
+    plan = plan_answers(folder, file, "eval", models, catalogue, machine, gguf=gguf)
+    path = folder.path / "evaluations" / "plans" / f"{Path(target).stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, replace(plan, target=target).to_json())
+    outcome = work(folder, path, show)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def plan_answers(
+    folder: RunFolder,
+    file: JobFile,
+    task: str,
+    models: Sequence[str],
+    catalogue: Catalogue,
+    machine: Machine,
+    *,
+    gguf: Path | None = None,
+) -> Plan:
+    """Plan what makes a finished run answer, for an evaluation or a chat. Raises :class:`ForgeError`."""
+    trained, before = folder.trained(), folder.plan()
+    if trained is None:
+        raise RunError(
+            f"{folder.path} has no trained weights",
+            "it holds checkpoints only" if newest_marked(folder.checkpoints) else "its training has not finished",
+            f"`forge resume {folder.path}`",
+        )
+    # A GGUF file answers alone: where the base model is now does not matter.
+    facts = before.facts if tuple(models) == ("gguf",) else base_facts(file.job, before, trained)
+    plan = answer_plan(file, task, models, catalogue, machine, facts, trained.traits)
+    return replace(
+        plan, decisions=(*before.decisions, *plan.decisions), gguf=str(gguf.resolve()) if gguf is not None else None
+    )
 
 
 def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
@@ -173,15 +263,7 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
     if trained is None:
         raise RunError(f"{folder.path} has nothing to export", "its training has not finished", "`forge resume` it")
     before = folder.plan()
-    facts = before.facts
-    if facts.source == "folder":  # it may have been moved, or overwritten, since
-        facts = resolve_facts(job.model.id, facts.revision, job.folder)
-        if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
-            raise RunError(
-                f"{job.model.id} is not the base model that the run was trained on",
-                "config or weights are others",
-                "name the right folder: --set model.id=FOLDER",
-            )
+    facts = base_facts(job, before, trained)
     plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
     plan = replace(plan, decisions=(*before.decisions, *plan.decisions))
     out = folder.export_folder(index, job)
@@ -191,6 +273,20 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
     outcome = work(folder, path, show)
     if outcome.error is not None:
         raise outcome.error
+
+
+def base_facts(job: Job, before: Plan, trained: Trained) -> ModelFacts:
+    """Return the facts about the base model of a finished run. Raises :class:`RunError` if it is another one now."""
+    facts = before.facts
+    if facts.source == "folder":  # it may have been moved, or overwritten, since
+        facts = resolve_facts(job.model.id, facts.revision, job.folder)
+        if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
+            raise RunError(
+                f"{job.model.id} is not the base model that the run was trained on",
+                "config or weights are others",
+                "name the right folder: --set model.id=FOLDER",
+            )
+    return facts
 
 
 def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import forge
 from forge.api import Decision, Stage
-from forge.discovery import import_guard
+from forge.discovery import import_guard, resolve
 from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.facts import ModelFacts
 from forge.jobfile import JobFile, dump_job
 from forge.locate import locate
 from forge.machine import Machine
-from forge.selection import Choice, Verdict, missing_requirement, needs, select
+from forge.selection import Choice, Verdict, answer_needs, asks, missing_requirement, needs, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from forge.discovery import Catalogue
+    from forge.estimate import Estimate
     from forge.job import Job
 
 SCHEMA = 1
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One chosen implementation, by name only."""
+    """One chosen implementation, by name only; ``words`` are what the job needs of it."""
 
     stage: Stage
     label: str
@@ -41,8 +42,11 @@ class Step:
     distribution: str
     version: str
     impl: str
+    words: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
     preflight: str | None = None
+    resumes: bool = False
+    estimate: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ class Plan:
     """What a worker will do.
 
     Attributes:
-        task: ``"train"``, ``"dry-run"``, ``"data"`` or ``"export"``.
+        task: ``"train"``, ``"dry-run"``, ``"data"``, ``"eval"``, ``"chat"`` or ``"export"``.
         job: The job as JSON data, options filled in.
         job_digest: sha256 over what decides the training.
         source: Where the job came from.
@@ -69,6 +73,10 @@ class Plan:
         named: The keys that the user wrote; all others were left open.
         resume: Whether to go on from the newest whole checkpoint.
         rows: For ``task="data"``, how many rows to show.
+        models: For ``task="eval"`` and ``"chat"``, what is to answer: ``"base"``, ``"tuned"``, ``"gguf"``.
+        gguf: The GGUF file among them.
+        target: For ``task="eval"``, the file for its result, relative to the run folder.
+        estimate: What the training is expected to take of the device's memory; None if that cannot be said.
     """
 
     task: str
@@ -90,15 +98,19 @@ class Plan:
     resume: bool = False
     named: tuple[str, ...] = ()
     rows: int = 0
+    models: tuple[str, ...] = ()
+    gguf: str | None = None
+    target: str | None = None
+    estimate: Estimate | None = None
     schema: int = SCHEMA
     forge: str = forge.__version__
 
-    def step(self, stage: Stage) -> Step:
-        """Return the step of a stage. Raises :class:`PlanError` if the plan has none."""
+    def step(self, stage: Stage, label: str | None = None) -> Step:
+        """Return the step of a stage, that of a label if it has several. Raises :class:`PlanError` if there is none."""
         for step in self.steps:
-            if step.stage is stage:
+            if step.stage is stage and label in {None, step.label}:
                 return step
-        raise PlanError(f"the plan has no stage {stage}")
+        raise PlanError(f"the plan has no stage {label or stage}")
 
     def decided(self, key: str, default: Any = None) -> Any:
         """Return the value that was decided for a key that the job left open."""
@@ -109,6 +121,7 @@ class Plan:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data["machine"] = self.machine.to_json()
         data["facts"] = self.facts.to_json()
+        data["estimate"] = self.estimate and self.estimate.to_json()
         for name in ("steps", "verdicts", "decisions"):
             data[name] = [asdict(item) for item in data[name]]
         return json.loads(json.dumps(data))  # type: ignore[no-any-return]
@@ -125,15 +138,25 @@ class Plan:
         values = dict(data)
         values["machine"] = Machine.from_json(data["machine"])
         values["facts"] = ModelFacts.from_json(data["facts"])
+        from forge.estimate import Estimate
+
+        values["estimate"] = Estimate.from_json(data["estimate"]) if data.get("estimate") else None
         values["steps"] = tuple(
-            Step(**{**step, "stage": Stage(step["stage"]), "provides": tuple(step["provides"])})
+            Step(
+                **{
+                    **step,
+                    "stage": Stage(step["stage"]),
+                    "words": tuple(step.get("words", ())),
+                    "provides": tuple(step["provides"]),
+                }
+            )
             for step in data["steps"]
         )
         values["verdicts"] = tuple(Verdict(**verdict) for verdict in data["verdicts"])
         values["decisions"] = tuple(Decision(**decision) for decision in data["decisions"])
         values["extensions"] = tuple((plugin, module) for plugin, module in data["extensions"])
-        for name in ("overrides", "notes", "preload", "named"):
-            values[name] = tuple(data[name])
+        for name in ("overrides", "notes", "preload", "named", "models"):
+            values[name] = tuple(data.get(name, ()))
         return cls(**values)
 
     @classmethod
@@ -176,7 +199,8 @@ def make_plan(
     """
     job = file.job
     stages = [Stage.COLLATE] if task == "data" else list(Stage)
-    chosen, verdicts = select(needs(job, facts, stages), catalogue, machine, job, facts, excluded=excluded)
+    wanted = needs(job, facts, stages, asks(job, facts, catalogue))
+    chosen, verdicts = select(wanted, catalogue, machine, job, facts, excluded=excluded)
     if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
         raise JobError(file.source, list(dict.fromkeys(problems)))
     notes = list(_notes(job, catalogue, chosen, machine, facts))
@@ -185,7 +209,7 @@ def make_plan(
     for choice in _distinct(chosen):
         for decision in _decide(choice, machine, job, facts):
             decisions.setdefault(decision.key, decision)
-    return Plan(
+    plan = Plan(
         task=task,
         job=dump_job(job),
         job_digest=job.digest(),
@@ -203,6 +227,7 @@ def make_plan(
         environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
         attempt=attempt,
     )
+    return plan if task == "data" else _with_estimate(plan, job)
 
 
 def export_plan(
@@ -227,6 +252,46 @@ def export_plan(
     )
 
 
+def answer_plan(
+    file: JobFile,
+    task: str,
+    models: Sequence[str],
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+    traits: frozenset[str],
+) -> Plan:
+    """Plan an evaluation of trained weights, or a chat with them, afresh, for the machine at hand.
+
+    Raises:
+        PlanError: Nothing can make one of the models answer, or evaluate them.
+        JobError: ``[eval]`` has mistakes.
+    """
+    job = file.job
+    stages = [Stage.GENERATE, Stage.EVALUATE] if task == "eval" else [Stage.GENERATE]
+    wanted = [need for stage in stages for need in answer_needs(job, facts, stage, models)]
+    chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
+    if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
+        raise JobError(file.source, list(dict.fromkeys(problems)))
+    decisions = {one.key: one for choice in _distinct(chosen) for one in _decide(choice, machine, job, facts)}
+    return Plan(
+        task=task,
+        job=dump_job(job),
+        job_digest=job.digest(),
+        source=file.source,
+        overrides=file.overrides,
+        named=tuple(sorted(file.named)),
+        steps=tuple(_step(choice) for choice in chosen),
+        verdicts=tuple(verdicts),
+        decisions=tuple(decisions.values()),
+        machine=machine,
+        facts=facts,
+        preload=tuple(dict.fromkeys(name for choice in chosen for name in choice.offer.preload)),
+        environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
+        models=tuple(models),
+    )
+
+
 def _step(choice: Choice) -> Step:
     return Step(
         stage=choice.need.stage,
@@ -235,8 +300,11 @@ def _step(choice: Choice) -> Step:
         distribution=choice.plugin.distribution,
         version=choice.plugin.version,
         impl=choice.offer.impl,
+        words=tuple(sorted(choice.need.words)),
         provides=tuple(sorted(choice.offer.provides)),
         preflight=choice.offer.preflight,
+        resumes=choice.offer.resumes,
+        estimate=choice.offer.estimate,
     )
 
 
@@ -263,6 +331,22 @@ def _ask(choice: Choice, function: Callable[..., Iterable[T]] | None, *arguments
         plugin = choice.plugin
         what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"
         raise PluginError(what, f"{type(error).__name__}: {error}", "update it, or go on without it") from error
+
+
+def _with_estimate(plan: Plan, job: Job) -> Plan:
+    """Return a plan with its estimate. A plugin that fails at it costs the estimate, with a note, and not the run."""
+    step = next((step for step in plan.steps if step.estimate), None)
+    if step is None or step.estimate is None:
+        return plan
+    from forge.folder import settle  # which needs plans itself
+
+    try:
+        with import_guard():
+            function = cast("Callable[..., Estimate | None]", resolve(step.estimate))
+            return replace(plan, estimate=function(plan.machine, settle(job, plan), plan.facts))
+    except Exception as error:  # noqa: BLE001 - one plugin's estimate must not take the run down
+        note = f"the memory is not estimated: {step.plugin} failed at it ({type(error).__name__}: {error})"
+        return replace(plan, notes=(*plan.notes, note))
 
 
 def _extensions(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tuple[str, str]]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from forge.job import Job
     from forge.machine import Machine
 
-PREFERENCE = (Stage.LOAD, Stage.TRAIN, Stage.ADAPT, Stage.COLLATE, Stage.EXPORT)
+LACKS = "does not do"
+PREFERENCE = (Stage.LOAD, Stage.TRAIN, Stage.ADAPT, Stage.COLLATE, Stage.GENERATE, Stage.EVALUATE, Stage.EXPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,30 @@ class Verdict:
     reason: str
 
 
-def needs(job: Job, facts: ModelFacts, stages: Sequence[Stage] = tuple(Stage)) -> list[Need]:
-    """Say what a job needs of each stage."""
-    kind = "vision" if facts.task == "vision" else "text"
+def needs(
+    job: Job,
+    facts: ModelFacts,
+    stages: Sequence[Stage] = tuple(Stage),
+    asked: Mapping[Stage, frozenset[str]] | None = None,
+) -> list[Need]:
+    """Say what a job needs of each stage.
+
+    Args:
+        job: The job.
+        facts: What is known about the model.
+        stages: The stages to say it of.
+        asked: What the method asks of other stages: :func:`asks`.
+    """
+    kind = facts.task if facts.task in {"vision", "seq2seq"} else "text"
     backend = None if job.use.backend == "auto" else job.use.backend
     words: dict[Stage, set[str]] = {
-        Stage.COLLATE: {kind, "sft"} if job.train.method == "sft" else {kind},
+        Stage.COLLATE: {"vision" if kind == "vision" else "text"},
         Stage.LOAD: {kind},
         Stage.ADAPT: {job.adapter.type},
-        Stage.TRAIN: {job.train.method},
+        Stage.TRAIN: train_words(job, facts),
     }
+    for stage in (Stage.COLLATE, Stage.LOAD, Stage.ADAPT):
+        words[stage] |= (asked or {}).get(stage, frozenset({"tokens"}) if stage is Stage.COLLATE else frozenset())
     if job.data.streaming:
         words[Stage.COLLATE].add("streaming")
     if job.data.packing:
@@ -99,18 +114,21 @@ def needs(job: Job, facts: ModelFacts, stages: Sequence[Stage] = tuple(Stage)) -
         words[Stage.ADAPT].add("dora")
     found = []
     for stage in stages:
+        if stage in {Stage.GENERATE, Stage.EVALUATE}:
+            found += answer_needs(job, facts, stage, asked_models(job)) if job.eval else []
+            continue
         named = getattr(job.use, stage.value)
         told = f'[use] {stage} = "{named}"' if named else f'[use] backend = "{backend}"' if backend else None
         for index, export in enumerate(job.export if stage is Stage.EXPORT else [None]):
-            asked = words.get(stage, set())
+            wanted = words.get(stage, set())
             label = stage.value
             if export is not None:
-                asked = {export.format, "push"} if export.push_to_hub else {export.format}
+                wanted = {export.format, "push"} if export.push_to_hub else {export.format}
                 label = f"export {index + 1} ({export.format})"
             found.append(
                 Need(
                     stage,
-                    frozenset(asked),
+                    frozenset(wanted),
                     label,
                     plugin=named,
                     # A backend is what loads and adapts; the other stages serve all backends.
@@ -119,6 +137,46 @@ def needs(job: Job, facts: ModelFacts, stages: Sequence[Stage] = tuple(Stage)) -
                 )
             )
     return found
+
+
+def asked_models(job: Job) -> tuple[str, ...]:
+    """Return the models that a job's ``[eval]`` asks, in the order of the columns."""
+    return ("base", "tuned") if job.eval and job.eval.base else ("tuned",)
+
+
+def answer_needs(job: Job, facts: ModelFacts, stage: Stage, models: Sequence[str]) -> list[Need]:
+    """Say what it takes to make models answer, or to judge them.
+
+    Args:
+        job: The job.
+        facts: What is known about the model.
+        stage: Generate, which is needed for each model, or evaluate.
+        models: ``"base"``, ``"tuned"``, ``"gguf"``.
+    """
+    kind = facts.task if facts.task in {"vision", "seq2seq"} else "text"
+    named: str | None = getattr(job.use, stage.value)
+    told = f'[use] {stage} = "{named}"' if named else None
+    if stage is Stage.EVALUATE:
+        return [Need(stage, frozenset({kind}), stage.value, plugin=named, told=told)]
+    words = {"tuned": "full" if job.adapter.type == "none" else "adapter"}
+    return [
+        Need(stage, frozenset({kind, words.get(model, model)}), f"{stage} ({model})", plugin=named, told=told)
+        if model != "gguf"
+        else Need(stage, frozenset({kind, model}), f"{stage} ({model})")
+        for model in models
+    ]
+
+
+def train_words(job: Job, facts: ModelFacts) -> set[str]:
+    """Say what the stage train must support."""
+    return {job.train.method} | ({facts.task} & {"vision", "seq2seq"})
+
+
+def asks(job: Job, facts: ModelFacts, catalogue: Catalogue) -> Mapping[Stage, frozenset[str]]:
+    """Return what the job's method asks of other stages, as forge's own offers for it say, or else a stranger's."""
+    words = train_words(job, facts)
+    offers = [(not plugin.own, offer) for plugin, offer in catalogue.offers(Stage.TRAIN) if words <= offer.supports]
+    return min(offers, key=lambda item: item[0])[1].asks if offers else {}
 
 
 def select(
@@ -154,7 +212,10 @@ def select(
             if reason is None:
                 fit[need.label].append(Choice(need, plugin, offer))
             else:
-                verdicts.setdefault((need.label, plugin.name), Verdict(need.label, plugin.name, False, reason))
+                # Of several offers of one plugin, the one that has the words says the most.
+                known = verdicts.get((need.label, plugin.name))
+                if known is None or (need.words <= offer.supports and known.reason.startswith(LACKS)):
+                    verdicts[need.label, plugin.name] = Verdict(need.label, plugin.name, False, reason)
         fit[need.label].sort(key=_order)
         if not fit[need.label]:
             raise PlanError(*_hopeless(need, list(verdicts.values()), catalogue))
@@ -186,7 +247,7 @@ def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine, job: Job, 
     if need.backend and need.backend != offer.backend:
         return f"the job asks for the backend {need.backend}"
     if missing := need.words - offer.supports:
-        return f"does not do {', '.join(sorted(missing))}"
+        return f"{LACKS} {', '.join(sorted(missing))}"
     if offer.platforms and machine.platform not in offer.platforms:
         return f"platform is {machine.platform}; needs {' or '.join(sorted(offer.platforms))}"
     if offer.accelerators and not offer.accelerators & (machine.usable_kinds if machine.torch else machine.kinds):

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from forge.api import Data, Event, Exported, Finding, Loaded, RunHooks, Stage, Trained, hookimpl
+from forge.api import Data, Evaluated, Event, Exported, Finding, Loaded, RunHooks, Stage, Trained, hookimpl
 from forge.discovery import resolve
 from forge.errors import BackendImportError, ForgeError, PluginError, UsageError
 
 if TYPE_CHECKING:
+    from forge.api import Generator
     from forge.job import ExportTable, Job
     from forge.plan import Step
     from forge.run import RunHandle
@@ -43,6 +44,7 @@ class Stages:
         self.run, self.job = run, job
         self._manager = pluggy.PluginManager("forge")
         self._manager.add_hookspecs(RunHooks)
+        self._holders: dict[str, list[_Chosen]] = {}
         for plugin, module in run.plan.extensions:
             import importlib
 
@@ -67,9 +69,11 @@ class Stages:
     def preflight(self, data: Data) -> None:
         """Run the chosen offers' checks; raise :class:`UsageError` with all errors that they found."""
         errors: list[Finding] = []
+        done: set[tuple[str, str]] = set()
         for step in self.run.plan.steps:
-            if step.preflight is None:
-                continue
+            if step.preflight is None or (step.plugin, step.preflight) in done:
+                continue  # two exports of one format share a check, which sees the whole job
+            done.add((step.plugin, step.preflight))
             for finding in self._findings(step, step.preflight, data):
                 if finding.severity == "error":
                     errors.append(finding)
@@ -91,6 +95,24 @@ class Stages:
         """Train it."""
         return self._call(Stage.TRAIN, Trained, job=self.job, run=self.run, loaded=loaded, data=data)
 
+    def generate(self, trained: Trained, source: str) -> Generator:
+        """Make a model answer: ``"tuned"``, ``"base"`` or ``"gguf"``, each by the implementation chosen for it."""
+        step = self.run.plan.step(Stage.GENERATE, f"{Stage.GENERATE} ({source})")
+        file = Path(self.run.plan.gguf) if source == "gguf" and self.run.plan.gguf else None
+        made: Generator = self._call(
+            Stage.GENERATE, object, step, job=self.job, run=self.run, trained=trained, source=source, file=file
+        )  # type: ignore[assignment]
+        if missing := [name for name in ("chat", "complete", "losses", "base", "close") if not hasattr(made, name)]:
+            raise PluginError(f"{_name(step)} returned {type(made).__name__}, which has no {missing[0]}")
+        return made
+
+    def evaluate(self, trained: Trained) -> Evaluated:
+        """Ask the held-out rows of the plan's models."""
+        return self._call(
+            Stage.EVALUATE, Evaluated, job=self.job, run=self.run, trained=trained,
+            generate=lambda source: self.generate(trained, source),
+        )  # fmt: skip
+
     def export(self, trained: Trained, export: ExportTable, out: Path) -> Exported:
         """Write one export."""
         return self._call(Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out)
@@ -106,19 +128,24 @@ class Stages:
         check: Callable[..., Iterable[Finding]] = self._import(step, reference)
         return self._guarded(step, lambda: list(check(self.job, self.run, data)))
 
-    def _call(self, stage: Stage, kind: type[T], **arguments: Any) -> T:
-        step = self.run.plan.step(stage)
-        hook = f"forge_{stage}"
-        if not self._manager.has_plugin(hook):
+    def _call(self, stage: Stage, kind: type[T], step: Step | None = None, **arguments: Any) -> T:
+        step = step or self.run.plan.step(stage)
+        hook, name = f"forge_{stage}", f"forge_{stage} {step.impl}"
+        holders = self._holders.setdefault(hook, [])
+        if not self._manager.has_plugin(name):
             holder = _Chosen()
             setattr(holder, hook, hookimpl(self._import(step, step.impl)))
             try:
-                self._manager.register(holder, name=hook)
+                self._manager.register(holder, name=name)
             except pluggy.PluginValidationError as error:
                 raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
+            holders.append(holder)
+        # A stage with several implementations (the base model's and a file's) calls that of the step, and wrappers.
+        others = [each for each in holders if each is not self._manager.get_plugin(name)]
+        call = self._manager.subset_hook_caller(hook, others)
         self.run.emit(Event("stage", {"stage": stage.value, "state": "started", "plugin": step.plugin}))
         start = time.perf_counter()
-        result = self._guarded(step, lambda: getattr(self._manager.hook, hook)(**arguments))
+        result = self._guarded(step, lambda: call(**arguments))
         if not isinstance(result, kind):
             raise PluginError(f"{_name(step)} returned {type(result).__name__}, not {kind.__name__}")
         seconds = round(time.perf_counter() - start, 3)

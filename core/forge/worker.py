@@ -15,16 +15,16 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from forge.api import Data, Event, Stage
 from forge.checkpoints import MARK, newest_whole
 from forge.errors import BackendImportError, DiskFull, ForgeError, Interrupted, PluginError, RunError
-from forge.events import EventLog
+from forge.events import EventLog, plain
 from forge.files import disk_full, is_disk_full, seal, write_json
-from forge.folder import RunFolder, settle
+from forge.folder import EVALUATION, RunFolder, settle
 from forge.job import Job
 from forge.jobfile import load_job
 from forge.plan import Plan
@@ -71,8 +71,9 @@ def export(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     table, out = job.export[index], folder.export_folder(index, job)
     folder.check_trained()
     part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    if not run.plan.step(Stage.EXPORT).resumes:
+        shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True, exist_ok=True)
     exported = stages.export(trained, table, part)
     report = {"format": table.format, "report": dict(exported.report), "url": None, "files": seal(part)}
     write_json(part / "export.json", report)
@@ -84,15 +85,29 @@ def export(job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
     run.emit(Event("exported", {"format": table.format, "folder": str(out), **report}))
 
 
+def evaluate(_job: Job, run: RunHandle, stages: Stages, folder: RunFolder) -> None:
+    """Ask the held-out rows, and write down what came of it; the weights are not touched."""
+    trained = folder.trained()
+    if trained is None:
+        raise RunError(f"{folder.path} has nothing to evaluate", "its training has not finished", "`forge resume` it")
+    folder.check_trained()
+    found = asdict(stages.evaluate(trained))
+    path = folder.path / (run.plan.target or EVALUATION)
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, plain(found))
+    run.emit(Event("evaluated", {**found, "file": str(path)}))
+
+
 UNDONE = {
     "train": "stopped where there was nothing new to save",
     "dry-run": "stopped before the dry run ended",
     "data": "stopped before the rows were read",
+    "eval": "stopped before the evaluation was whole; the trained weights are safe",
     "export": "stopped before the export was whole; the trained weights are safe",
 }
 """What a stop means where a task does not save anything by itself."""
 
-TASKS = {"train": train, "dry-run": train, "data": preview, "export": export}
+TASKS = {"train": train, "dry-run": train, "data": preview, "eval": evaluate, "export": export}
 
 
 def record(data: Data, job: Job, run: RunHandle, folder: RunFolder) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
 from forge_huggingface import rules
+from forge_huggingface.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,9 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.COLLATE,
         impl="forge_huggingface.collate:collate",
-        supports=frozenset({"text", "vision", "sft", "streaming", "packing"}),
+        supports=frozenset(
+            {"text", "vision", "streaming", "packing", "tokens", "pairs", "rated", "ranked", "prompts", "seq2seq"}
+        ),
         requires_dist=(*MODELS, DATASETS),
         probe=rules.cannot_collate,
         check=rules.data_problems,
@@ -33,13 +36,14 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.LOAD,
         impl="forge_huggingface.load:load",
-        supports=frozenset({"text", "vision", "4bit", "8bit", "full", "remote-code"}),
+        supports=frozenset({"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code"}),
         requires_dist=MODELS,
         provides=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-batches"}),
         backend="huggingface",
         probe=rules.cannot_load,
         decide=rules.decide_weights,
+        estimate="forge_huggingface.estimate:estimate",
     )
     yield Offer(
         stage=Stage.ADAPT,
@@ -51,16 +55,52 @@ def forge_offers() -> Iterable[Offer]:
         backend="huggingface",
         probe=rules.cannot_adapt,
     )
+    for method in METHODS.values():
+        yield Offer(
+            stage=Stage.TRAIN,
+            impl="forge_huggingface.train:train",
+            supports=frozenset({method.name, "vision"} if method.name in {"sft", "dpo"} else {method.name}),
+            requires_dist=(*MODELS, PEFT, TRL, DATASETS),
+            depends=frozenset({"hf-model"}),
+            asks={
+                Stage.COLLATE: frozenset({method.layout}),
+                Stage.LOAD: frozenset({"reward-head"} if method.head == "reward" else ()),
+            },
+            environment=method.environment or {},
+            preflight="forge_huggingface.rewards.preflight:findings" if method.name in {"grpo", "rloo"} else None,
+            options="forge_huggingface.options:train_options",
+            probe=rules.cannot_train,
+            check=rules.train_problems,
+            decide=rules.decide_training,
+        )
     yield Offer(
         stage=Stage.TRAIN,
-        impl="forge_huggingface.train:train",
-        supports=frozenset({"sft"}),
-        requires_dist=(*MODELS, PEFT, TRL, DATASETS),
+        impl="forge_huggingface.recipes.seq2seq:train",
+        supports=frozenset({"sft", "seq2seq"}),
+        requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
-        options="forge_huggingface.options:sft_options",
-        probe=rules.cannot_train,
+        asks={Stage.COLLATE: frozenset({"seq2seq"})},
+        options="forge_huggingface.options:train_options",
+        probe=rules.cannot_train_pairs_of_texts,
         check=rules.train_problems,
         decide=rules.decide_training,
+    )
+    yield Offer(
+        stage=Stage.GENERATE,
+        impl="forge_huggingface.generation.load:generate",
+        supports=frozenset({"text", "vision", "base", "adapter", "full"}),
+        requires_dist=(*MODELS, PEFT),
+        depends=frozenset({"hf-model"}),
+        probe=rules.cannot_generate,
+        decide=rules.decide_weights,
+    )
+    yield Offer(
+        stage=Stage.EVALUATE,
+        impl="forge_huggingface.evaluation.evaluate:evaluate",
+        supports=frozenset({"text", "vision"}),
+        requires_dist=(*MODELS, DATASETS),
+        check=rules.evaluation_problems,
+        preflight="forge_huggingface.evaluation.rules:preflight",
     )
     for format_, probe in (("adapter", None), ("merged", rules.cannot_merge)):
         yield Offer(

@@ -14,9 +14,13 @@ from transformers import TrainerCallback
 from forge.api import Data, Event
 from forge.checkpoints import mark, rotate
 from forge_huggingface.memory import probe
+from forge_huggingface.outlook import estimate_again, outlook
+from forge_huggingface.rows import text_of
 from forge_huggingface.train import restore_best
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from forge.job import Job
     from forge.run import RunHandle
 
@@ -39,10 +43,22 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         job: The job.
         run: The run.
         data: The rows.
+        batch: Makes the batch of the probe, where the collator does not.
+        every: The number of steps that one set of answers lasts; a checkpoint between two is not exact.
     """
 
-    def __init__(self, trainer: Any, job: Job, run: RunHandle, data: Data) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        job: Job,
+        run: RunHandle,
+        data: Data,
+        *,
+        batch: Callable[[Any, Data], dict[str, Any]] | None = None,
+        every: int = 1,
+    ) -> None:
         self.trainer, self.job, self.run, self.data = trainer, job, run, data
+        self.batch, self.every, self.alike = batch, every, 0
         self.began = self.shown = time.monotonic()
         self.first_step = 0
         self.postponed = False
@@ -52,11 +68,12 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         """Try the longest batch before anything is trained; a dry run ends here."""
         found: dict[str, Any] = {}
         if self.job.train.probe and self.run.resume is None:
-            found = probe(self.trainer, self.data)
+            found = probe(self.trainer, self.data, self.batch, lambda: estimate_again(self.job, self.run, self.data))
             self.run.emit(Event("probe", found))
         if self.run.plan.task == "dry-run":
             seconds = found.get("seconds", 0.0) * args.gradient_accumulation_steps
-            self.run.emit(Event("dry-run", {**found, "steps": state.max_steps, "seconds_per_step": seconds}))
+            more = outlook(self.trainer, self.job, self.run, self.data, found)
+            self.run.emit(Event("dry-run", {**found, "steps": state.max_steps, "seconds_per_step": seconds, **more}))
             raise DryRunDone({key: value for key, value in found.items() if isinstance(value, int | float)})
         if self.run.resume:
             restore_best(args, state)
@@ -67,7 +84,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop if the run was asked to; show progress now and then."""
-        if self.run.stop.is_set():
+        if self.run.stop.is_set() and not state.global_step % self.every:
             # With save_strategy "best" an evaluation decides last whether to save, so a stop avoids evaluations: by
             # one step more, or, where every step has one, by leaving this one out.
             best_only = str(getattr(args.save_strategy, "value", args.save_strategy)) == "best"
@@ -81,6 +98,11 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
             self.shown = now
             self.run.emit(Event("progress", {"step": state.global_step, "of": state.max_steps, **self.pace(state)}))
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin to count the time anew after an evaluation before the first step: no later step has one."""
+        if state.global_step == self.first_step:
+            self.began = time.monotonic()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
         """Pass on the trainer's numbers."""
         values = dict(logs or {})
@@ -92,8 +114,34 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
                     values["tokens_per_second"] = (values["num_tokens"] - self.tokens[1]) / (now - self.tokens[0])
                 self.tokens = (now, values["num_tokens"])
             self.run.emit(Event("step", values))
+            self.show_answers(state)
+            self.watch_collapse(values, control)
         elif any(name.startswith("eval_") for name in values):
             self.run.emit(Event("eval", {"step": state.global_step, "of": state.max_steps, **values}))
+
+    def show_answers(self, state: Any) -> None:
+        """Pass on some of the answers that the model gave since the last log, with their rewards."""
+        count = self.job.train.options.get("num_completions_to_print")
+        logs = getattr(self.trainer, "_logs", None)
+        if not count or not logs or not logs["prompt"]:
+            return
+        shown = []
+        for index in range(-min(count, len(logs["prompt"])), 0):
+            rewards = {name: values[index] for name, values in logs.get("rewards", {}).items() if values}
+            prompt, completion = (plain(logs[name][index]) for name in ("prompt", "completion"))
+            shown.append({"prompt": prompt, "completion": completion, "rewards": rewards})
+        self.run.emit(Event("answers", {"step": state.global_step, "answers": shown}))
+
+    def watch_collapse(self, values: Mapping[str, Any], control: Any) -> None:
+        """Stop, if the job wants it, once groups of answers no longer differ in reward: nothing is learned then."""
+        patience, share = self.job.train.options.get("collapse_patience"), values.get("frac_reward_zero_std")
+        if patience is None or share is None:
+            return
+        self.alike = self.alike + 1 if share >= 1 else 0
+        if self.alike >= patience:
+            control.should_training_stop = True
+            message = f"stopping: in {self.alike} logs in a row all answers to a prompt had the same reward"
+            self.run.emit(Event("warning", {"message": message, "do": "see the answers in events.jsonl"}))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint as whole, and only then delete old ones."""
@@ -108,6 +156,9 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.run.emit(
             Event("checkpoint", {"step": state.global_step, "path": str(checkpoint), "bytes": size, "seconds": seconds})
         )
+        if state.global_step % self.every:
+            message = f"{checkpoint.name} stands within a set of answers: going on from it, the model answers anew"
+            self.run.emit(Event("note", {"message": message}))
         free = shutil.disk_usage(folder).free
         if free < 2 * size:
             have = f"{free / 2**20:.0f} MiB are free, a checkpoint takes {size / 2**20:.0f} MiB"
@@ -120,3 +171,8 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         done = state.global_step - self.first_step
         left = (state.max_steps - state.global_step) * (time.monotonic() - self.began) / done if done else None
         return {"seconds_left": left, "memory": peak()}
+
+
+def plain(said: Any) -> str:
+    """Return a prompt or an answer as text: its own, or that of its messages."""
+    return said if isinstance(said, str) else "\n".join(f"{each['role']}: {text_of(each['content'])}" for each in said)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from forge.evaluations import measured
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from forge.api import Trained
     from forge.job import Job
     from forge.plan import Plan
 
 
-def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
+def model_card(
+    job: Job,
+    plan: Plan,
+    trained: Trained,
+    format_: str,
+    evaluation: Mapping[str, Any] | None = None,
+    usage: Sequence[str] | None = None,
+) -> str:
     """Return the card as Markdown with the hub's metadata.
 
     Args:
         job: The job; its data paths are named as the job names them, and it holds no secret.
         plan: The plan.
         trained: What training left.
-        format_: ``"adapter"``, ``"model"`` or ``"merged"``.
+        format_: ``"adapter"``, ``"model"``, ``"merged"`` or ``"gguf"``.
+        evaluation: The content of ``evaluation.json``, if there is one.
+        usage: How a format of another plugin is used, as lines of Markdown.
     """
     on_hub = plan.facts.source != "folder"
     base = job.model.id if on_hub else job.model.id.rstrip("/").rpartition("/")[2]
@@ -29,7 +43,8 @@ def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
     adapter = format_ == "adapter"
     vision = trained.task == "vision"
     pipeline = "image-text-to-text" if vision else "text-generation"
-    head += [f"library_name: {'peft' if adapter else 'transformers'}", f"pipeline_tag: {pipeline}", "tags:"]
+    library = "gguf" if format_ == "gguf" else "peft" if adapter else "transformers"
+    head += [f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags:"]
     head += ["- forge", f"- {job.train.method}", *(["- lora"] if trained.kind == "adapter" else []), "---"]
     options = job.train.options
     given = {key: options[key] for key in _TOLD if options.get(key) is not None}
@@ -52,9 +67,7 @@ def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
         + (f", revision `{plan.facts.revision}`" if plan.facts.revision else "")
         + f", trained with [forge](https://pypi.org/project/forge-train/) {plan.forge} from one job file.",
         "",
-        "```python",
-        *(_usage_vision(adapter=adapter) if vision else _usage(adapter=adapter)),
-        "```",
+        *(usage or ["```python", *(_usage_vision(adapter=adapter) if vision else _usage(adapter=adapter)), "```"]),
         "",
         "## Training",
         "",
@@ -66,7 +79,36 @@ def model_card(job: Job, plan: Plan, trained: Trained, format_: str) -> str:
     ]
     if metrics:
         lines += ["", "| metric | value |", "| --- | --- |", *metrics]
+    if evaluation is not None:
+        lines += ["", "## Evaluation", "", *_evaluation(evaluation)]
     return "\n".join(lines) + "\n"
+
+
+def _evaluation(found: Mapping[str, Any]) -> list[str]:
+    """Return what was measured on held-out rows, and a few of them with their answers."""
+    head, *rows = measured(found["metrics"])
+    sampling = found["report"]["sampling"]
+    how = "greedy answers" if not sampling["temperature"] else ", ".join(f"{key} {sampling[key]}" for key in sampling)
+    lines = [
+        f"On {found['rows']} held-out rows, {how}; in brackets 95 % intervals over these rows.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"| {' | '.join('---' for _ in head)} |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    for sample in found.get("samples", ()):
+        said = {"prompt": sample["prompt"], "reference": sample["reference"], **sample["answers"]}
+        lines += ["", *(f"- **{name}**: {_inline(text)}" for name, text in said.items() if text is not None)]
+    return lines
+
+
+def _inline(text: str) -> str:
+    """Return a text as one line of code, which no mark-up in it can leave."""
+    line = " ".join(text.split())
+    line = line if len(line) <= 300 else f"{line[:299]}…"
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line or ' '}{space}{fence}"
 
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Event, Exported, ExportError, ModelError, Trained
 from forge.files import files_below
+from forge.folder import RunFolder
 from forge_huggingface.card import model_card
+from forge_huggingface.generation.sampling import complete_config, recommended
 from forge_huggingface.hub import snapshot
 from forge_huggingface.push import push
 
@@ -47,14 +49,30 @@ def export(job: Job, run: RunHandle, trained: Trained, export: ExportTable, out:
         shutil.copytree(weights, out, dirs_exist_ok=True)
         report = {"note": "the whole model was trained; there was nothing to merge"}
     else:
-        report = merge(job, run, weights, out)
-    (out / "README.md").write_text(model_card(job, run.plan, trained, export.format), encoding="utf-8")
+        report = merge(job, run, trained, out)
+    if trained.task != "reward":  # which answers nothing
+        report["generation_config"] = generation_defaults(job, run, out)
+    card = model_card(job, run.plan, trained, export.format, RunFolder(run.folder).evaluation())
+    (out / "README.md").write_text(card, encoding="utf-8")
     name = export.push_to_hub
     upload = functools.partial(push, name=name, private=export.private) if name else None
     return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report, upload=upload)
 
 
-def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
+def generation_defaults(job: Job, run: RunHandle, out: Path) -> dict[str, Any]:
+    """Write how the model is meant to answer into the export's ``generation_config.json``, and return a report.
+
+    What the model's own says is kept; the job's ``[generation]`` goes over it, its family's recommendation below it.
+    """
+    own = out if (out / "generation_config.json").is_file() else snapshot(job, run, weights=False)
+    if own != out and (own / "generation_config.json").is_file():  # an adapter has none of its own
+        shutil.copy(own / "generation_config.json", out / "generation_config.json")
+    template = out / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8") if template.is_file() else None
+    return complete_config(out, recommended(job, out, run.plan.facts.model_type, text))
+
+
+def merge(job: Job, run: RunHandle, trained: Trained, out: Path) -> dict[str, Any]:
     """Merge an adapter into its base, write the model, read it back, and compare the logits.
 
     The base is read in 16 or 32 bit even if training saw it in 4 or 8: merging into rounded weights would round the
@@ -62,7 +80,7 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
 
     Returns:
         The comparison: relative error of the logits and its limit, mean and largest KL divergence in nats, share of
-        equal top tokens, positions compared.
+        equal top tokens, positions compared. Of a reward model, the error of its numbers.
     """
     import torch
     from peft import PeftModel
@@ -70,15 +88,17 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
 
     from forge_huggingface.load import model_class
 
-    vision = run.plan.facts.task == "vision"
-    kind = model_class(run.plan.facts.task)
+    adapter, vision = run.folder / trained.weights, trained.task == "vision"
+    kind = model_class(trained.task)
     base_folder = snapshot(job, run, weights=True)
     processor = (AutoProcessor if vision else AutoTokenizer).from_pretrained(
         adapter, local_files_only=True, trust_remote_code=job.model.trust_remote_code
     )
     dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder, job)
     prompts = image_probes(processor) if vision else probes(processor)
-    base = read(kind, base_folder, dtype, job)
+    base = read(kind, base_folder, dtype, job, **({"num_labels": 1} if trained.task == "reward" else {}))
+    if trained.task == "reward":  # it reads its number at the last token that is no padding
+        base.config.get_text_config().pad_token_id = processor.pad_token_id
     model = PeftModel.from_pretrained(base, adapter)
     model.eval()
     before = logits(model, prompts)
@@ -90,12 +110,14 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
     gc.collect()
     again = read(kind, out, dtype, job)
     again.eval()
-    report = compare(before, logits(again, prompts))
+    report = (compare_numbers if trained.task == "reward" else compare)(before, logits(again, prompts))
     name = str(dtype).removeprefix("torch.")
     report |= {"dtype": name, "limit": LIMITS[name]}
     if job.model.bits:
         report["note"] = f"trained on the {job.model.bits} base, merged into its {name} weights"
-    found = f"logits {report['error']:.1e} from the adapter model's, {report['top1']:.1%} equal top tokens"
+    found = f"logits {report['error']:.1e} from the adapter model's"
+    if "top1" in report:
+        found += f", {report['top1']:.1%} equal top tokens"
     run.emit(Event("note", {"message": f"merged model read back from disk: {found}"}))
     if not report["error"] <= LIMITS[name]:  # so that NaN fails too
         raise ExportError(
@@ -106,7 +128,7 @@ def merge(job: Job, run: RunHandle, adapter: Path, out: Path) -> dict[str, Any]:
     return report
 
 
-def read(kind: Any, folder: Path, dtype: Any, job: Job) -> Any:
+def read(kind: Any, folder: Path, dtype: Any, job: Job, **settings: Any) -> Any:
     """Read a model on the CPU, where memory is, in a plain type."""
     try:
         return kind.from_pretrained(
@@ -115,6 +137,7 @@ def read(kind: Any, folder: Path, dtype: Any, job: Job) -> Any:
             trust_remote_code=job.model.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
+            **settings,
         )
     except OSError as error:
         raise ModelError(
@@ -162,11 +185,26 @@ def image_probes(processor: Any) -> list[dict[str, Any]]:
 
 
 def logits(model: Any, prompts: list[dict[str, Any]]) -> list[Any]:
-    """Return the logits of every position of every prompt, float32, shape (tokens, vocabulary)."""
+    """Return the logits of every position of every prompt, float32, shape (tokens, vocabulary).
+
+    An encoder-decoder model gets the first tokens of the prompt for its answer. A reward model gives shape (1,).
+    """
     import torch
 
+    found = []
     with torch.inference_mode():
-        return [model(**inputs).logits[0].float() for inputs in prompts]
+        for inputs in prompts:
+            answer = {"decoder_input_ids": inputs["input_ids"][:, :8]} if model.config.is_encoder_decoder else {}
+            found.append(model(**inputs, **answer).logits[0].float())
+    return found
+
+
+def compare_numbers(before: list[Any], after: list[Any]) -> dict[str, Any]:
+    """Compare the numbers of a reward model: the largest difference, against the largest number."""
+    import torch
+
+    first, second = torch.cat(before), torch.cat(after)
+    return {"error": float((first - second).abs().max() / first.abs().max()), "positions": first.shape[0]}
 
 
 def compare(before: list[Any], after: list[Any]) -> dict[str, Any]:

@@ -1,24 +1,30 @@
-"""TRAIN: TRL's trainers, for every backend's models.
+"""TRAIN: the trainers of TRL and transformers, for every method and every backend's models.
 
-trl is imported here and not before, so that under a backend that patches it this gets the patched classes. The rows are
-finished, the model is wrapped, and every argument is written out and read back: what is trained is what the plan says.
+What differs between methods comes from recipes (:mod:`forge_huggingface.methods`), which are imported here and not
+before, so that under a backend that patches trl they get the patched classes. The rows are finished, the model is
+wrapped, and every argument is written out and read back: what is trained is what the plan says.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import Data, DiskFull, Event, Interrupted, Loaded, OutOfMemory, PluginError, RunError, Trained
 from forge.checkpoints import MARK, checkpoints, is_last, newest_whole
+from forge.discovery import resolve as import_object
 from forge.files import is_disk_full
 from forge.folder import newest_marked
 from forge_huggingface.card import model_card
+from forge_huggingface.fields import table
 from forge_huggingface.memory import explain_out_of_memory, is_out_of_memory
+from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.options import resolve
 from forge_huggingface.origins import origins
+from forge_huggingface.outlook import estimate_again
 from forge_huggingface.parts import frozen
 
 if TYPE_CHECKING:
@@ -32,8 +38,43 @@ EVALUATION = frozenset({"bf16_full_eval", "eval_accumulation_steps", "fp16_full_
 """Arguments that Unsloth's trainers change, and that are read at an evaluation only: they are put back."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a method adds to the common way of training.
+
+    Attributes:
+        config: The class of the trainer's arguments.
+        trainer: The class of the trainer.
+        arguments: Arguments of the trainer beside model, rows, processor, collator and callbacks.
+        values: Arguments of the config that follow from something else than ``[train]``.
+        batch: For methods that answer prompts: makes, from trainer and rows, a batch as large as one can get, so that
+            the probe need not answer any; None where the collator makes batches.
+        every: For methods that answer prompts: from the config, the number of optimizer steps that one set of answers
+            lasts. Between two of them a checkpoint could not be resumed exactly.
+    """
+
+    config: type
+    trainer: type
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    batch: Callable[[Any, Data], dict[str, Any]] | None = None
+    every: Callable[[Any], int] | None = None
+
+
 def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
-    """Train by supervised fine-tuning and save the weights.
+    """Train by the job's method, one of this plugin's, and save the weights. Raises what :func:`train_by` raises."""
+    return train_by(METHODS[job.train.method], job, run, loaded, data)
+
+
+def train_by(method: Method, job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
+    """Train by a method and save the weights.
+
+    Args:
+        method: The method; another plugin may bring its own.
+        job: The job.
+        run: The run.
+        loaded: The model, ready to be trained.
+        data: The rows, in the method's layout.
 
     Raises:
         OutOfMemory: The device is too small; before the first step if the probe is on.
@@ -43,7 +84,7 @@ def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
     from forge_huggingface.callbacks import DryRunDone
 
     trainable = trainable_names(loaded.model, job)
-    trainer = make_trainer(job, run, loaded, data)
+    trainer = make_trainer(method, job, run, loaded, data)
     if trainable_names(trainer.model, job) != trainable:
         raise PluginError("the trainer changed which parameters are trained", "it is not what [adapter] says")
     try:
@@ -52,10 +93,11 @@ def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
         else:
             trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
     except DryRunDone as done:
-        return result(job, run, loaded, metrics=done.metrics)
+        return result(method, job, run, loaded, metrics=done.metrics)
     except Exception as error:
         if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
-            raise explain_out_of_memory(error, trainer, data, probing=False) from error
+            estimate = estimate_again(job, run, data)
+            raise explain_out_of_memory(error, trainer, data, probing=False, estimate=estimate) from error
         if is_disk_full(error):
             raise no_room_for_checkpoint(run.folder / "checkpoints", error) from error
         raise
@@ -64,22 +106,30 @@ def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
-    trained = result(job, run, loaded, best=best_step(trainer), metrics=final_metrics(state.log_history))
+    metrics = final_metrics(state.log_history)
+    trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics)
     save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
     return trained
 
 
-def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
-    """Build TRL's trainer with every argument given, and check that it holds them."""
+def make_trainer(method: Method, job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
+    """Build the method's trainer with every argument given, and check that it holds them."""
     from transformers import EarlyStoppingCallback
-    from trl import SFTConfig, SFTTrainer
 
     from forge_huggingface.callbacks import ForgeCallback
 
-    values = arguments(job, run, loaded)
-    if data.layout == "images":
-        values["remove_unused_columns"] = False  # the collator makes pixels from columns that no model knows
-    config = SFTConfig(output_dir=str(run.folder / "checkpoints"), **values)
+    make: Callable[..., Recipe] = import_object(method.recipe)  # type: ignore[assignment]  # a name's object
+    recipe = make(job, run, loaded, data)
+    values = {**arguments(method, job, run, loaded), **recipe.values}
+    known = recipe.config.__dataclass_fields__  # type: ignore[attr-defined]
+    values = {name: value for name, value in values.items() if name in known}
+    config = recipe.config(output_dir=str(run.folder / "checkpoints"), **values)
+    every = recipe.every(config) if recipe.every else 1
+    by_steps = str(getattr(config.save_strategy, "value", config.save_strategy)) == "steps"
+    if by_steps and every > 1 and config.save_steps >= 1 and config.save_steps % every:
+        config.save_steps = values["save_steps"] = -(-int(config.save_steps) // every) * every
+        why = f"one set of answers lasts {every} steps, and a run goes on exactly only between two"
+        run.emit(Event("note", {"message": f"save_steps is rounded up to {config.save_steps}: {why}"}))
     callbacks: list[Any] = []
     if job.train.early_stopping_patience:
         patience = job.train.early_stopping_patience
@@ -88,14 +138,16 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
         config.greater_is_better = bool(config.greater_is_better)
     # A single held-out set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
     evaluation = data.eval.get("eval") if len(data.eval) == 1 else dict(data.eval)
-    trainer = SFTTrainer(
+    collator = {"data_collator": data.collator(loaded)} if data.collator else {}
+    trainer = recipe.trainer(
         model=loaded.model,
         args=config,
         train_dataset=data.train,
         eval_dataset=evaluation or None,
         processing_class=data.processor,
-        data_collator=data.collator(loaded) if data.collator else None,
         callbacks=callbacks,
+        **collator,
+        **recipe.arguments,
     )
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
@@ -106,19 +158,21 @@ def make_trainer(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Any:
     ]
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
-    trainer.add_callback(ForgeCallback(trainer, job, run, data))
+    trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
     run.emit(Event("trainer", origins(trainer)))
     return trainer
 
 
-def arguments(job: Job, run: RunHandle, loaded: Loaded) -> dict[str, Any]:
+def arguments(method: Method, job: Job, run: RunHandle, loaded: Loaded) -> dict[str, Any]:
     """Return every argument of the trainer: forge's table of defaults, the job's, and what loading imposes."""
     options = job.train.options
     for name, value in loaded.trainer.items():
         if f"train.{name}" in run.plan.named and options.get(name) != value:
             raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
     half: Literal["bf16", "fp16"] | None = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
-    values = resolve({**options, **loaded.trainer}, job.adapter.type, half)
+    extra = {"reward", "collapse_patience"}  # forge's own keys, which no trainer knows
+    asked = {name: value for name, value in options.items() if name in table(method.config) and name not in extra}
+    values = resolve({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
     values["report_to"] = values.get("report_to") or "none"
     return values
 
@@ -173,6 +227,7 @@ def trainable_names(model: Any, job: Job) -> list[str]:
 
 
 def result(
+    method: Method,
     job: Job,
     run: RunHandle,
     loaded: Loaded,
@@ -187,7 +242,7 @@ def result(
     return Trained(
         weights=folder,
         kind="full" if job.adapter.type == "none" else "adapter",
-        task=facts.task,
+        task="reward" if method.head == "reward" else facts.task,
         base=base,
         processor=folder,
         traits=loaded.traits,
@@ -233,7 +288,8 @@ def best_step(trainer: Any) -> int | None:
 
 def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
     """Return the last values that the trainer logged."""
-    wanted = ("train_loss", "train_runtime", "loss", "eval_loss", "mean_token_accuracy", "eval_mean_token_accuracy")
+    measured = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "reward")
+    wanted = ("train_loss", "train_runtime", *measured, *(f"eval_{name}" for name in measured))
     found: dict[str, float] = {}
     for line in history:
         found |= {name: line[name] for name in wanted if name in line}

@@ -19,7 +19,7 @@ import tomli
 
 import forge
 from forge import cli
-from forge.api import API
+from forge.api import API, Stage
 from forge.cli.init import job_text
 from forge.events import EventLog
 from forge.facts import ModelFacts
@@ -273,14 +273,14 @@ def test_doctor_says_what_works_and_the_line_that_mends_the_rest(command: Comman
     report = json.loads(command("doctor", "--json", FORGE_MACHINE="linux-cuda").stdout)
     assert report["machine"]["platform"] == "linux"
     good = next(line for line in report["plugins"] if line["name"] == "huggingface")
-    assert good["works"] == ["collate", "load", "adapt", "train", "export"]
+    assert good["works"] == ["collate", "load", "adapt", "train", "generate", "evaluate", "export"]
     assert (good["status"], good["reasons"], good["mend"]) == ("ok", [], None)
     bare = PRESETS["linux-cuda"].to_json()
     bare["versions"] = {name: bare["versions"][name] for name in ("torch", "transformers", "accelerate", "datasets")}
     (tmp_path / "bare.json").write_text(json.dumps(bare))
     shown = command("doctor", "--json", FORGE_MACHINE=str(tmp_path / "bare.json"))
     ill = next(line for line in json.loads(shown.stdout)["plugins"] if line["name"] == "huggingface")
-    assert ill["works"] == ["collate", "load"]
+    assert ill["works"] == ["collate", "load", "evaluate"]
     assert ill["reasons"][0] == "adapt: peft is not installed"
     assert ill["mend"] == 'pip install "forge-train[huggingface]"'
     assert 'mend it: pip install "forge-train[huggingface]"' in command(
@@ -303,20 +303,26 @@ def test_doctor_names_a_broken_plugin_with_its_reason(site: Site) -> None:
 def test_plugins_lists_each_with_distribution_version_and_stages_or_reason(site: Site) -> None:
     site.install("forge-sick", {"sick": "import torch"}, f"[{API}]\nsick = sick\n", "3.1")
     shown = site.forge("plugins").stdout
-    assert re.search(r"^huggingface +forge-train \S+ +collate, load, adapt, train, export$", shown, re.MULTILINE)
+    assert re.search(
+        r"^huggingface +forge-train \S+ +collate, load, adapt, train, generate, evaluate, export$", shown, re.MULTILINE
+    )
     assert re.search(r"^sick +forge-sick 3\.1 +broken: imports torch at discovery", shown, re.MULTILINE)
     off = site.forge("plugins", FORGE_PLUGINS="-sick").stdout
     assert re.search(r"^sick .*disabled: switched off by FORGE_PLUGINS$", off, re.MULTILINE)
     found = {plugin["name"]: plugin for plugin in json.loads(site.forge("plugins", "--json").stdout)}
     assert found["sick"]["status"] == "broken"
     stages = [offer["stage"] for offer in found["huggingface"]["offers"]]
-    assert stages == ["collate", "load", "adapt", "train", "export", "export"]
+    assert list(dict.fromkeys(stages)) == [*map(str, Stage)]
+    methods = {
+        word for offer in found["huggingface"]["offers"] if offer["stage"] == "train" for word in offer["supports"]
+    }
+    assert {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "distill"} <= methods
 
 
 def test_one_plugin_is_shown_with_its_offers(command: Command) -> None:
     shown = command("plugins", "huggingface").stdout
     assert shown.startswith("huggingface: forge-train ")
-    assert "  train    forge_huggingface.train:train\n    supports     sft\n" in shown
+    assert "  train    forge_huggingface.train:train\n    supports     kto\n" in shown
     assert json.loads(command("plugins", "huggingface", "--json").stdout)["offers"][1]["backend"] == "huggingface"
 
 
@@ -385,7 +391,8 @@ def test_the_schema_describes_the_core_and_the_installed_plugins(command: Comman
     schema = json.loads(command("schema").stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert (schema["type"], schema["required"]) == ("object", ["model", "data"])
-    assert set(schema["properties"]) == {"name", "model", "adapter", "data", "train", "export", "use", "plugins"}
+    tables = {"model", "adapter", "data", "train", "eval", "generation", "export", "use", "plugins"}
+    assert set(schema["properties"]) == {"name", *tables}
     for reference in references(schema):
         assert reference.removeprefix("#/$defs/") in schema["$defs"], reference
     train = schema["$defs"]["TrainTable"]

@@ -25,7 +25,7 @@ CUDA, CPU = PRESETS["linux-cuda"], PRESETS["linux-cpu"]
 MIXED, MAC = PRESETS["windows-cuda-cpu-torch"], PRESETS["macos"]
 FACTS = ModelFacts(id="m", source="unknown", task="text")
 WORDS = {
-    Stage.COLLATE: {"text", "sft", "streaming", "packing"},
+    Stage.COLLATE: {"text", "tokens", "streaming", "packing"},
     Stage.LOAD: {"text", "4bit", "full"},
     Stage.ADAPT: {"lora", "none"},
     Stage.TRAIN: {"sft"},
@@ -349,8 +349,8 @@ def test_every_plugin_with_an_offer_has_exactly_one_verdict_and_the_chosen_comes
         ({"adapter": {"type": "none"}}, Stage.LOAD, {"text", "full"}),
         ({"adapter": {"type": "none"}}, Stage.ADAPT, {"none"}),
         ({"adapter": {"use_dora": True}}, Stage.ADAPT, {"lora", "dora"}),
-        ({"data": {"path": "d", "streaming": True}}, Stage.COLLATE, {"text", "sft", "streaming"}),
-        ({"data": {"path": "d", "packing": True}}, Stage.COLLATE, {"text", "sft", "packing"}),
+        ({"data": {"path": "d", "streaming": True}}, Stage.COLLATE, {"text", "tokens", "streaming"}),
+        ({"data": {"path": "d", "packing": True}}, Stage.COLLATE, {"text", "tokens", "packing"}),
         ({"train": {"method": "mlx/sft"}}, Stage.TRAIN, {"mlx/sft"}),
         ({"export": [{"format": "merged", "push_to_hub": "a/b"}]}, Stage.EXPORT, {"merged", "push"}),
     ],
@@ -363,7 +363,7 @@ def test_what_a_job_asks_for_becomes_what_an_offer_must_support(
 
 def test_a_model_that_sees_needs_offers_for_vision() -> None:
     found = needs(job(), replace(FACTS, task="vision"))
-    assert {need.stage for need in found if "vision" in need.words} == {Stage.COLLATE, Stage.LOAD}
+    assert {need.stage for need in found if "vision" in need.words} == {Stage.COLLATE, Stage.LOAD, Stage.TRAIN}
 
 
 def test_a_backend_concerns_loading_and_adapting_and_a_named_plugin_is_stronger() -> None:

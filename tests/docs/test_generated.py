@@ -87,11 +87,14 @@ def test_generated_parts_are_current(generate: Any) -> None:
 def test_generated_tables_do_not_depend_on_the_installed_trl(generate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from forge_huggingface import fields
 
-    older = list(fields.committed().values())[-1]
-    monkeypatch.setattr("forge_huggingface.options.table", lambda _config="SFTConfig": older)
-    with_older = generate.sft_options(), generate.sft_deviations()
+    def older(config: str = "SFTConfig") -> dict[str, fields.Field]:
+        return list(fields.committed(config).values())[-1]
+
+    names = [name for name in generate.PARTS if name.startswith(("train-", "sft-", "method"))]
+    monkeypatch.setattr("forge_huggingface.options.table", older)
+    with_older = [generate.PARTS[name]() for name in names]
     monkeypatch.undo()
-    assert with_older == (generate.sft_options(), generate.sft_deviations())
+    assert with_older == [generate.PARTS[name]() for name in names]
 
 
 def slug(heading: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from forge.folder import settle
 from forge.jobfile import load_job
 from forge.stages import Stages
-from forge_huggingface.preview import preview
+from forge_huggingface.methods import METHODS
 from forge_huggingface.train import make_trainer
 from projects import Project, json_of
 
@@ -34,10 +34,11 @@ def test_the_preview_is_the_trainers_batches(project: Project, name: str) -> Non
     job = settle(load_job(run.plan.job), run.plan)
     stages = Stages(run, job)
     data = stages.collate()
-    shown = preview(data, len(rows))
+    assert data.preview
+    shown = data.preview(data, len(rows))
     assert data.summary["sources"][0]["format"] == name
 
-    trainer = make_trainer(job, run, stages.adapt(stages.load(data)), data)
+    trainer = make_trainer(METHODS["sft"], job, run, stages.adapt(stages.load(data)), data)
     trained = []
     for batch in trainer.get_train_dataloader():
         for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):

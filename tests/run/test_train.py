@@ -10,6 +10,7 @@ import tomli
 from forge.folder import settle
 from forge.jobfile import load_job
 from forge.stages import Stages
+from forge_huggingface.methods import METHODS
 from forge_huggingface.train import make_trainer
 from projects import Project, json_of
 
@@ -166,7 +167,7 @@ def test_every_trainer_argument_is_told_and_kept(project: Project) -> None:
     job = settle(load_job(run.plan.job), run.plan)
     stages = Stages(run, job)
     data = stages.collate()
-    trainer = make_trainer(job, run, stages.adapt(stages.load(data)), data)
+    trainer = make_trainer(METHODS["sft"], job, run, stages.adapt(stages.load(data)), data)
     kept = {name: getattr(trainer.args, name) for name in given}
     assert {name: getattr(value, "value", value) for name, value in kept.items()} == given
 
