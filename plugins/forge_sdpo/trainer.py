@@ -28,11 +28,11 @@ from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
 from forge.api import ForgeError, UsageError
+from forge_huggingface.recipes.sampler import InOrder
 from forge_sdpo import fused, head
 from forge_sdpo.context import Fitter, Rollout, contexts, is_success
 from forge_sdpo.guards import Guards
 from forge_sdpo.objective import Objective, widened
-from forge_huggingface.recipes.sampler import InOrder
 from forge_sdpo.shares import counts, loss_mask, shares
 from forge_sdpo.teacher import Teacher
 

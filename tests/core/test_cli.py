@@ -28,6 +28,7 @@ from forge.jobfile import parse
 from forge.machine import PRESETS
 from forge.plan import make_plan
 from forge.scaffold import scaffold
+from pace import slowness
 from sites import FORGE
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_help_and_the_list_of_plugins_load_neither_pydantic_nor_rich(site: Site,
 
 @pytest.mark.parametrize(
     ("arguments", "seconds"),
-    [(["--help"], 0.12), (["plugins"], 0.12), (["schema"], 0.35), (["plan", "job.toml"], 0.5)],
+    [(["--help"], 0.12), (["plugins"], 0.14), (["schema"], 0.6), (["plan", "job.toml"], 0.5)],
 )
 def test_what_only_looks_is_fast(
     command: Command, record_property: pytest.RecordProperty, arguments: list[str], seconds: float
@@ -128,7 +129,7 @@ def test_what_only_looks_is_fast(
     record_property("median_cpu_seconds", round(statistics.median(times), 3))
     record_property("budget_seconds", seconds)
     # The budget is for a quiet machine. A busy one takes up to twice its processor time; importing torch, ten times.
-    assert statistics.median(times) < 2.5 * seconds
+    assert statistics.median(times) < 2.5 * seconds * slowness()
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

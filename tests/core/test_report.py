@@ -28,6 +28,7 @@ from forge.plan import make_plan
 from forge.report import render, write_report
 from forge.report.record import SAMPLES, Record, read_record
 from forge.report.verdict import healthy, learned
+from pace import slowness
 
 if TYPE_CHECKING:
     from forge.discovery import Catalogue
@@ -480,7 +481,9 @@ def test_a_run_of_100_000_steps_is_rendered_in_two_seconds_and_stays_small(run: 
             file.write(json.dumps({**line, "step": step, "loss": 1 + math.sin(step)}) + "\n")
     before = time.process_time()
     text = render(run.record)
-    assert time.process_time() - before < 4  # 1.5 s were measured; a busy machine takes up to twice its processor time
+    assert (
+        time.process_time() - before < 4 * slowness()
+    )  # 1.5 s were measured; a busy machine takes up to twice its processor time
     assert len(text) < 500_000
     Page(text)
 

@@ -176,6 +176,7 @@ class Terminal:
         raise AssertionError("it does not end")
 
 
+@pytest.mark.slow  # it types while the model answers, which a busy machine cannot keep up with
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
 def test_a_conversation_in_a_terminal(trained: tuple[Project, RunFolder], tmp_path: Any) -> None:
     saved = tmp_path / "talk.jsonl"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from forge.folder import RunFolder
 
 
+@pytest.mark.slow
 def test_other_rows_go_to_a_file_of_their_own(trained: tuple[Project, RunFolder], tmp_path: Path) -> None:
     project, folder = trained
     rows = tmp_path / "others.jsonl"
