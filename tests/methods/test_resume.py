@@ -37,7 +37,9 @@ def resumed(folder: RunFolder) -> Finished:
     return perform_in(RunHandle(folder=folder.path, plan=replace(folder.plan(), resume=True)), folder)
 
 
-@pytest.mark.parametrize("method", CASES)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in {"kto", "rloo"} else ()) for name in CASES]
+)
 def test_a_run_that_goes_on_ends_in_the_same_bits(
     project: Project, rows: Callable[[Sequence[Any]], None], method: str
 ) -> None:

@@ -265,6 +265,7 @@ def test_out_of_memory_in_the_probe_is_tried_again_with_less(project: Project, s
     assert "an observer's own mistake" in folder.log.read_text(), "its error is in the log, and stopped nothing"
 
 
+@pytest.mark.slow
 def test_out_of_memory_with_a_batch_that_the_job_names_is_an_error(project: Project, small_gpu: None) -> None:
     project.write(use={"with": ["small-gpu"]})
     output = project.forge("run", "job.toml", code=1)
@@ -272,6 +273,7 @@ def test_out_of_memory_with_a_batch_that_the_job_names_is_an_error(project: Proj
     assert len(project.newest().plan_paths()) == 1
 
 
+@pytest.mark.slow
 def test_an_installed_extension_does_nothing_unless_the_job_names_it(project: Project, small_gpu: None) -> None:
     project.write(train={"max_steps": 1})
     project.forge("run", "job.toml")

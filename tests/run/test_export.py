@@ -144,6 +144,7 @@ def test_the_base_model_must_still_be_there(project: Project) -> None:
     assert "cannot read the model" in made.error["what"]
 
 
+@pytest.mark.slow
 def test_an_export_finds_a_base_that_was_moved_and_refuses_another(project: Project) -> None:
     project.write(export=[{"format": "merged"}])
     done = project.perform()

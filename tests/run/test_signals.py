@@ -36,6 +36,7 @@ def test_a_second_signal_stops_at_once_and_is_no_failure(project: Project) -> No
     assert "forge resume" in output
 
 
+@pytest.mark.slow
 @posix
 def test_a_stop_while_exporting_keeps_the_weights_and_says_how_to_go_on(project: Project) -> None:
     project.write(train={"max_steps": 2}, export=[{"format": "merged"}])

@@ -189,7 +189,7 @@ def test_families_that_were_compared_run_on_unsloth_by_themselves(
     assert chosen(planned)["load"] == chosen(planned)["adapt"] == "unsloth-text"
 
 
-@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "gemma3_text", "smollm3"])
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2"])
 def test_families_whose_comparison_was_not_finished_do_not(catalogue: Catalogue, model_type: str) -> None:
     assert "has not compared" in reason(plan(catalogue, facts={"model_type": model_type}))
 
