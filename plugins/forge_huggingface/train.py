@@ -149,6 +149,11 @@ def make_trainer(method: Method, job: Job, run: RunHandle, loaded: Loaded, data:
         **collator,
         **recipe.arguments,
     )
+    if "ref" in getattr(trainer.model, "peft_config", {}):
+        # TRL takes an adapter that it has not made for a trained one, and keeps a copy of it as the reference. This one
+        # is new, so the model without it is the same; and with a second adapter in the checkpoint, transformers 5.17
+        # does not read the first one back.
+        trainer.model.delete_adapter("ref")
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
     changed = [

@@ -41,6 +41,7 @@ def test_a_job_names_the_method_and_gets_weights(
     assert done.code == 0, done.printed
     assert [event["step"] for event in done.of_kind("step")] == [1, 2, 3, 4]
     assert (done.folder.path / "adapter" / "adapter_model.safetensors").exists()
+    assert not [path.name for path in (done.folder.path / "adapter").iterdir() if path.is_dir()]  # no second adapter
     assert len(done.of_kind("probe")) == 1
 
 
@@ -130,4 +131,4 @@ def test_answers_and_their_rewards_are_told_and_a_collapse_stops_the_run(
     told = done.of_kind("answers")[0]["answers"]
     assert len(told) == 2
     assert told[0]["rewards"] == {"same": 1.0}
-    assert told[0]["prompt"].startswith("user: Write one sentence")
+    assert "Write one sentence" in told[0]["prompt"]  # TRL 1.14 tells the rendered text
