@@ -56,6 +56,8 @@ class Layout:
     )  # fmt: skip
     train_on: ClassVar[str | None] = None
     """What is in the loss, where the layout leaves the job no choice."""
+    columns: ClassVar[tuple[str, str]] = ("tokens", "images")
+    """The columns of the store, as :func:`forge_huggingface.store.features` names them: without images, and with."""
 
     job: Job
     processor: Any
@@ -64,8 +66,8 @@ class Layout:
 
     @property
     def store(self) -> str:
-        """The columns of the store, as :func:`forge_huggingface.store.features` names them."""
-        return "images" if self.sees else self.name
+        """The columns of the store."""
+        return self.columns[self.sees]
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
@@ -83,31 +85,40 @@ class Layout:
         return [(None, list(row["input_ids"]), list(row["labels"]))]
 
 
-class Pairs(Layout):
-    """``pairs``: a prompt and two answers, the better one first."""
+class _Preferences(Layout):
+    """Base of the layouts whose rows have two sides."""
 
-    name = "pairs"
     formats = ("preference",)
     train_on = "completion"
 
-    @property
-    def store(self) -> str:
-        """The columns of the store."""
-        return "image-pairs" if self.sees else "pairs"
-
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
-        for pair, chosen, rejected in _both(renderer, rows):
+        pairs = [row for row in rows if isinstance(row, Pair)]
+        rendered = iter(renderer.render([side for pair in pairs for side in (pair.chosen, pair.rejected)]))
+        for pair in pairs:
+            chosen, rejected = next(rendered), next(rendered)
             if isinstance(chosen, BadRow):
                 yield chosen
             elif isinstance(rejected, BadRow):
                 yield rejected
+            elif chosen.input_ids == rejected.input_ids:
+                yield BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
             else:
-                yield self._record(pair, chosen, rejected)
+                yield self.record(pair, chosen, rejected, renderer.max_seq_length)
 
-    def _record(self, _: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:
-        if chosen.input_ids == rejected.input_ids:
-            return _SAME
+    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered, limit: int) -> Record | BadRow:
+        """Put the two sides of a row together."""
+        raise NotImplementedError
+
+
+class Pairs(_Preferences):
+    """``pairs``: a prompt and two answers, the better one first."""
+
+    name = "pairs"
+    columns = ("pairs", "image-pairs")
+
+    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered, limit: int) -> Record | BadRow:  # noqa: ARG002
+        """Put the two sides of a row together."""
         start = min(_start(chosen), _start(rejected), _common(chosen.input_ids, rejected.input_ids))
         if self.sees:
             columns: dict[str, Any] = {"pictures": list(chosen.pictures)}
@@ -137,34 +148,20 @@ class Pairs(Layout):
         return [_joined(side, row["prompt_ids"], row[f"{side}_ids"]) for side in ("chosen", "rejected")]
 
 
-class Ranked(Layout):
+class Ranked(_Preferences):
     """``ranked``: two whole conversations, the better one first, for a reward model."""
 
     name = "ranked"
-    formats = ("preference",)
-    train_on = "completion"
+    columns = ("ranked", "ranked")
 
-    @property
-    def store(self) -> str:
-        """The columns of the store."""
-        return "ranked"
-
-    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
-        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
-        for pair, chosen, rejected in _both(renderer, rows):
-            if isinstance(chosen, BadRow):
-                yield chosen
-            elif isinstance(rejected, BadRow):
-                yield rejected
-            elif chosen.truncated or rejected.truncated:  # the number would be for a text that nobody judged
-                yield LongRow(f"has {max(chosen.length, rejected.length)} tokens",
-                              f"max_seq_length is {renderer.max_seq_length}; an answer that is cut cannot be judged",
-                              'raise it, or set on_long_row = "drop"')  # fmt: skip
-            elif chosen.input_ids == rejected.input_ids:
-                yield _SAME
-            else:
-                columns = {"chosen_ids": chosen.input_ids, "rejected_ids": rejected.input_ids, "margin": pair.margin}
-                yield Record((chosen, rejected), columns)
+    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered, limit: int) -> Record | BadRow:
+        """Put the two sides of a row together."""
+        if chosen.truncated or rejected.truncated:  # the number would be for a text that nobody judged
+            return LongRow(f"has {max(chosen.length, rejected.length)} tokens",
+                           f"max_seq_length is {limit}; an answer that is cut cannot be judged",
+                           'raise it, or set on_long_row = "drop"')  # fmt: skip
+        columns = {"chosen_ids": chosen.input_ids, "rejected_ids": rejected.input_ids, "margin": pair.margin}
+        return Record((chosen, rejected), columns)
 
     def collator(self) -> Callable[[Loaded], Any]:
         """Return what makes the batch collator once the model is there."""
@@ -185,12 +182,8 @@ class RatedRows(Layout):
 
     name = "rated"
     formats = ("unpaired-preference",)
+    columns = ("rated", "rated")
     train_on = "completion"
-
-    @property
-    def store(self) -> str:
-        """The columns of the store."""
-        return "rated"
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
@@ -219,12 +212,8 @@ class Prompts(Layout):
 
     name = "prompts"
     formats = ("prompt", "question")
+    columns = ("prompts", "prompts")
     train_on = "all"
-
-    @property
-    def store(self) -> str:
-        """The columns of the store."""
-        return "prompts"
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
@@ -271,12 +260,8 @@ class Seq2Seq(Layout):
 
     name = "seq2seq"
     formats = ("prompt-completion", "instruction", "input-output")
+    columns = ("tokens", "tokens")
     train_on = "completion"
-
-    @property
-    def store(self) -> str:
-        """The columns of the store."""
-        return "tokens"
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
@@ -316,20 +301,11 @@ LAYOUTS: Mapping[str, type[Layout]] = {
 }
 """Every layout by the word that methods ask for."""
 
-_SAME = BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
-
 
 def _tokens(pad: int, loaded: Loaded) -> TokenCollator:
     config = getattr(loaded.model, "config", None)
     flash = "flash" in str(getattr(config, "_attn_implementation", ""))
     return TokenCollator(pad, boundaries=flash, lengths="unsloth-patched" in loaded.traits)
-
-
-def _both(renderer: Renderer, rows: Sequence[Row]) -> Iterator[tuple[Pair, Rendered | BadRow, Rendered | BadRow]]:
-    pairs = [row for row in rows if isinstance(row, Pair)]
-    rendered = iter(renderer.render([side for pair in pairs for side in (pair.chosen, pair.rejected)]))
-    for pair in pairs:
-        yield pair, next(rendered), next(rendered)
 
 
 def _start(row: Rendered) -> int:
