@@ -45,6 +45,7 @@ def probe(
 
     args = trainer.args
     rows = longest(data, args.per_device_train_batch_size)
+    data = as_trained_on(trainer, data)
     if not rows:
         return {}
     kept = {name: copy.deepcopy(getattr(trainer, name)) for name in COUNTERS if hasattr(trainer, name)}
@@ -90,6 +91,16 @@ def probe(
 
 
 def longest(data: Data, count: int) -> list[dict[str, Any]]:
+def as_trained_on(trainer: Any, data: Data) -> Data:
+    """Return the rows with what the trainer has added: log-probabilities of a reference that was asked before."""
+    if not getattr(trainer, "precompute_ref_logps", False):
+        return data
+    held_out = trainer.eval_dataset or {}
+    return replace(
+        data, train=trainer.train_dataset, eval=held_out if isinstance(held_out, dict) else {"eval": held_out}
+    )
+
+
     """Return copies of the longest training rows; of a stream, its first ones."""
     if data.longest:
         return [dict(data.train[index]) for index in data.longest[:count]]

@@ -47,6 +47,65 @@ def test_a_job_names_the_method_and_gets_weights(
 
 def make_t5(folder: Path) -> Path:
     """Write a random T5 with a tokenizer that ends every text with EOS, as T5's does."""
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_reference_that_is_asked_before_gives_the_same_losses(
+    project: Project, rows: Callable[[Sequence[Any]], None], method: str
+) -> None:
+    rows(CASES[method][0]())
+    losses = []
+    for before in (False, True):
+        train = {"method": method, "max_steps": 2, "precompute_ref_log_probs": before}
+        project.write(data={"eval_size": 4}, train=train)
+        done = project.perform()
+        assert done.code == 0, done.printed
+        assert len(done.of_kind("eval")) == 1
+        losses.append(done.losses)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_weight_of_zero_leaves_one_kind_of_rating_out(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    rows(ratings())
+    project.write(train={"method": "kto", "max_steps": 1, "save_steps": 1, "undesirable_weight": 0.0})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert not done.of_kind("warning")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        ({}, {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}),
+        ({"desirable_weight": 1.0}, set()),
+        ({"steps_per_generation": 2}, {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}),
+        ({"steps_per_generation": 4}, set()),
+    ],
+    ids=["sft", "kto", "grpo", "grpo, whose groups would be cut"],
+)
+def test_memory_is_never_won_by_another_training(arguments: dict[str, Any], keys: set[str]) -> None:
+    common = {"gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    changes = [change["key"] for step in relief(SimpleNamespace(**common, **arguments)) for change in step]
+    assert set(changes) == keys
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"train": {"loss_type": "dft"}}, "train.loss_type: TRL has it for models that only decode"),
+        ({"data": {"packing": True}}, "data.packing: an encoder-decoder model cannot put several rows into one"),
+        ({"data": {"train_on": "all"}}, "data.train_on: under an encoder-decoder model"),
+    ],
+)
+def test_what_an_encoder_decoder_trainer_would_not_follow_is_a_mistake(
+    project: Project, tables: dict[str, Any], words: str
+) -> None:
+    shutil.rmtree(project.folder / "model")
+    make_t5(project.folder / "model")
+    project.write(**tables)
+    assert words in " ".join(project.forge("plan", "job.toml", code=2).split())
+
+
     import torch
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration

@@ -44,7 +44,7 @@ def weigh(job: Job, run: RunHandle, data: Data) -> None:
     if not good or not bad:
         only = "good" if good else "bad"
         run.emit(Event("warning", {"message": f"every row is {only}: there is nothing to tell it from", "do": None}))
-    elif not 1 <= heavier / lighter <= 4 / 3:
+    elif heavier and lighter and not 1 <= heavier / lighter <= 4 / 3:
         wanted = round(options["undesirable_weight"] * bad / good, 2)
         message = f"{good} good and {bad} bad rows weigh {heavier / lighter:.2f} to 1; the paper asks for 1 to 1.33"
         run.emit(Event("warning", {"message": message, "do": f"write [train] desirable_weight = {wanted}"}))
