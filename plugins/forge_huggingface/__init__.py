@@ -81,8 +81,8 @@ def forge_offers() -> Iterable[Offer]:
         depends=frozenset({"hf-model"}),
         asks={Stage.COLLATE: frozenset({"seq2seq"})},
         options="forge_huggingface.options:train_options",
-        probe=rules.cannot_train_pairs_of_texts,
-        check=rules.train_problems,
+        probe=rules.cannot_train_seq2seq,
+        check=rules.seq2seq_problems,
         decide=rules.decide_training,
     )
     yield Offer(

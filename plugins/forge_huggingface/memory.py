@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from forge.api import Data, Estimate, OutOfMemory
@@ -44,8 +45,8 @@ def probe(
     import torch
 
     args = trainer.args
-    rows = longest(data, args.per_device_train_batch_size)
     data = as_trained_on(trainer, data)
+    rows = longest(data, args.per_device_train_batch_size)
     if not rows:
         return {}
     kept = {name: copy.deepcopy(getattr(trainer, name)) for name in COUNTERS if hasattr(trainer, name)}
@@ -90,7 +91,6 @@ def probe(
             torch.cuda.empty_cache()
 
 
-def longest(data: Data, count: int) -> list[dict[str, Any]]:
 def as_trained_on(trainer: Any, data: Data) -> Data:
     """Return the rows with what the trainer has added: log-probabilities of a reference that was asked before."""
     if not getattr(trainer, "precompute_ref_logps", False):
@@ -101,6 +101,7 @@ def as_trained_on(trainer: Any, data: Data) -> Data:
     )
 
 
+def longest(data: Data, count: int) -> list[dict[str, Any]]:
     """Return copies of the longest training rows; of a stream, its first ones."""
     if data.longest:
         return [dict(data.train[index]) for index in data.longest[:count]]
@@ -232,7 +233,9 @@ def relief(args: Any) -> list[list[Mapping[str, Any]]]:
         reason = "the longest batch did not fit without it"
         found.append([{"key": "train.gradient_checkpointing", "value": True, "reason": reason}])
     size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    if size > 1:
+    # kto compares the rows of a batch with each other, and a set of answers must stay whole groups.
+    bound = hasattr(args, "desirable_weight") or getattr(args, "steps_per_generation", steps) != steps
+    if size > 1 and not bound:
         smaller = max(divisor for divisor in range(1, size) if size % divisor == 0)
         found.append(
             [

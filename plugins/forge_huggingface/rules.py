@@ -111,7 +111,7 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return None
 
 
-def cannot_train_pairs_of_texts(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+def cannot_train_seq2seq(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train an encoder-decoder model, or None."""
     if facts.task != "seq2seq":
         return "the model has no encoder and decoder"
@@ -134,9 +134,24 @@ def data_problems(job: Job) -> Iterable[Problem]:
         )
 
 
-def layout_problems(job: Job, layout: str) -> Iterable[Problem]:
-    """Yield keys of ``[data]`` that only mean something for supervised fine-tuning."""
-    name = f'method = "{job.train.method}"'
+def seq2seq_problems(job: Job) -> Iterable[Problem]:
+    """Yield what an encoder-decoder model's trainer, which is transformers' own, would not follow."""
+    from forge_huggingface.fields import table
+    from forge_huggingface.options import default_of
+
+    yield from layout_problems(job, "seq2seq", "an encoder-decoder model")
+    for name, value in job.train.options.items():
+        foreign = name in table("SFTConfig") and name not in table("TrainingArguments")
+        if foreign and value not in (None, default_of("SFTConfig", name)[0]):
+            yield Problem(
+                f"train.{name}", "TRL has it for models that only decode; this one has an encoder", "remove it"
+            )
+    yield from train_problems(job)
+
+
+def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
+    """Yield keys of ``[data]`` that only mean something for a model that only decodes, and supervised fine-tuning."""
+    name = name or f'method = "{job.train.method}"'
     if job.data.streaming:
         yield Problem("data.streaming", f"{name} needs all rows at hand", "remove it")
     if job.data.packing:
@@ -233,7 +248,7 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
             yield Decision("model.attn_implementation", "sdpa", "torch's own, fast on every device")
 
 
-def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
+def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     """Yield precision and the values whose default depends on machine or job."""
     from forge_huggingface.options import defaults, learning_rate  # pydantic, which listing plugins does not need
 
@@ -255,7 +270,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
         yield Decision("train.eval_strategy", value, why)
-    if options.get("loss_type") is None and job.train.method == "sft":
+    if options.get("loss_type") is None and job.train.method == "sft" and facts.task != "seq2seq":
         value = defaults(job.adapter.type)["loss_type"]
         yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
 

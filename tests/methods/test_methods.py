@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from forge.events import read_events
+from forge_huggingface.memory import relief
 from methods_rows import ONLINE, pairs, prompts, ratings
 from projects import json_of
 from tiny import make_tokenizer
@@ -45,8 +47,6 @@ def test_a_job_names_the_method_and_gets_weights(
     assert len(done.of_kind("probe")) == 1
 
 
-def make_t5(folder: Path) -> Path:
-    """Write a random T5 with a tokenizer that ends every text with EOS, as T5's does."""
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_a_reference_that_is_asked_before_gives_the_same_losses(
     project: Project, rows: Callable[[Sequence[Any]], None], method: str
@@ -106,6 +106,8 @@ def test_what_an_encoder_decoder_trainer_would_not_follow_is_a_mistake(
     assert words in " ".join(project.forge("plan", "job.toml", code=2).split())
 
 
+def make_t5(folder: Path) -> Path:
+    """Write a random T5 with a tokenizer that ends every text with EOS, as T5's does."""
     import torch
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
