@@ -2,9 +2,8 @@
 
     python examples/methods/table.py [--runs-dir runs]
 
-Every figure is read from what the runs left: scores from ``evaluation.json``, from what ``score.py`` wrote, or from the
-trainer's own evaluations, by method; time and memory from ``events.jsonl``. A job without a finished run keeps the row
-that it has.
+Every figure is read from what the runs left: scores from ``evaluation.json``, those of a reward model from the
+trainer's own evaluations, time and memory from ``events.jsonl``. A job without a finished run keeps its row.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ SCORES: dict[str, Score] = {
     "grpo": SUM,
     "rloo": SUM,
     "distill": CARD,
-    "t5": Score("summaries that are exactly right", "exact-match", "score.json"),
+    "t5": Score("summaries that are exactly right", "exact-match"),
 }
 
 
@@ -67,8 +66,6 @@ def newest(runs: Path, name: str) -> Path | None:
 def measured(run: Path, score: Score) -> tuple[float, float, int]:
     """Return a score before and after training, and of how many rows it is."""
     found = json.loads((run / score.file).read_text(encoding="utf-8"))
-    if score.file == "score.json":
-        return found["base"][score.key], found["tuned"][score.key], found["rows"]
     if score.file == "evaluation.json":
         entry = found["metrics"][score.key]
         return entry["base"]["value"], entry["tuned"]["value"], entry["tuned"]["n"]

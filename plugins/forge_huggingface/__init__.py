@@ -88,7 +88,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.GENERATE,
         impl="forge_huggingface.generation.load:generate",
-        supports=frozenset({"text", "vision", "base", "adapter", "full"}),
+        supports=frozenset({"text", "vision", "seq2seq", "base", "adapter", "full"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
         probe=rules.cannot_generate,
@@ -97,7 +97,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.EVALUATE,
         impl="forge_huggingface.evaluation.evaluate:evaluate",
-        supports=frozenset({"text", "vision"}),
+        supports=frozenset({"text", "vision", "seq2seq"}),
         requires_dist=(*MODELS, DATASETS),
         check=rules.evaluation_problems,
         preflight="forge_huggingface.evaluation.rules:preflight",

@@ -266,7 +266,7 @@ class Seq2Seq(Layout):
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
         for row in rows:
-            texts = _plain(row)
+            texts = texts_of(row)
             if isinstance(texts, BadRow):
                 yield texts
                 continue
@@ -327,13 +327,18 @@ def _joined(name: str, prompt: Sequence[int], answer: Sequence[int]) -> Part:
     return name, [*prompt, *answer], [-100] * len(prompt) + list(answer)
 
 
-def _plain(row: Row) -> tuple[str, str] | BadRow:
+def source_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return what an encoder reads of messages."""
+    return "\n\n".join(text_of(message["content"]) for message in messages)
+
+
+def texts_of(row: Row) -> tuple[str, str] | BadRow:
     """Return the two texts of a row for an encoder and a decoder."""
     if isinstance(row, Completion):
         return row.prompt, row.completion
     if isinstance(row, Conversation):
         *asked, answer = row.messages
         if answer["role"] == "assistant" and [message["role"] for message in asked] in (["user"], ["system", "user"]):
-            return "\n\n".join(text_of(message["content"]) for message in asked), text_of(answer["content"])
+            return source_of(asked), text_of(answer["content"])
         return BadRow("is a conversation", "an encoder-decoder model takes one text and answers with one")
     return BadRow("has no answer")

@@ -12,11 +12,10 @@ from forge.events import read_events
 from forge_huggingface.memory import relief
 from methods_rows import ONLINE, pairs, prompts, ratings
 from projects import json_of
-from tiny import make_tokenizer
+from tiny_seq2seq import make_t5
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from projects import Project
 
@@ -104,25 +103,6 @@ def test_what_an_encoder_decoder_trainer_would_not_follow_is_a_mistake(
     make_t5(project.folder / "model")
     project.write(**tables)
     assert words in " ".join(project.forge("plan", "job.toml", code=2).split())
-
-
-def make_t5(folder: Path) -> Path:
-    """Write a random T5 with a tokenizer that ends every text with EOS, as T5's does."""
-    import torch
-    from tokenizers.processors import TemplateProcessing
-    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
-
-    make_tokenizer(folder, template=None)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=400, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=2,
-        decoder_start_token_id=0, feed_forward_proj="gated-gelu",
-    )  # fmt: skip
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ def ask_one(
     prompts = [prompt for at in wanted if (prompt := rows.questions[at].prompt) is not None]
     for index, answers in generator.complete(prompts, asked.sampling, count=count, batch_size=table.batch_size):
         asked.answers[wanted[index]] = answers
-        if (now := time.monotonic()) - said > _SAY_SECONDS:
+        whole = len(asked.answers) % table.batch_size == 0  # the answers of a batch come at once
+        if whole and (now := time.monotonic()) - said > _SAY_SECONDS:
             said = now
             run.emit(Event("answering", {"model": name, "rows": len(asked.answers), "of": len(wanted)}))
     asked.seconds = time.monotonic() - start

@@ -17,7 +17,7 @@ from forge.api import DataError, Prompt
 from forge.folder import RunFolder
 from forge_huggingface.collate import eval_sources
 from forge_huggingface.formats import FORMATS
-from forge_huggingface.layouts import LAYOUTS, Layout
+from forge_huggingface.layouts import LAYOUTS, Layout, Seq2Seq, texts_of
 from forge_huggingface.reader import Reader
 from forge_huggingface.rows import (
     BadRow,
@@ -135,8 +135,10 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
     """
     assert job.eval is not None
     sources, wanted, name = _sources(job, run)
-    layout = Asked(job, renderer.tokenizer, 0, renderer.sees)
-    object.__setattr__(layout, "formats", Asked.formats_of(run))
+    layout: Layout = Seq2Seq(job, renderer.tokenizer, 0, sees=False)
+    if run.plan.facts.task != "seq2seq":
+        layout = Asked(job, renderer.tokenizer, 0, renderer.sees)
+        object.__setattr__(layout, "formats", Asked.formats_of(run))
     questions: list[Question] = []
     bad, first_bad = 0, None
     for source in sources:
@@ -153,7 +155,8 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
                     raise rendered
                 assert not isinstance(row, BadRow)
                 assert not isinstance(raw, BadRow)
-                questions.append(question(origin, raw, row, rendered, renderer))
+                make = of_texts if isinstance(layout, Seq2Seq) else question
+                questions.append(make(origin, raw, row, rendered, renderer))
             except BadRow as fault:
                 if job.data.on_bad_row == "error":
                     raise fault.at(origin) from fault
@@ -203,6 +206,16 @@ def question(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
         reference = row.completion if isinstance(row, Completion) else None
         return replace(made, asked=asked, prompt=Prompt(text=before + asked), reference=reference)
     return made
+
+
+def of_texts(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, renderer: Renderer) -> Question:  # noqa: ARG001
+    """Turn one row into a question to an encoder-decoder model. Raises :class:`BadRow` if it is not a pair of texts."""
+    texts = texts_of(row)
+    if isinstance(texts, BadRow):
+        raise texts
+    asked, reference = texts
+    return Question(origin=origin, asked=asked, prompt=Prompt(text=asked), reference=reference, columns=raw,
+                    row=rendered.columns)  # fmt: skip
 
 
 def _conversation(made: Question, row: Conversation, renderer: Renderer) -> Question:

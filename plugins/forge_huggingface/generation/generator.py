@@ -7,6 +7,7 @@ import copy
 import gc
 import threading
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answer, Event, OutOfMemory, UsageError
@@ -43,7 +44,12 @@ class ModelGenerator:
         context: The most tokens that the model takes, if that is known.
         run: The run, for its events.
         shares_base: Whether the base model is there too, as the model without its adapter.
+
+    Attributes:
+        starts: What the model needs to begin an answer, by the names of transformers' generation settings.
     """
+
+    starts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,
@@ -74,11 +80,7 @@ class ModelGenerator:
         from transformers import StoppingCriteriaList, TextIteratorStreamer
 
         inputs = self._encode([self._prompt(messages)])
-        width = inputs["input_ids"].shape[1]
-        if self.context and width >= self.context:
-            raise UsageError(
-                f"the conversation has {width} tokens", f"the model takes {self.context}", "begin anew, or shorten it"
-            )
+        self._fits(inputs)
         # The streamer waits for whole words: half of a character is never shown.
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         stop, ended = _Stop(), []
@@ -105,7 +107,7 @@ class ModelGenerator:
         outcome: Any = ended[0]
         if isinstance(outcome, Exception):
             raise self._explained(outcome, 1)
-        return self._answers(outcome, width)[0]
+        return self._answers(outcome, inputs)[0]
 
     def complete(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, count: int = 1, batch_size: int = 8
@@ -133,7 +135,7 @@ class ModelGenerator:
                 self.run.emit(Event("note", {"message": f"memory is short: answering {size} rows at a time"}))
                 _free()
                 continue
-            answers = self._answers(output, inputs["input_ids"].shape[1])
+            answers = self._answers(output, inputs)
             for position, index in enumerate(chosen):
                 yield index, answers[position * count : (position + 1) * count]
             at += len(chosen)
@@ -142,7 +144,7 @@ class ModelGenerator:
         """Return the sum of the negative log-likelihoods (nats) of each row's labels, and their number."""
         import torch
 
-        collate = ImageCollator(self.processor, self.pad) if self.renderer.sees else TokenCollator(self.pad)
+        collate = self._collator()
         order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]["input_ids"]), index))
         found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
         at = 0
@@ -153,8 +155,7 @@ class ModelGenerator:
             labels = batch.pop("labels")
             try:
                 with torch.inference_mode(), self._adapted():
-                    logits = self.model(**batch, use_cache=False).logits
-                    sums, counts = _sums(logits, labels)
+                    totals, counts = self._sums(self.model(**batch, use_cache=False).logits, labels)
             except Exception as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise self._explained(error, len(chosen)) from error
@@ -162,7 +163,7 @@ class ModelGenerator:
                 _free()
                 continue
             for position, index in enumerate(chosen):
-                found[index] = (sums[position], counts[position])
+                found[index] = (totals[position], counts[position])
             at += len(chosen)
         return found
 
@@ -196,6 +197,13 @@ class ModelGenerator:
             raise UsageError(f"the conversation {bad.what}", bad.why, bad.do) from bad
         return Prompt(text=text, images=tuple(opened))
 
+    def _fits(self, inputs: Mapping[str, Any]) -> None:
+        width = inputs["input_ids"].shape[1]
+        if self.context and width >= self.context:
+            raise UsageError(
+                f"the conversation has {width} tokens", f"the model takes {self.context}", "begin anew, or shorten it"
+            )
+
     def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """Return the prompts as a batch, padded at the left, where answers begin."""
         texts = [prompt.text for prompt in prompts]
@@ -212,23 +220,33 @@ class ModelGenerator:
         known = {name: value for name, value in dict(batch).items() if name != "token_type_ids" or self.renderer.sees}
         return {name: value.to(self.model.device) for name, value in known.items()}
 
+    def _begin(self, inputs: Mapping[str, Any]) -> int:
+        """Return the place in the model's output where answers begin."""
+        return int(inputs["input_ids"].shape[1])
+
+    def _collator(self) -> Any:
+        return ImageCollator(self.processor, self.pad) if self.renderer.sees else TokenCollator(self.pad)
+
+    def _sums(self, logits: Any, labels: Any) -> tuple[list[float], list[int]]:
+        """Return what :func:`sums` does; a label is predicted by what precedes it."""
+        return sums(logits[:, :-1], labels[:, 1:])
+
     def _generate(self, inputs: Mapping[str, Any], sampling: Sampling, count: int, **more: Any) -> Any:
         import torch
         from transformers import LogitsProcessorList
 
-        width = inputs["input_ids"].shape[1]
         config = generation_config(
-            sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count
+            sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count, **self.starts
         )
-        penalties = [_presence(sampling.presence_penalty, width)] if sampling.presence_penalty else []
+        penalties = [_presence(sampling.presence_penalty, self._begin(inputs))] if sampling.presence_penalty else []
         with torch.inference_mode():
             return self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList(penalties), **more
             )
 
-    def _answers(self, output: Any, width: int) -> list[Answer]:
+    def _answers(self, output: Any, inputs: Mapping[str, Any]) -> list[Answer]:
         answers = []
-        for ids in output[:, width:].tolist():
+        for ids in output[:, self._begin(inputs) :].tolist():
             end = next((place for place, token in enumerate(ids) if token in self.stops), None)
             said = ids if end is None else ids[:end]
             answers.append(Answer(self.tokenizer.decode(said, skip_special_tokens=True), len(said), end is not None))
@@ -284,23 +302,22 @@ def _presence(penalty: float, width: int) -> Any:
     return PresencePenalty()
 
 
-def _sums(logits: Any, labels: Any) -> tuple[list[float], list[int]]:
-    """Return each row's sum of negative log-likelihoods and number of labels; a label is predicted by what precedes it.
+def sums(logits: Any, labels: Any) -> tuple[list[float], list[int]]:
+    """Return each row's sum of negative log-likelihoods in nats, and its number of labels.
 
     Args:
-        logits: Shape (rows, tokens, vocabulary).
+        logits: Shape (rows, tokens, vocabulary), each place's for the label of the same place.
         labels: Shape (rows, tokens), -100 where nothing is asked.
     """
     import torch
 
-    logits, labels = logits[:, :-1], labels[:, 1:]
     asked = labels != -100
-    sums = torch.zeros(len(labels), dtype=torch.float64, device=logits.device)
+    found = torch.zeros(len(labels), dtype=torch.float64, device=logits.device)
     for rows, places in zip(*(index.split(_POSITIONS) for index in asked.nonzero(as_tuple=True)), strict=True):
         scores = logits[rows, places].float()
         chosen = scores.gather(1, labels[rows, places, None])[:, 0]
-        sums.index_add_(0, rows, (scores.logsumexp(1) - chosen).double())
-    return sums.tolist(), asked.sum(1).tolist()
+        found.index_add_(0, rows, (scores.logsumexp(1) - chosen).double())
+    return found.tolist(), asked.sum(1).tolist()
 
 
 def _free() -> None:

@@ -9,6 +9,7 @@ from forge.api import ModelError, RunError
 from forge_huggingface import processors, tokenizers
 from forge_huggingface.generation.generator import ModelGenerator
 from forge_huggingface.generation.sampling import recommended
+from forge_huggingface.generation.seq2seq import Seq2SeqGenerator, starts_of
 from forge_huggingface.hub import snapshot
 from forge_huggingface.image_render import ImageRenderer
 from forge_huggingface.images import Gallery
@@ -41,24 +42,29 @@ def generate(job: Job, run: RunHandle, trained: Trained, source: Literal["tuned"
     processor = load_processor(job, run, trained)
     renderer = make_renderer(job, run, processor, folder)
     model = read_model(job, run, str(folder), planned_device(job, run))
+    starts = starts_of(model)
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
     model.generation_config = GenerationConfig()
     if source == "tuned" and trained.kind == "adapter":
         model = add_adapter(model, weights)
     model.eval()
     found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
-    return ModelGenerator(
+    pairs_of_texts = run.plan.facts.task == "seq2seq"
+    generator = (Seq2SeqGenerator if pairs_of_texts else ModelGenerator)(
         model,
         processor,
         renderer,
         stops=renderer.stops,
         sampling=found.sampling(),
-        advice=found.advice,
+        advice=f"{found.advice}; each question stands alone" if pairs_of_texts else found.advice,
         context=run.plan.facts.context,
         run=run,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
         shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
     )
+    if pairs_of_texts:
+        generator.starts = starts
+    return generator
 
 
 def add_adapter(model: Any, folder: Path) -> Any:

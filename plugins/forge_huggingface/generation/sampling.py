@@ -168,7 +168,9 @@ def complete_config(folder: Path, found: Recommended) -> dict[str, Any]:
     return {"added": added, "from": found.advice, "left_out": left_out}
 
 
-def generation_config(sampling: Sampling, *, stops: Iterable[int], pad: int, bos: int | None, count: int = 1) -> Any:
+def generation_config(
+    sampling: Sampling, *, stops: Iterable[int], pad: int, bos: int | None, count: int = 1, **more: Any
+) -> Any:
     """Return transformers' settings with every value that matters written out, so that no model's own slip in."""
     from transformers import GenerationConfig
 
@@ -187,6 +189,7 @@ def generation_config(sampling: Sampling, *, stops: Iterable[int], pad: int, bos
         bos_token_id=bos,
         use_cache=True,
         **(drawing if draws else {}),
+        **more,
     )
 
 

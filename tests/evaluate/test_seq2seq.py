@@ -1,0 +1,145 @@
+"""Encoder-decoder models: evaluated and talked to as any other, and asked as they were trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from evaluating import Evaluation, exported, generator_of
+from forge.api import Prompt, Sampling
+from forge.errors import UsageError
+from projects import Finished, Project, json_of
+from tiny_seq2seq import make_bart, make_t5
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS = [{"prompt": f"Say {word}.", "completion": word} for word in ("red", "green", "blue", "one", "two", "three")] * 2
+LONG = {"prompt": "Say blue, " + "please " * 60, "completion": "blue"}
+MODELS: dict[str, Callable[[Path], Path]] = {"t5": make_t5, "bart": make_bart}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Finished]:
+    """A finished run: T5 with an adapter, BART with all weights, long rows cut."""
+    folder = tmp_path_factory.mktemp(request.param)
+    made = Project(folder / "project", MODELS[request.param](folder / "model"))
+    for name, rows in (("rows", ROWS), ("held-out", [*ROWS[:5], LONG])):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (made.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    made.write(
+        model={"max_seq_length": 32},
+        adapter={} if request.param == "t5" else {"type": "none", "r": None, "lora_alpha": None},
+        data={"eval_path": "held-out.jsonl"},
+        train={"max_steps": 30, "learning_rate": 0.02, "save_steps": 30},
+        eval={"metrics": ["exact-match", "rouge"], "max_new_tokens": 8, "samples": 6},
+        export=[{"format": "merged"}],
+    )
+    finished = made.perform()
+    assert finished.code == 0, finished.printed
+    return made, finished
+
+
+@pytest.fixture(scope="module")
+def found(done: tuple[Project, Finished]) -> dict[str, Any]:
+    """Its evaluation."""
+    return Evaluation(done[0], done[1].folder).found()
+
+
+def plain(project: Project, finished: Finished, source: str) -> tuple[Any, Any]:
+    """Return tokenizer and model as transformers and peft alone load them."""
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    base, trained = project.folder / "model", finished.folder.trained()
+    assert trained is not None
+    weights = finished.folder.path / trained.weights
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if source == "tuned" and trained.kind == "full":
+        return tokenizer, AutoModelForSeq2SeqLM.from_pretrained(weights)
+    model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    return tokenizer, PeftModel.from_pretrained(model, weights) if source == "tuned" else model
+
+
+@pytest.mark.parametrize("source", ["base", "tuned"])
+def test_loss_and_answers_are_those_of_plain_transformers(
+    done: tuple[Project, Finished], found: dict[str, Any], source: str
+) -> None:
+    import torch
+
+    tokenizer, model = plain(*done, source)
+    model.eval()
+    rows = [json.loads(line) for line in (done[0].folder / "held-out.jsonl").read_text().splitlines()]
+    texts, total, count = [], 0.0, 0
+    for row in rows:
+        inputs = tokenizer(row["prompt"], return_tensors="pt", truncation=True, max_length=32)
+        labels = tokenizer(text_target=row["completion"], return_tensors="pt")["input_ids"]
+        batch = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            total += model(**batch, labels=labels).loss.item() * labels.numel()
+            ids = model.generate(**batch, max_new_tokens=8, do_sample=False)
+        count += labels.numel()
+        texts.append(tokenizer.decode(ids[0], skip_special_tokens=True))
+    assert found["metrics"]["loss"][source]["value"] == pytest.approx(total / count, abs=1e-5)
+    shown = {sample["prompt"].strip(): sample["answers"][source] for sample in found["samples"]}
+    assert shown == {row["prompt"].strip(): said for row, said in zip(rows, texts, strict=True)}
+
+
+def test_training_is_seen_in_the_scores(found: dict[str, Any]) -> None:
+    assert set(found["metrics"]) == {"loss", "perplexity", "exact-match", "rouge-1", "rouge-2", "rouge-L"}
+    assert found["metrics"]["loss"]["difference"]["high"] < 0
+
+
+def test_the_base_of_an_adapter_is_the_model_without_it(done: tuple[Project, Finished]) -> None:
+    tuned = generator_of(done[1].folder)
+    trained = done[1].folder.trained()
+    assert trained is not None
+    base = tuned.base()
+    assert (base is None) is (trained.kind == "full")
+    other = generator_of(done[1].folder, "base")
+    prompts, sampling = [Prompt(text=row["prompt"]) for row in ROWS[:3]], Sampling(max_new_tokens=6)
+    if base is not None:
+        assert dict(base.complete(prompts, sampling)) == dict(other.complete(prompts, sampling))
+
+
+def test_a_chat_asks_each_question_alone(done: tuple[Project, Finished]) -> None:
+    generator: Any = generator_of(done[1].folder)
+    assert "each question stands alone" in generator.advice
+    asked = [{"role": "user", "content": ROWS[0]["prompt"]}]
+    before = [{"role": "user", "content": "Say two."}, {"role": "assistant", "content": "two"}]
+    alone, after = ("".join(generator.chat(each, Sampling(max_new_tokens=8))) for each in (asked, [*before, *asked]))
+    assert alone == after
+    whole = next(generator.complete([Prompt(text=ROWS[0]["prompt"])], Sampling(max_new_tokens=8)))[1][0]
+    assert alone == whole.text
+    assert whole.finished
+
+
+def test_a_chat_refuses_what_training_would_have_cut(done: tuple[Project, Finished]) -> None:
+    with pytest.raises(UsageError, match=r"the text has \d+ tokens: its rows had 32 at most"):
+        next(generator_of(done[1].folder).chat([{"role": "user", "content": LONG["prompt"]}], Sampling()))
+    picture = [{"role": "user", "content": [{"type": "image", "image": "x.png"}]}]
+    with pytest.raises(UsageError, match="this model takes text only"):
+        next(generator_of(done[1].folder).chat(picture, Sampling()))
+
+
+def test_other_rows_are_asked_by_forge_eval(done: tuple[Project, Finished]) -> None:
+    project, finished = done
+    path = project.folder / "others.jsonl"
+    path.write_text(json.dumps({"instruction": "Say it.", "input": "red", "output": "red"}) + "\n", encoding="utf-8")
+    found = Evaluation(project, finished.folder).found('eval.path="others.jsonl"')
+    assert found["samples"][0]["prompt"].startswith("Say it.")
+    path.write_text(json.dumps({"text": "No question."}) + "\n", encoding="utf-8")
+    wrong = Evaluation(project, finished.folder)('eval.path="others.jsonl"')
+    assert wrong.code != 0
+    assert "others.jsonl has rows of the format text" in wrong.error["what"]
+
+
+def test_an_export_keeps_what_the_decoder_begins_with(done: tuple[Project, Finished]) -> None:
+    folder = exported(done[1], 0).folder.path / "exports" / "1-merged"
+    settings, config = json_of(folder / "generation_config.json"), json_of(done[0].folder / "model" / "config.json")
+    assert settings["decoder_start_token_id"] == config["decoder_start_token_id"]
+    if "error" in (report := json_of(folder / "export.json")["report"]):
+        assert report["error"] < 1e-4
