@@ -29,13 +29,13 @@ SIDES = ("trl", "forge-huggingface", "forge-unsloth")
 WARM, BATCH, ANSWER = 4, 8, 128
 
 
-def write_rows(folder: Path) -> None:
-    """Write rows for each method: prompts of about 150 tokens, answers of about 250."""
+def write_rows(folder: Path, prompt_words: int = 60, answer_words: int = 100) -> None:
+    """Write rows for each method: prompts of about 150 tokens and answers of about 250, or of other lengths."""
     rng = random.Random(2)
     made: dict[str, list[dict[str, Any]]] = {"dpo": [], "kto": [], "grpo": []}
     for number in range(128):
-        prompt = [{"role": "user", "content": " ".join(words(rng, 60))}]
-        answers = [[{"role": "assistant", "content": " ".join(words(rng, 100))}] for _ in range(2)]
+        prompt = [{"role": "user", "content": " ".join(words(rng, prompt_words))}]
+        answers = [[{"role": "assistant", "content": " ".join(words(rng, answer_words))}] for _ in range(2)]
         made["dpo"].append({"prompt": prompt, "chosen": answers[0], "rejected": answers[1]})
         made["kto"].append({"prompt": prompt, "completion": answers[0], "label": bool(number % 2)})
         made["grpo"].append({"prompt": prompt})

@@ -1,12 +1,13 @@
 """The estimate of memory against what torch measures on a GPU: models of 1B and 8B, adapters and every weight.
 
     python benchmarks/memory.py [--out FOLDER] [--work FOLDER] [--at-once 4]
+    python benchmarks/memory.py --methods            # the other training methods, 1B
 
 Needs what ``benchmarks/gpu.py`` needs, and uses its models of random weights. Each case is a ``forge run --dry-run`` in
 a process of its own: forge loads the model, tries the longest batch forward and backward with the optimizer's memory
 taken, and reports ``torch.cuda.max_memory_allocated`` beside the estimate for the rows that were really there. Nothing
-is timed, so several run side by side; the peak is each process's own. ``memory.json`` and ``memory.md`` hold the
-result.
+is timed, so several run side by side; the peak is each process's own. A method's case also runs for three steps, since
+a dry run writes no answers, and the higher of the two peaks counts. ``memory.json`` and ``memory.md`` hold the result.
 
 It exits with 1 if an estimate is more than 15 % off, or a case failed.
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import gpu
+from gpu_methods import write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +56,20 @@ LENGTHS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "small": ((2, 64),),
 }
 """Rows of a batch and tokens of each."""
+
+
+METHODS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "dpo": (("LoRA", "huggingface"), ("full", "huggingface"), ("LoRA", "unsloth")),
+    "kto": (("LoRA", "huggingface"), ("LoRA", "unsloth")),
+    "orpo": (("LoRA", "huggingface"),),
+    "cpo": (("LoRA", "huggingface"),),
+    "reward": (("LoRA", "huggingface"), ("full", "huggingface")),
+    "grpo": (("LoRA", "huggingface"), ("full", "huggingface"), ("LoRA", "unsloth")),
+    "rloo": (("LoRA", "huggingface"),),
+}
+"""Methods, and how and where they are trained; rows have about ``METHOD_LENGTH`` tokens, and no more."""
+
+METHOD_LENGTH, METHOD_ROWS, ANSWER = 1024, 4, 256
 
 
 def make_rows(folder: Path, length: int) -> Path:
@@ -85,6 +101,46 @@ def case(work: Path, models: Path, size: str, mode: str, backend: str, rows: int
         # Without a GPU the peak is the process's, and the probe takes no memory in the optimizer's place.
         "estimated": estimate["peak"] if on_gpu else estimate["process"] - measured["optimizer"],
         "measured": measured["peak"],
+        "reserved": measured["reserved"],
+        "parts": {part["name"]: part["bytes"] for part in estimate["parts"]},
+        "counted": {name: measured[name] for name in ("weights", "gradients", "optimizer", "moving")},
+        "longest": event["longest"],
+        "seconds": round(time.time() - began, 1),
+    }
+
+
+def method_case(work: Path, model: Path, method: str, mode: str, backend: str) -> dict[str, Any]:
+    """Do a dry run and three steps of a method, and return what was estimated and measured, in bytes."""
+    online = method in {"grpo", "rloo"}
+    place = work / f"{method}-{mode}-{backend}"
+    changes = {name: dict(table) for name, table in MODES[mode].items()}
+    train: dict[str, Any] = {"method": method, "max_steps": 3, "per_device_train_batch_size": METHOD_ROWS}
+    train["gradient_accumulation_steps"] = 1
+    if online:
+        train |= {"num_generations": METHOD_ROWS, "max_completion_length": ANSWER}
+        train |= {"generation_kwargs": {"min_new_tokens": ANSWER}}
+        train["reward"] = [{"use": f"{Path(__file__).parent / 'plain_methods.py'}:by_length"}]
+    changes["train"] = train | changes.get("train", {})
+    changes["model"] = {"max_seq_length": METHOD_LENGTH}
+    rows = work / f"{'grpo' if online else 'kto' if method == 'kto' else 'dpo'}.jsonl"
+    gpu.job(place, model, rows, backend, **changes)
+    began, found = time.time(), {"model": f"1b {method}", "mode": mode, "backend": backend, "rows": METHOD_ROWS}
+    gpu.forge("run", "job.toml", "--dry-run", folder=place)
+    event, error = next(iter(gpu.events(place, "dry-run")), None), gpu.failure(place)
+    if event is None or event.get("estimate") is None or error:
+        return found | {"length": METHOD_LENGTH, "error": error or "there was no estimate"}
+    gpu.forge("run", "job.toml", folder=place)
+    steps, error = gpu.events(place, "step"), gpu.failure(place)
+    if error:
+        return found | {"length": METHOD_LENGTH, "error": error}
+    estimate, measured = event["estimate"], event["measured"]
+    peaks = {"probe": measured["peak"], "steps": max(step["memory"] for step in steps)}
+    return found | {
+        "length": METHOD_LENGTH,
+        "batch": estimate["batch"],
+        "estimated": estimate["peak"] if measured["moving"] is not None else estimate["process"],
+        "measured": max(peaks.values()),
+        "peaks": peaks,
         "reserved": measured["reserved"],
         "parts": {part["name"]: part["bytes"] for part in estimate["parts"]},
         "counted": {name: measured[name] for name in ("weights", "gradients", "optimizer", "moving")},
@@ -127,6 +183,9 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", default=["8b", "1b"], choices=list(CASES))
     parser.add_argument("--backends", nargs="+", default=["unsloth", "huggingface"])
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), help="the other methods, or some of them")
+    parser.add_argument("--model", default="1b", choices=["1b", "small"], help="the model of --methods")
+    parser.add_argument("--words", nargs=2, type=int, default=[100, 200], help="of a prompt and of an answer, there")
     parser.add_argument("--out", type=Path, default=Path("memory-results"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/forge-gpu"))
     parser.add_argument("--at-once", type=int, default=4)
@@ -139,20 +198,33 @@ def main() -> int:
     results: dict[str, Any] = {
         "about": about | {"command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]])}
     }
-    for size in options.sizes:
+    by_method = options.methods is not None
+    for size in [options.model] if by_method else options.sizes:
         gpu.build(models, size)
         for _, length in LENGTHS[size]:
             make_rows(work, length)
-    tasks = [
+    tasks: list[tuple[Any, ...]] = [
         (size, mode, backend, rows, length)
         for size in options.sizes
         for (rows, length), mode, backend in product(reversed(LENGTHS[size]), CASES[size], options.backends)
         if mode in options.modes
     ]
+    if by_method:
+        write_rows(work, *options.words)
+        tasks = [
+            (method, mode, backend)
+            for method in options.methods or METHODS
+            for mode, backend in METHODS[method]
+            if backend in options.backends and mode in options.modes
+        ]
+
+    def measure(task: tuple[Any, ...]) -> dict[str, Any]:
+        return method_case(work, models / options.model, *task) if by_method else case(work, models, *task)
+
     cases: list[dict[str, Any]] = []
     results["cases"] = cases
     with ThreadPoolExecutor(options.at_once) as pool:
-        for found in pool.map(lambda task: case(work, models, *task), tasks):
+        for found in pool.map(measure, tasks):
             cases.append(found)
             print(json.dumps({key: found[key] for key in found if key not in {"parts", "counted"}}), flush=True)
             results["seconds"] = round(time.time() - began, 1)

@@ -61,10 +61,11 @@ def collate(job: Job, run: RunHandle) -> Data:
         tokenizer.chat_template = processor.chat_template = template.text
     pad, pad_how = tokenizers.settle_pad(tokenizer)
     asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
-    layout = LAYOUTS[asked](job, processor, pad, sees)
+    limit = tokenizers.longest_row(job, run, tokenizer)
+    layout = LAYOUTS[asked](job, processor, pad, sees, limit)
     settings: dict[str, Any] = {
         "train_on": layout.train_on or job.data.train_on,
-        "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
+        "max_seq_length": limit,
         "on_long_row": job.data.on_long_row,
         "stops": tokenizers.stop_ids(folder),
     }

@@ -92,11 +92,13 @@ class RatedRows:
 
     Attributes:
         pad: The id that fills short rows.
+        limit: The most tokens of a row.
         kl: Add each prompt with the answer of the row before it, from which the loss estimates how far the model has
-            moved (KTO, arXiv 2402.01306, section 4.1).
+            moved (KTO, arXiv 2402.01306, section 4.1). That answer is cut where it is too long for this prompt.
     """
 
     pad: int
+    limit: int
     kl: bool
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,7 +109,9 @@ class RatedRows:
         answers = [row["completion_ids"] for row in rows]
         batch = sequences(list(zip(prompts, answers, strict=True)), self.pad)
         if self.kl:
-            others = sequences(list(zip(prompts, [answers[-1], *answers[:-1]], strict=True)), self.pad)
+            before = [answers[-1], *answers[:-1]]
+            mixed = [(ask, said[: self.limit - len(ask)]) for ask, said in zip(prompts, before, strict=True)]
+            others = sequences(mixed, self.pad)
             batch |= {f"KL_{name}": value for name, value in others.items()}
         for name in ("ref_logps", "ref_KL_logps"):
             if name in rows[0]:

@@ -45,9 +45,10 @@ class Layout:
 
     Attributes:
         job: The job.
-        pad: The id that fills short rows.
         processor: The tokenizer or processor.
+        pad: The id that fills short rows.
         sees: Whether rows may hold images.
+        limit: The most tokens of a row.
     """
 
     name: ClassVar[str] = "tokens"
@@ -63,6 +64,7 @@ class Layout:
     processor: Any
     pad: int
     sees: bool
+    limit: int
 
     @property
     def store(self) -> str:
@@ -104,9 +106,9 @@ class _Preferences(Layout):
             elif chosen.input_ids == rejected.input_ids:
                 yield BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
             else:
-                yield self.record(pair, chosen, rejected, renderer.max_seq_length)
+                yield self.record(pair, chosen, rejected)
 
-    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered, limit: int) -> Record | BadRow:
+    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:
         """Put the two sides of a row together."""
         raise NotImplementedError
 
@@ -117,7 +119,7 @@ class Pairs(_Preferences):
     name = "pairs"
     columns = ("pairs", "image-pairs")
 
-    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered, limit: int) -> Record | BadRow:  # noqa: ARG002
+    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:  # noqa: ARG002
         """Put the two sides of a row together."""
         start = min(_start(chosen), _start(rejected), _common(chosen.input_ids, rejected.input_ids))
         if self.sees:
@@ -154,11 +156,11 @@ class Ranked(_Preferences):
     name = "ranked"
     columns = ("ranked", "ranked")
 
-    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered, limit: int) -> Record | BadRow:
+    def record(self, pair: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:
         """Put the two sides of a row together."""
         if chosen.truncated or rejected.truncated:  # the number would be for a text that nobody judged
             return LongRow(f"has {max(chosen.length, rejected.length)} tokens",
-                           f"max_seq_length is {limit}; an answer that is cut cannot be judged",
+                           f"max_seq_length is {self.limit}; an answer that is cut cannot be judged",
                            'raise it, or set on_long_row = "drop"')  # fmt: skip
         columns = {"chosen_ids": chosen.input_ids, "rejected_ids": rejected.input_ids, "margin": pair.margin}
         return Record((chosen, rejected), columns)
@@ -200,7 +202,7 @@ class RatedRows(Layout):
     def collator(self) -> Callable[[Loaded], Any]:
         """Return what makes the batch collator once the model is there."""
         kl = self.job.train.options.get("loss_type") == "kto"
-        return lambda _: collators.RatedRows(self.pad, kl=kl)
+        return lambda _: collators.RatedRows(self.pad, self.limit, kl=kl)
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
@@ -217,7 +219,7 @@ class Prompts(Layout):
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
-        room = renderer.max_seq_length - int(self.job.train.options.get("max_completion_length") or 0)
+        room = self.limit - int(self.job.train.options.get("max_completion_length") or 0)
         for row in rows:
             if not isinstance(row, Prompt):
                 continue
@@ -270,7 +272,7 @@ class Seq2Seq(Layout):
             if isinstance(texts, BadRow):
                 yield texts
                 continue
-            limit = renderer.max_seq_length
+            limit = self.limit
             source = renderer.tokenizer(texts[0], verbose=False)["input_ids"]
             target = renderer.tokenizer(text_target=texts[1], verbose=False)["input_ids"]
             length = max(len(source), len(target))

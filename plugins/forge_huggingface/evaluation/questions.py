@@ -135,9 +135,9 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
     """
     assert job.eval is not None
     sources, wanted, name = _sources(job, run)
-    layout: Layout = Seq2Seq(job, renderer.tokenizer, 0, sees=False)
-    if run.plan.facts.task != "seq2seq":
-        layout = Asked(job, renderer.tokenizer, 0, renderer.sees)
+    kind = Seq2Seq if run.plan.facts.task == "seq2seq" else Asked
+    layout: Layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length)
+    if isinstance(layout, Asked):
         object.__setattr__(layout, "formats", Asked.formats_of(run))
     questions: list[Question] = []
     bad, first_bad = 0, None
