@@ -41,6 +41,9 @@ class Load:
         reference: Whether it is held against a frozen copy, where every weight is trained; an adapter is switched off.
         teacher: Whether another model teaches, of which nothing is known here.
         head: Whether tokens are predicted; a reward model gives one number.
+        whole: Whether the loss holds all logits; None if that depends on the backend and on TRL's version.
+        logits: Bytes that each of them takes, where it does. Under autocast a forward pass gives 16 bit, and accelerate
+            turns them to 32: 6 bytes for a moment, 4 afterwards, and 4 for their gradient.
     """
 
     rows: int = 1
@@ -48,22 +51,25 @@ class Load:
     reference: Callable[[Mapping[str, Any]], bool] | None = None
     teacher: bool = False
     head: bool = True
+    whole: bool | None = None
+    logits: int = 12
 
 
 LOADS: Mapping[str, Load] = {
     "sft": Load(),
-    "dpo": Load(rows=2, reference=lambda _: True),
-    "kto": Load(reference=lambda _: True),
-    "orpo": Load(rows=2),
-    "cpo": Load(rows=2),
+    "dpo": Load(rows=2, reference=lambda _: True, logits=10),
+    "kto": Load(reference=lambda _: True, logits=14),
+    "orpo": Load(rows=2, whole=True, logits=10),
+    "cpo": Load(rows=2, whole=True, logits=10),
     "reward": Load(rows=2, head=False),
-    "grpo": Load(answers="max_completion_length", reference=lambda options: bool(options.get("beta", 0.0))),
-    "rloo": Load(answers="max_completion_length", reference=lambda options: bool(options.get("beta", 0.05))),
+    "grpo": Load(answers="max_completion_length", reference=lambda options: bool(options.get("beta", 0.0)), logits=8),
+    "rloo": Load(answers="max_completion_length", reference=lambda options: bool(options.get("beta", 0.05)), logits=8),
     "distill": Load(answers="max_completion_length", teacher=True),
-    "sdpo": Load(answers="max_completion_length"),
+    "sdpo": Load(answers="max_completion_length", whole=False),
 }
-"""By method. dpo, orpo, cpo and reward put both sides of a pair into one batch; kto makes its second pass, the one for
-its KL term, without gradients (trl/trainer/dpo_trainer.py, kto_trainer.py, grpo_trainer.py of TRL 1.16)."""
+"""By method. dpo, orpo, cpo and reward put both sides of a pair into one batch. Of dpo the model's logits are there as
+the reference's come, of kto those of its KL term too (trl/trainer/dpo_trainer.py, kto_trainer.py of TRL 1.14). What a
+logit takes was measured on an H200 (docs/benchmarks.md), but for distill."""
 
 
 def estimate(machine: Machine, job: Job, facts: ModelFacts, *, longest: int | None = None) -> Estimate | None:
@@ -162,7 +168,8 @@ def setting_of(
         rows=load.rows * int(options.get("per_device_train_batch_size") or 8),
         length=length + written,
         scored=written or length,
-        fused=kernels.fused(job, since),
+        fused=kernels.fused(job, since) if load.whole is None else not load.whole,
+        logits=load.logits,
         tiled=since,
         head=load.head,
         adapter=kernels.adapter(job, facts),

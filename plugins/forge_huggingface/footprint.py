@@ -61,6 +61,7 @@ class Setting:
         length: Tokens of each.
         scored: Tokens of each whose logits are needed.
         fused: Whether the loss never holds all logits.
+        logits: Bytes that each of them takes, where it does.
         tiled: Whether it is TRL's since 1.15, made in tiles.
         head: Whether the model has a vocabulary to predict; a reward model has one number.
         adapter: Bytes of a value of the adapter.
@@ -75,6 +76,7 @@ class Setting:
     length: int
     scored: int
     fused: bool
+    logits: int
     tiled: bool
     head: bool
     adapter: int

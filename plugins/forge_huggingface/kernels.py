@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # tokens of a chunk of TRL's loss before 1.15: trl/trainer/sft_trainer.py
 TILE = (4096, 32768)  # tokens and words of a tile of TRL's loss since 1.15: trl/kernels/chunked_logprob.py
-ALL_LOGITS = 12  # bytes of a logit where the loss holds all: 16 bit, the same in 32, and the gradient of that
-SCORED_LOGITS = 24  # where TRL before 1.15 scores tokens for dpo, grpo and the like: measured once, with grpo at 1B
 
 
 def kept(s: Setting) -> float:
@@ -92,7 +90,7 @@ def scores(s: Setting) -> int:
     if not s.head:
         return stream
     if not s.fused:
-        return (ALL_LOGITS if s.job.train.method == "sft" else SCORED_LOGITS) * count * shape.vocab + stream
+        return s.logits * count * shape.vocab + stream
     if s.tiled:
         tokens, words = min(count, TILE[0]), min(shape.vocab, TILE[1])
         each = s.size if s.kind else 30  # without Triton torch folds the tile, with seven temporaries in 32 bit
@@ -183,7 +181,8 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
     begin = held + kept_copies + loss + (0 if earlier else head) + (head if s.tiled else 2 * head)
     back = held + kept_copies + inside + work + (0 if earlier else head)
     # Gradients of a tied embedding come twice and are added.
-    late = max((2 if shape.tied else 0) * vocabulary if whole else 0, inside + work - (vocabulary if whole else 0))
+    twice = 2 * vocabulary if whole and shape.tied and s.head else 0
+    late = max(twice, inside + work - (vocabulary if whole else 0))
     end = gradients - earlier + late
     step = gradients - earlier
     if str(s.options.get("optim")) == "adamw_torch":

@@ -39,8 +39,8 @@ LLAMAS: dict[str, dict[str, Any]] = {
 PLAIN = {"loss_type": "chunked_nll"}  # what forge decides under TRL 1.14
 FULL = {"model": {"dtype": "float32"}, "adapter": {"type": "none"}}
 FOUR = {"model": {"load_in_4bit": True}}
-NO = {"gradient_checkpointing": False}
-GRPO = {"method": "grpo", "max_completion_length": 256, "num_generations": 8, "beta": 0.0}
+NO, YES = {"gradient_checkpointing": False}, {"gradient_checkpointing": True}
+GRPO = {"method": "grpo", "max_completion_length": 256, "num_generations": 8, "beta": 0.0, **NO}
 MEASURED: list[tuple[str, str, int, dict[str, Any], dict[str, Any], float]] = [
     # Model, backend, rows of 2048 tokens, the job's tables, trainer's arguments, GiB: docs/memory.md says where from.
     ("1b", "huggingface", 4, {}, PLAIN, 4.42),
@@ -54,7 +54,36 @@ MEASURED: list[tuple[str, str, int, dict[str, Any], dict[str, Any], float]] = [
     ("1b", "unsloth", 4, {}, NO, 11.33),
     ("8b", "unsloth", 2, {}, {}, 16.30),
     ("8b", "unsloth", 2, FOUR, {}, 6.88),
-    ("1b", "huggingface", 8, {"model": {"max_seq_length": 32}}, GRPO, 8.64),
+    ("1b", "huggingface", 8, {"model": {"max_seq_length": 256 + 32}}, GRPO, 8.64),
+    ("1b", "huggingface", 8, {"model": {"max_seq_length": 256 + 330}}, {**GRPO, **YES}, 4.78),
+    ("1b", "huggingface", 8, {"model": {"max_seq_length": 256 + 330}}, {**GRPO, **YES, "method": "sdpo"}, 3.67),
+]
+ANSWERS = {"max_completion_length": 256, "num_generations": 4}
+METHODS_MEASURED: list[tuple[str, str, str, str, int, float]] = [
+    # Method, what is trained, backend, TRL, tokens of the longest row or prompt, GiB; 4 rows: `memory.py --methods`.
+    ("dpo", "LoRA", "huggingface", "1.14.2", 1024, 12.82),
+    ("dpo", "full", "huggingface", "1.14.2", 1024, 29.89),
+    ("dpo", "LoRA", "unsloth", "1.14.2", 1024, 12.34),
+    ("kto", "LoRA", "huggingface", "1.14.2", 1024, 9.56),
+    ("kto", "LoRA", "huggingface", "1.14.2", 880, 8.30),
+    ("kto", "LoRA", "unsloth", "1.14.2", 880, 8.10),
+    ("orpo", "LoRA", "huggingface", "1.14.2", 1024, 12.81),
+    ("cpo", "LoRA", "huggingface", "1.14.2", 1024, 12.81),
+    ("reward", "LoRA", "huggingface", "1.14.2", 880, 4.20),
+    ("reward", "full", "huggingface", "1.14.2", 880, 18.59),
+    ("grpo", "LoRA", "huggingface", "1.14.2", 364, 3.64),
+    ("grpo", "full", "huggingface", "1.14.2", 364, 19.48),
+    ("grpo", "LoRA", "unsloth", "1.14.2", 364, 2.96),
+    ("rloo", "LoRA", "huggingface", "1.14.2", 364, 3.64),
+    ("dpo", "LoRA", "huggingface", "1.16.0", 880, 4.20),
+    ("dpo", "LoRA", "huggingface", "1.16.0", 432, 3.33),
+    ("dpo", "full", "huggingface", "1.16.0", 880, 24.17),
+    ("kto", "LoRA", "huggingface", "1.16.0", 880, 3.35),
+    ("orpo", "LoRA", "huggingface", "1.16.0", 880, 11.36),
+    ("orpo", "LoRA", "huggingface", "1.16.0", 432, 6.83),
+    ("cpo", "LoRA", "huggingface", "1.16.0", 880, 11.36),
+    ("grpo", "LoRA", "huggingface", "1.16.0", 305, 3.02),
+    ("rloo", "LoRA", "huggingface", "1.16.0", 305, 3.02),
 ]
 
 
@@ -86,6 +115,18 @@ def test_the_peak_is_near_what_an_h200_measured(
     assert found is not None
     assert found.peak == pytest.approx(gib * GIB, rel=0.06)
     assert found.process == found.peak + next(part.bytes for part in found.parts if part.name == "overhead")
+
+
+@pytest.mark.parametrize(("method", "what", "backend", "trl", "longest", "gib"), METHODS_MEASURED)
+def test_the_peak_of_other_methods_is_near_what_an_h200_measured(
+    method: str, what: str, backend: str, trl: str, longest: int, gib: float
+) -> None:
+    online = {**ANSWERS, "beta": 0.05 if method == "rloo" else 0.0} if method in {"grpo", "rloo"} else {}
+    job = gpu_job(FULL if what == "full" else {"model": {"max_seq_length": 1024}}, 4, method=method, **online)
+    function: Callable[..., Estimate | None] = unsloth if backend == "unsloth" else estimate
+    found = function(on_gpu(140 * GIB, trl), job, llama("1b"), longest=longest)
+    assert found is not None
+    assert found.peak == pytest.approx(gib * GIB, rel=0.1)
 
 
 def test_each_part_says_how_it_is_known() -> None:
