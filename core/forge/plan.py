@@ -201,30 +201,25 @@ def make_plan(
     stages = [Stage.COLLATE] if task == "data" else list(Stage)
     wanted = needs(job, facts, stages, asks(job, facts, catalogue))
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, excluded=excluded)
-    if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
-        raise JobError(file.source, list(dict.fromkeys(problems)))
-    notes = list(_notes(job, catalogue, chosen, machine, facts))
+    _refuse_mistakes(chosen, file)
     # What loads the model knows how it can be trained: of two decisions on one key, the earlier stage's holds.
     decisions: dict[str, Decision] = {}
     for choice in _distinct(chosen):
         for decision in _decide(choice, machine, job, facts):
             decisions.setdefault(decision.key, decision)
-    plan = Plan(
+    plan = _put_together(
+        job,
+        chosen,
+        machine,
+        facts,
         task=task,
-        job=dump_job(job),
-        job_digest=job.digest(),
         source=file.source,
         overrides=file.overrides,
         named=tuple(sorted(file.named)),
-        steps=tuple(_step(choice) for choice in chosen),
         extensions=tuple(_extensions(job, catalogue, machine)),
         verdicts=tuple(verdicts),
         decisions=(*decisions.values(), *relief),
-        notes=tuple(notes),
-        machine=machine,
-        facts=facts,
-        preload=tuple(dict.fromkeys(name for choice in chosen for name in choice.offer.preload)),
-        environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
+        notes=tuple(_notes(job, catalogue, chosen, machine, facts)),
         attempt=attempt,
     )
     return plan if task == "data" else _with_estimate(plan, job)
@@ -236,18 +231,15 @@ def export_plan(
     """Plan one export of trained weights, afresh, for the machine at hand. Raises :class:`PlanError`."""
     wanted = [needs(job, facts, [Stage.EXPORT])[index]]
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
-    return Plan(
+    return _put_together(
+        job,
+        chosen,
+        machine,
+        facts,
         task="export",
-        job=dump_job(job),
-        job_digest=job.digest(),
         source=source,
-        steps=tuple(_step(choice) for choice in chosen),
         verdicts=tuple(verdicts),
         decisions=tuple(decision for choice in chosen for decision in _decide(choice, machine, job, facts)),
-        machine=machine,
-        facts=facts,
-        preload=tuple(name for choice in chosen for name in choice.offer.preload),
-        environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
         export=index,
     )
 
@@ -271,24 +263,34 @@ def answer_plan(
     stages = [Stage.GENERATE, Stage.EVALUATE] if task == "eval" else [Stage.GENERATE]
     wanted = [need for stage in stages for need in answer_needs(job, facts, stage, models)]
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
-    if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
-        raise JobError(file.source, list(dict.fromkeys(problems)))
+    _refuse_mistakes(chosen, file)
     decisions = {one.key: one for choice in _distinct(chosen) for one in _decide(choice, machine, job, facts)}
-    return Plan(
+    return _put_together(
+        job,
+        chosen,
+        machine,
+        facts,
         task=task,
-        job=dump_job(job),
-        job_digest=job.digest(),
         source=file.source,
         overrides=file.overrides,
         named=tuple(sorted(file.named)),
-        steps=tuple(_step(choice) for choice in chosen),
         verdicts=tuple(verdicts),
         decisions=tuple(decisions.values()),
+        models=tuple(models),
+    )
+
+
+def _put_together(job: Job, chosen: Sequence[Choice], machine: Machine, facts: ModelFacts, **more: Any) -> Plan:
+    """Return a plan of what was chosen."""
+    return Plan(
+        job=dump_job(job),
+        job_digest=job.digest(),
+        steps=tuple(_step(choice) for choice in chosen),
         machine=machine,
         facts=facts,
         preload=tuple(dict.fromkeys(name for choice in chosen for name in choice.offer.preload)),
         environment={key: value for choice in chosen for key, value in choice.offer.environment.items()},
-        models=tuple(models),
+        **more,
     )
 
 
@@ -310,6 +312,12 @@ def _step(choice: Choice) -> Step:
 
 def _distinct(chosen: Sequence[Choice]) -> list[Choice]:
     return list({(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values())
+
+
+def _refuse_mistakes(chosen: Sequence[Choice], file: JobFile) -> None:
+    """Raise :class:`JobError` for what the chosen offers find wrong with a job."""
+    if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
+        raise JobError(file.source, list(dict.fromkeys(problems)))
 
 
 def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
