@@ -55,10 +55,13 @@ class Load:
     logits: int = 12
 
 
+BEFORE = "precompute_ref_log_probs"
+"""The key that asks the reference before training, so that it need not stay."""
+
 LOADS: Mapping[str, Load] = {
     "sft": Load(),
-    "dpo": Load(rows=2, reference=lambda _: True, logits=10),
-    "kto": Load(reference=lambda _: True, logits=14),
+    "dpo": Load(rows=2, reference=lambda options: not options.get(BEFORE), logits=10),
+    "kto": Load(reference=lambda options: not options.get(BEFORE), logits=14),
     "orpo": Load(rows=2, whole=True, logits=10),
     "cpo": Load(rows=2, whole=True, logits=10),
     "reward": Load(rows=2, head=False),
@@ -246,6 +249,8 @@ def changes_of(job: Job, facts: ModelFacts) -> list[tuple[tuple[tuple[str, Any],
     if rows > 1 and job.train.method not in {"grpo", "rloo"}:  # their groups must divide the batch
         both = (("train.per_device_train_batch_size", 1), ("train.gradient_accumulation_steps", rows * steps))
         found.append((both, "the same training, slower"))
+    if job.adapter.type == "none" and job.train.method in {"dpo", "kto"} and not options.get(BEFORE):
+        found.append((((f"train.{BEFORE}", True),), "the reference is asked once, before training"))
     if "8bit" not in str(options.get("optim", "")):
         found.append(((("train.optim", "adamw_8bit"),), "slightly other steps"))
     if job.adapter.type != "none" and not job.model.bits and not facts.quantized:

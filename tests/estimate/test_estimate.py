@@ -129,6 +129,18 @@ def test_the_peak_of_other_methods_is_near_what_an_h200_measured(
     assert found.peak == pytest.approx(gib * GIB, rel=0.1)
 
 
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_reference_need_not_stay_if_it_is_asked_before(method: str) -> None:
+    found = estimate(on_gpu(140 * GIB), gpu_job(FULL, method=method), llama("1b"))
+    assert found is not None
+    assert "reference" in {part.name for part in found.parts}
+    lever = next(each for each in found.levers if each.changes == (("train.precompute_ref_log_probs", True),))
+    assert lever.saves == pytest.approx(4 * 1_235_814_400, rel=0.1)
+    other = estimate(on_gpu(140 * GIB), gpu_job(method=method), llama("1b"))
+    assert other is not None
+    assert not any("precompute" in str(each.changes) for each in other.levers), "an adapter is switched off"
+
+
 def test_each_part_says_how_it_is_known() -> None:
     found = estimate(on_gpu(24 * GIB), gpu_job(), llama("1b"))
     assert found is not None
