@@ -211,7 +211,11 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         Part("logits", moving.loss, "estimated", "never all at once" if s.fused else "all of them at once"),
     ]
     peak = fixed + moving.peak
-    if load.answers:
+    if load.answers and s.options.get("use_vllm"):
+        share, where = vllm(s)
+        parts.append(Part("vllm", share, "estimated", where))
+        peak = max(peak, fixed + share) if s.options.get("vllm_enable_sleep_mode") else peak + share
+    elif load.answers:
         rows = s.rows * int(s.options.get("steps_per_generation") or s.options.get("gradient_accumulation_steps") or 1)
         cache = rows * s.length * s.shape.layers * 2 * s.shape.key * s.size
         parts.append(Part("cache", cache, "estimated", f"keys and values of {rows} answers while they are written"))
@@ -231,6 +235,14 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         room=s.room,
         batch=f"{s.rows} rows of {'up to ' if longest is None else ''}{s.length:,} tokens",
     )
+
+
+def vllm(s: Setting) -> tuple[int, str]:
+    """Return the bytes that vLLM takes beside the training, and where: weights and cache fill the share it is given."""
+    if s.options.get("vllm_mode", "colocate") != "colocate":
+        return 0, "in a server of its own"
+    share = float(s.options.get("vllm_gpu_memory_utilization", 0.3))
+    return round(share * (s.room or 0)), f"{share:.0%} of the device: vllm_gpu_memory_utilization"
 
 
 def changes_of(job: Job, facts: ModelFacts) -> list[tuple[tuple[tuple[str, Any], ...], str]]:

@@ -100,6 +100,8 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
             return reason
     if job.train.options.get("use_vllm") and "vllm" not in machine.versions:
         return "use_vllm: vllm is not installed (pip install vllm)"
+    if job.train.options.get("use_vllm") and job.model.load_in_8bit:
+        return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
     if job.train.options.get("use_liger_kernel") and "liger-kernel" not in machine.versions:
         return "use_liger_kernel: liger-kernel is not installed (pip install liger-kernel)"
     if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:

@@ -129,6 +129,24 @@ def test_the_peak_of_other_methods_is_near_what_an_h200_measured(
     assert found.peak == pytest.approx(gib * GIB, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("keys", "share"),
+    [({}, 0.3), ({"vllm_gpu_memory_utilization": 0.5}, 0.5), ({"vllm_mode": "server"}, 0.0)],
+    ids=["default", "half", "server"],
+)
+def test_vllm_takes_the_share_that_it_is_given(keys: dict[str, Any], share: float) -> None:
+    def peak(**more: Any) -> int:
+        found = estimate(
+            on_gpu(80 * GIB), gpu_job(method="grpo", beta=0.0, max_completion_length=256, **more), llama("1b")
+        )
+        assert found is not None
+        return found.peak or 0
+
+    assert peak(use_vllm=True, **keys) - peak() == pytest.approx(share * 80 * GIB, abs=0.1 * GIB)
+    asleep = peak(use_vllm=True, vllm_enable_sleep_mode=True, **keys)
+    assert asleep <= peak(use_vllm=True, **keys)
+
+
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_a_reference_need_not_stay_if_it_is_asked_before(method: str) -> None:
     found = estimate(on_gpu(140 * GIB), gpu_job(FULL, method=method), llama("1b"))

@@ -33,4 +33,6 @@ def largest(trainer: Any, data: Data) -> dict[str, Any]:
     }
     if getattr(args, "beta", 0.0):
         batch["ref_per_token_logps"] = known
+    if getattr(trainer, "use_vllm", False):
+        batch["importance_sampling_ratio"] = torch.ones((count, 1), device=device)
     return batch
