@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from forge_huggingface.image_collator import ImageCollator
 
 
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+"""What a reference that was asked before training said of a pair."""
+
+
 def padded(rows: Sequence[Sequence[int]], value: int) -> Any:
     """Return rows of unequal length as one tensor, filled at the right."""
     import torch
@@ -47,8 +51,8 @@ class Pairs:
         import torch
 
         sides = [(row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids") for row in rows]
-        known = [name for name in ("ref_chosen_logps", "ref_rejected_logps") if name in rows[0]]
-        return {**sequences(sides, self.pad), **{name: torch.tensor([row[name] for row in rows]) for name in known}}
+        known = {name: torch.tensor([row[name] for row in rows]) for name in REFERENCE if name in rows[0]}
+        return {**sequences(sides, self.pad), **known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,9 @@ class ImagePairs:
     collator: ImageCollator
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the batch; the images are there for both sides."""
+        """Return the batch; the images are there for both sides. The reference's log-probabilities are as in Pairs."""
+        import torch
+
         sides = [
             {**{name: row[f"{side}_{name}"] for name in ("input_ids", "labels", "text")}, "pictures": row["pictures"]}
             for side in ("chosen", "rejected")
@@ -66,7 +72,8 @@ class ImagePairs:
         ]
         batch = self.collator(sides)
         labels = batch.pop("labels")
-        return {**batch, "completion_mask": (labels != -100).long()}
+        known = {name: torch.tensor([row[name] for row in rows]) for name in REFERENCE if name in rows[0]}
+        return {**batch, **known, "completion_mask": (labels != -100).long()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +99,21 @@ class RatedRows:
 
     Attributes:
         pad: The id that fills short rows.
-        limit: The most tokens of a row.
-        kl: Add each prompt with the answer of the row before it, from which the loss estimates how far the model has
-            moved (KTO, arXiv 2402.01306, section 4.1). That answer is cut where it is too long for this prompt.
+        limit: The most tokens of a row. A prompt with the answer of another row may be longer, and is cut.
     """
 
     pad: int
     limit: int
-    kl: bool
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the batch, with the reference's log-probabilities if the rows have them."""
+        """Return the batch, with other rows' answers and the reference's log-probabilities if the rows have them."""
         import torch
 
-        prompts = [row["prompt_ids"] for row in rows]
-        answers = [row["completion_ids"] for row in rows]
-        batch = sequences(list(zip(prompts, answers, strict=True)), self.pad)
-        if self.kl:
-            before = [answers[-1], *answers[:-1]]
-            mixed = [(ask, said[: self.limit - len(ask)]) for ask, said in zip(prompts, before, strict=True)]
-            others = sequences(mixed, self.pad)
-            batch |= {f"KL_{name}": value for name, value in others.items()}
+        batch = sequences([(row["prompt_ids"], row["completion_ids"]) for row in rows], self.pad)
+        if "KL_completion_ids" in rows[0]:
+            pairs = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
+            mixed = sequences([(prompt, answer[: self.limit - len(prompt)]) for prompt, answer in pairs], self.pad)
+            batch |= {f"KL_{name}": value for name, value in mixed.items()}
         for name in ("ref_logps", "ref_KL_logps"):
             if name in rows[0]:
                 batch[name] = torch.tensor([row[name] for row in rows])

@@ -201,8 +201,7 @@ class RatedRows(Layout):
 
     def collator(self) -> Callable[[Loaded], Any]:
         """Return what makes the batch collator once the model is there."""
-        kl = self.job.train.options.get("loss_type") == "kto"
-        return lambda _: collators.RatedRows(self.pad, self.limit, kl=kl)
+        return lambda _: collators.RatedRows(self.pad, self.limit)
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""

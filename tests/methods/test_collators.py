@@ -48,12 +48,12 @@ def test_rated_rows_are_those_of_kto(known: dict[str, float], limit: int) -> Non
 
     theirs = DataCollatorForUnpairedPreference(pad_token_id=PAD, max_length=limit)
     rows = [{**row, **known} for row in RATED]
-    others = [RATED[-1], *RATED[:-1]]  # TRL's own rows have each prompt's other answer, which forge adds in the batch
+    others = [RATED[-1], *RATED[:-1]]
     kl = [{**row, "KL_completion_ids": other["completion_ids"]} for row, other in zip(rows, others, strict=True)]
-    same(collators.RatedRows(PAD, limit, kl=True)(rows), theirs(kl))
+    same(collators.RatedRows(PAD, limit)(kl), theirs(kl))
     assert theirs(kl)["KL_input_ids"].shape[1] == min(limit, 6)
     plain = [{name: value for name, value in row.items() if name != "ref_KL_logps"} for row in rows]
-    same(collators.RatedRows(PAD, limit, kl=False)(plain), theirs(plain))
+    same(collators.RatedRows(PAD, limit)(plain), theirs(plain))
 
 
 @pytest.mark.parametrize("margins", [(0.5, 2.0), (0.5, None)])
@@ -101,7 +101,7 @@ def test_texts_for_encoder_and_decoder_are_those_of_transformers(tiny_model: Any
 
 
 @pytest.mark.parametrize(
-    "collator", [collators.Pairs(0), collators.Split(0), collators.RatedRows(0, 8, kl=True), collators.Ranked(0)]
+    "collator", [collators.Pairs(0), collators.Split(0), collators.RatedRows(0, 8), collators.Ranked(0)]
 )
 def test_a_collator_can_be_sent_to_a_loader_process(collator: Any) -> None:
     assert pickle.loads(pickle.dumps(collator)) == collator
@@ -109,5 +109,5 @@ def test_a_collator_can_be_sent_to_a_loader_process(collator: Any) -> None:
 
 def test_no_row_is_changed() -> None:
     before = json.dumps([PAIRS, RATED])
-    collators.Pairs(PAD)(PAIRS), collators.Split(PAD)(PAIRS), collators.RatedRows(PAD, 8, kl=True)(RATED)
+    collators.Pairs(PAD)(PAIRS), collators.Split(PAD)(PAIRS), collators.RatedRows(PAD, 8)(RATED)
     assert json.dumps([PAIRS, RATED]) == before

@@ -1,8 +1,4 @@
-"""Kahneman-Tversky optimization (arXiv 2402.01306), on rows that forge has tokenised.
-
-The batch collator pairs each prompt with another row's answer, which TRL does when it prepares rows; since both go by
-batches in order, the pairs are the same.
-"""
+"""Kahneman-Tversky optimization (arXiv 2402.01306), on rows that forge has tokenised."""
 
 from __future__ import annotations
 
@@ -23,8 +19,24 @@ if TYPE_CHECKING:
 class FinishedRatings(KTOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
     """TRL's trainer, which tokenises whatever it gets, given rows that are tokens already (trl 1.14.2 and 1.16)."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-        return dataset
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:  # noqa: ARG002
+        return mixed(dataset, args.per_device_train_batch_size) if self.calculate_KL else dataset
+
+
+def mixed(dataset: Any, size: int) -> Any:
+    """Return rows that each have the answer of another row beside their own, as ``KL_completion_ids``.
+
+    From the pairs of a prompt and a foreign answer the loss estimates how far the model has moved (section 4.1 of the
+    paper). As in TRL (``trl/trainer/kto_trainer.py``, ``add_kl_completion_ids``) the foreign answer is that of the row
+    before, and of the last row for the first, in groups of ``size`` rows: those of a training batch.
+    """
+
+    def add(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        answers = rows["completion_ids"]
+        groups = (answers[at : at + size] for at in range(0, len(answers), size))
+        return {"KL_completion_ids": [each for group in groups for each in (group[-1], *group[:-1])]}
+
+    return dataset.map(add, batched=True, batch_size=size * max(1, 1000 // size), keep_in_memory=True)
 
 
 def recipe(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
