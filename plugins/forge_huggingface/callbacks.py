@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import time
@@ -68,7 +69,8 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         """Try the longest batch before anything is trained; a dry run ends here."""
         found: dict[str, Any] = {}
         if self.job.train.probe and self.run.resume is None:
-            found = probe(self.trainer, self.data, self.batch, lambda: estimate_again(self.job, self.run, self.data))
+            again = functools.partial(estimate_again, self.job, self.run, self.data)
+            found = probe(self.trainer, self.data, self.job, self.batch, again)
             self.run.emit(Event("probe", found))
         if self.run.plan.task == "dry-run":
             seconds = found.get("seconds", 0.0) * args.gradient_accumulation_steps

@@ -14,8 +14,10 @@ from packaging.version import InvalidVersion, Version
 
 from forge.api import Estimate, Lever, Part
 from forge_huggingface import footprint, rules
+from forge_huggingface.contradictions import CHECKS
 from forge_huggingface.footprint import Setting
 from forge_huggingface.kernels import TRANSFORMERS, Kernels, activations
+from forge_huggingface.methods import METHODS, splits
 
 if TYPE_CHECKING:
     from forge.api import Machine, ModelFacts
@@ -258,10 +260,11 @@ def changes_of(job: Job, facts: ModelFacts) -> list[tuple[tuple[tuple[str, Any],
         found.append(((("model.attn_implementation", "sdpa"),), ""))
     if not options.get("gradient_checkpointing"):
         found.append(((("train.gradient_checkpointing", True),), "about 25 % slower"))
-    if rows > 1 and job.train.method not in {"grpo", "rloo"}:  # their groups must divide the batch
+    if rows > 1 and splits(job.train.method, options):
         both = (("train.per_device_train_batch_size", 1), ("train.gradient_accumulation_steps", rows * steps))
         found.append((both, "the same training, slower"))
-    if job.adapter.type == "none" and job.train.method in {"dpo", "kto"} and not options.get(BEFORE):
+    copied = job.adapter.type == "none" and job.train.method in {"dpo", "kto"} and not options.get(BEFORE)
+    if copied and not options.get("sync_ref_model"):
         found.append((((f"train.{BEFORE}", True),), "the reference is asked once, before training"))
     if "8bit" not in str(options.get("optim", "")):
         found.append(((("train.optim", "adamw_8bit"),), "slightly other steps"))
@@ -297,7 +300,21 @@ def with_changes(job: Job, changes: tuple[tuple[str, Any], ...]) -> Job:
 
 def refused(machine: Machine, job: Job, facts: ModelFacts) -> bool:
     """Whether a job could not be run here, whatever memory it takes."""
-    return bool(rules.cannot_load(machine, job, facts) or rules.cannot_train(machine, job, facts))
+    return bool(
+        rules.cannot_load(machine, job, facts) or rules.cannot_train(machine, job, facts) or contradicts_itself(job)
+    )
+
+
+def contradicts_itself(job: Job) -> bool:
+    """Whether the arguments of a job's trainer contradict each other, as far as this plugin has the method."""
+    method = METHODS.get(job.train.method)
+    if method is None:
+        return False
+    from forge_huggingface.options import defaults  # pydantic, which listing plugins does not need
+
+    known = defaults(job.adapter.type, method.config)
+    values = known | {name: value for name, value in job.train.options.items() if name in known}
+    return any(check(values) for check in CHECKS)
 
 
 def _about_weights(s: Setting, *, exact: bool) -> str:

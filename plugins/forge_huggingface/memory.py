@@ -14,9 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.api import Data, Estimate, OutOfMemory
+from forge_huggingface.methods import splits
+
+if TYPE_CHECKING:
+    from forge.job import Job
 
 COUNTERS = ("_metrics", "_stored_metrics", "_total_train_tokens", "_step", "_current_train_step_time")
 """What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16)."""
@@ -25,6 +29,7 @@ COUNTERS = ("_metrics", "_stored_metrics", "_total_train_tokens", "_step", "_cur
 def probe(
     trainer: Any,
     data: Data,
+    job: Job,
     make_batch: Callable[[Any, Data], dict[str, Any]] | None = None,
     estimate: Callable[[], Estimate | None] | None = None,
 ) -> dict[str, Any]:
@@ -33,6 +38,7 @@ def probe(
     Args:
         trainer: The trainer.
         data: The rows.
+        job: The job.
         make_batch: Makes the batch, for trainers that would answer prompts to get one; those then evaluate nothing.
         estimate: Says what would take less, if it does not fit.
 
@@ -79,7 +85,7 @@ def probe(
     except Exception as error:
         if is_out_of_memory(error):
             found = estimate() if estimate else None
-            raise explain_out_of_memory(error, trainer, data, probing=True, estimate=found) from error
+            raise explain_out_of_memory(error, trainer, data, job, probing=True, estimate=found) from error
         raise
     finally:
         ballast.clear()
@@ -92,13 +98,10 @@ def probe(
 
 
 def as_trained_on(trainer: Any, data: Data) -> Data:
-    """Return the rows with what the trainer has added: log-probabilities of a reference that was asked before."""
-    if not getattr(trainer, "precompute_ref_logps", False):
-        return data
-    held_out = trainer.eval_dataset or {}
-    return replace(
-        data, train=trainer.train_dataset, eval=held_out if isinstance(held_out, dict) else {"eval": held_out}
-    )
+    """Return the rows with what the trainer has added: what the reference says of them, or other rows' answers."""
+    held_out = trainer.eval_dataset if trainer.eval_dataset is not None else {}
+    held_out = held_out if isinstance(held_out, dict) else {"eval": held_out}
+    return replace(data, train=trainer.train_dataset, eval=held_out)
 
 
 def longest(data: Data, count: int) -> list[dict[str, Any]]:
@@ -189,7 +192,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_out_of_memory(
-    error: BaseException, trainer: Any, data: Data, *, probing: bool, estimate: Estimate | None = None
+    error: BaseException, trainer: Any, data: Data, job: Job, *, probing: bool, estimate: Estimate | None = None
 ) -> OutOfMemory:
     """Say what ran out, and name the keys that help, in the order of their effect: the estimate's, with numbers."""
     args = trainer.args
@@ -200,7 +203,7 @@ def explain_out_of_memory(
     why = f"{args.per_device_train_batch_size} rows of up to {longest_row} tokens"
     if used:
         why += f", {used / 2**30:.1f} GiB in use at the peak"
-    knobs = relief(args)
+    knobs = relief(args, splits=splits(job.train.method, job.train.options))
     names = [f"{_key(change['key'])} = {_toml(change['value'])}" for changes in knobs for change in changes]
     if not quantised(trainer) and any("lora_" in name for name, _ in trainer.model.named_parameters()):
         names.append("[model] load_in_4bit = true")
@@ -222,10 +225,10 @@ def quantised(trainer: Any) -> bool:
     return any(getattr(trainer.model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
 
 
-def relief(args: Any) -> list[list[Mapping[str, Any]]]:
+def relief(args: Any, *, splits: bool) -> list[list[Mapping[str, Any]]]:
     """Return changes that keep the training the same and take less memory, the most effective first.
 
-    Each entry is a list of changes that belong together.
+    Each entry is a list of changes that belong together. ``splits`` is what :func:`.methods.splits` says.
     """
     found: list[list[Mapping[str, Any]]] = []
     checkpointing = getattr(args, "gradient_checkpointing", False) or getattr(args, "activation_checkpointing", False)
@@ -233,9 +236,7 @@ def relief(args: Any) -> list[list[Mapping[str, Any]]]:
         reason = "the longest batch did not fit without it"
         found.append([{"key": "train.gradient_checkpointing", "value": True, "reason": reason}])
     size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    # kto compares the rows of a batch with each other, and a set of answers must stay whole groups.
-    bound = hasattr(args, "desirable_weight") or getattr(args, "steps_per_generation", steps) != steps
-    if size > 1 and not bound:
+    if size > 1 and splits:
         smaller = max(divisor for divisor in range(1, size) if size % divisor == 0)
         found.append(
             [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,14 @@ METHODS: Mapping[str, Method] = {
     )
 }  # fmt: skip
 """Every method of this plugin by name."""
+
+
+def splits(method: str, options: Mapping[str, Any]) -> bool:
+    """Whether a smaller batch and more accumulation are the same training.
+
+    Not so under kto's own loss, which compares the rows of a batch with each other, nor where ``steps_per_generation``
+    says how many batches of answers are made at a time.
+    """
+    if method == "kto":
+        return options.get("loss_type") != "kto"
+    return options.get("steps_per_generation") is None

@@ -97,7 +97,7 @@ def train_by(method: Method, job: Job, run: RunHandle, loaded: Loaded, data: Dat
     except Exception as error:
         if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
             estimate = estimate_again(job, run, data)
-            raise explain_out_of_memory(error, trainer, data, probing=False, estimate=estimate) from error
+            raise explain_out_of_memory(error, trainer, data, job, probing=False, estimate=estimate) from error
         if is_disk_full(error):
             raise no_room_for_checkpoint(run.folder / "checkpoints", error) from error
         raise

@@ -19,9 +19,9 @@ from forge.facts import ModelFacts
 from forge.jobfile import parse
 from forge.machine import PRESETS
 from forge.plan import Plan, make_plan
-from forge_huggingface.estimate import LOADS, estimate, with_changes
+from forge_huggingface.estimate import LOADS, contradicts_itself, estimate, with_changes
 from forge_huggingface.memory import explain_out_of_memory
-from forge_huggingface.methods import METHODS
+from forge_huggingface.methods import METHODS, splits
 from forge_unsloth.estimate import estimate as unsloth
 from measuring import make_job, on_gpu
 from projects import Project
@@ -145,6 +145,24 @@ def test_vllm_takes_the_share_that_it_is_given(keys: dict[str, Any], share: floa
     assert peak(use_vllm=True, **keys) - peak() == pytest.approx(share * 80 * GIB, abs=0.1 * GIB)
     asleep = peak(use_vllm=True, vllm_enable_sleep_mode=True, **keys)
     assert asleep <= peak(use_vllm=True, **keys)
+
+
+@pytest.mark.parametrize("what", ["LoRA", "full"])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_would_take_less_is_a_job_that_can_be_run(method: str, what: str) -> None:
+    more: list[dict[str, Any]] = [{}, {"sync_ref_model": True}] if method == "dpo" else [{}]
+    if method in {"grpo", "rloo"}:
+        more = [{"num_generations": 4}, {"num_generations": 4, "steps_per_generation": 2}]
+    for options in more:
+        loss = {"loss_type": "kto"} if method == "kto" else {}
+        job = gpu_job(FULL if what == "full" else None, 4, method=method, **loss, **options)
+        found = estimate(on_gpu(6 * GIB), job, llama("1b"))
+        assert found is not None
+        cure = tuple(change for lever in found.cure for change in lever.changes)
+        for changes in (*(lever.changes for lever in found.levers), cure):
+            changed = with_changes(job, changes)
+            assert not contradicts_itself(changed), changes
+            assert splits(method, job.train.options) or "train.per_device_train_batch_size" not in dict(changes)
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
@@ -363,7 +381,8 @@ def test_out_of_memory_names_the_levers_with_numbers(tmp_path: Path, tiny_model:
         named_parameters=list,
     ))  # fmt: skip
     data: Any = SimpleNamespace(summary={"longest": 2048})
-    error = explain_out_of_memory(RuntimeError("CUDA out of memory"), trainer, data, probing=True, estimate=found)
+    job = gpu_job(rows=4, **NO)
+    error = explain_out_of_memory(RuntimeError("CUDA out of memory"), trainer, data, job, probing=True, estimate=found)
     assert error.do is not None
     assert "[train] gradient_checkpointing = true (about" in error.do
     assert "GiB less)" in error.do

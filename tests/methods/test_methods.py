@@ -10,6 +10,7 @@ import pytest
 
 from forge.events import read_events
 from forge_huggingface.memory import relief
+from forge_huggingface.methods import splits
 from methods_rows import ONLINE, pairs, prompts, ratings
 from projects import json_of
 from tiny_seq2seq import make_t5
@@ -52,14 +53,27 @@ def test_a_reference_that_is_asked_before_gives_the_same_losses(
 ) -> None:
     rows(CASES[method][0]())
     losses = []
-    for before in (False, True):
-        train = {"method": method, "max_steps": 2, "precompute_ref_log_probs": before}
-        project.write(data={"eval_size": 4}, train=train)
+    for keys in ({}, {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 3}):
+        project.write(data={"eval_size": 4}, train={"method": method, "max_steps": 2, **keys})
         done = project.perform()
         assert done.code == 0, done.printed
         assert len(done.of_kind("eval")) == 1
         losses.append(done.losses)
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_the_divergence_of_held_out_rows_does_not_go_by_the_batch_that_measures_it(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    rows(ratings())
+    found = []
+    for size in (1, 4):
+        train = {"method": "kto", "max_steps": 2, "per_device_eval_batch_size": size}
+        project.write(data={"eval_size": 4}, train=train)
+        done = project.perform()
+        assert done.code == 0, done.printed
+        found += [event["eval_loss"] for event in done.of_kind("eval")]
+    assert found[0] == pytest.approx(found[1], abs=0.01)
 
 
 def test_a_weight_of_zero_leaves_one_kind_of_rating_out(
@@ -73,19 +87,22 @@ def test_a_weight_of_zero_leaves_one_kind_of_rating_out(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "keys"),
+    ("method", "options", "same"),
     [
-        ({}, {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}),
-        ({"desirable_weight": 1.0}, set()),
-        ({"steps_per_generation": 2}, {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}),
-        ({"steps_per_generation": 4}, set()),
+        ("sft", {}, True),
+        ("kto", {"loss_type": "kto"}, False),  # compares the rows of a batch
+        ("kto", {"loss_type": "apo_zero_unpaired"}, True),
+        ("grpo", {"steps_per_generation": None}, True),  # as many answers at a time, since accumulation makes up for it
+        ("grpo", {"steps_per_generation": 2}, False),
+        ("sdpo", {"steps_per_generation": 2}, False),
     ],
-    ids=["sft", "kto", "grpo", "grpo, whose groups would be cut"],
 )
-def test_memory_is_never_won_by_another_training(arguments: dict[str, Any], keys: set[str]) -> None:
-    common = {"gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
-    changes = [change["key"] for step in relief(SimpleNamespace(**common, **arguments)) for change in step]
-    assert set(changes) == keys
+def test_memory_is_never_won_by_another_training(method: str, options: dict[str, Any], same: bool) -> None:
+    assert splits(method, options) is same
+    sizes = {"gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    changes = {change["key"] for step in relief(SimpleNamespace(**sizes), splits=same) for change in step}
+    both = {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}
+    assert changes == (both if same else set())
 
 
 @pytest.mark.parametrize(
