@@ -32,6 +32,7 @@ def forge_offers() -> Iterable[Offer]:
         requires_dist=(*MODELS, DATASETS),
         probe=rules.cannot_collate,
         check=rules.data_problems,
+        decide=rules.decide_rows,
     )
     yield Offer(
         stage=Stage.LOAD,

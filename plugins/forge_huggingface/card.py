@@ -41,8 +41,8 @@ def model_card(
     if on_hub:
         head.append(f"base_model: {base}")
     adapter = format_ == "adapter"
-    vision = trained.task == "vision"
-    pipeline = "image-text-to-text" if vision else "text-generation"
+    pipelines = {"vision": "image-text-to-text", "seq2seq": "text2text-generation", "reward": "text-classification"}
+    pipeline = pipelines.get(trained.task, "text-generation")
     library = "gguf" if format_ == "gguf" else "peft" if adapter else "transformers"
     head += [f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags:"]
     head += ["- forge", f"- {job.train.method}", *(["- lora"] if trained.kind == "adapter" else []), "---"]
@@ -67,7 +67,7 @@ def model_card(
         + (f", revision `{plan.facts.revision}`" if plan.facts.revision else "")
         + f", trained with [forge](https://pypi.org/project/forge-train/) {plan.forge} from one job file.",
         "",
-        *(usage or ["```python", *(_usage_vision(adapter=adapter) if vision else _usage(adapter=adapter)), "```"]),
+        *(usage or ["```python", *_usage(trained.task, adapter=adapter), "```"]),
         "",
         "## Training",
         "",
@@ -118,19 +118,22 @@ _TOLD = (
 )  # fmt: skip
 
 
-def _usage(*, adapter: bool) -> list[str]:
+def _usage(task: str, *, adapter: bool) -> list[str]:
+    if task == "vision":
+        return _usage_vision(adapter=adapter)
+    kind = {"seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}.get(task, "CausalLM")
     if adapter:
         return [
-            "from peft import AutoPeftModelForCausalLM",
+            f"from peft import AutoPeftModelFor{kind}",
             "from transformers import AutoTokenizer",
             "",
-            'model = AutoPeftModelForCausalLM.from_pretrained("path/to/this")',
+            f'model = AutoPeftModelFor{kind}.from_pretrained("path/to/this"{", num_labels=1" * (task == "reward")})',
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
         ]
     return [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import AutoModelFor{kind}, AutoTokenizer",
         "",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this")',
+        f'model = AutoModelFor{kind}.from_pretrained("path/to/this")',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
     ]
 

@@ -207,7 +207,7 @@ def detect(
     first: Mapping[str, Any],
     where: str,
     fitting: Sequence[str] = tuple(FORMATS),
-    method: str = "sft",
+    whose: str = 'method = "sft"',
 ) -> Shape:
     """Return the shape of a source.
 
@@ -216,14 +216,14 @@ def detect(
         columns: The job's names: what forge calls a column, and what the source calls it.
         first: The first row.
         where: The source's name for errors.
-        fitting: The formats that the method can train on, in the order of detection.
-        method: The method, for errors.
+        fitting: The formats that can be trained on, in the order of detection.
+        whose: Who trains on them, for errors.
 
     Raises:
         DataError: The columns fit no format, or not the one that the job names.
     """
     if format != "auto" and format not in fitting:
-        raise DataError(f'format = "{format}" cannot be used under method = "{method}"',
+        raise DataError(f'format = "{format}" cannot be used under {whose}',
                         f"it trains on {' or '.join(fitting)}", "change one of them")  # fmt: skip
     there = ", ".join(map(repr, first)) or "none"
     missing = [column for column in columns.values() if column not in first]
@@ -245,7 +245,7 @@ def detect(
     # Not where the job names a format: a row that lacks a column of it may well be a prompt alone.
     others = (name for name in FORMATS if name not in wanted and _match(name, columns, first))
     if format == "auto" and (other := next(others, None)):
-        what = f'{where} has rows of the format {other}, which method = "{method}" cannot train on'
+        what = f"{where} has rows of the format {other}, which {whose} cannot train on"
     raise DataError(
         what, f"its columns are {there}, and {needs}", "name the columns in [data] columns, or mend the file"
     )

@@ -71,6 +71,11 @@ class Layout:
         """The columns of the store."""
         return self.columns[self.sees]
 
+    @property
+    def whose(self) -> str:
+        """Who trains on such rows, for errors."""
+        return f'method = "{self.job.train.method}"'
+
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
         for rendered in renderer.render([row for row in rows if isinstance(row, Plain)]):
@@ -260,9 +265,10 @@ class Seq2Seq(Layout):
     """``seq2seq``: a text for the encoder, and one for the decoder."""
 
     name = "seq2seq"
-    formats = ("prompt-completion", "instruction", "input-output")
+    formats = ("prompt-completion", "instruction", "input-output", "messages", "sharegpt")
     columns = ("tokens", "tokens")
     train_on = "completion"
+    whose = "an encoder-decoder model"
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""

@@ -67,7 +67,7 @@ class Reader:
                 converted.append(raw)
                 continue
             if self.shape is None:
-                names = (self.layout.formats, self.job.train.method)
+                names = (self.layout.formats, self.layout.whose)
                 self.shape = detect(self.source.format, self.source.columns, raw, self.name, *names)
             try:
                 row = self._placed(self.shape.convert(raw), origin)

@@ -142,6 +142,8 @@ def seq2seq_problems(job: Job) -> Iterable[Problem]:
     from forge_huggingface.options import default_of
 
     yield from layout_problems(job, "seq2seq", "an encoder-decoder model")
+    if job.data.chat_template is not None:
+        yield Problem("data.chat_template", "an encoder-decoder model reads the text as it is", "remove it")
     for name, value in job.train.options.items():
         foreign = name in table("SFTConfig") and name not in table("TrainingArguments")
         if foreign and value not in (None, default_of("SFTConfig", name)[0]):
@@ -235,7 +237,18 @@ def export_problems(job: Job) -> Iterable[Problem]:
             )
 
 
-def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
+def decide_rows(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
+    """Yield the longest row, where a model's positions leave no choice: a longer one is an error in its first layer."""
+    if fixed_positions(facts) and facts.context and job.model.max_seq_length > facts.context:
+        yield Decision("model.max_seq_length", facts.context, f"the model has {facts.context} positions, and no more")
+
+
+def fixed_positions(facts: ModelFacts) -> bool:
+    """Whether a model has a vector for each position, and so cannot read further than it was made for."""
+    return facts.task == "seq2seq" or facts.model_type in {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
+
+
+def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     """Yield the type of the weights and the attention implementation, where the job leaves them open."""
     kind = device(machine, job)
     dtype: str = job.model.dtype
@@ -248,6 +261,7 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
             yield Decision("model.attn_implementation", "flash_attention_2", "flash-attn is installed")
         else:
             yield Decision("model.attn_implementation", "sdpa", "torch's own, fast on every device")
+    yield from decide_rows(machine, job, facts)
 
 
 def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:

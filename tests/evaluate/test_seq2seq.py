@@ -12,11 +12,13 @@ from evaluating import Evaluation, exported, generator_of
 from forge.api import Prompt, Sampling
 from forge.errors import UsageError
 from projects import Finished, Project, json_of
+from tiny import make_model
 from tiny_seq2seq import make_bart, make_t5
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+BANNED = list(range(5, 90))
 ROWS = [{"prompt": f"Say {word}.", "completion": word} for word in ("red", "green", "blue", "one", "two", "three")] * 2
 LONG = {"prompt": "Say blue, " + "please " * 60, "completion": "blue"}
 MODELS: dict[str, Callable[[Path], Path]] = {"t5": make_t5, "bart": make_bart}
@@ -26,7 +28,10 @@ MODELS: dict[str, Callable[[Path], Path]] = {"t5": make_t5, "bart": make_bart}
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Finished]:
     """A finished run: T5 with an adapter, BART with all weights, long rows cut."""
     folder = tmp_path_factory.mktemp(request.param)
-    made = Project(folder / "project", MODELS[request.param](folder / "model"))
+    path = MODELS[request.param](folder / "model") / "generation_config.json"
+    settings = json_of(path) | {"suppress_tokens": BANNED[::2], "bad_words_ids": [[token] for token in BANNED[1::2]]}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    made = Project(folder / "project", path.parent)
     for name, rows in (("rows", ROWS), ("held-out", [*ROWS[:5], LONG])):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (made.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -82,6 +87,7 @@ def test_loss_and_answers_are_those_of_plain_transformers(
             total += model(**batch, labels=labels).loss.item() * labels.numel()
             ids = model.generate(**batch, max_new_tokens=8, do_sample=False)
         count += labels.numel()
+        assert not set(ids[0].tolist()) & set(BANNED)
         texts.append(tokenizer.decode(ids[0], skip_special_tokens=True))
     assert found["metrics"]["loss"][source]["value"] == pytest.approx(total / count, abs=1e-5)
     shown = {sample["prompt"].strip(): sample["answers"][source] for sample in found["samples"]}
@@ -141,5 +147,73 @@ def test_an_export_keeps_what_the_decoder_begins_with(done: tuple[Project, Finis
     folder = exported(done[1], 0).folder.path / "exports" / "1-merged"
     settings, config = json_of(folder / "generation_config.json"), json_of(done[0].folder / "model" / "config.json")
     assert settings["decoder_start_token_id"] == config["decoder_start_token_id"]
-    if "error" in (report := json_of(folder / "export.json")["report"]):
-        assert report["error"] < 1e-4
+    trained = done[1].folder.trained()
+    assert trained is not None
+    report = json_of(folder / "export.json")["report"]
+    assert trained.kind == "full" or report["error"] < 1e-4
+    use(folder)
+
+
+def test_the_card_says_how_to_load_the_model(done: tuple[Project, Finished]) -> None:
+    trained = done[1].folder.trained()
+    assert trained is not None
+    use(done[1].folder.path / trained.weights)
+
+
+def use(folder: Path) -> None:
+    """Run what a model card says, and see that it gives the model."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: text2text-generation" in card
+    code = card.partition("```python")[2].partition("```")[0].replace("path/to/this", str(folder))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["model"].config.is_encoder_decoder
+
+
+def test_a_saved_chat_is_a_row_to_train_on(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", make_t5(tmp_path / "t5"))
+    talk = [
+        {"role": role, "content": text} for role, text in (("system", "Short."), ("user", "Hi"), ("assistant", "Ho"))
+    ]
+    path = project.folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": talk}) + "\n" for _ in range(4)), encoding="utf-8")
+    project.write(train={"max_steps": 1, "save_steps": 1})
+    assert project.perform().code == 0
+    longer = json.dumps({"messages": [*talk, *talk[1:]]})
+    path.write_text(longer + "\n", encoding="utf-8")
+    done = project.perform()
+    assert "an encoder-decoder model takes one text and answers with one" in str(done.error)
+
+
+def test_nothing_is_longer_than_the_positions_that_a_model_has(tmp_path: Path) -> None:
+    """By default rows may have 2048 tokens and answers 256; this BART has 64 positions."""
+    project = Project(tmp_path / "project", make_bart(tmp_path / "bart"))
+    rows = [{"prompt": "please " * 90, "completion": "one"} for _ in range(6)]
+    path = project.folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    project.write(model={"max_seq_length": None}, data={"eval_size": 2}, train={"max_steps": 2, "save_steps": 2},
+                  eval={"metrics": ["f1"]})  # fmt: skip
+    assert "model.max_seq_length = 64: the model has 64 positions" in project.forge("plan", "job.toml")
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert done.of_kind("data")[0]["longest"] == 64
+    found = Evaluation(project, done.folder).found()
+    assert found["metrics"]["f1"]["tuned"]["n"] == 2
+
+
+@pytest.mark.parametrize("make", [make_t5, make_model], ids=["encoder-decoder", "decoder"])
+def test_long_held_out_rows_are_dropped_where_the_job_says_so(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    project = Project(tmp_path / "project", make(tmp_path / "model"))
+    for name, rows in (("rows", ROWS), ("held-out", [*ROWS[:5], LONG])):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (project.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    project.write(
+        model={"max_seq_length": 32},
+        data={"eval_path": "held-out.jsonl", "on_long_row": "drop"},
+        train={"max_steps": 1, "save_steps": 1},
+        eval={"max_new_tokens": 2},
+    )
+    done = project.perform()
+    assert done.code == 0, done.printed
+    found = Evaluation(project, done.folder).found()
+    assert (found["rows"], found["report"]["bad"]) == (5, 1)

@@ -19,7 +19,7 @@ ASKED, GOOD, BAD = ([{"role": role, "content": text}] for role, text in (
 
 def shape(method: str, raw: dict[str, Any], *, format: str = "auto", columns: dict[str, str] | None = None) -> Any:  # noqa: A002
     fitting = LAYOUTS[METHODS[method].layout].formats
-    return detect(format, columns or {}, raw, "x.jsonl", fitting, method)
+    return detect(format, columns or {}, raw, "x.jsonl", fitting, f'method = "{method}"')
 
 
 @pytest.mark.parametrize(

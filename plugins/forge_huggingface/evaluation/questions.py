@@ -23,6 +23,7 @@ from forge_huggingface.rows import (
     BadRow,
     Completion,
     Conversation,
+    LongRow,
     Pair,
     Rated,
     Record,
@@ -158,7 +159,8 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
                 make = of_texts if isinstance(layout, Seq2Seq) else question
                 questions.append(make(origin, raw, row, rendered, renderer))
             except BadRow as fault:
-                if job.data.on_bad_row == "error":
+                long = isinstance(fault, LongRow) and job.data.on_long_row == "drop"
+                if not long and job.data.on_bad_row == "error":
                     raise fault.at(origin) from fault
                 bad += 1
                 first_bad = first_bad or str(fault.at(origin))

@@ -6,8 +6,8 @@ import contextlib
 import copy
 import gc
 import threading
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answer, Event, OutOfMemory, UsageError
@@ -44,12 +44,9 @@ class ModelGenerator:
         context: The most tokens that the model takes, if that is known.
         run: The run, for its events.
         shares_base: Whether the base model is there too, as the model without its adapter.
-
-    Attributes:
-        starts: What the model needs to begin an answer, by the names of transformers' generation settings.
+        fixed: Settings that are the model's own, as :func:`.sampling.fixed` finds them.
+        positions: The most tokens that the model can hold at all, where it has a vector for each position.
     """
-
-    starts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,
@@ -63,11 +60,14 @@ class ModelGenerator:
         context: int | None,
         run: RunHandle,
         shares_base: bool,
+        fixed: Mapping[str, Any],
+        positions: int | None,
     ) -> None:
         self.model, self.processor, self.renderer = model, processor, renderer
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.stops, self.sampling, self.advice, self.context = stops, sampling, advice, context
         self.run, self.shares_base = run, shares_base
+        self.fixed, self.positions = fixed, positions
         self.without_adapter = False
         pad = self.tokenizer.pad_token_id
         self.pad: int = pad if pad is not None else min(stops)
@@ -145,12 +145,12 @@ class ModelGenerator:
         import torch
 
         collate = self._collator()
-        order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]["input_ids"]), index))
+        widths = [max(len(row["input_ids"]), len(row["labels"])) for row in rows]  # an encoder's are not a decoder's
+        order = sorted(range(len(rows)), key=lambda index: (-widths[index], index))
         found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
         at = 0
         while at < len(order):
-            width = len(rows[order[at]]["input_ids"])
-            chosen = order[at : at + min(batch_size, max(1, _TOKENS // width))]
+            chosen = order[at : at + min(batch_size, max(1, _TOKENS // widths[order[at]]))]
             batch = {name: value.to(self.model.device) for name, value in collate([rows[i] for i in chosen]).items()}
             labels = batch.pop("labels")
             try:
@@ -235,10 +235,14 @@ class ModelGenerator:
         import torch
         from transformers import LogitsProcessorList
 
+        begin = self._begin(inputs)
+        if self.positions is not None:
+            room = max(1, self.positions - begin)
+            sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
         config = generation_config(
-            sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count, **self.starts
+            sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count, **self.fixed
         )
-        penalties = [_presence(sampling.presence_penalty, self._begin(inputs))] if sampling.presence_penalty else []
+        penalties = [_presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
         with torch.inference_mode():
             return self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList(penalties), **more

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from forge.api import ModelError, RunError
 from forge_huggingface import processors, tokenizers
 from forge_huggingface.generation.generator import ModelGenerator
-from forge_huggingface.generation.sampling import recommended
-from forge_huggingface.generation.seq2seq import Seq2SeqGenerator, starts_of
+from forge_huggingface.generation.sampling import fixed, recommended
+from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
 from forge_huggingface.hub import snapshot
 from forge_huggingface.image_render import ImageRenderer
 from forge_huggingface.images import Gallery
 from forge_huggingface.load import planned_device, read_model
 from forge_huggingface.render import Renderer
+from forge_huggingface.rules import fixed_positions
 from forge_huggingface.templates import Template
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def generate(job: Job, run: RunHandle, trained: Trained, source: Literal["tuned"
     processor = load_processor(job, run, trained)
     renderer = make_renderer(job, run, processor, folder)
     model = read_model(job, run, str(folder), planned_device(job, run))
-    starts = starts_of(model)
+    own = fixed(model)
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
     model.generation_config = GenerationConfig()
     if source == "tuned" and trained.kind == "adapter":
@@ -50,21 +51,21 @@ def generate(job: Job, run: RunHandle, trained: Trained, source: Literal["tuned"
     model.eval()
     found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
     pairs_of_texts = run.plan.facts.task == "seq2seq"
-    generator = (Seq2SeqGenerator if pairs_of_texts else ModelGenerator)(
+    facts = run.plan.facts
+    return (Seq2SeqGenerator if pairs_of_texts else ModelGenerator)(
         model,
         processor,
         renderer,
         stops=renderer.stops,
         sampling=found.sampling(),
         advice=f"{found.advice}; each question stands alone" if pairs_of_texts else found.advice,
-        context=run.plan.facts.context,
+        context=facts.context,
         run=run,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
         shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
+        fixed=own,
+        positions=facts.context if fixed_positions(facts) else None,
     )
-    if pairs_of_texts:
-        generator.starts = starts
-    return generator
 
 
 def add_adapter(model: Any, folder: Path) -> Any:

@@ -145,6 +145,21 @@ def own_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def fixed(model: Any) -> dict[str, Any]:
+    """Return what is no matter of taste: what a decoder begins and ends with, and tokens that are never written.
+
+    Taken from the model's generation settings, else its config, by transformers' names.
+    """
+    found = {}
+    for name in ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
+                 "suppress_tokens", "begin_suppress_tokens"):  # fmt: skip
+        value = getattr(model.generation_config, name, None)
+        value = getattr(model.config, name, None) if value is None else value
+        if value is not None:
+            found[name] = value
+    return found
+
+
 def complete_config(folder: Path, found: Recommended) -> dict[str, Any]:
     """Put into an export's ``generation_config.json`` what the model's own does not say, and return a report.
 

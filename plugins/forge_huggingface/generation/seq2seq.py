@@ -13,19 +13,6 @@ from forge_huggingface.rows import parts_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_STARTS = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")
-
-
-def starts_of(model: Any) -> dict[str, int]:
-    """Return what a model's decoder begins and ends with, from its generation settings, else its config."""
-    found = {}
-    for name in _STARTS:
-        value = getattr(model.generation_config, name, None)
-        value = getattr(model.config, name, None) if value is None else value
-        if value is not None:
-            found[name] = value
-    return found
-
 
 class Seq2SeqGenerator(ModelGenerator):
     """A model of transformers that reads one text and writes another. Each question stands alone.
