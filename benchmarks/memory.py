@@ -81,36 +81,40 @@ def make_rows(folder: Path, length: int) -> Path:
     return path
 
 
-def case(work: Path, models: Path, size: str, mode: str, backend: str, rows: int, length: int) -> dict[str, Any]:
-    """Do one dry run and return what it estimated and measured, in bytes."""
-    place = work / f"{size}-{mode.replace(', ', '-').replace(' ', '-')}-{backend}-{length}"
-    changes = {name: dict(table) for name, table in MODES[mode].items()}
-    changes["model"] = {"max_seq_length": length} | changes.get("model", {})
-    changes["train"] = {"max_steps": 2, "per_device_train_batch_size": rows} | changes.get("train", {})
-    gpu.job(place, models / size, work / f"rows-{length}.jsonl", backend, **changes)
+def dry_run(place: Path) -> dict[str, Any]:
+    """Do a dry run of the job in a folder and return what it estimated and measured, in bytes, or its error."""
     began = time.time()
     gpu.forge("run", "job.toml", "--dry-run", folder=place)
-    found: dict[str, Any] = {"model": size, "mode": mode, "backend": backend, "rows": rows, "length": length}
-    event = next(iter(gpu.events(place, "dry-run")), None)
-    error = gpu.failure(place)
+    event, error = next(iter(gpu.events(place, "dry-run")), None), gpu.failure(place)
     if event is None or event.get("estimate") is None or error:
-        return found | {"error": error or "there was no estimate", "seconds": round(time.time() - began, 1)}
+        return {"error": error or "there was no estimate", "seconds": round(time.time() - began, 1)}
     estimate, measured = event["estimate"], event["measured"]
     on_gpu = measured["moving"] is not None
-    return found | {
+    return {
         # Without a GPU the peak is the process's, and the probe takes no memory in the optimizer's place.
         "estimated": estimate["peak"] if on_gpu else estimate["process"] - measured["optimizer"],
         "measured": measured["peak"],
         "reserved": measured["reserved"],
         "parts": {part["name"]: part["bytes"] for part in estimate["parts"]},
         "counted": {name: measured[name] for name in ("weights", "gradients", "optimizer", "moving")},
-        "longest": event["longest"],
+        "length": event["longest"],
         "seconds": round(time.time() - began, 1),
     }
 
 
+def case(work: Path, models: Path, size: str, mode: str, backend: str, rows: int, length: int) -> dict[str, Any]:
+    """Do one dry run of sft and return its figures."""
+    place = work / f"{size}-{mode.replace(', ', '-').replace(' ', '-')}-{backend}-{length}"
+    changes = {name: dict(table) for name, table in MODES[mode].items()}
+    changes["model"] = {"max_seq_length": length} | changes.get("model", {})
+    changes["train"] = {"max_steps": 2, "per_device_train_batch_size": rows} | changes.get("train", {})
+    gpu.job(place, models / size, work / f"rows-{length}.jsonl", backend, **changes)
+    about = {"model": size, "mode": mode, "backend": backend, "rows": rows, "length": length}
+    return about | dry_run(place)
+
+
 def method_case(work: Path, model: Path, method: str, mode: str, backend: str) -> dict[str, Any]:
-    """Do a dry run and three steps of a method, and return what was estimated and measured, in bytes."""
+    """Do a dry run and three steps of a method, and return their figures; what is measured is the higher peak."""
     online = method in {"grpo", "rloo"}
     place = work / f"{method}-{mode}-{backend}"
     changes = {name: dict(table) for name, table in MODES[mode].items()}
@@ -124,29 +128,15 @@ def method_case(work: Path, model: Path, method: str, mode: str, backend: str) -
     changes["model"] = {"max_seq_length": METHOD_LENGTH}
     rows = work / f"{'grpo' if online else 'kto' if method == 'kto' else 'dpo'}.jsonl"
     gpu.job(place, model, rows, backend, **changes)
-    began, found = time.time(), {"model": f"1b {method}", "mode": mode, "backend": backend, "rows": METHOD_ROWS}
-    gpu.forge("run", "job.toml", "--dry-run", folder=place)
-    event, error = next(iter(gpu.events(place, "dry-run")), None), gpu.failure(place)
-    if event is None or event.get("estimate") is None or error:
-        return found | {"length": METHOD_LENGTH, "error": error or "there was no estimate"}
+    about = {"model": f"{model.name} {method}", "mode": mode, "backend": backend, "rows": METHOD_ROWS}
+    found = about | {"length": METHOD_LENGTH} | dry_run(place)
+    if "error" in found:
+        return found
     gpu.forge("run", "job.toml", folder=place)
-    steps, error = gpu.events(place, "step"), gpu.failure(place)
-    if error:
-        return found | {"length": METHOD_LENGTH, "error": error}
-    estimate, measured = event["estimate"], event["measured"]
-    peaks = {"probe": measured["peak"], "steps": max(step["memory"] for step in steps)}
-    return found | {
-        "length": METHOD_LENGTH,
-        "batch": estimate["batch"],
-        "estimated": estimate["peak"] if measured["moving"] is not None else estimate["process"],
-        "measured": max(peaks.values()),
-        "peaks": peaks,
-        "reserved": measured["reserved"],
-        "parts": {part["name"]: part["bytes"] for part in estimate["parts"]},
-        "counted": {name: measured[name] for name in ("weights", "gradients", "optimizer", "moving")},
-        "longest": event["longest"],
-        "seconds": round(time.time() - began, 1),
-    }
+    if error := gpu.failure(place):
+        return found | {"error": error}
+    steps = max(step["memory"] for step in gpu.events(place, "step"))
+    return found | {"probe": found["measured"], "steps": steps, "measured": max(found["measured"], steps)}
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -220,6 +220,24 @@ def explain_out_of_memory(
     )
 
 
+def explain_preparing(error: BaseException, job: Job, estimate: Estimate | None) -> OutOfMemory:
+    """Say what ran out before there is a trainer: while the reference is asked about all rows, or a copy is loaded."""
+    options = job.train.options
+    asked = bool(options.get("precompute_ref_log_probs"))
+    when = "while the reference was asked" if asked else "while the trainer was made"
+    names = [f"{lever} (about {lever.saves / 2**30:.1f} GiB less)" for lever in estimate.levers] if estimate else []
+    size = int(options.get("precompute_ref_batch_size") or options.get("per_device_train_batch_size") or 8)
+    if asked and size > 1:
+        names.insert(0, f"[train] precompute_ref_batch_size = {size // 2}")
+    return OutOfMemory(
+        f"out of memory {when}, before the first step",
+        (str(error).strip().splitlines() or [type(error).__name__])[0][:160],
+        f"in order of effect: {'; '.join(names or ['a smaller [model] max_seq_length'])}",
+        probing=True,
+        relief=[],
+    )
+
+
 def quantised(trainer: Any) -> bool:
     """Whether the model is in 4 or 8 bit already."""
     return any(getattr(trainer.model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))

@@ -20,7 +20,7 @@ from forge.files import is_disk_full
 from forge.folder import newest_marked
 from forge_huggingface.card import model_card
 from forge_huggingface.fields import table
-from forge_huggingface.memory import explain_out_of_memory, is_out_of_memory
+from forge_huggingface.memory import explain_out_of_memory, explain_preparing, is_out_of_memory
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.options import resolve
 from forge_huggingface.origins import origins
@@ -84,7 +84,12 @@ def train_by(method: Method, job: Job, run: RunHandle, loaded: Loaded, data: Dat
     from forge_huggingface.callbacks import DryRunDone
 
     trainable = trainable_names(loaded.model, job)
-    trainer = make_trainer(method, job, run, loaded, data)
+    try:
+        trainer = make_trainer(method, job, run, loaded, data)
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            raise explain_preparing(error, job, estimate_again(job, run, data)) from error
+        raise
     if trainable_names(trainer.model, job) != trainable:
         raise PluginError("the trainer changed which parameters are trained", "it is not what [adapter] says")
     try:

@@ -57,7 +57,7 @@ def scores(s: Setting) -> int:
     stream = 3 * s.size * s.shape.hidden * count
     if not s.head:
         return stream
-    if not s.fused or s.job.train.method not in FUSED:
+    if s.job.train.method not in FUSED:
         return kernels.scores(s)
     free = (s.room or 80 * 2**30) - footprint.weights(s)
     target = max(min(free / 2, CHUNK_LIMIT), 2**28)

@@ -76,6 +76,26 @@ def test_the_divergence_of_held_out_rows_does_not_go_by_the_batch_that_measures_
     assert found[0] == pytest.approx(found[1], abs=0.01)
 
 
+def test_too_little_memory_for_the_reference_is_told_as_such(
+    project: Project, rows: Callable[[Sequence[Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from trl import DPOTrainer
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    rows(pairs())
+    project.write(train={"method": "dpo", "precompute_ref_log_probs": True, "precompute_ref_batch_size": 4})
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", full)
+    done = project.perform()
+    assert (done.error["type"], done.error["what"]) == (
+        "OutOfMemory",
+        "out of memory while the reference was asked, before the first step",
+    )
+    assert "[train] precompute_ref_batch_size = 2" in done.error["do"]
+
+
 def test_a_weight_of_zero_leaves_one_kind_of_rating_out(
     project: Project, rows: Callable[[Sequence[Any]], None]
 ) -> None:
@@ -111,6 +131,7 @@ def test_memory_is_never_won_by_another_training(method: str, options: dict[str,
         ({"train": {"loss_type": "dft"}}, "train.loss_type: TRL has it for models that only decode"),
         ({"data": {"packing": True}}, "data.packing: an encoder-decoder model cannot put several rows into one"),
         ({"data": {"train_on": "all"}}, "data.train_on: under an encoder-decoder model"),
+        ({"data": {"chat_template": "chatml"}}, "data.chat_template: an encoder-decoder model reads the text as it is"),
     ],
 )
 def test_what_an_encoder_decoder_trainer_would_not_follow_is_a_mistake(

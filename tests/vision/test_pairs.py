@@ -45,6 +45,18 @@ def test_pairs_with_images_train_and_are_preferred(projects: Projects, arch: str
     assert steps[-1]["rewards/margins"] > 0
 
 
+def test_a_reference_that_is_asked_before_says_the_same_of_pairs_with_images(projects: Projects) -> None:
+    losses = []
+    project = projects("idefics3")
+    make_pairs(project)
+    for before in (False, True):
+        project.write(train={"method": "dpo", "max_steps": 2, "precompute_ref_log_probs": before})
+        done = project.perform()
+        assert done.code == 0, done.printed
+        losses.append(done.losses)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
 def test_both_sides_of_a_batch_see_the_image_and_only_answers_are_in_the_loss(projects: Projects) -> None:
     project = projects("idefics3")
     make_pairs(project)
