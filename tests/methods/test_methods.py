@@ -62,20 +62,6 @@ def test_a_reference_that_is_asked_before_gives_the_same_losses(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_the_divergence_of_held_out_rows_does_not_go_by_the_batch_that_measures_it(
-    project: Project, rows: Callable[[Sequence[Any]], None]
-) -> None:
-    rows(ratings())
-    found = []
-    for size in (1, 4):
-        train = {"method": "kto", "max_steps": 2, "per_device_eval_batch_size": size}
-        project.write(data={"eval_size": 4}, train=train)
-        done = project.perform()
-        assert done.code == 0, done.printed
-        found += [event["eval_loss"] for event in done.of_kind("eval")]
-    assert found[0] == pytest.approx(found[1], abs=0.01)
-
-
 def test_too_little_memory_for_the_reference_is_told_as_such(
     project: Project, rows: Callable[[Sequence[Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
