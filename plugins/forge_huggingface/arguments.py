@@ -24,6 +24,9 @@ DEFAULTS: Mapping[str, tuple[Any, str]] = {
 LORA_FACTOR = 10
 """How many times the learning rate of full fine-tuning LoRA takes, as TRL's documentation advises."""
 
+LORA_FACTORS: Mapping[str, int] = {"RewardConfig": 1}
+"""Where it takes another: TRL's rate for a reward model, 1e-4, is what TRL's own example takes for LoRA."""
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "debug": ("", "underflow_overflow"),
     "include_num_input_tokens_seen": ("all", "non_padding", "no"),

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from pydantic import Field as Described
 
 from forge.api import Mistakes
-from forge_huggingface.arguments import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, of
+from forge_huggingface.arguments import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, of
 from forge_huggingface.contradictions import CHECKS, STEPS
 from forge_huggingface.fields import Field, table
 from forge_huggingface.methods import METHODS
@@ -121,7 +121,8 @@ def defaults(adapter_type: str, config: str = "SFTConfig") -> dict[str, Any]:
 def learning_rate(adapter_type: str, config: str) -> float:
     """Return the peak learning rate of a job that names none."""
     full = float(table(config)["learning_rate"].default)
-    return full if adapter_type == "none" else float(f"{full * LORA_FACTOR:.12g}")
+    factor = 1 if adapter_type == "none" else LORA_FACTORS.get(config, LORA_FACTOR)
+    return float(f"{full * factor:.12g}")
 
 
 def resolve(

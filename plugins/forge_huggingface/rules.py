@@ -266,6 +266,7 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
 
 def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     """Yield precision and the values whose default depends on machine or job."""
+    from forge_huggingface.arguments import LORA_FACTORS
     from forge_huggingface.options import defaults, learning_rate  # pydantic, which listing plugins does not need
 
     options, kind = job.train.options, device(machine, job)
@@ -280,6 +281,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
+        why = "TRL's default" if config_of(job) in LORA_FACTORS else why
         yield Decision("train.learning_rate", learning_rate(job.adapter.type, config_of(job)), why)
     if options.get("eval_strategy") is None:
         best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
