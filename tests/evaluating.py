@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,9 @@ def no_completions(*, answers):
 """
 
 
+COPIES = itertools.count(1)
+
+
 class Evaluation:
     """Evaluates a finished run; each call in a copy of its folder.
 
@@ -59,12 +63,10 @@ class Evaluation:
 
     def __init__(self, project: Project, folder: RunFolder) -> None:
         self.project, self.folder = project, folder
-        self.count = 0
 
     def __call__(self, *changes: str, models: Sequence[str] | None = None, gguf: Path | None = None) -> Finished:
         """Return the finished evaluation with ``--set`` changes; ``Finished.folder`` is the copy."""
-        self.count += 1
-        copy = self.folder.path.with_name(f"{self.folder.path.name}-copy{self.count}-{len(changes)}-{id(self)}")
+        copy = self.folder.path.with_name(f"{self.folder.path.name}-copy{next(COPIES)}")
         shutil.copytree(self.folder.path, copy)
         folder = RunFolder(copy)
         before = folder.plan()
