@@ -104,6 +104,20 @@ def make_model(
     return folder
 
 
+def make_gpt2(folder: Path, *, positions: int = 64) -> Path:
+    """Write a random GPT-2, which has a vector for each of so many positions, with a tokenizer."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    make_tokenizer(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=400, n_positions=positions, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
 def make_rows(path: Path, count: int = 16) -> Path:
     """Write a JSONL file of short conversations."""
     words = ["Paris", "the sea", "a colour", "five", "the wind", "morning", "green", "Tokyo"]

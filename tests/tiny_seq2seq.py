@@ -20,6 +20,7 @@ def make_t5(folder: Path) -> Path:
     config = T5Config(
         vocab_size=400, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=2,
         decoder_start_token_id=0, feed_forward_proj="gated-gelu",
+        n_positions=16,  # no limit: positions are relative
     )  # fmt: skip
     T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder

@@ -207,8 +207,10 @@ class Console:
         for name, model in event["models"].items():
             cut = 1 - model.get("finished", 1.0)
             if cut:
+                report = event["report"]
                 text = f" {name}: {cut:.0%} of the answers were cut at max_new_tokens"
-                self.line(("warning", "yellow"), text + f" ({event['report']['sampling']['max_new_tokens']})")
+                end = f", or at the model's {positions} positions" if (positions := report.get("positions")) else ""
+                self.line(("warning", "yellow"), f"{text} ({report['sampling']['max_new_tokens']}){end}")
         for sample in event["samples"][:1]:
             said = {"prompt": sample["prompt"], "reference": sample["reference"], **sample["answers"]}
             for name, text in said.items():

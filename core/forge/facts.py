@@ -221,7 +221,8 @@ def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str
 
     text = _text_config(config)
     both = (config, text)
-    lengths = [part.get(key) for key in ("max_position_embeddings", "n_positions", "max_seq_len") for part in both]
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_decoder_position_embeddings")
+    lengths = [part.get(key) for key in names for part in both]
     types = [part.get(key) for part in both for key in ("dtype", "torch_dtype")]
     quantization = config.get("quantization_config")
     task = _task(config)

@@ -286,12 +286,11 @@ class Seq2Seq(Layout):
                               'raise it, shorten the row, or set on_long_row = "truncate" or "drop"')  # fmt: skip
                 continue
             # The end token stays where a text is cut, as the tokenizer's own truncation leaves it.
-            source = source if len(source) <= limit else [*source[: limit - 1], source[-1]]
-            cut = len(target) > limit
-            target = target[:limit] if cut else target
-            eos = "cut" if cut else "there" if target[-1] in renderer.stops else "missing"
-            columns = {"input_ids": source, "labels": target}
-            yield Record((Rendered(source, target, length, eos),), columns)
+            read = source if len(source) <= limit else [*source[: limit - 1], source[-1]]
+            said = target[:limit]
+            eos = "cut" if len(target) > limit else "there" if said[-1] in renderer.stops else "missing"
+            parts = (Rendered(read, [-100] * len(read), len(source), ""), Rendered(said, said, len(target), eos))
+            yield Record(parts, {"input_ids": read, "labels": said})
 
     def collator(self) -> Callable[[Loaded], Any]:
         """Return what makes the batch collator once the model is there."""
@@ -345,6 +344,8 @@ def texts_of(row: Row) -> tuple[str, str] | BadRow:
         return row.prompt, row.completion
     if isinstance(row, Conversation):
         *asked, answer = row.messages
+        if row.tools or any(message.get("tool_calls") for message in row.messages):
+            return BadRow("has tools", "an encoder-decoder model calls none")
         if answer["role"] == "assistant" and [message["role"] for message in asked] in (["user"], ["system", "user"]):
             return source_of(asked), text_of(answer["content"])
         return BadRow("is a conversation", "an encoder-decoder model takes one text and answers with one")

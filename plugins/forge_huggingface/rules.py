@@ -46,6 +46,8 @@ def device(machine: Machine, job: Job) -> str | None:
 
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot load the model, or None."""
+    if reason := no_such_positions(job, facts):
+        return reason
     if facts.quantized and job.adapter.type == "none":
         return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
     if job.model.bits is None:
@@ -67,6 +69,8 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
 
 def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot make the rows, or None."""
+    if reason := no_such_positions(job, facts):
+        return reason
     if facts.task != "vision":
         return None
     if job.data.packing:
@@ -238,14 +242,31 @@ def export_problems(job: Job) -> Iterable[Problem]:
 
 
 def decide_rows(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
-    """Yield the longest row, where a model's positions leave no choice: a longer one is an error in its first layer."""
-    if fixed_positions(facts) and facts.context and job.model.max_seq_length > facts.context:
+    """Yield the longest row, where the job leaves it open and the model has fewer positions than forge's default."""
+    if too_long(job, facts) and "max_seq_length" not in job.model.model_fields_set:
         yield Decision("model.max_seq_length", facts.context, f"the model has {facts.context} positions, and no more")
 
 
-def fixed_positions(facts: ModelFacts) -> bool:
-    """Whether a model has a vector for each position, and so cannot read further than it was made for."""
-    return facts.task == "seq2seq" or facts.model_type in {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
+def too_long(job: Job, facts: ModelFacts) -> bool:
+    """Whether rows may be longer than the positions that a model has."""
+    return facts.model_type in POSITIONED and facts.context is not None and job.model.max_seq_length > facts.context
+
+
+def no_such_positions(job: Job, facts: ModelFacts) -> str | None:
+    """Return why the longest row that the job names cannot be, or None."""
+    if not too_long(job, facts) or "max_seq_length" not in job.model.model_fields_set:
+        return None
+    named, there = job.model.max_seq_length, facts.context
+    return f"max_seq_length = {named} is beyond the model's {there} positions; write at most {there}"
+
+
+POSITIONED = frozenset(
+    {
+        "bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "codegen", "gpt2", "gpt_bigcode",
+        "gpt_neo", "gptj", "led", "marian", "mbart", "openai-gpt", "opt", "pegasus", "plbart", "prophetnet",
+    }
+)  # fmt: skip
+"""Types of models that have a vector for each position and so cannot read further, by transformers' names."""
 
 
 def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:

@@ -146,13 +146,23 @@ class Terminal:
         end = time.monotonic() + seconds
         while text not in self.screen:
             assert time.monotonic() < end, f"no {text!r} in {self.screen!r}"
-            if select.select([self.handle], [], [], 0.2)[0]:
-                try:
-                    self.screen += os.read(self.handle, 4096).decode(errors="replace")
-                except OSError:  # Linux tells a closed terminal so
-                    assert text in self.screen, self.screen
+            self._read()
         before, _, self.screen = self.screen.partition(text)
         return before
+
+    def wait_for_more(self, seconds: float = 120) -> None:
+        """Read until anything further is on the screen."""
+        end = time.monotonic() + seconds
+        while not self.screen:
+            assert time.monotonic() < end, "nothing more"
+            self._read()
+
+    def _read(self) -> None:
+        if select.select([self.handle], [], [], 0.2)[0]:
+            try:
+                self.screen += os.read(self.handle, 4096).decode(errors="replace")
+            except OSError as error:  # Linux tells a closed terminal so
+                raise AssertionError(self.screen) from error
 
     def type(self, text: str) -> None:
         """Type a line."""
@@ -180,7 +190,7 @@ class Terminal:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
 def test_a_conversation_in_a_terminal(trained: tuple[Project, RunFolder], tmp_path: Any) -> None:
     saved = tmp_path / "talk.jsonl"
-    terminal = Terminal(trained[1], "--max-new-tokens", "400", "--temperature", "1", "--seed", "3")
+    terminal = Terminal(trained[1], "--max-new-tokens", "400", "--temperature", "100", "--seed", "5")
     terminal.wait_for("at most 400 tokens")
     terminal.wait_for("> ")
     terminal.type("/nothing")
@@ -190,8 +200,9 @@ def test_a_conversation_in_a_terminal(trained: tuple[Project, RunFolder], tmp_pa
     terminal.wait_for("a new conversation with this system message")
     terminal.wait_for("> ")
     terminal.type("Name a colour.")
-    time.sleep(1)
-    terminal.press("c")  # ends the answer, which would else take 400 tokens, and not the program
+    terminal.wait_for("Name a colour.\r\n")
+    terminal.wait_for_more()
+    terminal.press("c")  # ends the answer, which would else take 400 tokens at this temperature, and not the program
     terminal.wait_for("(")
     terminal.wait_for("> ")
     terminal.type(f"/save {saved}")

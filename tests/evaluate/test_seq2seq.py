@@ -191,14 +191,56 @@ def test_nothing_is_longer_than_the_positions_that_a_model_has(tmp_path: Path) -
     rows = [{"prompt": "please " * 90, "completion": "one"} for _ in range(6)]
     path = project.folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    project.write(model={"max_seq_length": None}, data={"eval_size": 2}, train={"max_steps": 2, "save_steps": 2},
-                  eval={"metrics": ["f1"]})  # fmt: skip
+    tables: dict[str, Any] = {"data": {"eval_size": 2}, "train": {"max_steps": 2, "save_steps": 2}}
+    tables["eval"] = {"metrics": ["f1"]}
+    project.write(model={"max_seq_length": 100}, **tables)
+    said = project.forge("plan", "job.toml", code=2)
+    assert "max_seq_length = 100 is beyond the model's 64 positions; write at most 64" in " ".join(said.split())
+    project.write(model={"max_seq_length": None}, **tables)
     assert "model.max_seq_length = 64: the model has 64 positions" in project.forge("plan", "job.toml")
     done = project.perform()
     assert done.code == 0, done.printed
     assert done.of_kind("data")[0]["longest"] == 64
     found = Evaluation(project, done.folder).found()
     assert found["metrics"]["f1"]["tuned"]["n"] == 2
+
+
+def test_relative_positions_are_no_limit(tmp_path: Path) -> None:
+    """T5's config has ``n_positions``, which its layers do not look at."""
+    project = Project(tmp_path / "project", make_t5(tmp_path / "t5"))
+    row = {"prompt": "Hi?", "completion": "please " * 40}
+    (project.folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 6, encoding="utf-8")
+    project.write(model={"max_seq_length": 300}, train={"max_steps": 1, "save_steps": 1})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    rows = done.of_kind("data")[0]
+    assert rows["truncated"] == 0
+    assert rows["longest"] > 40, "the longer of the two texts"
+    assert rows["longest"] * 6 == rows["supervised"] < rows["tokens"]
+
+
+def test_an_answer_that_calls_tools_is_no_text(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", make_t5(tmp_path / "t5"))
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    (project.folder / "rows.jsonl").write_text(json.dumps({"messages": talk}) + "\n", encoding="utf-8")
+    project.write(train={"max_steps": 1, "save_steps": 1})
+    error = project.perform().error
+    assert error["what"].endswith("has tools")
+    assert "an encoder-decoder model calls none" in error["why"]
+
+
+def test_the_batches_of_a_loss_go_by_the_longer_text(done: tuple[Project, Finished]) -> None:
+    generator: Any = generator_of(done[1].folder)
+    shapes, sums = [], generator._sums
+
+    def seen(logits: Any, labels: Any) -> Any:
+        shapes.append(tuple(labels.shape))
+        return sums(logits, labels)
+
+    generator._sums = seen
+    generator.losses([{"input_ids": [4, 2], "labels": [7] * length} for length in (60, 2, 60, 2)], batch_size=2)
+    assert shapes == [(2, 60), (2, 2)]
 
 
 @pytest.mark.parametrize("make", [make_t5, make_model], ids=["encoder-decoder", "decoder"])

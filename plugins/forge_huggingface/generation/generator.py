@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,10 @@ class ModelGenerator:
             chosen = order[at : at + size]
             try:
                 inputs = self._encode([prompts[index] for index in chosen])
+                if len(chosen) > 1 and self._room(inputs) < sampling.max_new_tokens:
+                    # Beside a longer prompt a short one would have less room for its answer: those are asked alone.
+                    chosen = chosen[:1]
+                    inputs = self._encode([prompts[chosen[0]]])
                 with self._adapted():
                     output = self._generate(inputs, sampling, count)
             except Exception as error:
@@ -224,6 +229,10 @@ class ModelGenerator:
         """Return the place in the model's output where answers begin."""
         return int(inputs["input_ids"].shape[1])
 
+    def _room(self, inputs: Mapping[str, Any]) -> int:
+        """Return how many tokens an answer may have, by the model's positions."""
+        return sys.maxsize if self.positions is None else max(1, self.positions - self._begin(inputs))
+
     def _collator(self) -> Any:
         return ImageCollator(self.processor, self.pad) if self.renderer.sees else TokenCollator(self.pad)
 
@@ -236,9 +245,7 @@ class ModelGenerator:
         from transformers import LogitsProcessorList
 
         begin = self._begin(inputs)
-        if self.positions is not None:
-            room = max(1, self.positions - begin)
-            sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self._room(inputs)))
         config = generation_config(
             sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count, **self.fixed
         )
