@@ -107,7 +107,11 @@ def as_trained_on(trainer: Any, data: Data) -> Data:
 def longest(data: Data, count: int) -> list[dict[str, Any]]:
     """Return copies of the longest training rows; of a stream, its first ones."""
     if data.longest:
-        return [dict(data.train[index]) for index in data.longest[:count]]
+        rows = [dict(data.train[index]) for index in data.longest[:count]]
+        if "KL_completion_ids" in rows[0]:  # kto's other answers, which may be as long as the longest
+            for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
+                row["KL_completion_ids"] = other["completion_ids"]
+        return rows
     found = []
     for row in data.train:
         found.append(dict(row))

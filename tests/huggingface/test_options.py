@@ -411,3 +411,9 @@ def test_the_model_makes_a_json_schema_with_help_for_every_key():
     assert schema["additionalProperties"] is False
     assert all(entry["description"] for entry in schema["properties"].values())
     assert "cosine" in str(schema["properties"]["lr_scheduler_type"])
+
+
+def test_a_reward_model_takes_trls_rate_with_lora_too() -> None:
+    rate = options.learning_rate
+    assert rate("lora", "RewardConfig") == rate("none", "RewardConfig") == 1e-4
+    assert rate("lora", "DPOConfig") == pytest.approx(10 * rate("none", "DPOConfig"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.events import read_events
-from forge_huggingface.memory import relief
+from forge_huggingface.memory import longest, relief
 from forge_huggingface.methods import splits
 from methods_rows import ONLINE, pairs, prompts, ratings
 from projects import json_of
@@ -60,6 +60,30 @@ def test_a_reference_that_is_asked_before_gives_the_same_losses(
         assert len(done.of_kind("eval")) == 1
         losses.append(done.losses)
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_the_card_of_a_reward_model_says_how_to_load_it(
+    project: Project, rows: Callable[[Sequence[Any]], None]
+) -> None:
+    rows(pairs())
+    project.write(train={"method": "reward", "max_steps": 1, "save_steps": 1})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    card = (done.folder.path / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: text-classification" in card
+    code, found = card.partition("```python")[2].partition("```")[0], {}
+    exec(code.replace("path/to/this", str(done.folder.path / "adapter")), found)
+    assert found["model"].config.num_labels == 1
+
+
+def test_the_probe_of_kto_has_the_longest_answers_on_both_sides() -> None:
+    rows = [
+        {"prompt_ids": [1], "completion_ids": [2] * length, "KL_completion_ids": [3], "label": True}
+        for length in (1, 9, 8, 2)
+    ]
+    data: Any = SimpleNamespace(train=rows, longest=(1, 2))
+    assert [len(row["KL_completion_ids"]) for row in longest(data, 2)] == [8, 9]
+    assert [len(row["KL_completion_ids"]) for row in rows] == [1] * 4, "the rows themselves stay"
 
 
 def test_too_little_memory_for_the_reference_is_told_as_such(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,11 @@ def test_a_prompt_meets_the_answer_that_trl_gives_it_for_the_divergence(collated
     data = collated("kto", ratings(7))  # the last group has one row, which keeps its own answer
     theirs = prepared("KTOTrainer", ratings(7), data.processor, kl=True)
     names = ("prompt_ids", "completion_ids", "KL_completion_ids", "label")
-    assert columns(mixed(data.train, 2), *names) == columns(theirs, *names)
+    ours = mixed(data.train, 2)
+    assert columns(ours, *names) == columns(theirs, *names)
+    assert ours.features["KL_completion_ids"] == ours.features["completion_ids"]
+    before = Path(data.train.cache_files[0]["filename"])
+    assert [Path(file["filename"]) for file in ours.cache_files] == [before.with_suffix(".mixed.arrow")]
 
 
 @pytest.mark.parametrize("rows", [TALKS, WHOLE, STRINGS, IMPLICIT], ids=["talks", "whole", "strings", "implicit"])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from forge.events import read_events
+from forge.facts import ModelFacts
+from forge_huggingface.rules import cannot_train
+from measuring import CPU, make_job
 from methods_rows import ONLINE, prompts
 
 if TYPE_CHECKING:
@@ -63,6 +67,17 @@ def test_the_answers_are_those_of_the_weights_as_they_are_now(
     if method == "grpo" and more.get("vllm_importance_sampling_correction") is not False:
         # The log-probabilities of the double against the trainer's, after each step of a high rate.
         assert max(step["sampling/sampling_logp_difference/max"] for step in steps) < 1e-3
+
+
+def test_vllm_takes_no_8_bit_weights() -> None:
+    machine = replace(CPU, versions={**CPU.versions, "vllm": "0.27.0"})
+    facts = ModelFacts(id="m", source="folder", task="text")
+    reasons = [
+        cannot_train(machine, make_job({"model": tables}, method="grpo", use_vllm=True), facts)
+        for tables in ({}, {"load_in_4bit": True}, {"load_in_8bit": True})
+    ]
+    assert reasons[:2] == [None, None]
+    assert "vLLM does not take 8-bit weights" in str(reasons[2])
 
 
 def test_without_vllm_the_plan_says_how_to_get_it(project: Project, rows: Callable[[Sequence[Any]], None]) -> None:

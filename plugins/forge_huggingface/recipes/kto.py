@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl import KTOConfig, KTOTrainer
@@ -36,7 +37,17 @@ def mixed(dataset: Any, size: int) -> Any:
         groups = (answers[at : at + size] for at in range(0, len(answers), size))
         return {"KL_completion_ids": [each for group in groups for each in (group[-1], *group[:-1])]}
 
-    return dataset.map(add, batched=True, batch_size=size * max(1, 1000 // size), keep_in_memory=True)
+    # Beside the rows' own file, from which they are mapped: what is larger than memory needs no more of it.
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    place = {"cache_file_name": str(files[0].with_suffix(".mixed.arrow"))} if files else {"keep_in_memory": True}
+    return dataset.map(
+        add,
+        batched=True,
+        batch_size=size * max(1, 1000 // size),
+        features=type(dataset.features)({**dataset.features, "KL_completion_ids": dataset.features["completion_ids"]}),
+        load_from_cache_file=False,
+        **place,
+    )
 
 
 def recipe(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature

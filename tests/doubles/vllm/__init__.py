@@ -97,6 +97,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer."""
         assert not use_tqdm
+        assert not self.asleep, "it has not been woken"
+        assert any(parameter.any() for parameter in self.inner.parameters()), "it has been given no weights"
         return [self._answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts]
 
     def _answer(self, prompt: list[int], wanted: SamplingParams) -> RequestOutput:
