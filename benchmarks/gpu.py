@@ -474,15 +474,15 @@ def merged(work: Path, model: Path, bits: int) -> dict[str, Any]:
 # The report.
 
 
+def heading(about: Mapping[str, Any]) -> list[str]:
+    """Return what every table begins with: the command, and on what it ran."""
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    return [f"`{about['command']}`", "", f"{about['gpu']}; {versions}; Python {about['python']}; {about['date']}"]
+
+
 def table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
-    about = results["about"]
-    lines = [
-        f"`{about['command']}`",
-        "",
-        f"{about['gpu']}; {', '.join(f'{name} {number}' for name, number in about['versions'].items())}; "
-        f"Python {about['python']}; {about['date']}",
-    ]
+    lines = heading(results["about"])
     runs = {(run["part"], run["bits"], run["side"]): run for run in results.get("timed", [])}
     if runs:
         lines += ["", "| model, batch | side | tokens/s | against plain | peak GiB | start-up s | loss 1 | last loss |"]

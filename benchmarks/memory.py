@@ -141,12 +141,8 @@ def method_case(work: Path, model: Path, method: str, mode: str, backend: str) -
 
 def table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
-    about = results["about"]
     lines = [
-        f"`{about['command']}`",
-        "",
-        f"{about['gpu']}; {', '.join(f'{name} {number}' for name, number in about['versions'].items())}; "
-        f"Python {about['python']}; {about['date']}",
+        *gpu.heading(results["about"]),
         "",
         "| model | training | backend | rows x tokens | weights, adapter GiB | estimated GiB | measured GiB | ratio | "
         "reserved GiB |",
