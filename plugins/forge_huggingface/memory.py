@@ -213,11 +213,10 @@ def explain_out_of_memory(
         names.append("[model] load_in_4bit = true")
     names.append("a smaller [model] max_seq_length")
     if estimate and estimate.levers:
-        names = [f"{lever} (about {lever.saves / 2**30:.1f} GiB less)" for lever in estimate.levers]
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        names = _levers(estimate)
     return OutOfMemory(
         f"out of memory {when}",
-        f"{why} ({first_line[:160]})",
+        f"{why} ({_first_line(error)})",
         f"in order of effect: {'; '.join(names)}",
         probing=probing,
         relief=knobs[0] if knobs else [],
@@ -229,17 +228,25 @@ def explain_preparing(error: BaseException, job: Job, estimate: Estimate | None)
     options = job.train.options
     asked = bool(options.get("precompute_ref_log_probs"))
     when = "while the reference was asked" if asked else "while the trainer was made"
-    names = [f"{lever} (about {lever.saves / 2**30:.1f} GiB less)" for lever in estimate.levers] if estimate else []
+    names = _levers(estimate) if estimate else []
     size = int(options.get("precompute_ref_batch_size") or options.get("per_device_train_batch_size") or 8)
     if asked and size > 1:
         names.insert(0, f"[train] precompute_ref_batch_size = {size // 2}")
     return OutOfMemory(
         f"out of memory {when}, before the first step",
-        (str(error).strip().splitlines() or [type(error).__name__])[0][:160],
+        _first_line(error),
         f"in order of effect: {'; '.join(names or ['a smaller [model] max_seq_length'])}",
         probing=True,
         relief=[],
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _levers(estimate: Estimate) -> list[str]:
+    return [f"{lever} (about {lever.saves / 2**30:.1f} GiB less)" for lever in estimate.levers]
 
 
 def quantised(trainer: Any) -> bool:

@@ -247,9 +247,15 @@ def decide_rows(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decis
         yield Decision("model.max_seq_length", facts.context, f"the model has {facts.context} positions, and no more")
 
 
+def positions(facts: ModelFacts) -> int | None:
+    """Return the most tokens that a model can read at all, or None where it has no vector for each position."""
+    return facts.context if facts.model_type in POSITIONED else None
+
+
 def too_long(job: Job, facts: ModelFacts) -> bool:
     """Whether rows may be longer than the positions that a model has."""
-    return facts.model_type in POSITIONED and facts.context is not None and job.model.max_seq_length > facts.context
+    there = positions(facts)
+    return there is not None and job.model.max_seq_length > there
 
 
 def no_such_positions(job: Job, facts: ModelFacts) -> str | None:

@@ -230,6 +230,20 @@ def test_an_answer_that_calls_tools_is_no_text(tmp_path: Path) -> None:
     assert "an encoder-decoder model calls none" in error["why"]
 
 
+def test_texts_are_answered_together_whatever_room_the_decoder_has(done: tuple[Project, Finished]) -> None:
+    generator: Any = generator_of(done[1].folder)
+    calls, generate = [], generator._generate
+
+    def seen(inputs: Any, *arguments: Any) -> Any:
+        calls.append(len(inputs["input_ids"]))
+        return generate(inputs, *arguments)
+
+    generator._generate = seen
+    prompts = [Prompt(text=row["prompt"]) for row in ROWS[:3]]
+    assert len(dict(generator.complete(prompts, Sampling(max_new_tokens=100)))) == 3
+    assert calls == [3]
+
+
 def test_the_batches_of_a_loss_go_by_the_longer_text(done: tuple[Project, Finished]) -> None:
     generator: Any = generator_of(done[1].folder)
     shapes, sums = [], generator._sums

@@ -23,7 +23,7 @@ from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.generation.sampling import describe
 from forge_huggingface.hub import snapshot
 from forge_huggingface.rows import text_of
-from forge_huggingface.rules import POSITIONED
+from forge_huggingface.rules import positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +88,7 @@ def evaluate(job: Job, run: RunHandle, trained: Trained, generate: Callable[[str
         "answered": len(wanted),
         "num_generations": judge.count,
         "sampling": describe(next(iter(found.values())).sampling),
-        "positions": run.plan.facts.context if run.plan.facts.model_type in POSITIONED else None,
+        "positions": positions(run.plan.facts),
         "seed": table.seed,
         "interval": "95 %: Wilson's and Newcombe's for shares of yes and no, else bootstrapped over rows",
     }

@@ -32,7 +32,7 @@ from forge_huggingface.rows import (
     text_of,
 )
 from forge_huggingface.rows import Prompt as PromptRow
-from forge_huggingface.rules import POSITIONED
+from forge_huggingface.rules import positions
 from forge_huggingface.store import origins_path
 
 if TYPE_CHECKING:
@@ -141,9 +141,8 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
     layout: Layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length)
     if isinstance(layout, Asked):
         object.__setattr__(layout, "formats", Asked.formats_of(run))
-    facts = run.plan.facts
     # An encoder's text is cut as in training; a decoder's prompt is asked whole, and must leave room for an answer.
-    positions = facts.context if facts.model_type in POSITIONED and kind is Asked else None
+    end = positions(run.plan.facts) if kind is Asked else None
     questions: list[Question] = []
     bad, first_bad = 0, None
     for source in sources:
@@ -162,8 +161,8 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
                 assert not isinstance(raw, BadRow)
                 make = of_texts if isinstance(layout, Seq2Seq) else question
                 made = make(origin, raw, row, rendered, renderer)
-                if positions is not None and made.prompt is not None:
-                    fits(made.prompt, renderer, positions)
+                if end is not None and made.prompt is not None:
+                    fits(made.prompt, renderer, end)
                 questions.append(made)
             except BadRow as fault:
                 long = isinstance(fault, LongRow) and job.data.on_long_row == "drop"
@@ -227,11 +226,11 @@ def of_texts(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
                     row=rendered.columns)  # fmt: skip
 
 
-def fits(prompt: Prompt, renderer: Renderer, positions: int) -> None:
+def fits(prompt: Prompt, renderer: Renderer, end: int) -> None:
     """Raise :class:`LongRow` for a prompt that leaves no position for an answer."""
     count = len(renderer.tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
-    if count >= positions:
-        why = f"the model has {positions} positions, for prompt and answer"
+    if count >= end:
+        why = f"the model has {end} positions, for prompt and answer"
         raise LongRow(f"asks with {count} tokens", why, 'shorten it, or set on_long_row = "drop"')
 
 

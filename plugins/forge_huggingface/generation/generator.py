@@ -127,8 +127,7 @@ class ModelGenerator:
             chosen = order[at : at + size]
             try:
                 inputs = self._encode([prompts[index] for index in chosen])
-                if len(chosen) > 1 and self._room(inputs) < sampling.max_new_tokens:
-                    # Beside a longer prompt a short one would have less room for its answer: those are asked alone.
+                if len(chosen) > 1 and self._crowded(inputs, sampling):
                     chosen = chosen[:1]
                     inputs = self._encode([prompts[chosen[0]]])
                 with self._adapted():
@@ -228,6 +227,10 @@ class ModelGenerator:
     def _begin(self, inputs: Mapping[str, Any]) -> int:
         """Return the place in the model's output where answers begin."""
         return int(inputs["input_ids"].shape[1])
+
+    def _crowded(self, inputs: Mapping[str, Any], sampling: Sampling) -> bool:
+        """Whether short prompts of a batch would have less room for their answers than they have alone."""
+        return self._room(inputs) < sampling.max_new_tokens
 
     def _room(self, inputs: Mapping[str, Any]) -> int:
         """Return how many tokens an answer may have, by the model's positions."""

@@ -15,7 +15,7 @@ from forge_huggingface.image_render import ImageRenderer
 from forge_huggingface.images import Gallery
 from forge_huggingface.load import planned_device, read_model
 from forge_huggingface.render import Renderer
-from forge_huggingface.rules import POSITIONED
+from forge_huggingface.rules import positions
 from forge_huggingface.templates import Template
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def generate(job: Job, run: RunHandle, trained: Trained, source: Literal["tuned"
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
         shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
         fixed=own,
-        positions=facts.context if facts.model_type in POSITIONED else None,
+        positions=positions(facts),
     )
 
 

@@ -13,6 +13,8 @@ from forge_huggingface.rows import parts_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from forge.api import Sampling
+
 
 class Seq2SeqGenerator(ModelGenerator):
     """A model of transformers that reads one text and writes another. Each question stands alone.
@@ -48,6 +50,10 @@ class Seq2SeqGenerator(ModelGenerator):
     def _begin(self, inputs: Mapping[str, Any]) -> int:  # noqa: ARG002 - the base's signature
         """Return 1: the output is the decoder's, which begins with its start token."""
         return 1
+
+    def _crowded(self, inputs: Mapping[str, Any], sampling: Sampling) -> bool:  # noqa: ARG002 - the base's signature
+        """Return False: the decoder has all its positions for the answer."""
+        return False
 
     def _collator(self) -> Any:
         return Seq2Seq(self.pad, self.model)
