@@ -135,7 +135,7 @@ def test_what_only_looks_is_fast(
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_table_of_commands_is_what_the_modules_are(name: str) -> None:
     assert import_module(f"forge.cli.{name}").command.name == name
-    found = cli.cli.get_command(None, name)  # type: ignore[arg-type]
+    found = cli.cli.get_command(None, name)  # type: ignore[arg-type]  # click needs no context for it
     assert found is not None
     assert found.get_short_help_str(limit=200) == cli.COMMANDS[name]
     assert found.help

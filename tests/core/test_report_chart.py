@@ -23,7 +23,7 @@ def series(*values: float, every: int = 1) -> Series:
 
 
 def chart(*lines: Line, **more: object) -> str:
-    found = draw(Chart("Loss", lines, **more))  # type: ignore[arg-type]
+    found = draw(Chart("Loss", lines, **more))  # type: ignore[arg-type]  # values of several types
     assert found is not None
     return found
 

@@ -229,7 +229,7 @@ class Echo:
 
 
 def test_a_session_keeps_its_messages_until_it_is_reset(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session(Echo(), Sampling(), "Be brief.")  # type: ignore[arg-type]
+    session = Session(Echo(), Sampling(), "Be brief.")  # type: ignore[arg-type]  # a double
     session.say("one")
     session.say("fail")
     session.say("two")

@@ -51,4 +51,4 @@ def test_of_streamed_rows_only_the_first_are_looked_at(folder: Folder) -> None:
 def test_a_reward_that_cannot_be_had_stops_the_run(folder: Folder) -> None:
     folder.file("import nothing_of_this_name\ndef fn(completions): ...\n")
     with pytest.raises(UsageError, match="importing it failed"):
-        list(findings(folder.job(USE), None, None))  # type: ignore[arg-type]
+        list(findings(folder.job(USE), None, None))  # type: ignore[arg-type]  # neither is looked at first

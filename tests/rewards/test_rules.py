@@ -149,24 +149,24 @@ weight = 0
 def test_a_missing_package_is_a_reason_with_the_line_that_installs_it(folder: Folder) -> None:
     job, machine = folder.job('[[train.reward]]\nuse = "math-equal"\n'), PRESETS["linux-cpu"]
     without = replace(machine, versions={})
-    assert cannot_reward(without, job, None) == (  # type: ignore[arg-type]
+    assert cannot_reward(without, job, None) == (  # type: ignore[arg-type]  # facts do not matter
         '[[train.reward]] math-equal needs math-verify, which is not installed (pip install "math-verify[antlr4-13-2]")'
     )
     old = replace(machine, versions={"math-verify": "0.5.0"})
-    assert "needs math-verify>=0.9, and 0.5.0 is installed" in str(cannot_reward(old, job, None))  # type: ignore[arg-type]
+    assert "needs math-verify>=0.9, and 0.5.0 is installed" in str(cannot_reward(old, job, None))  # type: ignore[arg-type]  # facts do not matter
     right = replace(machine, versions={"math-verify": "0.9.0"})
-    assert cannot_reward(right, job, None) is None  # type: ignore[arg-type]
+    assert cannot_reward(right, job, None) is None  # type: ignore[arg-type]  # facts do not matter
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
 def test_code_tests_are_refused_where_the_network_cannot_be_cut_off(folder: Folder, platform: str) -> None:
     machine = replace(PRESETS["linux-cpu"], platform=platform)
     job = folder.job('[[train.reward]]\nuse = "code-tests"\n')
-    said = str(cannot_reward(machine, job, None))  # type: ignore[arg-type]
+    said = str(cannot_reward(machine, job, None))  # type: ignore[arg-type]  # facts do not matter
     assert f"on {platform} forge cannot cut it off from the network or limit its memory" in said
     assert "allow_network = true" in said
     allowed = folder.job('[[train.reward]]\nuse = "code-tests"\nargs = { allow_network = true }\n')
-    assert cannot_reward(machine, allowed, None) is None  # type: ignore[arg-type]
+    assert cannot_reward(machine, allowed, None) is None  # type: ignore[arg-type]  # facts do not matter
 
 
 def test_importing_the_rules_imports_nothing_heavy() -> None:

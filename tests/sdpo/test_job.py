@@ -172,7 +172,7 @@ def test_a_live_teacher_and_an_alpha_at_the_edge_are_warned_of(project):
     job = SimpleNamespace(
         plugins={"sdpo": {"teacher": "live", "alpha": 0.01}}, train=SimpleNamespace(options={"reward": [{"use": "x"}]})
     )
-    said = [finding.message for finding in preflight.findings(job, None, rows())]  # type: ignore[arg-type]
+    said = [finding.message for finding in preflight.findings(job, None, rows())]  # type: ignore[arg-type]  # findings are told without the run
     assert any("diverged" in text for text in said)
     assert any("alpha = 0.01 is not nearly 0" in text for text in said)
 

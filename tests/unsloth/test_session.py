@@ -78,7 +78,7 @@ def prepared(
 
 def test_a_model_is_loaded_as_the_job_says(tmp_path: Path, tiny_model: Path, double: Double) -> None:
     job, run, told = prepared(tmp_path, tiny_model, train={"seed": 7, "gradient_checkpointing": True})
-    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]  # a double
     modes = [double.loaded[f"load_in_{bits}bit"] for bits in (4, 8, 16)]
     assert (modes, double.loaded["full_finetuning"]) == ([False, False, True], False)
     assert double.loaded["model_name"] == str(tiny_model)
@@ -97,7 +97,7 @@ def test_vllm_gets_its_share_and_the_adapters_rank(tmp_path: Path, tiny_model: P
     table = {"unsloth-text": {"fast_inference": True, "gpu_memory_utilization": 0.25}}
     machine = machines.with_versions(vllm="0.11.0")
     job, run, _ = prepared(tmp_path, tiny_model, machine, plugins=table, adapter={"r": 4})
-    load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    load(job, run, SimpleNamespace())  # type: ignore[arg-type]  # a double
     passed = {name: double.loaded[name] for name in ("fast_inference", "gpu_memory_utilization", "max_lora_rank")}
     assert passed == {"fast_inference": True, "gpu_memory_utilization": 0.25, "max_lora_rank": 4}
 
@@ -144,7 +144,7 @@ def test_every_key_of_the_adapter_is_passed(tmp_path: Path, tiny_model: Path, do
 
 def test_the_adapter_is_what_the_job_asks_for(tmp_path: Path, tiny_model: Path, double: Double) -> None:
     job, run, told = prepared(tmp_path, tiny_model, adapter={"r": 4, "target_modules": ["q_proj", "v_proj"]})
-    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]  # a double
     adapted = adapt(job, run, loaded)
     assert double.adapted["target_modules"] == ["q_proj", "v_proj"]
     assert told[-1].kind == "adapted"
@@ -157,7 +157,7 @@ def test_other_modules_than_the_jobs_are_an_error(
     tmp_path: Path, tiny_model: Path, double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, run, _ = prepared(tmp_path, tiny_model, adapter={"r": 4, "target_modules": ["q_proj", "v_proj"]})
-    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]  # a double
     right = double.get_peft_model
     wrong: Any = lambda model, **arguments: right(model, **{**arguments, "target_modules": ["q_proj"]})  # noqa: E731
     monkeypatch.setattr(double, "get_peft_model", wrong)
@@ -167,7 +167,7 @@ def test_other_modules_than_the_jobs_are_an_error(
 
 def test_a_target_that_fits_nothing_is_named(tmp_path: Path, tiny_model: Path, double: Double) -> None:
     job, run, _ = prepared(tmp_path, tiny_model, adapter={"target_modules": ["q_prj"]})
-    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]
+    loaded = load(job, run, SimpleNamespace())  # type: ignore[arg-type]  # a double
     with pytest.raises(ModelError, match="did you mean q_proj"):
         adapt(job, run, loaded)
 

@@ -87,7 +87,7 @@ def prepared(tmp_path: Path, model: Path, **adapter: Any) -> tuple[Any, RunHandl
 
 def test_every_weight_is_trained_in_float32(tmp_path: Path, model: Path, double: Double) -> None:
     job, run, told = prepared(tmp_path, model, **EVERY)
-    adapted = adapt(job, run, load(job, run, SimpleNamespace()))  # type: ignore[arg-type]
+    adapted = adapt(job, run, load(job, run, SimpleNamespace()))  # type: ignore[arg-type]  # a double
     modes = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "full_finetuning")
     assert [name for name in modes if double.loaded[name]] == ["full_finetuning"]
     assert not double.adapted
@@ -102,7 +102,7 @@ def test_the_parts_that_are_left_out_are_left_out_on_unsloth_too(
     tmp_path: Path, model: Path, double: Double, off: str
 ) -> None:
     job, run, told = prepared(tmp_path, model, **{f"finetune_{off}_layers": False})
-    adapted = adapt(job, run, load(job, run, SimpleNamespace()))  # type: ignore[arg-type]
+    adapted = adapt(job, run, load(job, run, SimpleNamespace()))  # type: ignore[arg-type]  # a double
     assert double.loaded["load_in_16bit"]
     assert (double.adapted["r"], double.adapted["random_state"]) == (4, 7)
     count = parts.count(adapted.model)
@@ -118,4 +118,4 @@ def test_other_layers_than_the_jobs_are_an_error(
     wrong: Any = lambda model, **arguments: right(model, **{**arguments, "target_modules": ["q_proj"]})  # noqa: E731
     monkeypatch.setattr(double, "get_peft_model", wrong)
     with pytest.raises(PluginError, match="Unsloth adapted"):
-        adapt(job, run, load(job, run, SimpleNamespace()))  # type: ignore[arg-type]
+        adapt(job, run, load(job, run, SimpleNamespace()))  # type: ignore[arg-type]  # a double

@@ -45,7 +45,7 @@ class Collated:
         """The first rows, as the trainer gets them."""
         assert self.data.collator is not None
         rows = [row for row, _ in zip(self.data.train, range(count or 10**9), strict=False)]
-        return self.data.collator(None)(rows)  # type: ignore[arg-type]
+        return self.data.collator(None)(rows)  # type: ignore[arg-type]  # the model does not matter
 
 
 def rewrite(project: Project, rows: Sequence[dict[str, Any]]) -> None:

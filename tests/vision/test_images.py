@@ -278,7 +278,7 @@ def test_rows_hold_references_and_the_collator_can_be_pickled(project: VisionPro
     assert first["pictures"][0]["bytes"] is None
     assert sum(path.stat().st_size for path in (seen.run.folder / "data").glob("*.arrow")) < 20_000
     assert seen.data.collator is not None
-    again = pickle.loads(pickle.dumps(seen.data.collator(None)))  # type: ignore[arg-type]
+    again = pickle.loads(pickle.dumps(seen.data.collator(None)))  # type: ignore[arg-type]  # the model does not matter
     assert (again([first])["pixel_values"] == seen.batch(1)["pixel_values"]).all()
 
 
