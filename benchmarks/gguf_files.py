@@ -47,7 +47,7 @@ def quality(arguments: argparse.Namespace) -> None:
     sys.path[:0] = [str(ROOT / "examples" / "quickstart")]
     from metrics import judge
 
-    from forge_gguf.runtime import Generator
+    from forge_gguf.llama.runtime import Generator
 
     run = arguments.run
     lines = (ROOT / "examples" / "quickstart" / "data" / "eval.jsonl").read_text(encoding="utf-8").splitlines()
@@ -129,9 +129,9 @@ def write(folder: Path, path: Path) -> None:
     """Write a folder's model as q4_k_m, as an export does before its checks."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from forge_gguf import architectures, vocabulary, writer
-    from forge_gguf.quants import KINDS, Shape
-    from forge_gguf.weights import Weights
+    from forge_gguf.file import architectures, vocabulary, writer
+    from forge_gguf.file.quants import KINDS, Shape
+    from forge_gguf.file.weights import Weights
 
     kind = KINDS["q4_k_m"]
     config = AutoConfig.from_pretrained(folder).to_dict()

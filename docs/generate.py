@@ -26,32 +26,37 @@ import click
 import tomli
 
 from forge import api, errors
-from forge import shape as shapes
 from forge.cli import COMMANDS, cli
-from forge.elsewhere import METHODS as METHOD_NAMES
-from forge.facts import ModelFacts
-from forge.job import (
+from forge.job.job import Job
+from forge.job.tables import (
     AdapterTable,
     DataTable,
     EvalTable,
     ExportTable,
     GenerationTable,
-    Job,
     ModelTable,
     SamplingTable,
     Source,
     TrainTable,
     UseTable,
 )
-from forge.machine import PRESETS
-from forge_huggingface import estimate, fields, formats, options, owned, readers, rules, templates
-from forge_huggingface.arguments import DEFAULTS
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge_huggingface.arguments import fields, options, owned
+from forge_huggingface.arguments.foreign import METHODS as METHOD_NAMES
+from forge_huggingface.arguments.tables import DEFAULTS
+from forge_huggingface.data import files as readers
+from forge_huggingface.data import formats
+from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.evaluation import metrics
+from forge_huggingface.facts import shape as shapes
 from forge_huggingface.generation import sampling
-from forge_huggingface.layouts import LAYOUTS
+from forge_huggingface.memory import estimate
 from forge_huggingface.methods import METHODS
-from forge_huggingface.rewards.builtin import BUILTINS
+from forge_huggingface.rendering import templates
+from forge_huggingface.rewards.builtin.table import BUILTINS
 from forge_huggingface.rewards.table import RewardTable
+from forge_huggingface.rules import training as rules
 from forge_sdpo.options import Sdpo
 from forge_unsloth import estimate as unsloth
 
@@ -373,17 +378,17 @@ def sft_older() -> str:
 @part
 def sft_owned() -> str:
     """Fields of the configs that a job may not set."""
-    lines = [(f"`{name}`", said) for name, said in owned.OWNED.items()]
+    lines = [(f"`{name}`", said.do) for name, said in owned.OWNED.items()]
     names = {method.config: method.name for method in METHODS.values()}
     for config, several in owned.OWNED_IN.items():
-        lines += [(f"`{name}` under `{names[config]}`", said) for name, said in several.items()]
+        lines += [(f"`{name}` under `{names[config]}`", said.do) for name, said in several.items()]
     return table(("argument", "instead"), lines)
 
 
 @part
 def sft_foreign() -> str:
     """Names that other tools use."""
-    return table(("name elsewhere", "here"), ((f"`{name}`", said) for name, said in owned.FOREIGN.items()))
+    return table(("name elsewhere", "here"), ((f"`{name}`", said.do) for name, said in owned.FOREIGN.items()))
 
 
 @part
@@ -507,7 +512,7 @@ def api_extension() -> str:
 @part
 def api_vocabulary() -> str:
     """The words of ``Offer.supports``."""
-    lines = ((f"`{stage}`", listed(sorted(words))) for stage, words in api.VOCABULARY.items())
+    lines = ((f"`{stage}`", listed(sorted(words))) for stage, words in api.ABILITIES.items())
     return table(("stage", "words"), lines)
 
 

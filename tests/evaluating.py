@@ -7,15 +7,19 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge.discovery import discover
-from forge.folder import RunFolder, settle
-from forge.jobfile import load_job, parse
-from forge.machine import probe
-from forge.parent import plan_answers
-from forge.plan import export_plan
-from forge.run import RunHandle
-from forge.selection import asked_models
-from forge.stages import Stages
+from forge.api import Task, Who
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.folder import RunFolder
+from forge.job.decisions import settle
+from forge.job.job import load_job
+from forge.job.read import change_of, parse
+from forge.machine.probe import probe
+from forge.parent.after import plan_answers
+from forge.planning.needs import asked_models
+from forge.planning.planner import export_plan
+from forge.worker.stages import Stages
 from projects import Finished, Project, json_of, perform_in
 
 if TYPE_CHECKING:
@@ -72,11 +76,17 @@ class Evaluation:
         before = folder.plan()
         stored = load_job(before.job)
         text = (copy / "job.toml").read_text(encoding="utf-8")
-        file = parse(text, "job.toml", stored.folder, discover({}), [*before.overrides, *changes])
+        file = parse(
+            text,
+            "job.toml",
+            stored.folder,
+            PluginKeys(discover({})),
+            [change_of(text) for text in [*before.overrides, *changes]],
+        )
         asked = models or asked_models(file.job)
-        plan = plan_answers(folder, file, "eval", asked, discover({}), probe(), gguf=gguf)
+        plan = plan_answers(folder, file, Task.EVAL, asked, discover({}), probe(), gguf=gguf)
         plan = replace(plan, target="evaluation.json")
-        return perform_in(RunHandle(folder=copy, plan=plan), folder)
+        return perform_in(Run(folder=copy, plan=plan), folder)
 
     def found(self, *changes: str, **more: Any) -> dict[str, Any]:
         """Return what an evaluation wrote."""
@@ -92,7 +102,7 @@ def exported(done: Finished, index: int) -> Finished:
     assert trained is not None
     made = export_plan(load_job(plan.job), index, discover({}), probe(), plan.facts, trained.traits, plan.source)
     made = replace(made, decisions=(*plan.decisions, *made.decisions))
-    return perform_in(RunHandle(folder=done.folder.path, plan=made), done.folder)
+    return perform_in(Run(folder=done.folder.path, plan=made), done.folder)
 
 
 def generator_of(folder: RunFolder, source: str = "tuned") -> Generator:
@@ -100,9 +110,11 @@ def generator_of(folder: RunFolder, source: str = "tuned") -> Generator:
     before = folder.plan()
     stored = load_job(before.job)
     text = (folder.path / "job.toml").read_text(encoding="utf-8")
-    file = parse(text, "job.toml", stored.folder, discover({}), before.overrides)
-    plan = plan_answers(folder, file, "chat", [source], discover({}), probe())
-    run = RunHandle(folder=folder.path, plan=plan)
+    file = parse(
+        text, "job.toml", stored.folder, PluginKeys(discover({})), [change_of(text) for text in before.overrides]
+    )
+    plan = plan_answers(folder, file, Task.CHAT, [Who(source)], discover({}), probe())
+    run = Run(folder=folder.path, plan=plan)
     trained = folder.trained()
     assert trained is not None
-    return Stages(run, settle(file.job, plan)).generate(trained, source)
+    return Stages(run, settle(file.job, plan.decisions)).generate(trained, Who(source))

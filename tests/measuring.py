@@ -6,9 +6,9 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge.facts import resolve
-from forge.job import Job
-from forge.machine import PRESETS
+from forge.job.job import Job
+from forge.machine.presets import PRESETS
+from forge_huggingface.facts.describe import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def save_model(folder: Path, family: str, *, layers: int = 2, tied: bool | None 
 
 def facts_of(folder: Path) -> ModelFacts:
     """Return what forge knows about a model's folder."""
-    return resolve(str(folder), None, folder)
+    return describe(str(folder), None, folder)
 
 
 def make_job(tables: dict[str, Any] | None = None, **train: Any) -> Job:
@@ -56,7 +56,7 @@ def make_job(tables: dict[str, Any] | None = None, **train: Any) -> Job:
             **tables,
         }
     )
-    return job.model_copy(update={"train": job.train.model_copy(update={"method": method, "options": options})})
+    return job.model_copy(update={"train": job.train.model_copy(update={"method": method, **options})})
 
 
 def kept_by_autograd(model: Any, rows: int, length: int, *, mixed: bool) -> int:

@@ -10,21 +10,27 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from forge.checkpoints import checkpoints
-from forge.discovery import Catalogue, discover
-from forge.events import EventLog, read_events
-from forge.facts import resolve
-from forge.folder import RunFolder, settle
-from forge.jobfile import read
-from forge.machine import probe
-from forge.plan import make_plan
-from forge.run import RunHandle
-from forge.worker import perform
+from forge.api.plan import Task
+from forge.api.run import Run
+from forge.discovery.catalogue import Catalogue
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.checkpoints import checkpoints
+from forge.disk.events import EventLog, read_events
+from forge.disk.folder import RunFolder
+from forge.job.decisions import settle
+from forge.job.read import read
+from forge.machine.probe import probe
+from forge.planning.planner import make_plan
+from forge.worker.perform import perform
+from forge.worker.sink import Sink
+from forge_huggingface.facts.describe import describe
 from tiny import make_rows
 
 BASE: dict[str, Any] = {
@@ -74,18 +80,18 @@ class Project:
 
     # In this process: fast, and what a stage raises can be seen.
 
-    def prepare(self, *, task: str = "train", catalogue: Catalogue | None = None) -> tuple[RunHandle, RunFolder]:
+    def prepare(self, *, task: Task = Task.TRAIN, catalogue: Catalogue | None = None) -> tuple[Run, RunFolder]:
         """Plan the job and make its run folder, as the parent does."""
         catalogue = catalogue or discover({})
-        file = read(self.folder / "job.toml", catalogue)
-        facts = resolve(file.job.model.id, file.job.model.revision, file.job.folder)
+        file = read(self.folder / "job.toml", PluginKeys(catalogue))
+        facts = describe(file.job.model.id, file.job.model.revision, file.job.folder)
         plan = make_plan(file, catalogue, probe(), facts, task=task)
         folder = RunFolder.create(self.runs, file)
         folder.add_plan(plan)
-        folder.write_lock(settle(file.job, plan), plan)
-        return RunHandle(folder=folder.path, plan=plan), folder
+        folder.write_lock(settle(file.job, plan.decisions), plan)
+        return Run(folder=folder.path, plan=plan), folder
 
-    def perform(self, *, task: str = "train") -> Finished:
+    def perform(self, *, task: Task = Task.TRAIN) -> Finished:
         """Do a worker's work in this process."""
         run, folder = self.prepare(task=task)
         return perform_in(run, folder)
@@ -158,12 +164,13 @@ class Finished:
         return [event["loss"] for event in self.of_kind("step")]
 
 
-def perform_in(run: RunHandle, folder: RunFolder) -> Finished:
+def perform_in(run: Run, folder: RunFolder) -> Finished:
     """Perform a run's plan in this process, as its worker would."""
     printed = io.StringIO()
     log = EventLog(folder.events)
+    sink = Sink(log)
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        code = perform(run, folder, log)
+        code = perform(replace(run, sink=sink), folder, sink)
     log.close()
     return Finished(code, folder, printed.getvalue())
 

@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 def make(folder: Path, name: str, **changes: Any) -> Path:
     """Write a random model and its tokenizer, and return the folder."""
-    from forge_gguf.preflight import random_model
+    from forge_gguf.trial.preflight import random_model
 
     kind, differs, tokenizer = MODELS[name]
     random_model({**COMMON, **differs, **changes, "model_type": kind}, folder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from forge.machine import PRESETS, Accelerator, Machine, TorchBuild
+from forge.machine.machine import Accelerator, Machine, TorchBuild
+from forge.machine.presets import PRESETS
 
 VERSIONS = {
     "accelerate": "1.15.0",

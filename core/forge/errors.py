@@ -14,6 +14,7 @@
     ├── BackendImportError          1   a planned package cannot be imported
     ├── DiskFull                    1   a file could not be written
     ├── ExportError                 1   an export failed; the trained weights are safe
+    ├── ModelDied                   1   the process that held a model ended
     └── Interrupted                 130 the user, or the system, asked forge to stop
 
 An error has three parts, each a phrase without a final full stop, and prints as ``what: why; what to do``.
@@ -21,11 +22,11 @@ An error has three parts, each a phrase without a final full stop, and prints as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class ForgeError(Exception):
@@ -38,6 +39,8 @@ class ForgeError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    fields: ClassVar[tuple[str, ...]] = ()
+    """What an error of this class holds beside its three parts; it goes with it from process to process."""
 
     def __init__(self, what: str, why: str | None = None, do: str | None = None) -> None:
         super().__init__(what, why, do)
@@ -52,8 +55,19 @@ class ForgeError(Exception):
         return text
 
     def to_json(self) -> dict[str, Any]:
-        """Return the parts as plain data, for the event that carries the error to the parent."""
-        return {"type": type(self).__name__, "what": self.what, "why": self.why, "do": self.do}
+        """Return the error as JSON data, for the event that carries it to the parent."""
+        kinds = [kind.__name__ for kind in type(self).__mro__ if issubclass(kind, ForgeError)]
+        more = {name: getattr(self, name) for name in self.fields}
+        return {"type": kinds[0], "kinds": kinds, "what": self.what, "why": self.why, "do": self.do, **more}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ForgeError:
+        """Rebuild an error of this class from :meth:`to_json`'s data."""
+        error = cls(data["what"], data.get("why"), data.get("do"))
+        for name in cls.fields:
+            if name in data:
+                setattr(error, name, data[name])
+        return error
 
 
 class UsageError(ForgeError):
@@ -79,14 +93,35 @@ class Problem:
     line: int | None = None
 
 
-class Mistakes(ValueError):  # noqa: N818 - several of them
-    """Several contradictions that the validator of a plugin's model found; each becomes a :class:`Problem` of its own.
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A contradiction between keys of one table.
 
-    A validator may raise a plain ``ValueError`` for a single one.
+    Attributes:
+        message: What is wrong, and what to write instead.
+        keys: The keys that it is about, as in ``("bf16", "fp16")``; it stands at the first of them that the file has.
     """
 
+    message: str
+    keys: tuple[str, ...] = ()
+
     def __str__(self) -> str:
-        return "; also, ".join(map(str, self.args))
+        return self.message
+
+
+class Mistakes(ValueError):  # noqa: N818 - several of them
+    """Contradictions that a table's validator found; each becomes a :class:`Problem` of its own, with its line.
+
+    Args:
+        mistakes: All that there are, not the first alone.
+    """
+
+    def __init__(self, *mistakes: Mistake) -> None:
+        super().__init__(*mistakes)
+        self.mistakes = mistakes
+
+    def __str__(self) -> str:
+        return "; also, ".join(map(str, self.mistakes))
 
 
 class JobError(UsageError):
@@ -97,6 +132,15 @@ class JobError(UsageError):
         self.problems = tuple(sorted(problems, key=lambda p: (p.line is None, p.line or 0, p.where)))
         count = len(self.problems)
         super().__init__(f"{source} has {count} mistake{'s' if count != 1 else ''}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error as JSON data, each mistake with its key and line."""
+        return super().to_json() | {"source": self.source, "problems": [asdict(problem) for problem in self.problems]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JobError:
+        """Rebuild an error from :meth:`to_json`'s data."""
+        return cls(data["source"], [Problem(**problem) for problem in data["problems"]])
 
     def __str__(self) -> str:
         lines = [f"{self.what}:"]
@@ -136,6 +180,8 @@ class OutOfMemory(ForgeError):  # noqa: N818 - the field's own word
             if the job left those keys open.
     """
 
+    fields = ("probing", "relief")
+
     def __init__(
         self,
         what: str,
@@ -156,6 +202,8 @@ class BackendImportError(ForgeError):
         plugin: The plugin that wanted it.
     """
 
+    fields = ("plugin",)
+
     def __init__(self, what: str, why: str | None = None, do: str | None = None, *, plugin: str | None = None) -> None:
         super().__init__(what, why, do)
         self.plugin = plugin
@@ -169,21 +217,24 @@ class ExportError(ForgeError):
     """An export failed. The trained weights are on disk and the export can be repeated."""
 
 
+class ModelDied(ForgeError):  # noqa: N818 - no exception of the model's
+    """The process that held a model ended while somebody talked to it."""
+
+
 class Interrupted(ForgeError):  # noqa: N818 - not an error but a wish
     """The user or the system asked forge to stop."""
 
     exit_code = 130
 
 
-_NAMES: Mapping[str, type[ForgeError]] = {
-    cls.__name__: cls
-    for cls in (
-        ForgeError, UsageError, PlanError, DataError, RunError, ModelError, PluginError, OutOfMemory,
-        BackendImportError, DiskFull, ExportError, Interrupted,
-    )
-}  # fmt: skip
-
-
 def from_json(data: Mapping[str, Any]) -> ForgeError:
-    """Rebuild an error that a worker reported; a type unknown here becomes a plain :class:`ForgeError`."""
-    return _NAMES.get(data["type"], ForgeError)(data["what"], data.get("why"), data.get("do"))
+    """Rebuild an error that a worker reported: of its class, or of the nearest one above that is known here."""
+    known = {kind.__name__: kind for kind in _family(ForgeError)}
+    kinds = [name for name in data.get("kinds", [data["type"]]) if name in known]
+    return known[kinds[0] if kinds else "ForgeError"].from_json(data)
+
+
+def _family(kind: type[ForgeError]) -> Iterator[type[ForgeError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)

@@ -9,12 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-from forge.api import Offer, RunHooks, Stage
-from forge.discovery import HEAVY, Plugin, discover, resolve
-from forge.facts import ModelFacts
-from forge.jobfile import parse
-from forge.keys import ABILITIES, config_models, model_of
-from forge.machine import PRESETS
+from forge.api.hooks import RunHooks
+from forge.api.offer import Offer
+from forge.api.reference import load_object
+from forge.api.stage import Stage
+from forge.discovery.catalogue import Plugin
+from forge.discovery.discover import discover
+from forge.discovery.guard import HEAVY
+from forge.discovery.keys import PluginKeys, config_models, model_of
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
 
 PROBE_SECONDS = 0.02
 """What a probe may take: ``forge plan`` asks every offer, and answers within half a second."""
@@ -33,7 +38,7 @@ def check_plugin(name: str) -> Plugin:
         AssertionError: It breaks the contract; the message says where.
     """
     code = (
-        "import json, sys; from forge.discovery import discover; p = discover({}).find(sys.argv[1]); "
+        "import json, sys; from forge.discovery.discover import discover; p = discover({}).find(sys.argv[1]); "
         "print(json.dumps([p and p.status, p and p.reason, sorted(sys.modules)]))"
     )
     child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
@@ -55,11 +60,11 @@ def check_offer(plugin: Plugin, offer: Offer) -> None:
     """Check one offer. Raises :class:`AssertionError`."""
     place = f"{plugin.name}'s offer {offer.impl}"
     if offer.options:
-        for word in offer.supports - ABILITIES:
+        for word in offer.serves:
             model = model_of(plugin, offer.options, word)
             assert model.model_config.get("extra") == "forbid", f"{place}: its options for {word} accept unknown keys"
     if offer.probe:
-        job = parse('[model]\nid = "m"\n[data]\npath = "d.jsonl"\n', "job.toml", Path(), discover({})).job
+        job = parse('[model]\nid = "m"\n[data]\npath = "d.jsonl"\n', "job.toml", Path(), PluginKeys(discover({}))).job
         facts = ModelFacts(id="m", source="unknown")
         for label, machine in PRESETS.items():
             start = time.perf_counter()
@@ -72,7 +77,7 @@ def check_offer(plugin: Plugin, offer: Offer) -> None:
 
 def check_implementation(offer: Offer) -> None:
     """Import an offer's implementation, which may be heavy, and check its arguments. Raises :class:`AssertionError`."""
-    function = resolve(offer.impl)
+    function = load_object(offer.impl)
     assert callable(function), f"{offer.impl} is not callable"
     known = set(inspect.signature(getattr(RunHooks, f"forge_{offer.stage}")).parameters) - {"self"}
     strange = set(inspect.signature(function).parameters) - known

@@ -29,18 +29,19 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.EXPORT,
         impl="forge_gguf.export:export",
-        supports=frozenset({"gguf", "push"}),
+        serves=frozenset({"gguf"}),
+        supports=frozenset({"push"}),
         requires_dist=REQUIRES,
         depends=frozenset({"hf-model"}),
         options="forge_gguf.options:GgufOptions",
         probe=rules.cannot_export,
         check=rules.problems,
-        preflight="forge_gguf.preflight:preflight",
+        preflight="forge_gguf.trial.preflight:preflight",
         resumes=True,
     )
     yield Offer(
         stage=Stage.GENERATE,
-        impl="forge_gguf.generate:generate",
+        impl="forge_gguf.llama.generate:generate",
         supports=frozenset({"text", "gguf"}),
         requires_dist=("xllamacpp>=2026.10",),
     )

@@ -15,26 +15,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from forge.api import Event, Exported, ExportError
-from forge.files import disk_errors, files_below, sha256, write_json, write_text
-from forge.folder import RunFolder
-from forge_gguf import lora, modelfile, upstream, verify
-from forge_gguf.quants import KINDS
-from forge_gguf.reference import Reference, fits
-from forge_gguf.runtime import Generator
+from forge.api import Exported, ExportError, Noted, Warned, Writing
+from forge.disk.files import disk_errors, files_below, sha256, write_json, write_text
+from forge.disk.folder import RunFolder
+from forge_gguf import lora, modelfile
+from forge_gguf.file.quants import KINDS
+from forge_gguf.file.writer import layout, size, write
+from forge_gguf.llama import upstream
+from forge_gguf.llama.runtime import Generator
 from forge_gguf.source import Source, source_of
-from forge_gguf.writer import layout, size, write
+from forge_gguf.trial import verify
+from forge_gguf.trial.reference import Reference, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from forge.api import Trained
-    from forge.job import ExportTable, Job
-    from forge.run import RunHandle
-    from forge_gguf.quants import Kind
-    from forge_gguf.verify import Gate
+    from forge.api import ExportTable, Job, Run, Trained
+    from forge_gguf.file.quants import Kind
+    from forge_gguf.trial.verify import Gate
 
 RECORD = "verified.json"
 """Of each file by type: name, size, sha256, what it was made from, what the gates found."""
@@ -44,7 +44,7 @@ _EXACT = frozenset({"f32", "f16", "bf16"})
 _CUT = 2
 
 
-def export(job: Job, run: RunHandle, trained: Trained, export: ExportTable, out: Path) -> Exported:
+def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path) -> Exported:
     """Write the files of one export into ``out``, which may hold what an earlier try left.
 
     Raises:
@@ -82,7 +82,7 @@ def export(job: Job, run: RunHandle, trained: Trained, export: ExportTable, out:
 
 def finish(
     job: Job,
-    run: RunHandle,
+    run: Run,
     trained: Trained,
     export: ExportTable,
     out: Path,
@@ -99,7 +99,7 @@ def finish(
     write_text(out / "README.md", text)
     upload: Callable[[Path], str] | None = None
     if export.push_to_hub:
-        from forge_huggingface.push import push
+        from forge_huggingface.hub.push import push
 
         upload = functools.partial(push, name=export.push_to_hub, private=export.private)
     report = {
@@ -163,7 +163,7 @@ def room(out: Path, source: Source, kinds: Sequence[Kind]) -> None:
         )
 
 
-def one(run: RunHandle, source: Source, kind: Kind, out: Path, trials: Trials) -> dict[str, Any]:
+def one(run: Run, source: Source, kind: Kind, out: Path, trials: Trials) -> dict[str, Any]:
     """Write and try one file; it gets its name if it passes.
 
     Returns:
@@ -184,20 +184,20 @@ def one(run: RunHandle, source: Source, kind: Kind, out: Path, trials: Trials) -
     }
     for gate in gates:
         if gate.state == "warn":
-            run.emit(Event("warning", {"message": f"{kind.name}: {gate.name}: {gate.message}"}))
+            run.emit(Warned(f"{kind.name}: {gate.name}: {gate.message}"))
     if (failed := verify.verdict(gates, kind)) is not None:
         return {**found, "failed": failed}
     if not end["ended"]:
         said = f"{kind.name}: an answer did not end within {end['tokens']} tokens"
-        run.emit(Event("warning", {"message": said, "do": "see whether the trained model ends it"}))
+        run.emit(Warned(said, "see whether the trained model ends it"))
     found["sha256"] = sha256(part)
     part.rename(path)
     logits = next(gate for gate in gates if gate.name == "logits")
-    run.emit(Event("note", {"message": f"{path.name}: {found['bytes'] / 2**20:.1f} MiB, {logits.message}"}))
+    run.emit(Noted(f"{path.name}: {found['bytes'] / 2**20:.1f} MiB, {logits.message}"))
     return found
 
 
-def reporter(run: RunHandle, name: str) -> Callable[[int, int, float], None]:
+def reporter(run: Run, name: str) -> Callable[[int, int, float], None]:
     """Return what tells the progress of a file, at most every five seconds."""
     last = [0.0]
 
@@ -205,7 +205,7 @@ def reporter(run: RunHandle, name: str) -> Callable[[int, int, float], None]:
         if seconds - last[0] >= 5 and done < total:
             last[0] = seconds
             left = round(seconds / done * (total - done), 1)
-            run.emit(Event("writing", {"file": name, "done": done, "total": total, "seconds_left": left}))
+            run.emit(Writing(name, done, total, left))
 
     return tell
 
@@ -220,7 +220,7 @@ class Trials:
         exact: Whether one of the files is in 16 or 32 bit, and so tells by itself whether the conversion is right.
     """
 
-    def __init__(self, run: RunHandle, source: Source, out: Path, *, exact: bool) -> None:
+    def __init__(self, run: Run, source: Source, out: Path, *, exact: bool) -> None:
         self.run, self.source, self.out = run, source, out
         self.longest = max((len(ids) for ids in source.rows), default=1)
         self.wide = fits(source.weights.count(), wide=True)
@@ -270,7 +270,7 @@ class Trials:
 
     def prompt(self) -> list[int]:
         """Return a question for an answer."""
-        from forge_gguf.texts import CONVERSATIONS
+        from forge_gguf.trial.texts import CONVERSATIONS
 
         tokenizer = self.source.tokenizer
         if not tokenizer.chat_template:
@@ -283,7 +283,7 @@ def conversion(source: Source, folder: Path, layers: int) -> Gate:
     """Write the first layers in 16 bit, and compare their logits with those of the trained model's first layers."""
     import dataclasses
 
-    from forge_gguf.architectures import tensors_of_first
+    from forge_gguf.file.architectures import tensors_of_first
 
     kind = KINDS["f16"]
     cut = dataclasses.replace(

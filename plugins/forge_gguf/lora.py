@@ -11,15 +11,15 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Event, ExportError
-from forge.files import sha256
-from forge_gguf import verify
-from forge_gguf.architectures import BUILTIN, Tensor, interleaved, tensors_of_first
-from forge_gguf.quants import KINDS, Shape
-from forge_gguf.reference import Reference
-from forge_gguf.runtime import Generator
-from forge_gguf.weights import Adapter, Weights
-from forge_gguf.writer import general, layout, write
+from forge.api import ExportError, Noted
+from forge.disk.files import sha256
+from forge_gguf.file.architectures import BUILTIN, Tensor, interleaved, tensors_of_first
+from forge_gguf.file.quants import KINDS, Shape
+from forge_gguf.file.weights import Adapter, Weights
+from forge_gguf.file.writer import general, layout, write
+from forge_gguf.llama.runtime import Generator
+from forge_gguf.trial import verify
+from forge_gguf.trial.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from forge.run import RunHandle
-    from forge_gguf.quants import Kind
+    from forge.api import Run
+    from forge_gguf.file.quants import Kind
     from forge_gguf.source import Source
 
 # The values are not those of a model's matrix: one mixture for all, and nothing is tied.
@@ -46,7 +46,7 @@ class Matrices:
         return self._values[name][start:stop]
 
 
-def export(run: RunHandle, source: Source, wanted: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
+def export(run: Run, source: Source, wanted: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
     """Write and try the adapter's files.
 
     Returns:
@@ -82,7 +82,7 @@ def export(run: RunHandle, source: Source, wanted: Sequence[str], out: Path) -> 
             raise ExportError(f"the adapter's GGUF file ({name}) did not pass", f"{failed[0]}; {failed[1]}", do)
         record[name] = {**found, "sha256": sha256(part), "write_seconds": round(time.monotonic() - start, 1)}
         part.rename(path)
-        run.emit(Event("note", {"message": f"{path.name}: laid over the base, {gates[1].message}"}))
+        run.emit(Noted(f"{path.name}: laid over the base, {gates[1].message}"))
     return record
 
 

@@ -11,15 +11,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forge_gguf.architectures import rope
-from forge_gguf.texts import rendered
+from forge_gguf.file.architectures import rope
+from forge_gguf.trial.texts import rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from forge.api import Trained
-    from forge.job import Job
-    from forge.plan import Plan
+    from forge.api import Job, Plan, Trained
     from forge_gguf.source import Source
 
 CONTEXT = 4096
@@ -215,7 +213,7 @@ def card(
         evaluation: The content of ``evaluation.json``, if there is one.
         adapter: Whether the files hold an adapter alone.
     """
-    from forge_huggingface.card import model_card
+    from forge_huggingface.hub.card import model_card
 
     told = usage(source.name, files, adapter=adapter)
     return model_card(job, plan, trained, "gguf", evaluation, usage=told)

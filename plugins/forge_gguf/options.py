@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from forge_gguf.quants import KINDS
+from forge.api import Mistake, Mistakes
+from forge_gguf.file.quants import KINDS
 
 ADAPTER_KINDS = ("f16", "f32", "bf16", "q8_0")
 
@@ -40,5 +41,6 @@ class GgufOptions(BaseModel):
         if self.types is None:
             self.types = ["f16"] if self.adapter else ["q4_k_m"]
         elif self.adapter and (other := [name for name in self.types if name not in ADAPTER_KINDS]):
-            raise ValueError(f"types has {other[0]}, and an adapter is written as one of {', '.join(ADAPTER_KINDS)}")
+            what = f"types has {other[0]}, and an adapter is written as one of {', '.join(ADAPTER_KINDS)}"
+            raise Mistakes(Mistake(what, ("types",)))
         return self

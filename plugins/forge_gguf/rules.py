@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
-from forge.hub import token
+from forge_huggingface.facts.lookup import token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from forge.api import Machine, ModelFacts
-    from forge.job import Job
+    from forge.api import Job, Machine, ModelFacts
 
 ARCHITECTURES = (
     "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GemmaForCausalLM",

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError
-from forge_gguf import architectures
-from forge_gguf.quants import KINDS, Shape
-from forge_gguf.texts import corpus
-from forge_gguf.vocabulary import Vocabulary, vocabulary
-from forge_gguf.weights import Weights
-from forge_gguf.writer import general
+from forge_gguf.file import architectures
+from forge_gguf.file.quants import KINDS, Shape
+from forge_gguf.file.vocabulary import Vocabulary, vocabulary
+from forge_gguf.file.weights import Weights
+from forge_gguf.file.writer import general
+from forge_gguf.trial.texts import corpus
 
 if TYPE_CHECKING:
-    from forge.api import Trained
-    from forge.job import Job
-    from forge.run import RunHandle
-    from forge_gguf.architectures import Config, Tensor
-    from forge_gguf.quants import Kind
+    from forge.api import Job, Run, Trained
+    from forge_gguf.file.architectures import Config, Tensor
+    from forge_gguf.file.quants import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class Source:
         return meaning.hexdigest()
 
 
-def source_of(job: Job, run: RunHandle, trained: Trained) -> Source:
+def source_of(job: Job, run: Run, trained: Trained) -> Source:
     """Put together what a run left.
 
     Raises:
@@ -91,9 +89,9 @@ def source_of(job: Job, run: RunHandle, trained: Trained) -> Source:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    from forge_gguf import pretokenizer
-    from forge_gguf.texts import rows
-    from forge_huggingface.hub import snapshot
+    from forge_gguf.file import pretokenizer
+    from forge_gguf.trial.texts import rows
+    from forge_huggingface.hub.snapshot import snapshot
 
     weights_at = run.folder / trained.weights
     adapter = weights_at if trained.kind == "adapter" else None
@@ -126,14 +124,14 @@ def source_of(job: Job, run: RunHandle, trained: Trained) -> Source:
 
 def stop_ids(folder: Path) -> tuple[int, ...]:
     """Return the ids at which the model's own generation settings stop."""
-    from forge_huggingface.tokenizers import stop_ids as found
+    from forge_huggingface.rendering.tokenizers import stop_ids as found
 
     return tuple(sorted(found(folder)))
 
 
 def samples(tokenizer: Any, known: list[list[int]], length: int = 48, count: int = 3) -> list[tuple[int, ...]]:
     """Return rows for the comparison of logits: some of the run's own, a plain text, and a conversation."""
-    from forge_gguf.texts import CONVERSATIONS
+    from forge_gguf.trial.texts import CONVERSATIONS
 
     found = [tuple(ids[:length]) for ids in known[:count]]
     text = "The harbour is quiet in the morning. def add(first, second): return first + second  # 12 + 30 = 42"

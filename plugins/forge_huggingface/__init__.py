@@ -8,11 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
-from forge_huggingface import rules
+from forge_huggingface.evaluation.rules import problems as evaluation_problems
 from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.data import cannot_collate, data_problems, decide_rows
+from forge_huggingface.rules.export import cannot_merge, export_problems
+from forge_huggingface.rules.loading import cannot_adapt, cannot_generate, cannot_load, decide_weights
+from forge_huggingface.rules.training import (
+    cannot_train,
+    cannot_train_seq2seq,
+    decide_training,
+    seq2seq_problems,
+    train_problems,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+    from forge.api import ModelFacts
 
 MODELS = ("torch>=2.4", "transformers>=5.17,<6", "accelerate>=1.10")
 PEFT = "peft>=0.18"
@@ -21,46 +34,56 @@ DATASETS = "datasets>=4.7,<6"
 
 
 @hookimpl
+def forge_describe(id: str, revision: str | None, folder: Path) -> ModelFacts:  # noqa: A002 - the hook's own name
+    """Find out about a model in a local folder, in the download cache or on the hub."""
+    from forge_huggingface.facts.describe import describe  # only who has a model to describe needs it
+
+    return describe(id, revision, folder)
+
+
+@hookimpl
 def forge_offers() -> Iterable[Offer]:
     """Offer every stage."""
     yield Offer(
         stage=Stage.COLLATE,
-        impl="forge_huggingface.collate:collate",
+        impl="forge_huggingface.data.collate:collate",
         supports=frozenset(
             {"text", "vision", "streaming", "packing", "tokens", "pairs", "rated", "ranked", "prompts", "seq2seq"}
         ),
         requires_dist=(*MODELS, DATASETS),
-        probe=rules.cannot_collate,
-        check=rules.data_problems,
-        decide=rules.decide_rows,
+        probe=cannot_collate,
+        check=data_problems,
+        decide=decide_rows,
     )
     yield Offer(
         stage=Stage.LOAD,
-        impl="forge_huggingface.load:load",
+        impl="forge_huggingface.model.load:load",
         supports=frozenset({"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code"}),
         requires_dist=MODELS,
         provides=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-batches"}),
         backend="huggingface",
-        probe=rules.cannot_load,
-        decide=rules.decide_weights,
-        estimate="forge_huggingface.estimate:estimate",
+        probe=cannot_load,
+        decide=decide_weights,
+        estimate="forge_huggingface.memory.estimate:estimate",
     )
     yield Offer(
         stage=Stage.ADAPT,
-        impl="forge_huggingface.adapt:adapt",
-        supports=frozenset({"lora", "none", "dora"}),
+        impl="forge_huggingface.model.adapt:adapt",
+        serves=frozenset({"lora", "none"}),
+        supports=frozenset({"dora"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-patched"}),  # Unsloth puts its kernels in where it makes the adapter
         backend="huggingface",
-        probe=rules.cannot_adapt,
+        probe=cannot_adapt,
     )
     for method in METHODS.values():
         yield Offer(
             stage=Stage.TRAIN,
-            impl="forge_huggingface.train:train",
-            supports=frozenset({method.name, "vision"} if method.name in {"sft", "dpo"} else {method.name}),
+            impl="forge_huggingface.training.train:train",
+            serves=frozenset({method.name}),
+            supports=frozenset({"vision"} if method.sees else ()),
             requires_dist=(*MODELS, PEFT, TRL, DATASETS),
             depends=frozenset({"hf-model"}),
             asks={
@@ -68,23 +91,24 @@ def forge_offers() -> Iterable[Offer]:
                 Stage.LOAD: frozenset({"reward-head"} if method.head == "reward" else ()),
             },
             environment=method.environment or {},
-            preflight="forge_huggingface.rewards.preflight:findings" if method.name in {"grpo", "rloo"} else None,
-            options="forge_huggingface.options:train_options",
-            probe=rules.cannot_train,
-            check=rules.train_problems,
-            decide=rules.decide_training,
+            preflight="forge_huggingface.rewards.preflight:findings" if method.rewards else None,
+            options="forge_huggingface.arguments.options:train_options",
+            probe=cannot_train,
+            check=train_problems,
+            decide=decide_training,
         )
     yield Offer(
         stage=Stage.TRAIN,
-        impl="forge_huggingface.recipes.seq2seq:train",
-        supports=frozenset({"sft", "seq2seq"}),
+        impl="forge_huggingface.training.recipes.seq2seq:train",
+        serves=frozenset({"sft"}),
+        supports=frozenset({"seq2seq"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
         asks={Stage.COLLATE: frozenset({"seq2seq"})},
-        options="forge_huggingface.options:train_options",
-        probe=rules.cannot_train_seq2seq,
-        check=rules.seq2seq_problems,
-        decide=rules.decide_training,
+        options="forge_huggingface.arguments.options:train_options",
+        probe=cannot_train_seq2seq,
+        check=seq2seq_problems,
+        decide=decide_training,
     )
     yield Offer(
         stage=Stage.GENERATE,
@@ -92,24 +116,25 @@ def forge_offers() -> Iterable[Offer]:
         supports=frozenset({"text", "vision", "seq2seq", "base", "adapter", "full"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
-        probe=rules.cannot_generate,
-        decide=rules.decide_weights,
+        probe=cannot_generate,
+        decide=decide_weights,
     )
     yield Offer(
         stage=Stage.EVALUATE,
         impl="forge_huggingface.evaluation.evaluate:evaluate",
         supports=frozenset({"text", "vision", "seq2seq"}),
         requires_dist=(*MODELS, DATASETS),
-        check=rules.evaluation_problems,
-        preflight="forge_huggingface.evaluation.rules:preflight",
+        check=evaluation_problems,
+        preflight="forge_huggingface.evaluation.preflight:preflight",
     )
-    for format_, probe in (("adapter", None), ("merged", rules.cannot_merge)):
+    for format_, probe in (("adapter", None), ("merged", cannot_merge)):
         yield Offer(
             stage=Stage.EXPORT,
-            impl="forge_huggingface.export:export",
-            supports=frozenset({format_, "push"}),
+            impl="forge_huggingface.export.export:export",
+            serves=frozenset({format_}),
+            supports=frozenset({"push"}),
             requires_dist=(*MODELS, PEFT),
             depends=frozenset({"hf-model"}),
             probe=probe,
-            check=rules.export_problems,
+            check=export_problems,
         )

@@ -1,8 +1,8 @@
 """The training methods, in a table: what each trains on, whose arguments it takes, and what makes its trainer.
 
-One train implementation serves them all (:mod:`forge_huggingface.train`); what differs is here, in strings, so that
-planning can read it without importing a trainer. Another plugin brings a method of its own by calling
-:func:`forge_huggingface.train.run` with a :class:`Method` that names its recipe.
+One train implementation serves them all (:mod:`forge_huggingface.training.train`); what differs is here, in strings,
+so that planning can read it without importing a trainer. Another plugin brings a method of its own by calling
+:func:`forge_huggingface.training.train.train_by` with a :class:`Method` that names its recipe.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ class Method:
 
     Attributes:
         name: What ``[train] method`` says.
-        config: The class of TRL whose fields are the method's arguments, as :mod:`forge_huggingface.fields` reads it.
+        config: The class of TRL whose fields are the method's arguments, as :mod:`.arguments.fields` reads it.
         recipe: ``"package.module:function"`` of ``(job, run, loaded, data)`` that returns a
-            :class:`forge_huggingface.train.Recipe`; imported in the worker, after whatever patches trl.
+            :class:`forge_huggingface.training.recipe.Recipe`; imported in the worker, after whatever patches trl.
         layout: The layout of the rows.
         about: The method in a few words.
         head: The head that the model needs: ``"causal"`` for the language model's own, ``"reward"`` for one number.
         online: Whether the model answers prompts while it is trained, so that steps depend on its random numbers.
+        sees: Whether it takes rows with images.
+        whole: Whether its loss reads prompt and answer as one sequence, so that a batch holds both sides whole.
+        rewards: Whether it learns from reward functions, ``[[train.reward]]``.
+        reference: Whether the trained model is compared with what it was before.
         environment: Variables that the worker starts with.
     """
 
@@ -35,32 +39,85 @@ class Method:
     about: str
     head: str = "causal"
     online: bool = False
+    sees: bool = False
+    whole: bool = False
+    rewards: bool = False
+    reference: bool = False
     environment: Mapping[str, str] | None = None
 
 
-_QUIET = {
-    "TRL_EXPERIMENTAL_SILENCE": "1"
-}  # TRL warns at each import that these trainers may change; docs/methods.md says it
-_RECIPES = "forge_huggingface.recipes"
+# TRL warns at each import that these trainers may change; docs/methods.md says it.
+_QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1"}
+_RECIPES = "forge_huggingface.training.recipes"
 
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method("sft", "SFTConfig", f"{_RECIPES}.sft:recipe", "tokens", "supervised fine-tuning"),
-        Method("dpo", "DPOConfig", f"{_RECIPES}.dpo:recipe", "pairs", "direct preference optimization"),
-        Method("kto", "KTOConfig", f"{_RECIPES}.kto:recipe", "rated", "Kahneman-Tversky optimization"),
-        Method("orpo", "ORPOConfig", f"{_RECIPES}.orpo:orpo", "pairs", "odds ratio preference optimization",
-               environment=_QUIET),
-        Method("cpo", "CPOConfig", f"{_RECIPES}.orpo:cpo", "pairs", "contrastive preference optimization, SimPO",
-               environment=_QUIET),
+        Method("sft", "SFTConfig", f"{_RECIPES}.sft:recipe", "tokens", "supervised fine-tuning", sees=True),
+        Method(
+            "dpo",
+            "DPOConfig",
+            f"{_RECIPES}.dpo:recipe",
+            "pairs",
+            "direct preference optimization",
+            sees=True,
+            reference=True,
+        ),
+        Method(
+            "kto",
+            "KTOConfig",
+            f"{_RECIPES}.kto:recipe",
+            "rated",
+            "Kahneman-Tversky optimization",
+            reference=True,
+        ),
+        Method(
+            "orpo",
+            "ORPOConfig",
+            f"{_RECIPES}.orpo:orpo",
+            "pairs",
+            "odds ratio preference optimization",
+            whole=True,
+            environment=_QUIET,
+        ),
+        Method(
+            "cpo",
+            "CPOConfig",
+            f"{_RECIPES}.orpo:cpo",
+            "pairs",
+            "contrastive preference optimization, SimPO",
+            whole=True,
+            environment=_QUIET,
+        ),
         Method("reward", "RewardConfig", f"{_RECIPES}.reward:recipe", "ranked", "a reward model", head="reward"),
-        Method("grpo", "GRPOConfig", f"{_RECIPES}.online:grpo", "prompts", "group relative policy optimization",
-               online=True),
-        Method("rloo", "RLOOConfig", f"{_RECIPES}.online:rloo", "prompts", "REINFORCE leave-one-out", online=True),
-        Method("distill", "DistillationConfig", f"{_RECIPES}.distill:recipe", "prompts",
-               "on-policy distillation from a teacher", online=True),
+        Method(
+            "grpo",
+            "GRPOConfig",
+            f"{_RECIPES}.online:grpo",
+            "prompts",
+            "group relative policy optimization",
+            online=True,
+            rewards=True,
+        ),
+        Method(
+            "rloo",
+            "RLOOConfig",
+            f"{_RECIPES}.online:rloo",
+            "prompts",
+            "REINFORCE leave-one-out",
+            online=True,
+            rewards=True,
+        ),
+        Method(
+            "distill",
+            "DistillationConfig",
+            f"{_RECIPES}.distill:recipe",
+            "prompts",
+            "on-policy distillation from a teacher",
+            online=True,
+        ),
     )
-}  # fmt: skip
+}
 """Every method of this plugin by name."""
 
 

@@ -23,7 +23,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.TRAIN,
         impl="forge_sdpo.train:train",
-        supports=frozenset({"sdpo"}),
+        serves=frozenset({"sdpo"}),
         requires_dist=(*MODELS, PEFT, TRL, DATASETS),
         depends=frozenset({"hf-model"}),
         asks={Stage.COLLATE: frozenset({"prompts"})},

@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
-from forge.api import Mistakes
+from forge.api import Hint, Mistake, Table
 from forge_sdpo.rules import can_feed_back, open_keys, preset, table_of
 
 if TYPE_CHECKING:
-    from forge.job import Job
+    from collections.abc import Iterator
+
+    from forge.api import Job
 
 FIELDS = {
     "reprompt_template": ("prompt", "solution", "feedback"),
@@ -44,10 +46,8 @@ NAMES = {
 """What other implementations call a key."""
 
 
-class Sdpo(BaseModel):
+class Sdpo(Table):
     """``[plugins.sdpo]``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     enabled: bool = Field(True, description='Must be true: what is left without it is `method = "grpo"`.')
     alpha: float | None = Field(
@@ -123,32 +123,30 @@ class Sdpo(BaseModel):
         "so far; 0: never.",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Sdpo:
-        if problems := self._problems():
-            raise Mistakes(*problems)
-        return self
-
-    def _problems(self) -> list[str]:
-        problems = []
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the keys contradict each other in."""
         if not self.enabled:
-            problems.append('enabled = false leaves GRPO; write [train] method = "grpo"')
+            yield Mistake('enabled = false leaves GRPO; write [train] method = "grpo"', ("enabled",))
         if self.objective == "sampled" and self.alpha not in {None, 1.0}:
-            problems.append('alpha must be 1 with objective = "sampled", which estimates the reverse divergence')
+            what = 'alpha must be 1 with objective = "sampled", which estimates the reverse divergence'
+            yield Mistake(what, ("alpha",))
         if self.objective != "top-k" and self.distillation_topk is not None:
-            problems.append(f'distillation_topk would do nothing with objective = "{self.objective}"; remove it')
+            what = f'distillation_topk would do nothing with objective = "{self.objective}"; remove it'
+            yield Mistake(what, ("distillation_topk",))
         if self.teacher in {"frozen", "live"} and self.teacher_update_rate is not None:
-            problems.append(f'teacher_update_rate would do nothing with teacher = "{self.teacher}"; remove it')
+            what = f'teacher_update_rate would do nothing with teacher = "{self.teacher}"; remove it'
+            yield Mistake(what, ("teacher_update_rate",))
         if not self.use_successful_as_teacher and self.feedback == "never":
-            problems.append('use_successful_as_teacher = false and feedback = "never" leave nothing to teach with')
+            what = 'use_successful_as_teacher = false and feedback = "never" leave nothing to teach with'
+            yield Mistake(what, ("use_successful_as_teacher",))
+        known = {field for every in FIELDS.values() for field in every}
         for name, fields in FIELDS.items():
             lacking = [f"{{{field}}}" for field in fields if f"{{{field}}}" not in getattr(self, name)]
             if lacking:
-                problems.append(f"{name} lacks {' and '.join(lacking)}")
-            known = {field for every in FIELDS.values() for field in every}
+                yield Mistake(f"{name} lacks {' and '.join(lacking)}", (name,))
             foreign = set(re.findall(r"\{(\w+)\}", getattr(self, name))) & known - set(fields)
-            problems += [f"{name} has {{{field}}}, a field of another template" for field in sorted(foreign)]
-        return problems
+            for field in sorted(foreign):
+                yield Mistake(f"{name} has {{{field}}}, a field of another template", (name,))
 
     def resolved(self, *, feedback: bool) -> Sdpo:
         """Return the settings with the recipe's values for what is open. ``feedback``: whether there can be any."""
@@ -156,10 +154,10 @@ class Sdpo(BaseModel):
         taken = {name: values[name] for name in open_keys(dict(self), values)}
         return self.model_copy(update=taken | ({"alpha": 1.0} if self.objective == "sampled" else {}))
 
-    @staticmethod
-    def forge_hint(key: str) -> str | None:
+    @classmethod
+    def forge_hint(cls, key: str) -> Hint | None:
         """Say what a key of another implementation is called here."""
-        return f"write {NAMES[key]}" if key in NAMES else None
+        return Hint(f"write {NAMES[key]}") if key in NAMES else None
 
 
 def settings_of(job: Job) -> Sdpo:
@@ -169,6 +167,6 @@ def settings_of(job: Job) -> Sdpo:
 
 def train_options(method: str) -> type[BaseModel]:  # noqa: ARG001 - the offer's signature
     """Return the model of the keys in ``[train]``: GRPO's."""
-    from forge_huggingface.options import train_options as options
+    from forge_huggingface.arguments.options import train_options as options
 
     return options("grpo")

@@ -12,16 +12,14 @@ from forge_sdpo.options import settings_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from forge.api import Data
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Data, Job, Run
     from forge_sdpo.options import Sdpo
 
 EDGE = 0.05
 """An alpha nearer to 0 or 1 than this is probably meant to be 0 or 1."""
 
 
-def findings(job: Job, run: RunHandle, data: Data) -> Iterable[Finding]:  # noqa: ARG001 - the contract's signature
+def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:  # noqa: ARG001 - the contract's signature
     """Yield what would make an SDPO run fail, or learn little."""
     from forge_huggingface.rewards.table import reward_tables
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
-from forge_huggingface import rules
+from forge_huggingface.rules import training
+from forge_huggingface.rules.data import layout_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from forge.api import Machine, ModelFacts
-    from forge.job import Job
+    from forge.api import Job, Machine, ModelFacts
 
 WITHOUT_FEEDBACK: Mapping[str, Any] = {
     "alpha": 0.5,
@@ -71,9 +71,10 @@ def can_feed_back(job: Job) -> bool:
     """Whether a column or one of the rewards can give feedback, as far as its source tells: it has the word."""
     if table_of(job).get("feedback_column"):
         return True
-    from forge_huggingface.rewards import builtin
-    from forge_huggingface.rewards.source import module_file
-    from forge_huggingface.rewards.table import reference, reward_tables
+    from forge_huggingface.functions.reference import reference
+    from forge_huggingface.functions.source import module_file
+    from forge_huggingface.rewards.builtin import table as builtin
+    from forge_huggingface.rewards.table import reward_tables
 
     for table in reward_tables(job):
         refers = reference(table.use)
@@ -103,12 +104,12 @@ def _has_word(path: Path) -> bool:
 
 def problems(job: Job) -> Iterable[Problem]:
     """Yield what contradicts each other in an SDPO job."""
-    from forge_huggingface.options import default_of
+    from forge_huggingface.arguments.options import default_of
     from forge_huggingface.rewards.rules import reward_problems
 
-    yield from rules.train_problems(job)
+    yield from training.train_problems(job)
     yield from reward_problems(job)
-    yield from rules.layout_problems(job, "prompts")
+    yield from layout_problems(job, "prompts")
     options = job.train.options
     for name in NO_SAY:
         if name in options and options[name] != default_of("GRPOConfig", name)[0]:
@@ -123,7 +124,7 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train, or None."""
     from forge_huggingface.rewards.rules import cannot_reward
 
-    return rules.cannot_train(machine, job, facts) or cannot_reward(machine, job, facts)
+    return training.cannot_train(machine, job, facts) or cannot_reward(machine, job, facts)
 
 
 def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
@@ -144,6 +145,6 @@ def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
         yield Decision("train.learning_rate", float(f"{rate:.12g}"), why)
     if options.get("load_best_model_at_end") and not options.get("metric_for_best_model"):
         yield Decision("train.metric_for_best_model", "reward", "the loss of a run that has collapsed is low too")
-    for decision in rules.decide_training(machine, job, facts):
+    for decision in training.decide_training(machine, job, facts):
         if decision.key != "train.learning_rate":
             yield decision

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Event
+from forge.api import Warned
 from forge_huggingface.methods import Method
-from forge_huggingface.train import Recipe, train_by
+from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.train import train_by
 from forge_sdpo.options import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from forge.api import Data, Loaded, Trained
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Data, Job, Loaded, Run, Trained
     from forge_huggingface.rewards.trl import RewardFunction
 
 METHOD = Method(
@@ -22,18 +21,18 @@ METHOD = Method(
 )
 
 
-def train(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Trained:
-    """Train by SDPO and save the weights. Raises what :func:`forge_huggingface.train.train_by` raises."""
+def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
+    """Train by SDPO and save the weights. Raises what :func:`forge_huggingface.training.train.train_by` raises."""
     return train_by(METHOD, job, run, loaded, data)
 
 
-def recipe(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
+def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
     """Return what SDPO adds to the common way of training."""
     from trl import GRPOConfig
 
-    from forge_huggingface.recipes.online import steps_per_answers
     from forge_huggingface.rewards.load import load
     from forge_huggingface.rewards.trl import functions, weights
+    from forge_huggingface.training.recipes.online import steps_per_answers
     from forge_sdpo.trainer import SDPOTrainer
 
     rewards, settings = load(job, run), settings_of(job)
@@ -43,7 +42,7 @@ def recipe(job: Job, run: RunHandle, loaded: Loaded, data: Data) -> Recipe:  # n
         feedback = noticed(feedback, run)
 
     def warn(message: str) -> None:
-        run.emit(Event("warning", {"message": message}))
+        run.emit(Warned(message))
 
     return Recipe(
         config=GRPOConfig,
@@ -65,7 +64,7 @@ def feedback_of(scoring: Sequence[RewardFunction]) -> Callable[[], list[str | No
     return feedback
 
 
-def noticed(feedback: Callable[[], list[str | None]], run: RunHandle) -> Callable[[], list[str | None]]:
+def noticed(feedback: Callable[[], list[str | None]], run: Run) -> Callable[[], list[str | None]]:
     """Warn once if there is feedback after all, where the recipe was chosen because none could be seen."""
     warned = False
 
@@ -75,7 +74,7 @@ def noticed(feedback: Callable[[], list[str | None]], run: RunHandle) -> Callabl
         if not warned and any(said):
             warned = True
             message = "a reward gives feedback, and it is not used: no source of a reward has the word"
-            run.emit(Event("warning", {"message": message, "do": 'write [plugins.sdpo] feedback = "without-solution"'}))
+            run.emit(Warned(message, 'write [plugins.sdpo] feedback = "without-solution"'))
         return said
 
     return watched
@@ -88,7 +87,7 @@ def largest(trainer: Any, data: Data) -> dict[str, Any]:
     """
     import torch
 
-    from forge_huggingface.recipes import rollouts
+    from forge_huggingface.training.recipes import rollouts
     from forge_sdpo.shares import counts
 
     batch = rollouts.largest(trainer, data)

@@ -28,7 +28,7 @@ from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
 from forge.api import ForgeError, UsageError
-from forge_huggingface.recipes.sampler import InOrder
+from forge_huggingface.training.recipes.sampler import InOrder
 from forge_sdpo import fused, head
 from forge_sdpo.context import Fitter, Rollout, contexts, is_success
 from forge_sdpo.guards import Guards

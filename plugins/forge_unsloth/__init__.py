@@ -28,3 +28,14 @@ ACCELERATORS = frozenset({"cuda"})
 
 PATCHED = "unsloth-patched"
 """The trait of a model that Unsloth loaded: only Unsloth's own adapters fit it."""
+
+PRELOAD = ("unsloth",)
+
+BEFORE = ("trl", "transformers", "peft")
+"""What Unsloth must be imported before, since it replaces parts of them as they are loaded."""
+
+PATCHES = frozenset({"unsloth"})
+"""Whose import changes other libraries for the whole process: no worker without it in its plan may have it."""
+
+SHEDS = ("UNSLOTH_",)
+"""Prefixes of Unsloth's variables: what a user's shell holds of them must not change a run."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge_huggingface import footprint, kernels
-from forge_huggingface.estimate import forecast
-from forge_huggingface.footprint import Setting
-from forge_huggingface.kernels import Kernels
+from forge_huggingface.memory import footprint, kernels
+from forge_huggingface.memory.estimate import forecast
+from forge_huggingface.memory.footprint import Setting
+from forge_huggingface.memory.kernels import Kernels
 
 if TYPE_CHECKING:
-    from forge.api import Estimate, Machine, ModelFacts
-    from forge.job import Job
+    from forge.api import Estimate, Job, Machine, ModelFacts
 
 FUSED = frozenset({"sft", "grpo"})
 """Methods whose loss Unsloth makes in chunks; for the others TRL's own is taken."""
@@ -27,7 +26,7 @@ CHUNK_LIMIT = 4 * 2**30
 
 
 def estimate(machine: Machine, job: Job, facts: ModelFacts, *, longest: int | None = None) -> Estimate | None:
-    """Return what training takes with Unsloth; see :func:`forge_huggingface.estimate.estimate`."""
+    """Return what training takes with Unsloth; see :func:`forge_huggingface.memory.estimate.estimate`."""
     return forecast(machine, job, facts, KERNELS, longest=longest)
 
 

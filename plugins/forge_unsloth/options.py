@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from forge.api import Table
 
 
-class TextOptions(BaseModel):
+class TextOptions(Table):
     """What only Unsloth can do; everything else of it has its place in the other tables."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     fast_inference: bool = Field(False, description="Keep a vLLM engine beside the model, for generation. Needs vllm.")
     gpu_memory_utilization: float = Field(

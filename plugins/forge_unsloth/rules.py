@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
-from forge_huggingface.rules import weights_dtype
+from forge_huggingface.rules.placement import weights_dtype
 from forge_unsloth.families import COMPARED, METHODS, NEEDS_BFLOAT16, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from forge.api import Machine, ModelFacts
-    from forge.job import Job
+    from forge.api import Job, Machine, ModelFacts
 
 CAPABILITY = 7.0
 """The oldest CUDA compute capability whose GPUs Unsloth supports: V100, T4, RTX 20."""

@@ -12,20 +12,19 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import BackendImportError, Event, ModelError, PluginError
-from forge_huggingface.hub import snapshot
+from forge.api import BackendImportError, ModelError, ModelLoaded, PluginError
+from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
 
 
-def begin(run: RunHandle) -> Any:
+def begin() -> Any:
     """Return the module ``unsloth``, which the worker has imported, once it is sure to drive the planned GPU.
 
     Raises:
         BackendImportError: Unsloth runs on another device than a CUDA GPU.
-        PluginError: Several processes train together.
+        PluginError: It was not imported first.
     """
     unsloth = sys.modules.get("unsloth")
     if unsloth is None:
@@ -33,12 +32,10 @@ def begin(run: RunHandle) -> Any:
     device = getattr(unsloth, "DEVICE_TYPE", None)
     if device != "cuda":
         raise BackendImportError("Unsloth cannot use the GPU", f"it took the device {device}", "see `forge doctor`")
-    if run.world_size > 1:
-        raise PluginError("Unsloth trains in one process", f"{run.world_size} processes were started")
     return unsloth
 
 
-def load(loader: Any, job: Job, run: RunHandle, **extra: Any) -> Any:
+def load(loader: Any, job: Job, run: Run, **extra: Any) -> Any:
     """Load a model and record what was really loaded.
 
     Args:
@@ -82,7 +79,7 @@ def load(loader: Any, job: Job, run: RunHandle, **extra: Any) -> Any:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(f"Unsloth cannot load {job.model.id}", first, "the whole traceback is in log.txt") from error
     values = evidence(model)
-    run.emit(Event("loaded", {**values, "path": str(folder), "from": str(model.config._name_or_path)}))  # noqa: SLF001
+    run.emit(ModelLoaded.from_values({**values, "path": str(folder), "from": str(model.config._name_or_path)}))  # noqa: SLF001
     wanted = "32bit" if whole else bits or "16bit"
     if values["bits"] != wanted:
         raise ModelError(f"Unsloth loaded {values['bits']} weights", f"the job asks for {wanted}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
-from forge_unsloth import ACCELERATORS, PATCHED, PLATFORMS, REQUIRES, rules
+from forge_unsloth import ACCELERATORS, BEFORE, PATCHED, PATCHES, PLATFORMS, PRELOAD, REQUIRES, SHEDS, rules
 from forge_unsloth.environment import environment
 
 if TYPE_CHECKING:
@@ -27,8 +27,11 @@ def forge_offers() -> Iterable[Offer]:
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,
         provides=frozenset({"hf-model", PATCHED}),
-        preload=("unsloth",),
+        preload=PRELOAD,
+        before=BEFORE,
+        patches=PATCHES,
         environment=environment(),
+        sheds=SHEDS,
         priority=50,
         backend="unsloth",
         config="forge_unsloth.options:TextOptions",
@@ -39,7 +42,8 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.ADAPT,
         impl="forge_unsloth_text.adapt:adapt",
-        supports=frozenset({"lora", "none", "dora"}),
+        serves=frozenset({"lora", "none"}),
+        supports=frozenset({"dora"}),
         requires_dist=REQUIRES,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,

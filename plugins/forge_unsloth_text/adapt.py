@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge.api import Event, Loaded, PluginError
-from forge_huggingface.adapt import check_names, describe, target_modules
+from forge.api import Adapted, Loaded, PluginError
+from forge_huggingface.model.adapt import check_names, describe, target_modules
 from forge_unsloth import session
 
 if TYPE_CHECKING:
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
 
 
-def adapt(job: Job, run: RunHandle, loaded: Loaded) -> Loaded:
+def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
     """Make the model trainable, as ``[adapter]`` says.
 
     Raises:
@@ -43,5 +42,5 @@ def adapt(job: Job, run: RunHandle, loaded: Loaded) -> Loaded:
                 f"Unsloth adapted {', '.join(sorted(found)) or 'nothing'}", f"[adapter] asks for {', '.join(wanted)}"
             )
         targets = sorted(found)
-    run.emit(Event("adapted", describe(model, table.type, targets)))
+    run.emit(Adapted.from_values(describe(model, table.type, targets)))
     return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)

@@ -9,13 +9,12 @@ from forge_unsloth import PATCHED, session
 from forge_unsloth.rules import options_of
 
 if TYPE_CHECKING:
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
 
 
-def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
+def load(job: Job, run: Run, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
     """Load the base model. Raises as :func:`forge_unsloth.session.load` does."""
-    unsloth = session.begin(run)
+    unsloth = session.begin()
     options = options_of(job, "unsloth-text")
     extra = {}
     if options.get("fast_inference"):

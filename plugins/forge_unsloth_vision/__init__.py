@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
-from forge_unsloth import ACCELERATORS, PATCHED, PLATFORMS, REQUIRES
+from forge_unsloth import ACCELERATORS, BEFORE, PATCHED, PATCHES, PLATFORMS, PRELOAD, REQUIRES, SHEDS
 from forge_unsloth.environment import environment
 from forge_unsloth.rules import decide
 from forge_unsloth_vision import rules
@@ -31,8 +31,11 @@ def forge_offers() -> Iterable[Offer]:
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,
         provides=frozenset({"hf-model", PATCHED}),
-        preload=("unsloth",),
+        preload=PRELOAD,
+        before=BEFORE,
+        patches=PATCHES,
         environment=environment(),
+        sheds=SHEDS,
         priority=50,
         backend="unsloth",
         probe=rules.cannot_vision,
@@ -42,7 +45,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.ADAPT,
         impl="forge_unsloth_vision.adapt:adapt",
-        supports=frozenset({"lora", "none"}),
+        serves=frozenset({"lora", "none"}),
         requires_dist=NEEDS,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,
@@ -61,8 +64,11 @@ def forge_offers() -> Iterable[Offer]:
         provides=frozenset(
             {"unsloth-batches"}
         ),  # huggingface's loader conflicts with it: Unsloth is in the process then
-        preload=("unsloth",),
+        preload=PRELOAD,
+        before=BEFORE,
+        patches=PATCHES,
         environment=environment(),
+        sheds=SHEDS,
         priority=-50,
         probe=rules.cannot_collate,
     )

@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from forge.api import Event, Loaded, PluginError
-from forge_huggingface import parts
-from forge_huggingface.adapt import describe, target_modules
+from forge.api import Adapted, Loaded, PluginError
+from forge_huggingface.model import parts
+from forge_huggingface.model.adapt import describe, target_modules
 from forge_unsloth import session
 
 if TYPE_CHECKING:
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
 
 
-def adapt(job: Job, run: RunHandle, loaded: Loaded) -> Loaded:
+def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
     """Make the model trainable, as ``[adapter]`` says, and put it into Unsloth's training mode.
 
     Raises:
@@ -44,5 +43,5 @@ def adapt(job: Job, run: RunHandle, loaded: Loaded) -> Loaded:
         targets = sorted({name.rpartition(".")[2] for name in found})
         layers = {"layers": parts.count(model)}
     FastVisionModel.for_training(model, use_gradient_checkpointing=session.checkpointing(job))
-    run.emit(Event("adapted", {**describe(model, table.type, targets), **layers}))
+    run.emit(Adapted.from_values({**describe(model, table.type, targets), **layers}))
     return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)

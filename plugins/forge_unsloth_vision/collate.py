@@ -10,20 +10,19 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, DataError, Event, Loaded
-from forge_huggingface import collate as rows_of
-from forge_huggingface.images import reopen
+from forge.api import Data, DataError, Loaded, Warned
+from forge_huggingface.data import collate as rows_of
+from forge_huggingface.vision.images import reopen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
 
 _QUESTION, _ANSWER = "QUESTIONQZX", "ANSWERQZX"
 
 
-def collate(job: Job, run: RunHandle) -> Data:
+def collate(job: Job, run: Run) -> Data:
     """Return the job's rows with Unsloth's collator.
 
     Raises:
@@ -31,10 +30,8 @@ def collate(job: Job, run: RunHandle) -> Data:
         ModelError: The processor cannot be had.
     """
     data = rows_of.collate(job, run)
-    run.emit(Event("warning", {
-        "message": "the batches are made by Unsloth's collator: digest and `forge data` tell of forge's own tokens",
-        "do": "remove [use] collate, unless you need it",
-    }))  # fmt: skip
+    what = "the batches are made by Unsloth's collator: digest and `forge data` tell of forge's own tokens"
+    run.emit(Warned(what, "remove [use] collate, unless you need it"))
     return replace(data, collator=lambda loaded: Batches(collator(loaded, data.processor, job.model.max_seq_length)))
 
 

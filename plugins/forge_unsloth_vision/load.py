@@ -8,12 +8,11 @@ from forge.api import Data, Loaded
 from forge_unsloth import PATCHED, session
 
 if TYPE_CHECKING:
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
 
 
-def load(job: Job, run: RunHandle, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
+def load(job: Job, run: Run, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
     """Load the base model. Raises as :func:`forge_unsloth.session.load` does."""
-    unsloth = session.begin(run)
+    unsloth = session.begin()
     model = session.load(unsloth.FastVisionModel, job, run)
     return Loaded(model=model, traits=frozenset({"hf-model", PATCHED}), trainer=session.loss(job))

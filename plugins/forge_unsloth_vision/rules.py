@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_method, cannot_model, named
 
 if TYPE_CHECKING:
-    from forge.api import Machine, ModelFacts
-    from forge.job import Job
+    from forge.api import Job, Machine, ModelFacts
 
 FAMILIES = frozenset({
     "gemma3", "llava", "llava_next", "mistral3", "mllama", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe",
@@ -59,7 +58,7 @@ def _not_compared(job: Job, facts: ModelFacts) -> str | None:
     if facts.model_type is not None and facts.model_type not in COMPARED:
         return f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; {take}"
     if job.model.bits:
-        # The weights are the same (forge_huggingface.load.kept_in_16_bit); what is trained on them is not.
+        # The weights are the same (forge_huggingface.model.load.kept_in_16_bit); what is trained on them is not.
         return f"in {job.model.bits} TRL keeps the adapter in bfloat16 and Unsloth in float32, so they part; {take}"
     return None
 

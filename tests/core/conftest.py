@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.discovery import discover
+from forge.discovery.discover import discover
 from sites import Site
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.discovery import Catalogue
+    from forge.discovery.catalogue import Catalogue
 
 
 @pytest.fixture

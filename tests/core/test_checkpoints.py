@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import checkpoints as module
-from forge.checkpoints import MARK, checkpoints, fault, mark, newest_whole, rotate, step_of
+from forge.disk import checkpoints as module
+from forge.disk.checkpoints import MARK, checkpoints, fault, mark, newest_whole, rotate, step_of
 
 if TYPE_CHECKING:
     from pathlib import Path

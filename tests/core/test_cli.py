@@ -21,18 +21,19 @@ import forge
 from forge import cli
 from forge.api import API, Stage
 from forge.cli.init import job_text
-from forge.events import EventLog
-from forge.facts import ModelFacts
-from forge.folder import RunFolder
-from forge.jobfile import parse
-from forge.machine import PRESETS
-from forge.plan import make_plan
-from forge.scaffold import scaffold
+from forge.cli.scaffold import scaffold
+from forge.discovery.keys import PluginKeys
+from forge.disk.events import EventLog
+from forge.disk.folder import RunFolder
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
 from pace import slowness
 from sites import FORGE
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
+    from forge.discovery.catalogue import Catalogue
     from sites import Site
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "unsloth"}
@@ -143,7 +144,13 @@ def test_the_table_of_commands_is_what_the_modules_are(name: str) -> None:
 
 
 def test_every_module_of_a_command_is_in_the_table() -> None:
-    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "common"}
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {
+        "__init__",
+        "common",
+        "console",
+        "scaffold",
+        "session",
+    }
     assert modules == set(cli.COMMANDS)
 
 
@@ -170,8 +177,8 @@ def test_the_version_is_the_distributions(command: Command) -> None:
             "job.toml: model.idd: unknown key (from --set); did you mean id?",
         ),
         (["plugins", "hugingface"], "error: there is no plugin hugingface: there are "),
-        (["plugins", "a", "b"], "error: forge plugins takes one name"),
-        (["plugins", "new"], "error: the new plugin has no name"),
+        (["plugins", "a", "b"], "Got unexpected extra argument (b)"),
+        (["plugins", "new"], "Missing argument 'NAME'"),
         (["plugins", "new", "A_b"], "error: A_b is no name for a plugin; use lower-case"),
         (["runs", "nothing"], "error: there is no run nothing"),
         (["resume", "nothing"], "error: there is no run nothing"),
@@ -202,7 +209,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_the_exit_code_1(
 ) -> None:
     monkeypatch.delenv("FORGE_DEBUG", raising=False)
     monkeypatch.setattr(sys, "argv", ["forge", "plugins"])
-    monkeypatch.setattr("forge.discovery.discover", lambda: 1 / 0)
+    monkeypatch.setattr("forge.discovery.discover.discover", lambda: 1 / 0)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
@@ -241,7 +248,7 @@ def test_the_job_that_init_writes_is_valid_and_can_be_planned_on_its_machine(
     catalogue: Catalogue, machine: str
 ) -> None:
     text = job_text(PRESETS[machine], 'a "strange" \\ folder', "rows.jsonl")
-    file = parse(text, "job.toml", Path(), catalogue)
+    file = parse(text, "job.toml", Path(), PluginKeys(catalogue))
     assert file.job.model.id == 'a "strange" \\ folder'
     facts = ModelFacts(id="m", source="unknown", task="text")
     plan = make_plan(file, catalogue, PRESETS[machine], facts)
@@ -254,7 +261,7 @@ def test_every_line_that_init_comments_out_is_valid_too(catalogue: Catalogue) ->
     text = job_text(PRESETS["linux-cuda"], "m", "rows.jsonl")
     whole = re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
     assert whole.count("\n# ") < text.count("\n# ") - 3
-    job = parse(whole, "job.toml", Path(), catalogue).job
+    job = parse(whole, "job.toml", Path(), PluginKeys(catalogue)).job
     assert (job.model.load_in_4bit, job.export[0].push_to_hub) == (True, "user/name")
 
 
@@ -315,7 +322,7 @@ def test_plugins_lists_each_with_distribution_version_and_stages_or_reason(site:
     stages = [offer["stage"] for offer in found["huggingface"]["offers"]]
     assert list(dict.fromkeys(stages)) == [*map(str, Stage)]
     methods = {
-        word for offer in found["huggingface"]["offers"] if offer["stage"] == "train" for word in offer["supports"]
+        word for offer in found["huggingface"]["offers"] if offer["stage"] == "train" for word in offer["serves"]
     }
     assert {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "distill"} <= methods
 
@@ -323,7 +330,7 @@ def test_plugins_lists_each_with_distribution_version_and_stages_or_reason(site:
 def test_one_plugin_is_shown_with_its_offers(command: Command) -> None:
     shown = command("plugins", "huggingface").stdout
     assert shown.startswith("huggingface: forge-train ")
-    assert "  train    forge_huggingface.train:train\n    supports     kto\n" in shown
+    assert "  train    forge_huggingface.training.train:train\n    serves       kto\n" in shown
     assert json.loads(command("plugins", "huggingface", "--json").stdout)["offers"][1]["backend"] == "huggingface"
 
 
@@ -360,16 +367,16 @@ def test_runs_says_that_there_are_none_and_how_to_begin(command: Command) -> Non
 
 
 def test_runs_lists_a_run_and_shows_one(command: Command, catalogue: Catalogue) -> None:
-    from forge.api import Event
+    from forge.api import Custom
 
-    file = parse(JOB, "tale.toml", command.folder, catalogue)
+    file = parse(JOB, "tale.toml", command.folder, PluginKeys(catalogue))
     folder = RunFolder.create(command.folder / "runs", file)
     facts = ModelFacts(id="org/name", source="unknown", task="text")
     folder.add_plan(make_plan(file, catalogue, PRESETS["linux-cpu"], facts))
     log = EventLog(folder.events)
-    log.append(Event("training", {"steps": 10, "from": 0}))
-    log.append(Event("step", {"step": 4, "of": 10, "loss": 1.5}))
-    log.append(Event("failed", {"error": {"type": "ForgeError", "what": "it broke"}}))
+    log.append(Custom("training", more={"steps": 10, "from": 0}))
+    log.append(Custom("step", more={"step": 4, "of": 10, "loss": 1.5}))
+    log.append(Custom("failed", more={"error": {"type": "ForgeError", "what": "it broke"}}))
     log.close()
     line = json.loads(command("runs", "--json").stdout)[0]
     assert line["run"] == f"tale/{folder.path.name}"

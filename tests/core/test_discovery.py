@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from forge.api import API
-from forge.discovery import HEAVY, Catalogue, HeavyImportError, Plugin, discover, import_guard, resolve
+from forge.api.reference import load_object
+from forge.discovery.catalogue import Catalogue, Plugin
+from forge.discovery.discover import discover
+from forge.discovery.guard import HEAVY, HeavyImportError, import_guard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +26,7 @@ from forge.api import Extension, Offer, Stage, hookimpl
 
 @hookimpl
 def forge_offers():
-    yield Offer(stage=Stage.EXPORT, impl="nowhere:at_all", supports=frozenset({"adapter", "NAME/tar"}))
+    yield Offer(stage=Stage.EXPORT, impl="nowhere:at_all", serves=frozenset({"adapter", "NAME/tar"}))
     yield Extension(impl="nowhere")
 """
 HEAD = "from forge.api import Extension, Offer, Stage, hookimpl\n"
@@ -81,7 +84,7 @@ def offering(expression: str) -> str:
 def test_a_good_plugin_is_found_with_its_offers_and_extensions(plugins: Plugins) -> None:
     plugin = plugins.verdict("fine", GOOD)
     assert (plugin.status, plugin.reason) == ("ok", None)
-    assert [offer.supports for offer in plugin.offers] == [{"adapter", "fine/tar"}]
+    assert [offer.serves for offer in plugin.offers] == [{"adapter", "fine/tar"}]
     assert [extension.impl for extension in plugin.extensions] == ["nowhere"]
 
 
@@ -163,11 +166,20 @@ def test_the_guard_leaves_no_trace() -> None:
         ("'an offer'", "yields str where forge.api.Offer"),
         ("None", "yields NoneType where"),
         (
-            'Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"stf"}))',
-            "supports stf, unknown for train; known: cpo, distill, dpo, grpo",
+            'Offer(stage=Stage.TRAIN, impl="a:b", serves=frozenset({"stf"}))',
+            "serves stf, unknown for train; known: cpo, distill, dpo, grpo",
         ),
         ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"other/sft"}))', "supports other/sft, unknown"),
         ('Offer(stage=Stage.LOAD, impl="a:b", supports=frozenset({"sft"}))', "supports sft, unknown for load"),
+        (
+            'Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"sft"}))',
+            "supports sft at train; that belongs to serves",
+        ),
+        (
+            'Offer(stage=Stage.TRAIN, impl="a:b", serves=frozenset({"sft", "vision"}))',
+            "serves vision at train; that belongs to supports",
+        ),
+        ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"bad/quick"}))', "serves no word of it"),
         ('Offer(stage="laod", impl="a:b", supports=frozenset())', "offers the stage 'laod'"),
         ('Offer(stage="load", impl="a:b", supports=frozenset())', "offers the stage 'load'"),
         ('Offer(stage=Stage.LOAD, impl="a:b", supports=None)', "TypeError"),
@@ -233,12 +245,13 @@ def test_a_plugin_that_is_switched_off_is_not_imported(plugins: Plugins) -> None
 
 def test_a_reference_to_a_missing_name_is_an_import_error() -> None:
     with pytest.raises(ImportError, match="json has no nothing"):
-        resolve("json:nothing")
+        load_object("json:nothing")
 
 
 LIST = """
 import json, sys
-from forge.discovery import HEAVY, discover
+from forge.discovery.discover import discover
+from forge.discovery.guard import HEAVY
 found = discover()
 print(json.dumps({
     "plugins": [[p.name, p.distribution, p.version, p.status, p.reason] for p in found.plugins],

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli
 
-from forge.api import Stage
-from forge.discovery import discover
-from forge.elsewhere import ADAPTERS, METHODS, folded
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError
-from forge.jobfile import parse
-from forge.keys import names
+from forge.job.elsewhere import ADAPTERS, folded
+from forge.job.read import parse
+from forge_huggingface.arguments.foreign import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.discovery import Catalogue
+    from forge.discovery.catalogue import Catalogue
 
 BASE = '[model]\nid = "m"\n[data]\npath = "d"\n'
 
@@ -30,7 +30,7 @@ def catalogue() -> Catalogue:
 
 def said(text: str, folder: Path, catalogue: Catalogue) -> str:
     with pytest.raises(JobError) as caught:
-        parse(BASE + text, "job.toml", folder, catalogue)
+        parse(BASE + text, "job.toml", folder, PluginKeys(catalogue))
     return str(caught.value)
 
 
@@ -76,13 +76,13 @@ def test_an_adapter_of_another_tool_gets_the_keys_of_this_one(tmp_path: Path, ca
 
 
 def test_no_word_of_another_tool_is_one_of_forge(catalogue: Catalogue) -> None:
-    assert not set(METHODS) & names(catalogue, Stage.TRAIN)
-    assert not set(ADAPTERS) & names(catalogue, Stage.ADAPT)
+    assert not set(METHODS) & PluginKeys(catalogue).words("train")
+    assert not set(ADAPTERS) & PluginKeys(catalogue).words("adapter")
     assert [word for word in (*METHODS, *ADAPTERS) if folded(word) != word] == []
 
 
 def test_every_method_that_is_advised_is_there(catalogue: Catalogue) -> None:
-    there = names(catalogue, Stage.TRAIN)
+    there = PluginKeys(catalogue).words("train")
     for word, advice in METHODS.items():
         advised = re.findall(r'"(\w+)"', re.sub(r'\w+ = (?:\[[^\]]*\]|"\w+")(?: or \["\w+"\])?', _method_only, advice))
         assert set(advised) - {"text"} <= there, word
@@ -103,6 +103,6 @@ def test_what_is_advised_is_a_job(tmp_path: Path, catalogue: Catalogue, word: st
         tables[homes.get(key, "train")][key] = value
     tables["model"]["id"] = '"m"'
     text = "".join(f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in t.items()) for name, t in tables.items())
-    job: Any = parse(text + '[data]\npath = "d"\n', "job.toml", tmp_path, catalogue).job
+    job: Any = parse(text + '[data]\npath = "d"\n', "job.toml", tmp_path, PluginKeys(catalogue)).job
     assert job.train.method == method[1]
     assert tomli.loads(text)["train"].items() <= {"method": job.train.method, **job.train.options}.items()

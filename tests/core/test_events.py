@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.api import Event
-from forge.events import EventLog, Follower, read_events
+from forge.api import Custom, Event
+from forge.disk.events import EventLog, Follower, read_events
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def write(path: Path, *events: Event) -> list[dict[str, Any]]:
 
 def test_an_event_is_a_line_with_time_and_kind(tmp_path: Path) -> None:
     before = time.time()
-    found = write(tmp_path / "e", Event("step", {"step": 1, "loss": 0.5}), Event("done"))
+    found = write(tmp_path / "e", Custom("step", more={"step": 1, "loss": 0.5}), Custom("done"))
     assert [{k: v for k, v in event.items() if k != "time"} for event in found] == [
         {"kind": "step", "step": 1, "loss": 0.5},
         {"kind": "done"},
@@ -35,21 +35,21 @@ def test_an_event_is_a_line_with_time_and_kind(tmp_path: Path) -> None:
 
 
 def test_a_value_cannot_take_the_place_of_time_or_kind(tmp_path: Path) -> None:
-    found = write(tmp_path / "e", Event("step", {"kind": "done", "time": 0, "step": 1}))[0]
+    found = write(tmp_path / "e", Custom("step", more={"kind": "done", "time": 0, "step": 1}))[0]
     assert list(found) == ["time", "kind", "step"]
     assert (found["kind"], found["time"] > 0) == ("step", True)
 
 
 def test_an_event_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "e")
-    log.append(Event("step"))
+    log.append(Custom("step"))
     assert [event["kind"] for event in read_events(tmp_path / "e")] == ["step"]
     log.close()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_becomes_null(tmp_path: Path, value: float) -> None:
-    found = write(tmp_path / "e", Event("step", {"loss": value, "all": [value, {"x": value}]}))
+    found = write(tmp_path / "e", Custom("step", more={"loss": value, "all": [value, {"x": value}]}))
     assert (found[0]["loss"], found[0]["all"]) == (None, [None, {"x": None}])
     json.loads((tmp_path / "e").read_text(), parse_constant=lambda name: pytest.fail(name))
 
@@ -63,31 +63,31 @@ def test_numbers_of_numpy_and_torch_become_numbers_and_lists(tmp_path: Path) -> 
         "nan": numpy.float64("nan"),
         "many": numpy.array([1.0, float("nan")]),
     }
-    found = write(tmp_path / "e", Event("step", values))[0]
+    found = write(tmp_path / "e", Custom("step", more=values))[0]
     assert {key: found[key] for key in values} == {"half": 0.5, "whole": 3, "yes": True, "nan": None, "many": [1, None]}
 
 
 def test_whatever_else_is_in_an_event_becomes_text(tmp_path: Path) -> None:
-    found = write(tmp_path / "e", Event("note", {"path": tmp_path, 3: ("a", {"b"}), "none": None}))[0]
+    found = write(tmp_path / "e", Custom("note", more={"path": tmp_path, 3: ("a", {"b"}), "none": None}))[0]
     assert (found["path"], found["3"], found["none"]) == (str(tmp_path), ["a", ["b"]], None)
 
 
 def test_a_name_that_is_no_text_can_be_written_down(tmp_path: Path) -> None:
     name = b"caf\xe9.jsonl".decode(errors="surrogateescape")
-    assert write(tmp_path / "e", Event("note", {"file": name, "more": "é"}))[0]["file"] == name
+    assert write(tmp_path / "e", Custom("note", more={"file": name, "more": "é"}))[0]["file"] == name
 
 
 def test_half_a_line_of_a_killed_worker_is_skipped_and_the_next_worker_begins_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "e"
-    write(path, Event("step", {"step": 1}), Event("step", {"step": 2}))
+    write(path, Custom("step", more={"step": 1}), Custom("step", more={"step": 2}))
     path.write_bytes(path.read_bytes()[:-9])
-    found = write(path, Event("step", {"step": 3}))
+    found = write(path, Custom("step", more={"step": 3}))
     assert [event["step"] for event in found] == [1, 3]
 
 
 def test_a_log_that_ends_well_gets_no_empty_line(tmp_path: Path) -> None:
-    write(tmp_path / "e", Event("a"))
-    write(tmp_path / "e", Event("b"))
+    write(tmp_path / "e", Custom("a"))
+    write(tmp_path / "e", Custom("b"))
     assert (tmp_path / "e").read_bytes().count(b"\n") == 2
 
 
@@ -98,7 +98,7 @@ def test_no_file_has_no_events(tmp_path: Path) -> None:
 
 def test_a_follower_sees_each_event_once_and_only_when_its_line_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "e"
-    write(path, Event("old"))
+    write(path, Custom("old"))
     follower = Follower(path)
     assert list(follower.poll()) == []
     text = '{"kind": "näher"}\n'.encode()
@@ -106,7 +106,7 @@ def test_a_follower_sees_each_event_once_and_only_when_its_line_is_whole(tmp_pat
         for cut in (0, 12):  # in the middle of a letter's two bytes
             file.write(text[cut : cut + 12])
             file.flush()
-            seen = [event["kind"] for event in follower.poll()]
+            seen = [event.kind for event in follower.poll()]
             assert seen == ([] if cut == 0 else ["näher"])
         file.write(text * 2)
     assert len(list(follower.poll())) == 2
@@ -115,5 +115,5 @@ def test_a_follower_sees_each_event_once_and_only_when_its_line_is_whole(tmp_pat
 
 def test_a_follower_may_come_before_the_file(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "e")
-    write(tmp_path / "e", Event("a"))
-    assert [event["kind"] for event in follower.poll()] == ["a"]
+    write(tmp_path / "e", Custom("a"))
+    assert [event.kind for event in follower.poll()] == ["a"]

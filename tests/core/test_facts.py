@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doubles.hub import TOKEN, Hub
-from forge import hub as hub_module
 from forge.errors import ModelError
-from forge.facts import ModelFacts, resolve
-from forge.weights import read_header
+from forge.model.facts import ModelFacts
+from forge_huggingface.facts import lookup as hub_module
+from forge_huggingface.facts.describe import describe
+from forge_huggingface.facts.safetensors import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +91,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def test_a_folder_tells_everything(tmp_path: Path) -> None:
     path = model(tmp_path / "m")
     (path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    facts = resolve("./m", "main", tmp_path)
+    facts = describe("./m", "main", tmp_path)
     assert facts == ModelFacts(
         id="./m",
         source="folder",
@@ -109,15 +110,15 @@ def test_a_folder_tells_everything(tmp_path: Path) -> None:
 
 
 def test_shards_count_as_one_model(tmp_path: Path) -> None:
-    single = resolve(str(model(tmp_path / "m")), None, tmp_path)
-    several = resolve(str(sharded(tmp_path / "s")), None, tmp_path)
+    single = describe(str(model(tmp_path / "m")), None, tmp_path)
+    several = describe(str(sharded(tmp_path / "s")), None, tmp_path)
     assert several.parameters == single.parameters == 84
     assert several.digest != single.digest
 
 
 def test_the_digest_changes_with_config_and_headers_but_not_with_place(tmp_path: Path) -> None:
     digests = [
-        resolve(str(model(tmp_path / name, config, tensors)), None, tmp_path).digest
+        describe(str(model(tmp_path / name, config, tensors)), None, tmp_path).digest
         for name, config, tensors in [
             ("a", LLAMA, TENSORS),
             ("b", LLAMA, TENSORS),
@@ -131,16 +132,16 @@ def test_the_digest_changes_with_config_and_headers_but_not_with_place(tmp_path:
 
 def test_tied_weights_count_once_even_if_stored_twice(tmp_path: Path) -> None:
     path = model(tmp_path / "m", LLAMA | {"tie_word_embeddings": True})
-    assert resolve(str(path), None, tmp_path).parameters == 44
+    assert describe(str(path), None, tmp_path).parameters == 44
 
 
 @pytest.mark.parametrize("files", [["chat_template.jinja"], ["chat_template.json"]])
 def test_a_chat_template_may_be_a_file_of_its_own(tmp_path: Path, files: list[str]) -> None:
     path = model(tmp_path / "m")
-    assert resolve("./m", None, tmp_path).chat_template is False
+    assert describe("./m", None, tmp_path).chat_template is False
     for name in files:
         (path / name).write_text("x")
-    assert resolve("./m", None, tmp_path).chat_template is True
+    assert describe("./m", None, tmp_path).chat_template is True
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_a_chat_template_may_be_a_file_of_its_own(tmp_path: Path, files: list[st
     ],
 )
 def test_the_architecture_tells_the_task(tmp_path: Path, config: Mapping[str, Any], task: str) -> None:
-    facts = resolve(str(model(tmp_path / "m", config)), None, tmp_path)
+    facts = describe(str(model(tmp_path / "m", config)), None, tmp_path)
     assert facts.task == task
     assert (facts.note is not None) == (task == "unknown")
 
@@ -170,13 +171,13 @@ def test_the_architecture_tells_the_task(tmp_path: Path, config: Mapping[str, An
 def test_a_vision_models_context_and_type_are_those_of_its_text_part(tmp_path: Path) -> None:
     config = {"architectures": ["Qwen3VLForConditionalGeneration"], "vision_config": {}}
     config |= {"text_config": {"max_position_embeddings": 1234, "tie_word_embeddings": True}}
-    facts = resolve(str(model(tmp_path / "m", config)), None, tmp_path)
+    facts = describe(str(model(tmp_path / "m", config)), None, tmp_path)
     assert (facts.task, facts.context, facts.parameters) == ("vision", 1234, 44)
 
 
 def test_packed_weights_leave_the_number_of_parameters_unknown(tmp_path: Path) -> None:
     config = LLAMA | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    facts = resolve(str(model(tmp_path / "m", config, {"w.weight": ("U8", (50, 1))})), None, tmp_path)
+    facts = describe(str(model(tmp_path / "m", config, {"w.weight": ("U8", (50, 1))})), None, tmp_path)
     assert (facts.quantized, facts.parameters, facts.dtype) == ("bitsandbytes", None, "float32")
     assert "packs several" in (facts.note or "")
 
@@ -190,7 +191,7 @@ def test_packed_weights_leave_the_number_of_parameters_unknown(tmp_path: Path) -
 )
 def test_one_number_per_weight_can_be_counted(tmp_path: Path, quantization: Any, tensors: Any) -> None:
     path = model(tmp_path / "m", LLAMA | {"quantization_config": quantization}, tensors)
-    assert resolve(str(path), None, tmp_path).parameters == 45
+    assert describe(str(path), None, tmp_path).parameters == 45
 
 
 def test_headers_are_read_as_the_safetensors_library_reads_them(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_headers_are_read_as_the_safetensors_library_reads_them(tmp_path: Path) 
 
 def fails(model: str, folder: Path, *texts: str) -> None:
     with pytest.raises(ModelError) as caught:
-        resolve(model, None, folder)
+        describe(model, None, folder)
     for text in texts:
         assert text in str(caught.value)
 
@@ -326,26 +327,26 @@ def snapshot(tmp_path: Path, commit: str = "a" * 40, ref: str = "main") -> Path:
 @pytest.mark.parametrize("revision", [None, "main", "a" * 40])
 def test_a_model_in_the_cache_needs_no_request(tmp_path: Path, revision: str | None) -> None:
     path = snapshot(tmp_path)
-    facts = resolve("org/m", revision, tmp_path)
+    facts = describe("org/m", revision, tmp_path)
     assert (facts.source, facts.path, facts.revision) == ("cache", str(path), "a" * 40)
     assert (facts.parameters, facts.chat_template, facts.note) == (84, None, None)
-    assert facts.digest == resolve(str(path), None, tmp_path).digest
+    assert facts.digest == describe(str(path), None, tmp_path).digest
 
 
 def test_a_tag_with_a_slash_is_found_in_the_cache(tmp_path: Path) -> None:
     snapshot(tmp_path, ref="refs/pr/1")
-    assert resolve("org/m", "refs/pr/1", tmp_path).source == "cache"
+    assert describe("org/m", "refs/pr/1", tmp_path).source == "cache"
 
 
 def test_another_revision_is_not_that_of_the_cache(tmp_path: Path) -> None:
     snapshot(tmp_path)
-    assert resolve("org/m", "v2", tmp_path, offline=True).source == "unknown"
+    assert describe("org/m", "v2", tmp_path, offline=True).source == "unknown"
 
 
 def test_a_cache_without_weights_is_no_error(tmp_path: Path) -> None:
     path = snapshot(tmp_path)
     (path / "model.safetensors").unlink()
-    facts = resolve("org/m", None, tmp_path)
+    facts = describe("org/m", None, tmp_path)
     assert (facts.source, facts.path, facts.parameters, facts.task) == ("cache", None, None, "text")
     assert "weights are not in the cache yet" in (facts.note or "")
 
@@ -376,7 +377,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(environ: dict[str, str], expe
 
 def test_the_hub_is_asked_once_for_the_config_alone(tmp_path: Path, hub: Hub) -> None:
     commit = hub.add("org/m", {"config.json": json.dumps(LLAMA), "model.safetensors": WHOLE})
-    facts = resolve("org/m", None, tmp_path)
+    facts = describe("org/m", None, tmp_path)
     assert (facts.source, facts.revision, facts.task, facts.context) == ("hub", commit, "text", 4096)
     assert (facts.path, facts.parameters, facts.digest, facts.dtype) == (None, None, None, "float32")
     assert "only config.json was read" in (facts.note or "")
@@ -386,25 +387,25 @@ def test_the_hub_is_asked_once_for_the_config_alone(tmp_path: Path, hub: Hub) ->
 
 def test_a_folder_of_that_name_comes_before_the_hub(tmp_path: Path, hub: Hub) -> None:
     model(tmp_path / "org" / "m")
-    assert resolve("org/m", None, tmp_path).source == "folder"
+    assert describe("org/m", None, tmp_path).source == "folder"
     assert hub.requests == []
 
 
 def test_offline_asks_nobody(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/m", {"config.json": json.dumps(LLAMA)})
-    assert resolve("org/m", None, tmp_path, offline=True).source == "unknown"
+    assert describe("org/m", None, tmp_path, offline=True).source == "unknown"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    facts = resolve("org/m", None, tmp_path)
+    facts = describe("org/m", None, tmp_path)
     assert (facts.source, facts.task) == ("unknown", "unknown")
     assert "offline; assumed text, not verified" in (facts.note or "")
     assert hub.requests == []
-    assert resolve("org/m", None, tmp_path, offline=False).source == "hub"
+    assert describe("org/m", None, tmp_path, offline=False).source == "hub"
 
 
 def test_an_older_commit_can_be_asked_for(tmp_path: Path, hub: Hub) -> None:
     first = hub.add("org/m", {"config.json": json.dumps(LLAMA)})
     hub.add("org/m", {"config.json": json.dumps(LLAMA | {"max_position_embeddings": 8})})
-    facts = resolve("org/m", first, tmp_path)
+    facts = describe("org/m", first, tmp_path)
     assert (facts.revision, facts.context) == (first, 4096)
 
 
@@ -419,7 +420,7 @@ def test_a_private_model_is_asked_for_with_the_token(
     else:
         (tmp_path / "hf-home").mkdir()
         (tmp_path / "hf-home" / "token").write_text(TOKEN + "\n")
-    facts = resolve("org/m", None, tmp_path)
+    facts = describe("org/m", None, tmp_path)
     assert facts.source == "hub"
     assert hub.tokens_seen == [TOKEN]
     assert TOKEN not in repr(facts)
@@ -433,7 +434,7 @@ def test_a_gated_model_names_the_page_where_its_licence_is_accepted(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     fails("org/m", tmp_path, "your account has no access to it yet")
     hub.repos["org/m"].granted.add(TOKEN)
-    assert resolve("org/m", None, tmp_path).source == "hub"
+    assert describe("org/m", None, tmp_path).source == "hub"
 
 
 def test_what_the_hub_does_not_have_is_an_error(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,33 +443,33 @@ def test_what_the_hub_does_not_have_is_an_error(tmp_path: Path, hub: Hub, monkey
     fails("org/none", tmp_path, "org/none was not found", "a local folder is written ./name")
     fails("org/m", tmp_path, "org/m is no transformers model", "GGUF")
     with pytest.raises(ModelError, match="no branch, tag or commit v9"):
-        resolve("org/m", "v9", tmp_path)
+        describe("org/m", "v9", tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with pytest.raises(ModelError, match="refused the login: Invalid credentials") as caught:
-        resolve("org/m", None, tmp_path)
+        describe("org/m", None, tmp_path)
     assert "hf_secret" not in str(caught.value)
 
 
 def test_a_hub_that_cannot_be_reached_leaves_facts_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = resolve("org/m", None, tmp_path)
+    facts = describe("org/m", None, tmp_path)
     assert (facts.source, facts.task) == ("unknown", "unknown")
     assert "could not reach the hub at http://127.0.0.1:9: " in (facts.note or "")
     assert (facts.note or "").endswith("; assumed text, not verified")
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
-    assert "is no address of a hub" in (resolve("org/m", None, tmp_path).note or "")
+    assert "is no address of a hub" in (describe("org/m", None, tmp_path).note or "")
 
 
 @pytest.mark.parametrize("answer", [b"<html>log in to the hotel's network</html>", b"[1]", b"\xff"])
 def test_an_answer_that_is_no_config_leaves_facts_unknown(tmp_path: Path, hub: Hub, answer: bytes) -> None:
     hub.add("org/m", {"config.json": answer})
-    assert "config.json" in (resolve("org/m", None, tmp_path).note or "")
+    assert "config.json" in (describe("org/m", None, tmp_path).note or "")
 
 
 def test_a_token_that_cannot_be_a_header_is_not_shown(
     tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_a\nhf_b")
-    assert "hf_" not in (resolve("org/m", None, tmp_path).note or "")
+    assert "hf_" not in (describe("org/m", None, tmp_path).note or "")
 
 
 def test_a_redirect_to_another_host_does_not_take_the_token_along(
@@ -479,7 +480,7 @@ def test_a_redirect_to_another_host_does_not_take_the_token_along(
     commit = hub.add("org/m", {"config.json": json.dumps(LLAMA)})
     monkeypatch.setattr("doubles.hub._is_large", lambda *_: True)
     hub.objects[next(iter(_large_name(hub)))] = json.dumps(LLAMA).encode()
-    facts = resolve("org/m", None, tmp_path)
+    facts = describe("org/m", None, tmp_path)
     assert (facts.source, facts.revision) == ("hub", commit)
     assert hub.tokens_seen == [TOKEN]
     assert hub.leaked == []
@@ -496,8 +497,8 @@ def test_planning_with_a_local_model_imports_nothing_heavy(tmp_path: Path) -> No
     script = f"""
 import sys
 from pathlib import Path
-from forge.facts import resolve
-resolve("./m", None, Path({str(tmp_path)!r}))
+from forge_huggingface.facts.describe import describe
+describe("./m", None, Path({str(tmp_path)!r}))
 print({{"torch", "numpy", "safetensors", "huggingface_hub", "pydantic", "urllib.request"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from forge import files
+from forge.disk import files
+from forge.disk.files import disk_errors, disk_full, files_below, is_disk_full, sha256, write_json, write_text
 from forge.errors import DiskFull
-from forge.files import disk_errors, disk_full, files_below, is_disk_full, sha256, write_json, write_text
 
 
 def test_a_text_is_written_whole_with_unix_line_ends_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli
 
-from forge.api import Event, Trained
-from forge.checkpoints import mark
+from forge.api import Custom, Trained
+from forge.api.plan import Plan
+from forge.discovery.keys import PluginKeys
+from forge.disk.checkpoints import mark, newest_marked
+from forge.disk.events import EventLog
+from forge.disk.files import write_json
+from forge.disk.folder import RunFolder
 from forge.errors import RunError
-from forge.events import EventLog
-from forge.facts import ModelFacts
-from forge.files import write_json
-from forge.folder import RunFolder, differences, newest_marked, settle
-from forge.jobfile import parse, read
-from forge.machine import PRESETS
-from forge.plan import Plan, make_plan
+from forge.job.decisions import differences, settle
+from forge.job.read import parse, read
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
-    from forge.jobfile import JobFile
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.read import JobFile
 
 BASE = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\n'
 
@@ -43,7 +46,7 @@ def planned(tmp_path: Path, catalogue: Catalogue) -> Any:
     """Make a run folder with a plan from a job's text."""
 
     def begin(text: str = BASE, facts: ModelFacts | None = None) -> tuple[RunFolder, JobFile, Plan]:
-        file = parse(text, str(tmp_path / "my job.toml"), tmp_path, catalogue)
+        file = parse(text, str(tmp_path / "my job.toml"), tmp_path, PluginKeys(catalogue))
         facts = facts or ModelFacts(id="m", source="unknown", task="text")
         plan = make_plan(file, catalogue, PRESETS["linux-cpu"], facts)
         folder = RunFolder.create(tmp_path / "runs", file)
@@ -99,7 +102,7 @@ def test_a_whole_id_is_not_ambiguous_because_another_begins_with_it(tmp_path: Pa
 
 @pytest.mark.parametrize("text", ["nothing", "", "*", "[", "**", "/nowhere/at/all", "../.."])
 def test_what_is_no_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    runs = tmp_path / "deep" / "runs"
+    runs = tmp_path / "a" / "deep" / "runs"
     make(runs, "tale", "20261121-090000")
     monkeypatch.chdir(runs.parent)
     with pytest.raises(RunError, match="there is no run"):
@@ -118,7 +121,7 @@ def test_plans_of_later_attempts_are_numbered_and_the_last_one_counts(planned: A
 HOLD = """
 import sys
 from pathlib import Path
-from forge.folder import RunFolder
+from forge.disk.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).own():
     print("held", flush=True)
     sys.stdin.read(1)
@@ -158,7 +161,7 @@ def test_the_state_says_in_a_word_what_became_of_a_run(planned: Any) -> None:
     folder, _, _ = planned()
     assert folder.state() == "planned"
     log = EventLog(folder.events)
-    log.append(Event("training", {"steps": 3}))
+    log.append(Custom("training", more={"steps": 3}))
     log.close()
     assert folder.state() == "failed"
     checkpoint = folder.checkpoints / "checkpoint-2"
@@ -239,9 +242,9 @@ def test_the_lock_is_a_runnable_job_that_means_the_same_wherever_it_lies(
     for name in ("a.jsonl", "held.jsonl", "own.jinja"):
         (tmp_path / name).write_text("")
     folder, file, plan = planned(SOURCES, ModelFacts(id="org/name", source="hub", revision="abc123", task="text"))
-    folder.write_lock(settle(file.job, plan), plan, "digest")
+    folder.write_lock(settle(file.job, plan.decisions), plan, "digest")
     path = folder.path / "job.lock.toml"
-    job = read(path, catalogue).job
+    job = read(path, PluginKeys(catalogue)).job
     assert (job.name, job.model.revision, job.data.digest, job.train.options["seed"]) == (
         "my-job",
         "abc123",
@@ -255,7 +258,7 @@ def test_the_lock_is_a_runnable_job_that_means_the_same_wherever_it_lies(
     assert (job.data.eval_path, job.data.chat_template) == (str(tmp_path / "held.jsonl"), str(tmp_path / "own.jinja"))
     assert [source.weight for source in job.data.sources] == [1.0, 0.5]
     # Nothing is left open, so nothing can be decided otherwise another time.
-    again = make_plan(read(path, catalogue), catalogue, PRESETS["linux-cuda"], plan.facts)
+    again = make_plan(read(path, PluginKeys(catalogue)), catalogue, PRESETS["linux-cuda"], plan.facts)
     assert {decision.key for decision in again.decisions} == set()
     assert path.read_text().startswith("# Written by forge ")
     assert tomli.loads(path.read_text())["train"]["bf16"] is False
@@ -264,7 +267,7 @@ def test_the_lock_is_a_runnable_job_that_means_the_same_wherever_it_lies(
 def test_the_lock_of_a_local_model_names_its_folder_and_no_revision(planned: Any, catalogue: Catalogue) -> None:
     folder, file, plan = planned(facts=ModelFacts(id="m", source="folder", path="/models/m", task="text"))
     folder.write_lock(file.job, plan)
-    job = read(folder.path / "job.lock.toml", catalogue).job
+    job = read(folder.path / "job.lock.toml", PluginKeys(catalogue)).job
     assert (job.model.id, job.model.revision, job.data.digest) == ("/models/m", None, None)
 
 

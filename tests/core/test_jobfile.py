@@ -13,15 +13,17 @@ import tomli
 import tomli_w
 
 from forge.api import Offer, Stage
-from forge.discovery import Catalogue, Plugin
+from forge.discovery.catalogue import Catalogue, Plugin
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, PluginError, Problem, UsageError
-from forge.jobfile import dump_job, load_job, parse, read
+from forge.job.job import dump_job, load_job
+from forge.job.read import change_of, parse, read
 from pace import slowness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from forge.jobfile import JobFile
+    from forge.job.read import JobFile
     from sites import Site
 
 BASE = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\n'
@@ -34,7 +36,9 @@ class Jobs:
         self.catalogue = catalogue
 
     def good(self, text: str, *overrides: str) -> JobFile:
-        return parse(text, "job.toml", Path("/jobs"), self.catalogue, overrides)
+        return parse(
+            text, "job.toml", Path("/jobs"), PluginKeys(self.catalogue), [change_of(text) for text in overrides]
+        )
 
     def bad(self, text: str, *overrides: str) -> dict[str, Problem]:
         """Return the problems of a text by their keys."""
@@ -325,17 +329,17 @@ def test_a_missing_file_names_the_nearest_one(tmp_path: Path, catalogue: Catalog
     (tmp_path / "quickstart.toml").write_text(BASE)
     (tmp_path / "other.toml").write_text(BASE)
     with pytest.raises(UsageError, match=r"there is no job file .*quickstrat\.toml; did you mean .*quickstart\.toml\?"):
-        read(tmp_path / "quickstrat.toml", catalogue)
+        read(tmp_path / "quickstrat.toml", PluginKeys(catalogue))
     with pytest.raises(UsageError, match="make one with `forge init`"):
-        read(tmp_path / "nowhere" / "job.toml", catalogue)
+        read(tmp_path / "nowhere" / "job.toml", PluginKeys(catalogue))
 
 
 def test_what_is_no_text_file_is_refused(tmp_path: Path, catalogue: Catalogue) -> None:
     with pytest.raises(UsageError, match="is a folder; name the job file in it"):
-        read(tmp_path, catalogue)
+        read(tmp_path, PluginKeys(catalogue))
     (tmp_path / "job.toml").write_bytes(b"name = '\xff'")
     with pytest.raises(UsageError, match="is not a text file: byte 8 is not UTF-8"):
-        read(tmp_path / "job.toml", catalogue)
+        read(tmp_path / "job.toml", PluginKeys(catalogue))
 
 
 RICH = """\
@@ -424,8 +428,8 @@ def with_options(reference: str, folder: Path, text: str) -> Catalogue:
     """Return the catalogue of one plugin whose options are what a module says."""
     (folder / f"{reference.partition(':')[0]}.py").write_text(text)
     offers = [
-        Offer(stage=Stage.TRAIN, impl="x:y", supports=frozenset({"sft"}), options=reference),
-        Offer(stage=Stage.ADAPT, impl="x:y", supports=frozenset({"lora"}), config=reference),
+        Offer(stage=Stage.TRAIN, impl="x:y", serves=frozenset({"sft"}), options=reference),
+        Offer(stage=Stage.ADAPT, impl="x:y", serves=frozenset({"lora"}), config=reference),
     ]
     return Catalogue((Plugin(name="x", distribution="forge-x", version="2", offers=tuple(offers)),))
 
@@ -444,7 +448,7 @@ def test_options_that_cannot_be_had_name_plugin_distribution_and_version(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match=re.escape(words)) as caught:
-        parse(BASE, "job.toml", tmp_path, with_options(f"{name}:Options", tmp_path, text))
+        parse(BASE, "job.toml", tmp_path, PluginKeys(with_options(f"{name}:Options", tmp_path, text)))
     assert "plugin x" in str(caught.value)
 
 
@@ -457,15 +461,17 @@ def test_a_plugins_own_table_and_its_keys_in_a_stage_are_checked_and_filled(
         "class Options(BaseModel, extra='forbid', strict=True):\n    beta: float = 0.1\n    names: list[str] = []\n"
     )
     found = with_options("forge_jobfile_test_e:Options", tmp_path, text)
-    job = parse(BASE + "[train]\nbeta = 0.2\n[plugins.x]\nnames = ['a']\n", "job.toml", tmp_path, found).job
+    job = parse(BASE + "[train]\nbeta = 0.2\n[plugins.x]\nnames = ['a']\n", "job.toml", tmp_path, PluginKeys(found)).job
     assert job.train.options == {"beta": 0.2, "names": []}
     assert job.plugins == {"x": {"beta": 0.1, "names": ["a"]}}
     problems: Sequence[Problem]
     with pytest.raises(JobError) as caught:
-        parse(BASE + "[train]\nbeta = 'x'\n[plugins.x]\nbetta = 1\n[model.y]\n", "job.toml", tmp_path, found)
+        parse(
+            BASE + "[train]\nbeta = 'x'\n[plugins.x]\nbetta = 1\n[model.y]\n", "job.toml", tmp_path, PluginKeys(found)
+        )
     problems = caught.value.problems
     assert [(p.where, p.line) for p in problems] == [("train.beta", 6), ("plugins.x.betta", 8), ("model.y", 9)]
     assert problems[1].do == "did you mean beta?"
     with pytest.raises(JobError) as caught:
-        parse(BASE + "beta = 1\n", "job.toml", tmp_path, found)
+        parse(BASE + "beta = 1\n", "job.toml", tmp_path, PluginKeys(found))
     assert caught.value.problems[0].do == "beta belongs to [train]"

@@ -10,7 +10,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forge.locate import locate
+from forge.job.locate import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +105,7 @@ def test_a_key_is_found_on_its_line(path: tuple[str | int, ...], expected: str) 
 
 
 def test_every_path_of_the_parsed_text_is_known_itself() -> None:
-    from forge.locate import _Scanner
+    from forge.job.locate import _Scanner
 
     assert set(paths(tomli.loads(NASTY))) == set(_Scanner(NASTY).scan())
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import hardware
 from forge.errors import UsageError
-from forge.machine import PRESETS, Accelerator, Machine, TorchBuild, current, probe
+from forge.machine import probe as hardware
+from forge.machine.machine import Accelerator, Machine, TorchBuild
+from forge.machine.presets import PRESETS, current
+from forge.machine.probe import probe
 
 if TYPE_CHECKING:
     import ctypes
@@ -37,7 +39,7 @@ def test_the_probe_tells_what_is_installed() -> None:
 def test_the_probe_reads_torchs_build_as_torch_tells_it_and_imports_nothing_heavy() -> None:
     script = """
 import sys
-from forge.machine import probe
+from forge.machine.probe import probe
 build = probe().torch
 assert not {"torch", "numpy", "pydantic", "urllib.request"} & set(sys.modules), "heavy"
 import torch.version
@@ -85,10 +87,16 @@ def test_forge_machine_names_a_preset_or_a_file(tmp_path: Path) -> None:
         (None, "neither such a preset nor such a file"),
         ("{", "Expecting property name"),
         ("[]", "must be a JSON object"),
-        ("{}", "lacks 'platform'"),
-        (json.dumps(PRESETS["macos"].to_json() | {"cpu": 1}), "unknown key 'cpu'"),
-        (json.dumps(PRESETS["macos"].to_json() | {"memory": "16 GB"}), "memory = '16 GB', which is not int"),
-        (json.dumps(PRESETS["macos"].to_json() | {"accelerators": [{"kind": "cuda"}]}), "an accelerator lacks 'name'"),
+        ("{}", "platform is missing"),
+        (json.dumps(PRESETS["macos"].to_json() | {"cpu": 1}), "cpu is an unknown key"),
+        (
+            json.dumps(PRESETS["macos"].to_json() | {"memory": "16 GB"}),
+            "memory: input should be a valid integer, not '16 GB'",
+        ),
+        (
+            json.dumps(PRESETS["macos"].to_json() | {"accelerators": [{"kind": "cuda"}]}),
+            "accelerators.0.name is missing",
+        ),
     ],
 )
 def test_a_bad_forge_machine_is_explained_and_the_presets_named(tmp_path: Path, content: str | None, why: str) -> None:

@@ -12,16 +12,20 @@ import pytest
 
 import forge
 from forge.api import Decision, Extension, Offer, Problem, Stage
-from forge.discovery import Catalogue, Plugin
+from forge.api.plan import Plan, Task
+from forge.discovery.catalogue import Catalogue, Plugin
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, PlanError, PluginError, RunError
-from forge.facts import ModelFacts
-from forge.folder import settle
-from forge.jobfile import load_job, parse
-from forge.machine import PRESETS, Accelerator
-from forge.plan import Plan, export_plan, make_plan
+from forge.job.decisions import settle
+from forge.job.job import load_job
+from forge.job.read import parse
+from forge.machine.machine import Accelerator
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import export_plan, make_plan
 
 if TYPE_CHECKING:
-    from forge.machine import Machine
+    from forge.machine.machine import Machine
 
 BASE = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\n'
 HELD_OUT = f"{BASE}eval_size = 0.1\n"
@@ -37,7 +41,7 @@ def plan(catalogue: Catalogue) -> Any:
     def make(text: str = BASE, machine: str | Machine = "linux-cuda", facts: ModelFacts = FACTS, **more: Any) -> Plan:
         plugins = more.pop("catalogue", catalogue)
         found = PRESETS[machine] if isinstance(machine, str) else machine
-        return make_plan(parse(text, "job.toml", Path("/jobs"), plugins), plugins, found, facts, **more)
+        return make_plan(parse(text, "job.toml", Path("/jobs"), PluginKeys(plugins)), plugins, found, facts, **more)
 
     return make
 
@@ -126,7 +130,7 @@ def test_quantised_loading_is_planned_or_refused_with_a_reason_and_never_forgott
     if reason is None:
         found = plan(text, machine)
         assert found.step(Stage.LOAD).plugin == "huggingface"
-        assert settle(load_job(found.job), found).model.bits == ("4bit" if text == FOUR else "8bit")
+        assert settle(load_job(found.job), found.decisions).model.bits == ("4bit" if text == FOUR else "8bit")
     else:
         with pytest.raises(PlanError, match=re.escape(reason)) as caught:
             plan(text, machine)
@@ -225,7 +229,7 @@ def test_precision_that_the_machine_lacks_is_refused(plan: Any) -> None:
 
 def test_a_plan_survives_being_written_down(plan: Any, tmp_path: Path) -> None:
     text = f'{HELD_OUT}[[export]]\nformat = "merged"\n'
-    found = replace(plan(text), extensions=(("x", "x.observer"),), environment={"A": "1"}, preload=("p",), attempt=2)
+    found = replace(plan(text), observers=(("x", "x.observer"),), environment={"A": "1"}, preload=("p",), attempt=2)
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(found.to_json()))
     again = Plan.read(path)
@@ -235,7 +239,7 @@ def test_a_plan_survives_being_written_down(plan: Any, tmp_path: Path) -> None:
     assert again.decisions == found.decisions
     assert again.machine == found.machine
     assert again.facts == found.facts
-    assert again.extensions == found.extensions
+    assert again.observers == found.observers
     assert [step.label for step in again.steps] == ["collate", "load", "adapt", "train", "export 1 (merged)"]
     assert again.forge == forge.__version__
     with pytest.raises(PlanError, match="the plan has no stage train"):
@@ -244,7 +248,7 @@ def test_a_plan_survives_being_written_down(plan: Any, tmp_path: Path) -> None:
 
 def test_a_plan_of_another_schema_is_refused_with_the_version_that_made_it(plan: Any) -> None:
     data = {**plan().to_json(), "schema": 99, "forge": "9.9"}
-    with pytest.raises(RunError, match=r"the plan has schema 99, this forge reads 1: the run was made by forge 9\.9"):
+    with pytest.raises(RunError, match=r"the plan has schema 99, this forge reads 2: the run was made by forge 9\.9"):
         Plan.from_json(data)
 
 
@@ -275,13 +279,13 @@ def test_a_decision_of_a_later_attempt_wins(plan: Any) -> None:
     relief = Decision("train.per_device_train_batch_size", 1, "the longest batch did not fit")
     found = plan(relief=[Decision("train.per_device_train_batch_size", 4, "first"), relief], attempt=2)
     assert found.decided("train.per_device_train_batch_size") == 1
-    assert settle(load_job(found.job), found).train.options["per_device_train_batch_size"] == 1
+    assert settle(load_job(found.job), found.decisions).train.options["per_device_train_batch_size"] == 1
     assert found.decided("train.nothing", "none") == "none"
 
 
 def test_decisions_fill_what_the_job_left_open_and_nothing_else(plan: Any) -> None:
     found = plan(f"{BASE}[train]\nseed = 7\n")
-    job = settle(load_job(found.job), found)
+    job = settle(load_job(found.job), found.decisions)
     assert (job.model.dtype, job.train.options["bf16"], job.train.options["seed"]) == ("bfloat16", True, 7)
     assert load_job(found.job).model.dtype == "auto"
 
@@ -301,8 +305,8 @@ def strangers(catalogue: Catalogue, *described: Offer | Extension, **values: Any
 
 def test_an_observer_acts_only_if_the_job_names_it(plan: Any, catalogue: Catalogue) -> None:
     found = strangers(catalogue, Extension(impl="x.observer"))
-    assert plan(catalogue=found).extensions == ()
-    assert plan(f'{BASE}[use]\nwith = ["x"]\n', catalogue=found).extensions == (("x", "x.observer"),)
+    assert plan(catalogue=found).observers == ()
+    assert plan(f'{BASE}[use]\nwith = ["x"]\n', catalogue=found).observers == (("x", "x.observer"),)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +314,7 @@ def test_an_observer_acts_only_if_the_job_names_it(plan: Any, catalogue: Catalog
     [
         (None, "it is not installed"),
         ({"status": "broken", "reason": "imports torch"}, "imports torch"),
-        ({}, "it has no observers or wrappers"),
+        ({}, "it has no observer"),
     ],
 )
 def test_an_observer_that_cannot_act_is_an_error(
@@ -328,7 +332,7 @@ def test_an_observer_that_misses_a_package_is_an_error_with_the_install_line(pla
 
 
 def test_a_table_of_a_plugin_that_was_not_chosen_is_noted(plan: Any, catalogue: Catalogue, tmp_path: Path) -> None:
-    config = "forge.job:UseTable"  # any pydantic model will do
+    config = "forge.job.tables:UseTable"  # any pydantic model will do
     offer = Offer(stage=Stage.LOAD, impl="x:y", supports=frozenset({"vision"}), config=config)
     found = plan(f"{BASE}[plugins.x]\n", catalogue=strangers(catalogue, offer))
     assert "[plugins.x] does nothing here: x was not chosen" in found.notes
@@ -368,14 +372,14 @@ def test_environment_and_preload_come_from_what_was_chosen_alone(plan: Any, cata
 
 
 def test_looking_at_rows_plans_collating_alone(plan: Any) -> None:
-    assert [step.stage for step in plan(task="data").steps] == [Stage.COLLATE]
+    assert [step.stage for step in plan(task=Task.DATA).steps] == [Stage.COLLATE]
 
 
 def test_an_export_is_planned_afresh_from_the_traits_of_the_weights(catalogue: Catalogue) -> None:
     text = f'{BASE}[[export]]\nformat = "adapter"\n[[export]]\nformat = "merged"\n'
-    job = parse(text, "job.toml", Path("/jobs"), catalogue).job
+    job = parse(text, "job.toml", Path("/jobs"), PluginKeys(catalogue)).job
     cpu = PRESETS["linux-cpu"]
     found = export_plan(job, 1, catalogue, cpu, FACTS, frozenset({"hf-model"}), "job.toml")
-    assert (found.task, found.export, [step.label for step in found.steps]) == ("export", 1, ["export 2 (merged)"])
+    assert (found.task, found.index, [step.label for step in found.steps]) == ("export", 1, ["export 2 (merged)"])
     with pytest.raises(PlanError, match="depends on hf-model"):
         export_plan(job, 1, catalogue, cpu, FACTS, frozenset({"gguf"}), "job.toml")

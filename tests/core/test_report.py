@@ -13,25 +13,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from forge.api import Estimate, Event, Part
-from forge.budget import verdict
-from forge.checkpoints import mark
+from forge.api import Custom, Estimate, Part
 from forge.cli.runs import command
+from forge.discovery.keys import PluginKeys
+from forge.disk.checkpoints import mark
+from forge.disk.events import EventLog
+from forge.disk.files import write_json
+from forge.disk.folder import RunFolder
 from forge.errors import RunError, UsageError
-from forge.events import EventLog
-from forge.facts import ModelFacts
-from forge.files import write_json
-from forge.folder import RunFolder
-from forge.jobfile import parse
-from forge.machine import PRESETS
-from forge.plan import make_plan
-from forge.report import render, write_report
-from forge.report.record import SAMPLES, Record, read_record
-from forge.report.verdict import healthy, learned
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
+from forge.text.memory import verdict
+from forge_report.page import render, write_report
+from forge_report.record import SAMPLES, Record, read_record
+from forge_report.verdict import healthy, learned
 from pace import slowness
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
+    from forge.discovery.catalogue import Catalogue
 
 JOB = """name = "tale"
 [model]
@@ -115,7 +116,7 @@ class Run:
         self.log = EventLog(folder.events)
 
     def tell(self, kind: str, **values: Any) -> Run:
-        self.log.append(Event(kind, values))
+        self.log.append(Custom(kind, more=values))
         return self
 
     def begin(self, start: int = 0, steps: int = 10) -> Run:
@@ -152,7 +153,7 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path, catalogue: Catalogue) -> Run:
     """A run that is planned and has not begun."""
-    file = parse(JOB, str(tmp_path / "job.toml"), tmp_path, catalogue)
+    file = parse(JOB, str(tmp_path / "job.toml"), tmp_path, PluginKeys(catalogue))
     facts = ModelFacts(id="org/name", source="unknown", task="text")
     plan = make_plan(file, catalogue, PRESETS["linux-cpu"], facts)
     folder = RunFolder.create(tmp_path / "runs", file)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge.report.chart import BUCKETS, STRIPS, Chart, Line, draw
-from forge.report.record import Series
-from forge.report.scale import Scale, linear, logarithmic, nice, short, smooth, spread, thin
+from forge_report.chart import BUCKETS, STRIPS, Chart, Line, draw
+from forge_report.record import Series
+from forge_report.scale import Scale, linear, logarithmic, nice, short, smooth, spread, thin
 
 VALUES = st.lists(st.floats(min_value=-1e299, max_value=1e299, allow_subnormal=True), min_size=1, max_size=30)
 

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Offer, Stage
-from forge.discovery import OWN, Catalogue, Plugin
+from forge.api.plan import Verdict
+from forge.discovery.catalogue import OWN, Catalogue, Plugin
+from forge.discovery.requirements import missing_requirement
 from forge.errors import PlanError
-from forge.facts import ModelFacts
-from forge.job import Job
-from forge.machine import PRESETS, TorchBuild
-from forge.selection import Need, Verdict, missing_requirement, needs, select
+from forge.job.job import Job
+from forge.machine.machine import TorchBuild
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.needs import Need, needs
+from forge.planning.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from forge.machine import Machine
+    from forge.machine.machine import Machine
 
 CUDA, CPU = PRESETS["linux-cuda"], PRESETS["linux-cpu"]
 MIXED, MAC = PRESETS["windows-cuda-cpu-torch"], PRESETS["macos"]

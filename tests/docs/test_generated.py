@@ -18,9 +18,11 @@ import tomli
 import tomli_w
 
 from forge.cli import COMMANDS, cli
-from forge.discovery import Catalogue, discover
+from forge.discovery.catalogue import Catalogue
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError
-from forge.jobfile import parse
+from forge.job.read import parse
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -85,13 +87,13 @@ def test_generated_parts_are_current(generate: Any) -> None:
 
 
 def test_generated_tables_do_not_depend_on_the_installed_trl(generate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forge_huggingface import fields
+    from forge_huggingface.arguments import fields
 
     def older(config: str = "SFTConfig") -> dict[str, fields.Field]:
         return list(fields.committed(config).values())[-1]
 
     names = [name for name in generate.PARTS if name.startswith(("train-", "sft-", "method"))]
-    monkeypatch.setattr("forge_huggingface.options.table", older)
+    monkeypatch.setattr("forge_huggingface.arguments.options.table", older)
     with_older = [generate.PARTS[name]() for name in names]
     monkeypatch.undo()
     assert with_older == [generate.PARTS[name]() for name in names]
@@ -187,18 +189,18 @@ def test_every_job_shown_is_valid(block: Block, catalogue: Catalogue) -> None:
         return
     if block.language == "toml wrong":
         with pytest.raises(JobError) as caught:
-            parse(block.text, "wrong.toml", ROOT, catalogue)
+            parse(block.text, "wrong.toml", ROOT, PluginKeys(catalogue))
         page = (ROOT / block.page).read_text(encoding="utf-8")
         assert f"```text\nerror: {caught.value}\n```" in page
         return
     assert block.language in {"toml", "toml fragment"}
     text = tomli_w.dumps(completed(raw)) if block.language == "toml fragment" else block.text
-    parse(text, block.label, ROOT, catalogue)
+    parse(text, block.label, ROOT, PluginKeys(catalogue))
 
 
 def test_the_examples_jobs_are_valid(catalogue: Catalogue) -> None:
     for path in (ROOT / "examples").glob("*/*.toml"):
-        parse(path.read_text(encoding="utf-8"), path.name, path.parent, catalogue)
+        parse(path.read_text(encoding="utf-8"), path.name, path.parent, PluginKeys(catalogue))
 
 
 def test_ci_installs_and_tests_as_the_readme_says() -> None:
@@ -237,10 +239,11 @@ def test_the_plugin_of_the_guide_keeps_its_contract(tmp_path: Path) -> None:
     export = next(found[3] for found in CODE.finditer(text) if found[2] == "toml other-plugin")
     (tmp_path / "job.toml").write_text(tomli_w.dumps(completed(tomli.loads(export))), encoding="utf-8")
     code = (
-        "from pathlib import Path; from forge.discovery import discover; from forge.jobfile import read\n"
+        "from pathlib import Path; from forge.discovery.discover import discover; from forge.job.read import read\n"
+        "from forge.discovery.keys import PluginKeys\n"
         "from forge.testing import check_implementation, check_plugin\n"
         "plugin = check_plugin('zip'); check_implementation(plugin.offers[0])\n"
-        "print(read(Path('job.toml'), discover({})).job.export[0].options)\n"
+        "print(read(Path('job.toml'), PluginKeys(discover({}))).job.export[0].options)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(

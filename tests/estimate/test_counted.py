@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from forge import shape as shapes
-from forge_huggingface import footprint, kernels
-from forge_huggingface.adapt import add_lora
-from forge_huggingface.estimate import bare, setting_of
-from forge_huggingface.footprint import Setting
-from forge_huggingface.kernels import TRANSFORMERS
-from forge_huggingface.outlook import in_memory
+from forge_huggingface.facts import shape as shapes
+from forge_huggingface.memory import footprint, kernels
+from forge_huggingface.memory.estimate import bare, setting_of
+from forge_huggingface.memory.footprint import Setting
+from forge_huggingface.memory.kernels import TRANSFORMERS
+from forge_huggingface.model.adapt import add_lora
+from forge_huggingface.training.outlook import in_memory
 from measuring import CPU, FAMILIES, facts_of, kept_by_autograd, make_job, save_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.job import Job
+    from forge.job.job import Job
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "auto": {"r": 4},

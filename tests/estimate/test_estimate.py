@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import shape as shapes
 from forge.api import Estimate
-from forge.budget import describe
-from forge.discovery import Catalogue, Plugin, discover
-from forge.facts import ModelFacts
-from forge.jobfile import parse
-from forge.machine import PRESETS
-from forge.plan import Plan, make_plan
-from forge_huggingface.estimate import LOADS, contradicts_itself, estimate, with_changes
-from forge_huggingface.memory import explain_out_of_memory
+from forge.api.plan import Plan, Task
+from forge.discovery.catalogue import Catalogue, Plugin
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
+from forge.text.memory import describe
+from forge_huggingface.facts import shape as shapes
+from forge_huggingface.memory.estimate import LOADS, contradicts_itself, estimate, with_changes
 from forge_huggingface.methods import METHODS, splits
+from forge_huggingface.training.probe import explain_out_of_memory
 from forge_unsloth.estimate import estimate as unsloth
 from measuring import make_job, on_gpu
 from projects import Project
@@ -314,7 +317,7 @@ JOB = '[model]\nid = "m"\n[data]\npath = "rows.jsonl"\n'
 
 def plan(catalogue: Catalogue, machine: str = "linux-cuda", facts: ModelFacts | None = None) -> Plan:
     return make_plan(
-        parse(JOB, "job.toml", Path("/jobs"), catalogue), catalogue, PRESETS[machine], facts or llama("1b")
+        parse(JOB, "job.toml", Path("/jobs"), PluginKeys(catalogue)), catalogue, PRESETS[machine], facts or llama("1b")
     )
 
 
@@ -347,7 +350,7 @@ def test_forge_plan_shows_the_estimate_and_imports_no_torch(tmp_path: Path, tiny
     shown = project.forge("plan", "job.toml")
     assert "memory    about" in shown
     assert "weights" in shown
-    code = "import sys, forge_huggingface.estimate, forge_unsloth.estimate; print('torch' in sys.modules)"
+    code = "import sys, forge_huggingface.memory.estimate, forge_unsloth.estimate; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -355,7 +358,7 @@ def test_forge_plan_shows_the_estimate_and_imports_no_torch(tmp_path: Path, tiny
 def test_a_dry_run_measures_beside_the_estimate(tmp_path: Path, tiny_model: Path) -> None:
     project = Project(tmp_path / "project", tiny_model)
     project.write(export=[{"format": "merged"}])
-    done = project.perform(task="dry-run")
+    done = project.perform(task=Task.DRY_RUN)
     event = next(event for event in done.events if event["kind"] == "dry-run")
     found = Estimate.from_json(event["estimate"])
     expected = {part.name: part.bytes or 0 for part in found.parts}

@@ -12,7 +12,7 @@ from projects import Finished, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.folder import RunFolder
+    from forge.disk.folder import RunFolder
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import pytest
 
 from evaluating import generator_of
 from forge.api import Answer, Sampling
-from forge.cli.chat import Session
+from forge.cli.session import Session
 from forge.errors import ForgeError, UsageError
 from projects import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from forge.folder import RunFolder
+    from forge.disk.folder import RunFolder
 
 ASKED = [{"role": "user", "content": "Name a colour."}]
 

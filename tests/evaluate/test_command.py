@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.evaluations import measured
+from forge.text.evaluation import measured
 from projects import Project, json_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.folder import RunFolder
+    from forge.disk.folder import RunFolder
 
 
 @pytest.mark.slow

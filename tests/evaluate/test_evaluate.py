@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evaluating import Evaluation, generator_of
-from forge.api import Prompt, Sampling
-from forge.discovery import discover
+from forge.api import Prompt, Sampling, Who
+from forge.discovery.discover import discover
 from forge.errors import ForgeError
-from forge.machine import probe
-from forge.parent import finish
+from forge.machine.probe import probe
+from forge.parent.after import finish
 from projects import Project, perform_in
 
 if TYPE_CHECKING:
-    from forge.folder import RunFolder
+    from forge.disk.folder import RunFolder
 
 MODELS = ("base", "tuned")
 
@@ -136,7 +136,7 @@ def test_trained_biases_make_the_base_a_model_of_its_own(project: Project) -> No
     done = project.perform()
     assert done.code == 0, done.printed
     both = Evaluation(project, done.folder).found()
-    alone = Evaluation(project, done.folder).found(models=["base"])
+    alone = Evaluation(project, done.folder).found(models=[Who.BASE])
     assert both["metrics"]["loss"]["base"] == alone["metrics"]["loss"]["base"]
 
 
@@ -252,9 +252,9 @@ def test_a_presence_penalty_does_not_count_the_prompt() -> None:
 
 
 def test_pass_at_k_counts_answers_that_rewards_accept(evaluate: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forge_huggingface.functions.signature import of_function
     from forge_huggingface.rewards import load as rewards
     from forge_huggingface.rewards.reward import Reward
-    from forge_huggingface.rewards.signature import of_function
 
     def even(*, completions: list[Any], prompts: list[Any]) -> list[float]:
         assert all(said[0]["role"] == "assistant" for said in completions)
@@ -263,7 +263,7 @@ def test_pass_at_k_counts_answers_that_rewards_accept(evaluate: Evaluation, monk
 
     reward = Reward(name="even", weight=2.0, use="even", place="job.toml:1", function=even, signature=of_function(even))
     monkeypatch.setattr(rewards, "load", lambda *_: [reward])
-    monkeypatch.setattr("forge_huggingface.evaluation.rules.problems", lambda _: [])
+    monkeypatch.setattr("forge_huggingface.evaluation_problems", lambda _: [])
     found = evaluate.found('eval.metrics=["pass@1", "pass@2"]', "eval.num_generations=4", "eval.temperature=1.0")
     assert found["metrics"]["pass@1"]["tuned"]["value"] == pytest.approx(0.5)
     assert found["metrics"]["pass@2"]["tuned"]["value"] == pytest.approx(1 - 1 / 6)
@@ -341,6 +341,6 @@ def test_an_evaluation_that_fails_costs_neither_weights_nor_exports(project: Pro
     assert "trained and safe" in caught.value.what
     assert "AssertionError at metrics.py:" in str(caught.value)
     assert f"forge eval {done.folder.path}" in str(caught.value)
-    assert any("the evaluation failed" in event.get("message", "") for event in shown)
+    assert any("the evaluation failed" in event.values.get("message", "") for event in shown)
     assert (done.folder.path / "exports" / "1-adapter" / "export.json").exists()
     assert done.folder.evaluation() is None

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_gguf_file_answers_as_the_model_that_it_was_made_of(project: Project) -> None:
     pytest.importorskip("xllamacpp")
-    from forge_gguf.generate import GgufGenerator
+    from forge_gguf.llama.generate import GgufGenerator
 
     project.write(
         data={"eval_size": 4},

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from evaluating import METRICS
-from forge.discovery import discover
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, PlanError
-from forge.facts import ModelFacts
-from forge.jobfile import dump_job, load_job, parse
-from forge.machine import PRESETS
-from forge.plan import make_plan
+from forge.job.job import dump_job, load_job
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
 
 FACTS = ModelFacts(id="m", source="unknown", task="text")
 
@@ -22,7 +24,7 @@ def told(folder: Path, *lines: str, data: str = 'eval_path = "e.jsonl"') -> str:
     text = "\n".join(["[model]", 'id = "m"', "[data]", f'path = "d.jsonl"\n{data}', "[eval]", *lines]) + "\n"
     catalogue = discover({})
     try:
-        make_plan(parse(text, "job.toml", folder, catalogue), catalogue, PRESETS["linux-cpu"], FACTS)
+        make_plan(parse(text, "job.toml", folder, PluginKeys(catalogue)), catalogue, PRESETS["linux-cpu"], FACTS)
     except JobError as error:
         return str(error)
     return ""
@@ -79,7 +81,7 @@ def test_all_mistakes_are_told_at_once(folder: Path) -> None:
 def test_an_evaluation_and_how_to_answer_do_not_change_what_is_trained(folder: Path) -> None:
     plain = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\neval_size = 2\n'
     with_eval = f'{plain}[eval]\nmetrics = ["f1"]\n[generation]\ntemperature = 0.5\n'
-    first, second = (parse(text, "job.toml", folder, discover({})).job for text in (plain, with_eval))
+    first, second = (parse(text, "job.toml", folder, PluginKeys(discover({}))).job for text in (plain, with_eval))
     assert first.digest() == second.digest()
     assert load_job(dump_job(second)) == second
     assert second.to_toml()["generation"] == {"temperature": 0.5}
@@ -96,14 +98,14 @@ def test_an_evaluation_and_how_to_answer_do_not_change_what_is_trained(folder: P
 def test_keys_of_these_tables_are_known_elsewhere(folder: Path, text: str, words: str) -> None:
     head = "" if text.startswith("[model]") else '[model]\nid = "m"\n'
     with pytest.raises(JobError) as caught:
-        parse(f'{head}{text}[data]\npath = "d.jsonl"\n', "job.toml", folder, discover({}))
+        parse(f'{head}{text}[data]\npath = "d.jsonl"\n', "job.toml", folder, PluginKeys(discover({})))
     assert words in str(caught.value)
 
 
 def test_a_model_that_gives_numbers_is_not_asked_for_answers(folder: Path) -> None:
     text = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\neval_size = 2\n[train]\nmethod = "reward"\n[eval]\n'
     catalogue = discover({})
-    file = parse(text, "job.toml", folder, catalogue)
+    file = parse(text, "job.toml", folder, PluginKeys(catalogue))
     with pytest.raises(PlanError, match="gives numbers and no answers"):
         make_plan(file, catalogue, PRESETS["linux-cpu"], FACTS)
 
@@ -117,7 +119,7 @@ def test_the_rewards_of_the_job_say_which_answers_pass(folder: Path) -> None:
         '[[train.reward]]\nuse = "regex"\nargs = { pattern = "^yes" }\n'
         '[eval]\nmetrics = ["pass@1", "pass@2"]\ntemperature = 1.0\n'
     )
-    job = parse(text, "job.toml", folder, discover({})).job
+    job = parse(text, "job.toml", folder, PluginKeys(discover({}))).job
     judge = Judge(job, None)  # type: ignore[arg-type]  # a run is only for the lines of messages
     asked = [{"role": "user", "content": "Is it?"}]
     questions = [Question(origin=f"d.jsonl:{number}", asked=asked) for number in (1, 2)]

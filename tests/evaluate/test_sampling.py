@@ -10,13 +10,15 @@ import pytest
 
 from evaluating import exported
 from forge.api import Sampling
-from forge.discovery import discover
-from forge.jobfile import load_job, parse
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.job.job import load_job
+from forge.job.read import parse
 from forge_huggingface.generation.sampling import complete_config, families, family, generation_config, recommended
 from projects import Project, json_of
 
 if TYPE_CHECKING:
-    from forge.job import Job
+    from forge.job.job import Job
 
 GROUP = "{% if enable_thinking %}<think>{% endif %}"
 
@@ -24,7 +26,7 @@ GROUP = "{% if enable_thinking %}<think>{% endif %}"
 def job(name: str = "org/name", **generation: Any) -> Job:
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in generation.items())
     text = f'[model]\nid = "{name}"\n[data]\npath = "d.jsonl"\n[generation]\n{lines}\n'
-    return parse(text, "job.toml", Path(), discover({})).job
+    return parse(text, "job.toml", Path(), PluginKeys(discover({}))).job
 
 
 @pytest.mark.parametrize(

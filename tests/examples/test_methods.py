@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.discovery import discover
-from forge.facts import resolve
-from forge.folder import RunFolder, settle
-from forge.jobfile import read
-from forge.machine import probe
-from forge.plan import make_plan
-from forge.run import RunHandle
-from forge.stages import Stages
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.folder import RunFolder
+from forge.job.decisions import settle
+from forge.job.read import change_of, read
+from forge.machine.probe import probe
+from forge.planning.planner import make_plan
+from forge.worker.stages import Stages
+from forge_huggingface.facts.describe import describe
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -119,12 +121,14 @@ def test_a_job_is_planned_and_its_rows_become_what_its_method_trains_on(
 ) -> None:
     catalogue = discover({})
     # The tiny model's tokenizer needs more tokens for the same rows.
-    file = read(examples / f"{name}.toml", catalogue, ["model.max_seq_length=512"])
-    facts = resolve(file.job.model.id, file.job.model.revision, file.job.folder)
+    file = read(
+        examples / f"{name}.toml", PluginKeys(catalogue), [change_of(text) for text in ["model.max_seq_length=512"]]
+    )
+    facts = describe(file.job.model.id, file.job.model.revision, file.job.folder)
     plan = make_plan(file, catalogue, probe(), facts, task="train")
     folder = RunFolder.create(tmp_path / "runs", file)
     folder.add_plan(plan)
-    data = Stages(RunHandle(folder=folder.path, plan=plan), settle(file.job, plan)).collate()
+    data = Stages(Run(folder=folder.path, plan=plan), settle(file.job, plan.decisions)).collate()
     assert data.layout == LAYOUTS[name]
     assert data.summary["dropped"] == data.summary["truncated"] == 0
     assert data.preview is not None

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_gguf import architectures, pretokenizer, rules, verify
-from forge_gguf.quants import KINDS, Shape
-from forge_gguf.runtime import Generator
-from forge_gguf.texts import corpus
-from forge_gguf.vocabulary import vocabulary
-from forge_gguf.weights import Weights
-from forge_gguf.writer import general, layout, write
+from forge_gguf import rules
+from forge_gguf.file import architectures, pretokenizer
+from forge_gguf.file.quants import KINDS, Shape
+from forge_gguf.file.vocabulary import vocabulary
+from forge_gguf.file.weights import Weights
+from forge_gguf.file.writer import general, layout, write
+from forge_gguf.llama.runtime import Generator
+from forge_gguf.trial import verify
+from forge_gguf.trial.texts import corpus
 from tiny_gguf import MODELS, make
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def written(folder: Path, path: Path, kind: str = "f16") -> tuple[list[Any], Any
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from forge_gguf.reference import Reference
+    from forge_gguf.trial.reference import Reference
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = AutoConfig.from_pretrained(folder).to_dict()

@@ -32,9 +32,9 @@ def file_of(folder: Path, path: Path, kind: str) -> Path:
     """Write a file with forge."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from forge_gguf import architectures, vocabulary, writer
-    from forge_gguf.quants import KINDS, Shape
-    from forge_gguf.weights import Weights
+    from forge_gguf.file import architectures, vocabulary, writer
+    from forge_gguf.file.quants import KINDS, Shape
+    from forge_gguf.file.weights import Weights
 
     config = AutoConfig.from_pretrained(folder).to_dict()
     weights = Weights(folder)

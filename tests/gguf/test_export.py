@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from doubles.hub import Hub
-from forge.discovery import discover
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.folder import RunFolder
 from forge.errors import DiskFull, ExportError
-from forge.folder import RunFolder
-from forge.job import Job
-from forge.jobfile import parse
-from forge.machine import probe
-from forge.plan import export_plan
-from forge.run import RunHandle
+from forge.job.job import Job
+from forge.job.read import change_of, parse
+from forge.machine.probe import probe
+from forge.planning.planner import export_plan
 from projects import Finished, Project, json_of, perform_in
 from tiny_gguf import make, make_like_llama3
 
@@ -55,7 +56,9 @@ def job_of(folder: RunFolder, *changes: str) -> Job:
     """Read the job of a run again, with changes."""
     stored = folder.plan().job["folder"]
     text = (folder.path / "job.toml").read_text(encoding="utf-8")
-    return parse(text, "job.toml", Path(stored), discover({}), list(changes)).job
+    return parse(
+        text, "job.toml", Path(stored), PluginKeys(discover({})), [change_of(text) for text in list(changes)]
+    ).job
 
 
 def exported(folder: RunFolder, *changes: str, index: int = 0) -> Finished:
@@ -64,7 +67,7 @@ def exported(folder: RunFolder, *changes: str, index: int = 0) -> Finished:
     assert trained is not None
     made = export_plan(job_of(folder, *changes), index, discover({}), probe(), plan.facts, trained.traits, plan.source)
     made = replace(made, decisions=(*plan.decisions, *made.decisions))
-    return perform_in(RunHandle(folder=folder.path, plan=made), folder)
+    return perform_in(Run(folder=folder.path, plan=made), folder)
 
 
 def out_of(folder: RunFolder) -> Path:
@@ -174,7 +177,7 @@ def test_a_full_disk_is_told_before_anything_is_written(mine: RunFolder, monkeyp
 def test_a_disk_that_fills_up_leaves_the_weights_and_the_whole_files(
     mine: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forge_gguf import quants
+    from forge_gguf.file import quants
 
     encode = quants.encode
 
@@ -240,7 +243,7 @@ def sabotaged(mine: RunFolder, *changes: str) -> str:
 
 
 def test_a_wrong_way_of_splitting_is_caught(mine: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forge_gguf.pretokenizer.find", lambda *_: "llama-bpe")
+    monkeypatch.setattr("forge_gguf.file.pretokenizer.find", lambda *_: "llama-bpe")
     why = sabotaged(mine, 'export.0.types=["f16"]')
     assert "tokens:" in why
     assert "it is split in another way" in why
@@ -252,10 +255,11 @@ def test_a_missing_word_about_the_first_token_is_caught(tmp_path: Path, monkeypa
     """llama.cpp adds a token to texts that are split as Llama 3's are, unless the file says not to."""
     from transformers import AutoTokenizer
 
-    from forge_gguf import pretokenizer, verify, vocabulary
-    from forge_gguf.runtime import Generator
-    from forge_gguf.texts import corpus
-    from forge_gguf.writer import write_vocabulary
+    from forge_gguf.file import pretokenizer, vocabulary
+    from forge_gguf.file.writer import write_vocabulary
+    from forge_gguf.llama.runtime import Generator
+    from forge_gguf.trial import verify
+    from forge_gguf.trial.texts import corpus
 
     tokenizer = AutoTokenizer.from_pretrained(make_like_llama3(tmp_path / "tokenizer"))
     texts = corpus(tokenizer)[::8]
@@ -282,7 +286,7 @@ def test_a_missing_word_about_the_first_token_is_caught(tmp_path: Path, monkeypa
 
 
 def test_a_rotation_of_another_frequency_is_caught(mine: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forge_gguf import architectures
+    from forge_gguf.file import architectures
 
     keys = architectures.keys
     doubled = lambda config: {**keys(config), "llama.rope.freq_base": 2 * keys(config)["llama.rope.freq_base"]}  # noqa: E731
@@ -295,7 +299,7 @@ def test_a_rotation_of_another_frequency_is_caught(mine: RunFolder, monkeypatch:
 def test_a_rotation_of_another_frequency_in_the_file_alone_is_a_wrong_key(
     mine: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forge_gguf import writer
+    from forge_gguf.file import writer
 
     add = writer._add
     twice = {"llama.rope.freq_base": 2.0}
@@ -308,14 +312,14 @@ def test_a_rotation_of_another_frequency_in_the_file_alone_is_a_wrong_key(
 def test_rows_that_were_not_permuted_are_caught(mine: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
-    monkeypatch.setattr("forge_gguf.architectures.interleaved", lambda rows, _heads: np.arange(rows))
+    monkeypatch.setattr("forge_gguf.file.architectures.interleaved", lambda rows, _heads: np.arange(rows))
     why = sabotaged(mine, 'export.0.types=["f16"]')
     assert "logits: KL" in why
     assert "broken export" in why
 
 
 def test_a_loss_by_rounding_is_told_from_a_broken_export(mine: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forge_gguf import quants
+    from forge_gguf.file import quants
 
     kinds = {**quants.KINDS, "q4_k_m": replace(quants.KINDS["q4_k_m"], kl=(0.0, 0.0))}
     monkeypatch.setattr("forge_gguf.export.KINDS", kinds)

@@ -10,10 +10,12 @@ import pytest
 
 import forge_huggingface
 from doubles.gotemplate import render
-from forge_gguf import modelfile, verify, vocabulary
-from forge_gguf.runtime import Generator
-from forge_gguf.texts import CONVERSATIONS, rendered
-from forge_gguf.writer import write_vocabulary
+from forge_gguf import modelfile
+from forge_gguf.file import vocabulary
+from forge_gguf.file.writer import write_vocabulary
+from forge_gguf.llama.runtime import Generator
+from forge_gguf.trial import verify
+from forge_gguf.trial.texts import CONVERSATIONS, rendered
 from tiny import CHATML, make_tokenizer
 
 OWN = Path(forge_huggingface.__file__).parent / "chat_templates"

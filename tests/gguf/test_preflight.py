@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_gguf import architectures, preflight
+from forge_gguf.file import architectures
+from forge_gguf.trial import preflight
 from tiny_gguf import MODELS, make
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forge_gguf.quants import FORMATS, KINDS, Shape, bits_per_weight, encode, row_bytes, tensor_format
+from forge_gguf.file.quants import FORMATS, KINDS, Shape, bits_per_weight, encode, row_bytes, tensor_format
 
 LLAMA_8B = Shape(32, tied=False)
 

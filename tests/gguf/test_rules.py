@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Stage
-from forge.discovery import discover
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import ForgeError, JobError, PlanError
-from forge.facts import ModelFacts
-from forge.jobfile import parse
-from forge.machine import probe
-from forge.plan import make_plan
+from forge.job.read import parse
+from forge.machine.probe import probe
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ LLAMA = ModelFacts(id="model", source="folder", architectures=("LlamaForCausalLM
 
 
 def planned(folder: Path, text: str = JOB, facts: ModelFacts = LLAMA, **versions: str | None) -> Any:
-    file = parse(text, "job.toml", folder, discover({}))
+    file = parse(text, "job.toml", folder, PluginKeys(discover({})))
     there = {name: version for name, version in {**THERE, **versions}.items() if version is not None}
     return make_plan(file, discover({}), replace(probe(), versions=there), facts)
 
@@ -40,10 +41,10 @@ def refused(folder: Path, *arguments: Any, **named: Any) -> str:
 def test_a_llama_is_exported_by_this_plugin_with_defaults_written_out(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     assert plan.step(Stage.EXPORT).plugin == "gguf"
-    assert plan.step(Stage.EXPORT).preflight == "forge_gguf.preflight:preflight"
-    assert plan.job["export"][0]["options"]["types"] == ["q4_k_m"]
+    assert plan.step(Stage.EXPORT).preflight == "forge_gguf.trial.preflight:preflight"
+    assert plan.job["export"][0]["types"] == ["q4_k_m"]
     adapter = planned(tmp_path, JOB + "adapter = true\n")
-    assert adapter.job["export"][0]["options"]["types"] == ["f16"]
+    assert adapter.job["export"][0]["types"] == ["f16"]
 
 
 def test_packages_that_are_missing_are_named_with_the_line_that_installs_them(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_describing_the_plugin_imports_nothing_of_it() -> None:
 
     code = (
         "import sys; import forge_gguf; list(forge_gguf.forge_offers()); "
-        "heavy = {'pydantic', 'numpy', 'gguf', 'torch', 'xllamacpp', 'forge_gguf.quants'} & set(sys.modules); "
+        "heavy = {'pydantic', 'numpy', 'gguf', 'torch', 'xllamacpp', 'forge_gguf.file.quants'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

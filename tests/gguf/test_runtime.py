@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from forge.errors import ExportError
-from forge_gguf import architectures, vocabulary, writer
-from forge_gguf.quants import KINDS, Shape
-from forge_gguf.runtime import Generator
-from forge_gguf.weights import Weights
+from forge_gguf.file import architectures, vocabulary, writer
+from forge_gguf.file.quants import KINDS, Shape
+from forge_gguf.file.weights import Weights
+from forge_gguf.llama.runtime import Generator
 from tiny_gguf import make
 
 if TYPE_CHECKING:

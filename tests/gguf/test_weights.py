@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forge.errors import ExportError, ModelError
-from forge_gguf.weights import Weights
+from forge_gguf.file.weights import Weights
 from tiny import make_model
 
 if TYPE_CHECKING:

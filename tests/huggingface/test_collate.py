@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Loaded
+from forge.api.run import Run
 from forge.errors import DataError, ModelError
-from forge.facts import ModelFacts
-from forge.job import Job
-from forge.run import RunHandle
-from forge_huggingface.collate import collate
-from forge_huggingface.hub import snapshot
+from forge.job.job import Job
+from forge.model.facts import ModelFacts
+from forge_huggingface.data.collate import collate
+from forge_huggingface.hub.snapshot import snapshot
 from tiny import make_rows, make_tokenizer
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ class Case:
         self.events: list[Event] = []
         self.run = self.handle("run")
 
-    def handle(self, name: str, **facts: Any) -> RunHandle:
+    def handle(self, name: str, **facts: Any) -> Run:
         known = ModelFacts(**({"id": "tiny", "source": "folder", "path": str(self.model)} | facts))
         step = SimpleNamespace(words=("text", "tokens"))
-        # For forge.plan.Plan, of which only this is read.
+        # For forge.api.plan.Plan, of which only this is read.
         stand_in: Any = SimpleNamespace(facts=known, machine=None, step=lambda _: step)
-        return RunHandle(folder=self.folder / name, plan=stand_in, sink=self.events.append)
+        return Run(folder=self.folder / name, plan=stand_in, sink=self.events.append)
 
     def job(self, data: dict[str, Any], train: dict[str, Any] | None = None, **model: Any) -> Job:
         job = Job.model_validate({"model": {"id": str(self.model)} | model, "data": data})
-        table = job.train.model_copy(update={"options": train or {}})
+        table = job.train.model_copy(update=train or {})
         return job.model_copy(update={"folder": self.folder, "train": table})
 
     def __call__(

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from forge_huggingface import fields
+from forge_huggingface.arguments import fields
 
 TESTED = ("trl 1.16.0, transformers 5.23.0", "trl 1.14.2, transformers 5.17.0")
 needs_trl = pytest.mark.skipif(fields.read() is None, reason="trl is not installed")
@@ -124,9 +124,9 @@ import json, sys, time
 import pydantic.main, typing, dataclasses, ast, importlib.util, json.decoder, re
 def measured(work):
     start = time.perf_counter(); work(); return time.perf_counter() - start
-import forge_huggingface.fields as fields
+import forge_huggingface.arguments.fields as fields
 reading = measured(fields.read)
-import forge_huggingface.options as options
+import forge_huggingface.arguments.options as options
 building = measured(lambda: options.train_options("sft"))
 heavy = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy"}
 print(json.dumps([sorted(heavy & {name.partition(".")[0] for name in sys.modules}), reading, building]))

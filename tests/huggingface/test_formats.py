@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forge.errors import DataError
-from forge_huggingface.formats import detect
+from forge_huggingface.data.formats import detect
 from forge_huggingface.rows import BadRow, Completion, Conversation, Row, Text
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}

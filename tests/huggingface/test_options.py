@@ -9,7 +9,7 @@ from enum import Enum
 import pytest
 from pydantic import ValidationError
 
-from forge_huggingface import fields, options, owned
+from forge_huggingface.arguments import fields, options, owned
 from forge_huggingface.methods import METHODS
 
 needs_trl = pytest.mark.skipif(fields.read() is None, reason="trl is not installed")
@@ -116,19 +116,21 @@ def test_every_owned_field_exists_and_has_a_sentence():
     known = {name for method in METHODS.values() for each in fields.committed(method.config).values() for name in each}
     assert set(owned.OWNED) <= known
     assert set(owned.NEUTRAL) <= set(owned.OWNED)
-    for text in (*owned.OWNED.values(), *(said for each in owned.OWNED_IN.values() for said in each.values())):
-        assert len(text) > 20
-        assert not text.endswith(".")
+    for said in (*owned.OWNED.values(), *(said for each in owned.OWNED_IN.values() for said in each.values())):
+        assert len(said.do) > 20
+        assert not said.do.endswith(".")
+        assert said.table is None or f"[{said.table}]" in said.do
+        assert said.key is None or said.key in said.do
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_owned_fields_and_hints_point_at_exists(method):
-    from forge.keys import TABLES
+    from forge.job.tables import TABLES
 
     config = METHODS[method].config
     owned_here = [name for name in (*owned.OWNED, *owned.OWNED_IN.get(config, ())) if owned.is_owned(name, config)]
     for name in (*owned_here, *owned.FOREIGN):
-        text = owned.hint(name, config)
+        text = owned.hint(name, config).do
         for table, key in re.findall(r"\[(\w+)\]+ (\w+)", text):
             assert key in TABLES[table].model_fields or key in {"so", "or"}, (name, text)
         if written := re.match(r"write (\w+)", text):
@@ -262,7 +264,7 @@ def test_what_agrees_is_accepted(keys):
     ],
 )
 def test_a_foreign_name_gets_the_right_one(name, words):
-    assert words in owned.hint(name)
+    assert words in owned.hint(name).do
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_a_foreign_name_gets_the_right_one(name, words):
     ],
 )
 def test_a_key_of_another_method_says_whose_it_is(name, method, said):
-    assert owned.hint(name, METHODS[method].config) == said
+    assert owned.hint(name, METHODS[method].config).do == said
 
 
 def test_forges_own_keys_of_methods_are_in_their_models():
@@ -310,13 +312,13 @@ def test_no_hint_shadows_a_usable_key():
 def test_a_field_of_another_version_names_that_version(monkeypatch):
     table = {name: field for name, field in fields.table().items() if name != "dataloader_in_order"}
     monkeypatch.setattr(owned, "table", lambda _: table)
-    assert "has it" in owned.hint("dataloader_in_order")
+    assert "has it" in owned.hint("dataloader_in_order").do
 
 
 def test_lora_learns_ten_times_as_fast_as_all_weights():
     assert options.defaults("lora")["learning_rate"] == 2e-4
     assert options.defaults("none")["learning_rate"] == 2e-5
-    assert options.resolve({"learning_rate": 1e-3}, "lora", None)["learning_rate"] == 1e-3
+    assert options.filled_in({"learning_rate": 1e-3}, "lora", None)["learning_rate"] == 1e-3
 
 
 def test_forge_has_trls_defaults_but_where_the_table_says_why():
@@ -341,29 +343,29 @@ def test_forge_has_trls_defaults_but_where_the_table_says_why():
     ],
 )
 def test_mixed_precision_goes_by_the_machine_unless_the_job_says(given, half, bf16, fp16):
-    values = options.resolve(given, "lora", half)
+    values = options.filled_in(given, "lora", half)
     assert (values["bf16"], values["fp16"]) == (bf16, fp16)
 
 
 def test_the_loss_never_holds_all_logits_by_default():
     lean = "nll" if options._lean_nll() else "chunked_nll"
-    assert options.resolve({}, "lora", None)["loss_type"] == lean
-    assert options.resolve({"loss_type": "chunked_nll"}, "lora", None)["loss_type"] == lean
-    assert options.resolve({"loss_type": "dft"}, "lora", None)["loss_type"] == "dft"
-    assert options.resolve({"use_liger_kernel": True}, "lora", None)["loss_type"] == "nll"
+    assert options.filled_in({}, "lora", None)["loss_type"] == lean
+    assert options.filled_in({"loss_type": "chunked_nll"}, "lora", None)["loss_type"] == lean
+    assert options.filled_in({"loss_type": "dft"}, "lora", None)["loss_type"] == "dft"
+    assert options.filled_in({"use_liger_kernel": True}, "lora", None)["loss_type"] == "nll"
 
 
 def test_forge_rotates_the_checkpoints_itself():
-    assert options.resolve({"save_total_limit": 5}, "lora", None)["save_total_limit"] is None
+    assert options.filled_in({"save_total_limit": 5}, "lora", None)["save_total_limit"] is None
 
 
 def test_a_name_that_the_installed_version_lacks_is_an_error():
     with pytest.raises(ValueError, match="colour"):
-        options.resolve({"colour": 1}, "lora", None)
+        options.filled_in({"colour": 1}, "lora", None)
 
 
 def test_an_owned_name_cannot_come_in_through_the_job():
-    assert options.resolve({"max_length": 7}, "lora", None)["max_length"] is None
+    assert options.filled_in({"max_length": 7}, "lora", None)["max_length"] is None
 
 
 def plain(value):
@@ -390,7 +392,7 @@ def test_the_real_config_takes_every_value_and_keeps_it(keys, tmp_path):
     import trl
 
     job = check(use_cpu=True, **keys).model_dump()
-    values = options.resolve(job, "lora", None)
+    values = options.filled_in(job, "lora", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)  # no deprecated name or value
         config = trl.SFTConfig(output_dir=str(tmp_path), **values)

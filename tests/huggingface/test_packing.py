@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forge_huggingface.collator import TokenCollator
-from forge_huggingface.packing import pack
+from forge_huggingface.batches.tokens import TokenCollator
+from forge_huggingface.data.packing import pack
 
 if TYPE_CHECKING:
     from pathlib import Path

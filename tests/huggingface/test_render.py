@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from forge.errors import DataError
-from forge.job import Job
-from forge_huggingface.render import Renderer
+from forge.job.job import Job
+from forge_huggingface.rendering.render import Renderer
+from forge_huggingface.rendering.spans import inside
+from forge_huggingface.rendering.templates import Template, choose, shipped
 from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Rendered, Row, Text
-from forge_huggingface.spans import inside
-from forge_huggingface.templates import Template, choose, shipped
 from tiny import CHATML, make_model, make_tokenizer
 
 EOS_TEMPLATE = CHATML.replace("<|im_end|>", "</s>")

@@ -11,10 +11,11 @@ import pytest
 from pyarrow import parquet
 
 from forge.errors import DataError
-from forge.job import Job, Source
-from forge_huggingface.readers import read
+from forge.job.job import Job
+from forge.job.tables import Source
+from forge_huggingface.data.files import read
+from forge_huggingface.data.sources import is_hub_id, iterate
 from forge_huggingface.rows import BadRow
-from forge_huggingface.sources import is_hub_id, iterate
 
 if TYPE_CHECKING:
     from pathlib import Path

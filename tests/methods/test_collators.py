@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_huggingface import collators
+from forge_huggingface.batches import answers as collators
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ def test_pairs_are_those_of_dpo(known: dict[str, float]) -> None:
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     rows = [{**row, **known} for row in PAIRS]
-    same(collators.Pairs(PAD)(rows), DataCollatorForPreference(pad_token_id=PAD)(rows))
+    same(collators.PairBatches(PAD)(rows), DataCollatorForPreference(pad_token_id=PAD)(rows))
 
 
 @pytest.mark.parametrize("limit", [100, 5])  # of 5: a prompt with another row's answer is longer, and cut
@@ -50,10 +50,10 @@ def test_rated_rows_are_those_of_kto(known: dict[str, float], limit: int) -> Non
     rows = [{**row, **known} for row in RATED]
     others = [RATED[-1], *RATED[:-1]]
     kl = [{**row, "KL_completion_ids": other["completion_ids"]} for row, other in zip(rows, others, strict=True)]
-    same(collators.RatedRows(PAD, limit)(kl), theirs(kl))
+    same(collators.RatedBatches(PAD, limit)(kl), theirs(kl))
     assert theirs(kl)["KL_input_ids"].shape[1] == min(limit, 6)
     plain = [{name: value for name, value in row.items() if name != "ref_KL_logps"} for row in rows]
-    same(collators.RatedRows(PAD, limit)(plain), theirs(plain))
+    same(collators.RatedBatches(PAD, limit)(plain), theirs(plain))
 
 
 @pytest.mark.parametrize("margins", [(0.5, 2.0), (0.5, None)])
@@ -66,7 +66,7 @@ def test_ranked_rows_are_those_of_a_reward_model(margins: tuple[float, float | N
     ]
     whole = None not in margins
     theirs = [row if whole else {key: row[key] for key in ("chosen_ids", "rejected_ids")} for row in rows]
-    same(collators.Ranked(PAD)(rows), DataCollatorForPreference(pad_token_id=PAD)(theirs))
+    same(collators.RankedBatches(PAD)(rows), DataCollatorForPreference(pad_token_id=PAD)(theirs))
 
 
 def test_split_pairs_are_those_of_orpo_and_cpo() -> None:
@@ -96,12 +96,12 @@ def test_texts_for_encoder_and_decoder_are_those_of_transformers(tiny_model: Any
     tokenizer, model = AutoTokenizer.from_pretrained(tiny_model), Shifting()
     rows = [{"input_ids": [5, 6, 7], "labels": [8]}, {"input_ids": [9], "labels": [10, 11]}]
     theirs = DataCollatorForSeq2Seq(tokenizer, model=model)([dict(row) for row in rows])
-    same(collators.Seq2Seq(tokenizer.pad_token_id, model)(rows), theirs)
-    assert "decoder_input_ids" not in collators.Seq2Seq(0, SimpleNamespace())(rows)
+    same(collators.Seq2SeqBatches(tokenizer.pad_token_id, model)(rows), theirs)
+    assert "decoder_input_ids" not in collators.Seq2SeqBatches(0, SimpleNamespace())(rows)
 
 
 @pytest.mark.parametrize(
-    "collator", [collators.Pairs(0), collators.Split(0), collators.RatedRows(0, 8), collators.Ranked(0)]
+    "collator", [collators.PairBatches(0), collators.Split(0), collators.RatedBatches(0, 8), collators.RankedBatches(0)]
 )
 def test_a_collator_can_be_sent_to_a_loader_process(collator: Any) -> None:
     assert pickle.loads(pickle.dumps(collator)) == collator
@@ -109,5 +109,5 @@ def test_a_collator_can_be_sent_to_a_loader_process(collator: Any) -> None:
 
 def test_no_row_is_changed() -> None:
     before = json.dumps([PAIRS, RATED])
-    collators.Pairs(PAD)(PAIRS), collators.Split(PAD)(PAIRS), collators.RatedRows(PAD, 8)(RATED)
+    collators.PairBatches(PAD)(PAIRS), collators.Split(PAD)(PAIRS), collators.RatedBatches(PAD, 8)(RATED)
     assert json.dumps([PAIRS, RATED]) == before

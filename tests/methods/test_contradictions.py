@@ -8,11 +8,12 @@ import pytest
 import tomli_w
 from pydantic import ValidationError
 
-from forge.discovery import discover
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError
-from forge.jobfile import parse
+from forge.job.read import parse
+from forge_huggingface.arguments.options import train_options
 from forge_huggingface.methods import METHODS
-from forge_huggingface.options import train_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,13 +124,13 @@ def test_a_value_that_no_trainer_takes_is_refused(method: str, key: str, value: 
 def test_what_a_method_does_not_take_elsewhere_is_a_mistake_of_the_job(
     tmp_path: Path, train: dict[str, Any], tables: dict[str, Any], where: str, words: str
 ) -> None:
-    from forge.facts import ModelFacts
-    from forge.machine import PRESETS
-    from forge.plan import make_plan
+    from forge.machine.presets import PRESETS
+    from forge.model.facts import ModelFacts
+    from forge.planning.planner import make_plan
 
     job = {"model": {"id": "m"}, "data": {"path": "d", **tables.get("data", {})}, "train": train}
     catalogue = discover({})
-    file = parse(tomli_w.dumps(job), "job.toml", tmp_path, catalogue)
+    file = parse(tomli_w.dumps(job), "job.toml", tmp_path, PluginKeys(catalogue))
     with pytest.raises(JobError) as caught:
         make_plan(file, catalogue, PRESETS["linux-cpu"], ModelFacts(id="m", source="unknown", task="text"))
     assert where in str(caught.value)

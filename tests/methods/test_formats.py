@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from forge.errors import DataError
-from forge_huggingface.formats import detect
-from forge_huggingface.layouts import LAYOUTS
+from forge_huggingface.data.formats import detect
+from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rows import Completion, Conversation, Pair, Prompt, Rated
 

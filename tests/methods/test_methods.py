@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.events import read_events
-from forge_huggingface.memory import longest, relief
+from forge.disk.events import read_events
 from forge_huggingface.methods import splits
+from forge_huggingface.training.probe import longest, relief
 from methods_rows import ONLINE, pairs, prompts, ratings
 from projects import json_of
 from tiny_seq2seq import make_t5

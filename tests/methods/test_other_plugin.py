@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage
-from forge.discovery import Catalogue, Plugin, discover
+from forge.discovery.catalogue import Catalogue, Plugin
+from forge.discovery.discover import discover
 from projects import perform_in
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
 KEYS = """
-from forge_huggingface.options import Arguments, build
+from forge_huggingface.arguments.options import Arguments, build
 
 
 class Mine(Arguments):

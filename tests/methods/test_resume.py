@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.run import RunHandle
+from forge.api.run import Run
 from methods_rows import ONLINE, pairs, prompts, ratings
 from projects import Finished, Project, cut_after, perform_in, step_now, wait_for, worker_pid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from forge.folder import RunFolder
+    from forge.disk.folder import RunFolder
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpo": (pairs, {}),
@@ -34,7 +34,7 @@ def weights(folder: RunFolder) -> bytes:
 
 def resumed(folder: RunFolder) -> Finished:
     """Go on with a run in this process, from its newest whole checkpoint."""
-    return perform_in(RunHandle(folder=folder.path, plan=replace(folder.plan(), resume=True)), folder)
+    return perform_in(Run(folder=folder.path, plan=replace(folder.plan(), resume=True)), folder)
 
 
 @pytest.mark.parametrize(

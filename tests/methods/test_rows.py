@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.errors import DataError
-from forge.folder import settle
-from forge.jobfile import load_job
-from forge.stages import Stages
+from forge.job.decisions import settle
+from forge.job.job import load_job
+from forge.worker.stages import Stages
 from methods_rows import ONLINE, pairs, prompts, ratings, said
 from projects import Project
 from tiny import CHATML, make_model
@@ -62,7 +62,7 @@ def collated(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Collat
         train = {"method": method, **more, **tables.pop("train", {})}
         project.write(train=train, **tables)
         run, _ = project.prepare()
-        return Stages(run, settle(load_job(run.plan.job), run.plan)).collate()
+        return Stages(run, settle(load_job(run.plan.job), run.plan.decisions)).collate()
 
     return collate
 
@@ -104,7 +104,7 @@ def test_rated_rows_are_those_that_trl_prepares_for_kto(collated: Collated, rows
 
 
 def test_a_prompt_meets_the_answer_that_trl_gives_it_for_the_divergence(collated: Collated) -> None:
-    from forge_huggingface.recipes.kto import mixed
+    from forge_huggingface.training.recipes.kto import mixed
 
     data = collated("kto", ratings(7))  # the last group has one row, which keeps its own answer
     theirs = prepared("KTOTrainer", ratings(7), data.processor, kl=True)

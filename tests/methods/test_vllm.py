@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.events import read_events
-from forge.facts import ModelFacts
-from forge_huggingface.rules import cannot_train
+from forge.disk.events import read_events
+from forge.model.facts import ModelFacts
+from forge_huggingface.rules.training import cannot_train
 from measuring import CPU, make_job
 from methods_rows import ONLINE, prompts
 

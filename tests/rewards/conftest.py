@@ -10,8 +10,8 @@ import pytest
 import tomli
 
 from forge.errors import Problem
-from forge.job import Job
-from forge.locate import locate
+from forge.job.job import Job
+from forge.job.locate import locate
 from forge_huggingface.rewards.load import load
 from forge_huggingface.rewards.reward import Reward
 from forge_huggingface.rewards.rules import reward_problems
@@ -37,7 +37,7 @@ class Folder:
         raw = tomli.loads(HEAD + rewards)
         tables = [RewardTable.model_validate(table).model_dump(mode="json") for table in raw["train"].pop("reward", [])]
         job = Job.model_validate({**raw, "folder": self.path})
-        return job.model_copy(update={"train": job.train.model_copy(update={"options": {"reward": tables}})})
+        return job.model_copy(update={"train": job.train.model_copy(update={"reward": tables})})
 
     def problems(self, rewards: str) -> list[Problem]:
         """Return the problems of a job with these tables, with the lines that the plan finds for them."""
@@ -67,7 +67,7 @@ def builtin(use: str, **args: Any) -> Any:
     """Return a function that scores texts with a built-in: ``(texts, **columns) -> scores``."""
     table = RewardTable.model_validate({"use": use, "args": args}).model_dump(mode="json")
     job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}})
-    job = job.model_copy(update={"train": job.train.model_copy(update={"options": {"reward": [table]}})})
+    job = job.model_copy(update={"train": job.train.model_copy(update={"reward": [table]})})
     (reward,) = load(job)
 
     def score(texts: list[Any], context: dict[str, Any] | None = None, **columns: list[Any]) -> list[Score]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from forge_huggingface.rewards.builtin import BUILTINS
-from forge_huggingface.rewards.choice import chosen_letter
-from forge_huggingface.rewards.math_equal import final_answer
+from forge_huggingface.rewards.builtin.choice import chosen_letter
+from forge_huggingface.rewards.builtin.math_equal import final_answer
+from forge_huggingface.rewards.builtin.table import BUILTINS
 from forge_huggingface.rewards.reward import RewardError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.locate import locate
+from forge.job.locate import locate
 from forge_huggingface.rewards.reward import RewardError
 from forge_huggingface.rewards.rules import reward_problems
 

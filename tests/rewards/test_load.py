@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.discovery import discover
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import UsageError
-from forge.facts import resolve
-from forge.jobfile import read
-from forge.machine import probe
-from forge.plan import make_plan
-from forge.run import RunHandle
+from forge.job.read import read
+from forge.machine.probe import probe
+from forge.planning.planner import make_plan
+from forge_huggingface.facts.describe import describe
 from forge_huggingface.rewards.load import check_columns, load
 from projects import Project
 
@@ -127,15 +128,15 @@ def test_an_instance_that_can_be_called_is_a_function(folder: Folder) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunHandle:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     """A run whose job file is replaced below: only its source and its copy of the file are asked for."""
     project = Project(tmp_path_factory.mktemp("rewards") / "project", tiny_model)
-    file = read(project.folder / "job.toml", discover({}))
-    facts = resolve(file.job.model.id, None, file.job.folder)
-    return RunHandle(folder=project.folder, plan=make_plan(file, discover({}), probe(), facts))
+    file = read(project.folder / "job.toml", PluginKeys(discover({})))
+    facts = describe(file.job.model.id, None, file.job.folder)
+    return Run(folder=project.folder, plan=make_plan(file, discover({}), probe(), facts))
 
 
-def test_a_reward_knows_its_line_in_the_job(folder: Folder, run: RunHandle) -> None:
+def test_a_reward_knows_its_line_in_the_job(folder: Folder, run: Run) -> None:
     text = '\n[[train.reward]]\nuse = "length"\nargs = { max = 9 }\n\n[[train.reward]]\nuse = "choice"\n'
     (run.folder / "job.toml").write_text(text, encoding="utf-8")
     assert [reward.place for reward in load(folder.job(text), run)] == ["job.toml:2", "job.toml:6"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.machine import PRESETS
+from forge.machine.presets import PRESETS
 from forge_huggingface.rewards.rules import cannot_reward
 
 if TYPE_CHECKING:

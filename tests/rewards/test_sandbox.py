@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from forge.api import UsageError
-from forge_huggingface.rewards import jail, sandbox
-from forge_huggingface.rewards.code_tests import NO_PROGRAM, program_of
+from forge_huggingface.rewards.builtin import jail, sandbox
+from forge_huggingface.rewards.builtin.code_tests import NO_PROGRAM, program_of
+from forge_huggingface.rewards.builtin.sandbox import MIB, Limits
 from forge_huggingface.rewards.reward import RewardError
-from forge_huggingface.rewards.sandbox import MIB, Limits
 from projects import wait_for
 
 LIMITS = Limits(seconds=2, memory=256 * MIB)
@@ -158,7 +158,7 @@ def test_a_crash_is_an_outcome() -> None:
 @linux
 def test_a_program_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     started = (
-        "from forge_huggingface.rewards.sandbox import Limits, run_script\n"
+        "from forge_huggingface.rewards.builtin.sandbox import Limits, run_script\n"
         "run_script('import time\\ntime.sleep(60)', '', Limits(seconds=60, memory=2**28))"
     )
     parent = psutil.Popen([sys.executable, "-c", started], env={**os.environ, "TMPDIR": str(tmp_path)})

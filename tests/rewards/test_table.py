@@ -8,11 +8,13 @@ import pytest
 import tomli
 from pydantic import BaseModel, ConfigDict, Field
 
-from forge.discovery import Catalogue
+from forge.discovery.catalogue import Catalogue
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError
-from forge.jobcheck import JobCheck
-from forge.jobfile import parse
-from forge_huggingface.rewards.table import Reference, RewardTable, names, reference
+from forge.job.check import JobCheck
+from forge.job.read import parse
+from forge_huggingface.functions.reference import Reference, reference
+from forge_huggingface.rewards.table import RewardTable, names
 
 
 class Options(BaseModel):
@@ -25,7 +27,7 @@ class Options(BaseModel):
 
 def mistakes(text: str) -> dict[str, tuple[int | None, str]]:
     """Return what the job's check says of a job's [train] table, by key: the line, and the words."""
-    check = JobCheck(tomli.loads(text), text, "job.toml", Catalogue([]))
+    check = JobCheck(tomli.loads(text), text, PluginKeys(Catalogue(())))
     check.validate(Options, check.raw["train"], ("train",), check.unknown_core)
     return {each.where: (each.line, "; ".join(filter(None, (each.message, each.do)))) for each in check.problems}
 
@@ -76,10 +78,10 @@ def test_one_bracket_too_few_is_told() -> None:
 def test_sources_are_still_told_by_their_own_keys() -> None:
     text = '[model]\nid = "m"\n[[data.sources]]\npath = "d"\nwieght = 2.0\n'
     with pytest.raises(JobError) as caught:
-        parse(text, "job.toml", Path("/jobs"), Catalogue([]))
+        parse(text, "job.toml", Path("/jobs"), PluginKeys(Catalogue([])))
     assert "job.toml:5: data.sources.0.wieght: unknown key; did you mean weight?" in str(caught.value)
     with pytest.raises(JobError) as caught:
-        parse(text.replace("[[data.sources]]", "[data.sources]"), "job.toml", Path("/jobs"), Catalogue([]))
+        parse(text.replace("[[data.sources]]", "[data.sources]"), "job.toml", Path("/jobs"), PluginKeys(Catalogue([])))
     assert "job.toml:3: data.sources: is one table; write [[data.sources]] with two brackets" in str(caught.value)
 
 

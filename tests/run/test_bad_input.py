@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from forge.api import Offer, Stage
-from forge.checkpoints import MARK, checkpoints
-from forge.discovery import Catalogue, Plugin, discover
+from forge.api import Offer, Stage, Warned
+from forge.api.run import Run
+from forge.discovery.catalogue import Catalogue, Plugin
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.checkpoints import MARK, checkpoints
 from forge.errors import BackendImportError, ModelError
-from forge.jobfile import read
-from forge.machine import probe
-from forge.parent import run
-from forge.run import RunHandle
+from forge.job.read import read
+from forge.machine.probe import probe
+from forge.parent.run import run
 from projects import Project, perform_in, step_now, wait_for, worker_pid
 
 
@@ -137,7 +139,7 @@ def test_a_full_disk_keeps_the_last_whole_checkpoint(project: Project, tmp_path:
         assert [path.name for path in checkpoints(folder.checkpoints)] == ["checkpoint-2"]
         assert (folder.checkpoints / "checkpoint-2" / MARK).exists()
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-        again = perform_in(RunHandle(folder=folder.path, plan=replace(handle.plan, resume=True)), folder)
+        again = perform_in(Run(folder=folder.path, plan=replace(handle.plan, resume=True)), folder)
         assert again.code == 0, again.printed
     finally:
         subprocess.run(["umount", str(small)], check=False)
@@ -187,7 +189,7 @@ def with_backend(impl: str) -> Catalogue:
 
 def run_with(project: Project, catalogue: Catalogue) -> tuple[Any, list[Any]]:
     shown: list[Any] = []
-    file = read(project.folder / "job.toml", catalogue)
+    file = read(project.folder / "job.toml", PluginKeys(catalogue))
     return run(file, catalogue, probe(), project.runs, shown.append), shown
 
 
@@ -198,7 +200,7 @@ def test_a_backend_that_fails_at_import_is_replaced_loudly(project: Project) -> 
     assert [plan.name for plan in folder.plan_paths()] == ["plan.json", "plan.2.json"]
     verdict = next(v for v in folder.plan().verdicts if v.plugin == "quick")
     assert "failed in attempt 1" in verdict.reason
-    assert any("no_such_module" in event.get("message", "") for event in shown if event["kind"] == "warning")
+    assert any("no_such_module" in event.message for event in shown if isinstance(event, Warned))
 
 
 def test_a_named_backend_that_fails_at_import_is_an_error(project: Project) -> None:
@@ -207,8 +209,9 @@ def test_a_named_backend_that_fails_at_import_is_an_error(project: Project) -> N
         run_with(project, with_backend("no_such_module:load"))
 
 
-WRAPPER = '''
-from forge.api import Event, OutOfMemory, hookimpl
+HOOKS = '''
+from forge.api import OutOfMemory, hookimpl
+from forge_huggingface.training.train import train as real
 
 RELIEF = [
     {"key": "train.per_device_train_batch_size", "value": 1, "reason": "the longest batch of 2 did not fit"},
@@ -216,12 +219,11 @@ RELIEF = [
 ]
 
 
-@hookimpl(wrapper=True)
-def forge_train(job):
+def train(job, run, loaded, data):
     """Stand in for a GPU with room for one row."""
     if job.train.options["per_device_train_batch_size"] > 1:
         raise OutOfMemory("out of memory in the probe", "2 rows", "a smaller batch", probing=True, relief=RELIEF)
-    return (yield)
+    return real(job, run, loaded, data)
 
 
 @hookimpl
@@ -231,30 +233,38 @@ def forge_event(event):
 '''
 
 PLUGIN = """
-from forge.api import Extension, hookimpl
+from forge.api import Extension, Offer, Stage, hookimpl
 
 
 @hookimpl
 def forge_offers():
     yield Extension(impl="small_gpu_hooks")
+    yield Offer(
+        stage=Stage.TRAIN,
+        impl="small_gpu_hooks:train",
+        serves=frozenset({"sft"}),
+        options="forge_huggingface.arguments.options:train_options",
+    )
 """
 
 
 @pytest.fixture
 def small_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger's plugin, installed: a wrapper that plays a small GPU (we have none), and an observer that raises."""
+    """A stranger's plugin, installed: a trainer that plays a small GPU (we have none), and an observer that raises."""
     site = tmp_path / "site"
     info = site / "forge_small_gpu-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "small_gpu.py").write_text(PLUGIN)
-    (site / "small_gpu_hooks.py").write_text(WRAPPER)
+    (site / "small_gpu_hooks.py").write_text(HOOKS)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forge-small-gpu\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[forge_v1]\nsmall-gpu = small_gpu\n")
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 
 def test_out_of_memory_in_the_probe_is_tried_again_with_less(project: Project, small_gpu: None) -> None:
-    project.write(train={"max_steps": 1, "per_device_train_batch_size": None}, use={"with": ["small-gpu"]})
+    project.write(
+        train={"max_steps": 1, "per_device_train_batch_size": None}, use={"with": ["small-gpu"], "train": "small-gpu"}
+    )
     output = project.forge("run", "job.toml", "--set", "model.max_seq_length=96")
     assert "trying again with another plan" in output
     folder = project.newest()
@@ -267,7 +277,7 @@ def test_out_of_memory_in_the_probe_is_tried_again_with_less(project: Project, s
 
 @pytest.mark.slow
 def test_out_of_memory_with_a_batch_that_the_job_names_is_an_error(project: Project, small_gpu: None) -> None:
-    project.write(use={"with": ["small-gpu"]})
+    project.write(use={"with": ["small-gpu"], "train": "small-gpu"})
     output = project.forge("run", "job.toml", code=1)
     assert "out of memory in the probe" in output
     assert len(project.newest().plan_paths()) == 1

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from doubles.hub import TOKEN, Hub
-from forge.discovery import discover
+from forge.api.run import Run
+from forge.discovery.discover import discover
 from forge.errors import ExportError, ForgeError
-from forge.jobfile import load_job
-from forge.machine import probe
-from forge.plan import export_plan
-from forge.run import RunHandle
+from forge.job.job import load_job
+from forge.machine.probe import probe
+from forge.planning.planner import export_plan
 from projects import Finished, Project, json_of, perform_in
 from tiny import make_model
 
@@ -32,7 +32,7 @@ def exported(done: Finished, index: int = 0) -> Finished:
     from dataclasses import replace
 
     made = replace(made, decisions=(*plan.decisions, *made.decisions))
-    return perform_in(RunHandle(folder=done.folder.path, plan=made), done.folder)
+    return perform_in(Run(folder=done.folder.path, plan=made), done.folder)
 
 
 def answers(folder: Path, adapter: Path | None = None) -> Any:
@@ -116,7 +116,7 @@ def test_an_export_can_be_made_again_later_and_in_another_format(project: Projec
 
 
 def test_when_an_export_fails_the_run_says_that_the_model_is_safe(project: Project) -> None:
-    from forge.parent import export_all
+    from forge.parent.after import export_all
 
     project.write(export=[{"format": "adapter", "push_to_hub": "nobody/there"}, {"format": "merged"}])
     with pytest.MonkeyPatch.context() as patch:

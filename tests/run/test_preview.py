@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from forge.folder import settle
-from forge.jobfile import load_job
-from forge.stages import Stages
+from forge.api.plan import Task
+from forge.job.decisions import settle
+from forge.job.job import load_job
+from forge.worker.stages import Stages
 from forge_huggingface.methods import METHODS
-from forge_huggingface.train import make_trainer
+from forge_huggingface.training.train import make_trainer
 from projects import Project, json_of
 
 CHAT = [{"role": "user", "content": "Count to two."}, {"role": "assistant", "content": "one, two"}]
@@ -31,7 +32,7 @@ def test_the_preview_is_the_trainers_batches(project: Project, name: str) -> Non
     (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     project.write(train={"per_device_train_batch_size": 2})
     run, _folder = project.prepare()
-    job = settle(load_job(run.plan.job), run.plan)
+    job = settle(load_job(run.plan.job), run.plan.decisions)
     stages = Stages(run, job)
     data = stages.collate()
     assert data.preview
@@ -63,5 +64,5 @@ def test_the_command_shows_rows_and_counts_and_leaves_nothing_behind(project: Pr
 
 
 def test_the_summary_is_kept_with_the_run(project: Project) -> None:
-    done = project.perform(task="dry-run")
+    done = project.perform(task=Task.DRY_RUN)
     assert json_of(done.folder.path / "data.json")["summary"]["rows"] == 16

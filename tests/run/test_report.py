@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.events import read_events
-from forge.report import render
-from forge.report.record import read_record
+from forge.disk.events import read_events
+from forge_report.page import render
+from forge_report.record import read_record
 from projects import cut_after
 
 if TYPE_CHECKING:

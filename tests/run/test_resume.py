@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from forge.checkpoints import MARK, checkpoints
-from forge.events import read_events
-from forge.folder import RunFolder
-from forge.run import RunHandle
+from forge.api.run import Run
+from forge.disk.checkpoints import MARK, checkpoints
+from forge.disk.events import read_events
+from forge.disk.folder import RunFolder
 from projects import Finished, Project, cut_after, json_of, perform_in, step_now, wait_for, worker_pid
 
 LONG = {"max_steps": 24, "save_steps": 4}
@@ -27,7 +27,7 @@ def weights(folder: RunFolder) -> bytes:
 def resumed(folder: RunFolder) -> Finished:
     """Go on with a run in this process, from its newest whole checkpoint."""
     plan = replace(folder.plan(), resume=True)
-    return perform_in(RunHandle(folder=folder.path, plan=plan), folder)
+    return perform_in(Run(folder=folder.path, plan=plan), folder)
 
 
 def kill_at(project: Project, process: subprocess.Popen[str], step: int) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.checkpoints import checkpoints
-from forge.console import Console
-from forge.events import read_events
-from forge.run import RunHandle
+from forge.api import event_of
+from forge.api.run import Run
+from forge.cli.console import Console
+from forge.disk.checkpoints import checkpoints
+from forge.disk.events import read_events
 from projects import Project, perform_in, step_now, wait_for
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def test_a_run_moved_to_another_folder_still_finds_its_best_checkpoint(project: 
     shutil.rmtree(moved / "adapter")
     folder = type(done.folder)(moved)
     plan = replace(folder.plan(), resume=True)
-    again = perform_in(RunHandle(folder=moved, plan=plan), folder)
+    again = perform_in(Run(folder=moved, plan=plan), folder)
     assert again.code == 0, again.printed
     assert (moved / "adapter" / "adapter_model.safetensors").read_bytes() == whole
 
@@ -108,8 +109,8 @@ def test_a_stop_with_only_best_checkpoints_saves_one_all_the_same(project: Proje
 def test_what_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = "[train] loss [/INST] forge-train[unsloth] [v2]"
     with Console() as console:
-        console.show({"kind": "warning", "message": text})
-        console.show({"kind": "note", "message": f"{tmp_path}/[v2]/rows.jsonl"})
+        console.show(event_of({"kind": "warning", "message": text}))
+        console.show(event_of({"kind": "note", "message": f"{tmp_path}/[v2]/rows.jsonl"}))
     printed = capsys.readouterr().out
     assert text in printed
     assert "/[v2]/rows.jsonl" in printed

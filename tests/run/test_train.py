@@ -7,11 +7,12 @@ import json
 import pytest
 import tomli
 
-from forge.folder import settle
-from forge.jobfile import load_job
-from forge.stages import Stages
+from forge.api.plan import Task
+from forge.job.decisions import settle
+from forge.job.job import load_job
+from forge.worker.stages import Stages
 from forge_huggingface.methods import METHODS
-from forge_huggingface.train import make_trainer
+from forge_huggingface.training.train import make_trainer
 from projects import Project, json_of
 
 
@@ -142,7 +143,7 @@ def test_a_target_that_fits_nothing_is_refused_with_what_is_there(project: Proje
 
 
 def test_a_dry_run_measures_and_trains_nothing(project: Project) -> None:
-    done = project.perform(task="dry-run")
+    done = project.perform(task=Task.DRY_RUN)
     assert done.code == 0, done.printed
     found = done.of_kind("dry-run")[0]
     assert found["steps"] == 4
@@ -164,7 +165,7 @@ def test_every_trainer_argument_is_told_and_kept(project: Project) -> None:
     given = {"weight_decay": 0.01, "max_grad_norm": 0.5, "lr_scheduler_type": "cosine", "seed": 7, "optim": "adafactor"}
     project.write(train=given)
     run, _folder = project.prepare()
-    job = settle(load_job(run.plan.job), run.plan)
+    job = settle(load_job(run.plan.job), run.plan.decisions)
     stages = Stages(run, job)
     data = stages.collate()
     trainer = make_trainer(METHODS["sft"], job, run, stages.adapt(stages.load(data)), data)
@@ -192,7 +193,7 @@ def test_a_name_that_peft_would_ignore_is_refused(project: Project, key: str, va
 def test_a_tokenizer_that_training_changed_is_told_and_the_weights_are_on_record(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forge_huggingface import train as module
+    from forge_huggingface.training import train as module
 
     save = module.save
 

@@ -15,13 +15,14 @@ import torch
 
 import unsloth_machines as machines
 from forge.api import Data, ModelFacts, PlanError, Stage
-from forge.discovery import discover
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import JobError
-from forge.facts import resolve
-from forge.jobfile import read
-from forge.machine import probe
-from forge.plan import make_plan
-from forge.run import RunHandle
+from forge.job.read import read
+from forge.machine.probe import probe
+from forge.planning.planner import make_plan
+from forge_huggingface.facts.describe import describe
 from forge_sdpo import preflight
 from forge_sdpo.options import Sdpo
 from forge_sdpo.teacher import FILE
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from forge.api import Finding
-    from forge.plan import Plan
+    from forge.api.plan import Plan
     from sdpo.conftest import SdpoProject
 
 
 def planned(project: SdpoProject) -> Plan:
-    file = read(project.folder / "job.toml", discover({}))
-    return make_plan(file, discover({}), probe(), resolve("model", None, project.folder))
+    file = read(project.folder / "job.toml", PluginKeys(discover({})))
+    return make_plan(file, discover({}), probe(), describe("model", None, project.folder))
 
 
 def mistakes(project: SdpoProject) -> dict[str, str]:
@@ -194,7 +195,7 @@ def test_a_run_resumes_to_the_same_bits(project):
     assert steps[0]["sdpo/with_teacher"] > 0
 
     cut_after(done.folder, 4)
-    again = perform_in(RunHandle(folder=done.folder.path, plan=replace(done.folder.plan(), resume=True)), done.folder)
+    again = perform_in(Run(folder=done.folder.path, plan=replace(done.folder.plan(), resume=True)), done.folder)
     assert again.code == 0, again.printed
     assert adapter.read_bytes() == whole
     assert last.read_bytes() == teacher
@@ -219,7 +220,7 @@ def test_a_killed_run_ends_in_the_same_bits(project):
 
 def test_under_unsloth_huggingface_loads_and_the_plan_says_why(project):
     project.write()
-    file = read(project.folder / "job.toml", discover({}))
+    file = read(project.folder / "job.toml", PluginKeys(discover({})))
     facts = ModelFacts(id="m", source="folder", architectures=("LlamaForCausalLM",), model_type="llama")
     plan = make_plan(file, discover({}), machines.FIT, facts)
     assert plan.step(Stage.LOAD).plugin == "huggingface"
@@ -229,8 +230,8 @@ def test_under_unsloth_huggingface_loads_and_the_plan_says_why(project):
 
 def test_a_vision_model_is_refused(project):
     project.write()
-    file = read(project.folder / "job.toml", discover({}))
-    facts = replace(resolve("model", None, project.folder), task="vision")
+    file = read(project.folder / "job.toml", PluginKeys(discover({})))
+    facts = replace(describe("model", None, project.folder), task="vision")
     with pytest.raises(PlanError, match="vision"):
         make_plan(file, discover({}), probe(), facts)
 
@@ -238,7 +239,7 @@ def test_a_vision_model_is_refused(project):
 def test_a_lock_is_a_job_that_plans_the_same(project):
     project.write(plugins={"sdpo": {"objective": "sampled", "teacher": "frozen"}}, train={"max_steps": 1})
     _, folder = project.prepare()
-    file = read(folder.path / "job.lock.toml", discover({}))
+    file = read(folder.path / "job.lock.toml", PluginKeys(discover({})))
     table = file.job.plugins["sdpo"]
     assert table["alpha"] == 1.0
     assert table["distillation_topk"] is None

@@ -23,7 +23,7 @@ if sys.argv[1] == "unsloth":
     unsloth.trainer._patch_trl_trainer()
 
 import forge.worker
-from forge_huggingface import train
+from forge_huggingface.training import train
 from projects import Finished, Project, cut_after, perform_in
 from vision.conftest import VisionProject
 
@@ -92,12 +92,12 @@ def resumed(project: Project, done: Finished) -> Finished:
     """Cut a finished run off after step 2, and go on with it."""
     from dataclasses import replace
 
-    from forge.run import RunHandle
+    from forge.api.run import Run
 
     cut_after(done.folder, 2)
     plan = replace(done.folder.plan(), resume=True, attempt=2)
     done.folder.add_plan(plan)
-    return perform_in(RunHandle(folder=done.folder.path, plan=plan), done.folder)
+    return perform_in(Run(folder=done.folder.path, plan=plan), done.folder)
 
 
 def told(done: Finished) -> dict[str, Any]:

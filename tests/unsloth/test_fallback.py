@@ -10,18 +10,21 @@ import pytest
 import tomli_w
 
 import unsloth_machines as machines
-from forge.discovery import discover
+from forge.api.plan import Plan
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import BackendImportError, ForgeError, PlanError
-from forge.facts import ModelFacts, resolve
-from forge.jobfile import JobFile, parse
-from forge.parent import run
-from forge.plan import Plan, make_plan
+from forge.job.read import JobFile, parse
+from forge.model.facts import ModelFacts
+from forge.parent.run import run
+from forge.planning.planner import make_plan
+from forge_huggingface.facts.describe import describe
 from forge_unsloth.families import COMPARED
 from projects import merged
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
-    from forge.machine import Machine
+    from forge.discovery.catalogue import Catalogue
+    from forge.machine.machine import Machine
 
 LLAMA: dict[str, Any] = {
     "id": "m",
@@ -41,7 +44,7 @@ def catalogue() -> Catalogue:
 
 def job(catalogue: Catalogue, **tables: Any) -> JobFile:
     base = {"model": {"id": "m"}, "data": {"path": "rows.jsonl"}}
-    return parse(tomli_w.dumps(merged(base, tables)), "job.toml", Path(), catalogue)
+    return parse(tomli_w.dumps(merged(base, tables)), "job.toml", Path(), PluginKeys(catalogue))
 
 
 def plan(
@@ -209,7 +212,7 @@ def test_models_that_encode_first_are_none_of_unsloths(
     (tmp_path / "config.json").write_text(json.dumps(config))
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    facts = resolve(str(tmp_path), None, tmp_path)
+    facts = describe(str(tmp_path), None, tmp_path)
     assert facts.task == "seq2seq"
     planned = make_plan(job(catalogue), catalogue, machines.FIT, facts)
     assert set(chosen(planned).values()) == {"huggingface"}
@@ -238,7 +241,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) ->
 
 def test_an_unsloth_that_fails_at_import_is_planned_around_and_told(catalogue: Catalogue, broken: Path) -> None:
     shown: list[Any] = []
-    file = parse((broken / "job.toml").read_text(), "job.toml", broken, catalogue)
+    file = parse((broken / "job.toml").read_text(), "job.toml", broken, PluginKeys(catalogue))
     # The second attempt ends early: the job's rows are not there.
     with pytest.raises(ForgeError, match=r"none\.jsonl"):
         run(file, catalogue, machines.FIT, broken / "runs", shown.append)
@@ -249,12 +252,12 @@ def test_an_unsloth_that_fails_at_import_is_planned_around_and_told(catalogue: C
     assert not second.preload
     assert not second.environment
     assert "failed in attempt 1: cannot import unsloth: NotImplementedError: You need a GPU" in reason(second)
-    assert any(event["kind"] == "warning" and "trying again with another plan" in event["message"] for event in shown)
+    assert any(event.kind == "warning" and "trying again with another plan" in event.message for event in shown)
 
 
 def test_an_unsloth_that_fails_at_import_is_an_error_if_it_is_named(catalogue: Catalogue, broken: Path) -> None:
     text = (broken / "job.toml").read_text() + '\n[use]\nbackend = "unsloth"\n'
-    file = parse(text, "job.toml", broken, catalogue)
+    file = parse(text, "job.toml", broken, PluginKeys(catalogue))
     with pytest.raises(BackendImportError, match="You need a GPU"):
         run(file, catalogue, machines.FIT, broken / "runs", lambda _event: None)
     assert len(list(broken.glob("runs/*/*/plan*.json"))) == 1

@@ -12,20 +12,21 @@ import tomli_w
 
 import unsloth_machines as machines
 from forge.api import BackendImportError, Loaded, ModelError, PluginError
-from forge.discovery import discover
-from forge.facts import resolve
-from forge.folder import settle
-from forge.job import AdapterTable
-from forge.jobfile import parse
-from forge.plan import make_plan
-from forge.run import RunHandle
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.job.decisions import settle
+from forge.job.read import parse
+from forge.job.tables import AdapterTable
+from forge.planning.planner import make_plan
 from forge.testing import check_implementation, check_plugin
+from forge_huggingface.facts.describe import describe
 from forge_unsloth import session
 from forge_unsloth_text.adapt import adapt
 from forge_unsloth_text.load import load
 
 if TYPE_CHECKING:
-    from forge.machine import Machine
+    from forge.machine.machine import Machine
 
 
 class Double:
@@ -63,17 +64,17 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Double:
 
 def prepared(
     tmp_path: Path, folder: Path, machine: Machine = machines.FIT, **tables: Any
-) -> tuple[Any, RunHandle, list[Any]]:
+) -> tuple[Any, Run, list[Any]]:
     """Return the settled job and the run of a job on a machine that is fit for Unsloth."""
     catalogue = discover({"FORGE_PLUGINS": "huggingface,unsloth-text"})
     base: dict[str, Any] = {"model": {"id": str(folder), "max_seq_length": 128}, "data": {"path": "rows.jsonl"}}
     for name, table in tables.items():
         base[name] = {**base.get(name, {}), **table}
-    file = parse(tomli_w.dumps(base), "job.toml", tmp_path, catalogue)
-    plan = make_plan(file, catalogue, machine, resolve(str(folder), None, tmp_path))
+    file = parse(tomli_w.dumps(base), "job.toml", tmp_path, PluginKeys(catalogue))
+    plan = make_plan(file, catalogue, machine, describe(str(folder), None, tmp_path))
     assert plan.preload == ("unsloth",)
     told: list[Any] = []
-    return settle(file.job, plan), RunHandle(folder=tmp_path, plan=plan, sink=told.append), told
+    return settle(file.job, plan.decisions), Run(folder=tmp_path, plan=plan, sink=told.append), told
 
 
 def test_a_model_is_loaded_as_the_job_says(tmp_path: Path, tiny_model: Path, double: Double) -> None:
@@ -134,7 +135,7 @@ def test_every_key_of_the_adapter_is_passed(tmp_path: Path, tiny_model: Path, do
         "init_lora_weights": "gaussian",
     }  # fmt: skip
     parts = {name for name in AdapterTable.model_fields if name.startswith("finetune_")}  # of vision models
-    assert table.keys() | {"type", "bias", "options"} == AdapterTable.model_fields.keys() - parts
+    assert table.keys() | {"type", "bias"} == AdapterTable.model_fields.keys() - parts
     job, _, _ = prepared(tmp_path, tiny_model, adapter=table, train={"seed": 7})
     values = session.lora(job)
     passed = values | {name: table[name] for name in ("target_modules", "modules_to_save")}
@@ -175,21 +176,14 @@ def test_a_target_that_fits_nothing_is_named(tmp_path: Path, tiny_model: Path, d
 def test_another_device_than_the_planned_is_a_failed_import(
     tmp_path: Path, tiny_model: Path, double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, run, _ = prepared(tmp_path, tiny_model)
+    prepared(tmp_path, tiny_model)
     monkeypatch.setattr(sys.modules["unsloth"], "DEVICE_TYPE", "cpu")
     with pytest.raises(BackendImportError, match="it took the device cpu"):
-        session.begin(run)
-
-
-def test_several_processes_are_refused(tmp_path: Path, tiny_model: Path, double: Double) -> None:
-    _, run, _ = prepared(tmp_path, tiny_model)
-    run.world_size = 2
-    with pytest.raises(PluginError, match="2 processes"):
-        session.begin(run)
+        session.begin()
 
 
 def test_packed_rows_carry_their_lengths_for_unsloths_attention() -> None:
-    from forge_huggingface.layouts import _tokens
+    from forge_huggingface.data.layouts import _tokens
 
     rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}]
     model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))

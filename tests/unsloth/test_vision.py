@@ -12,13 +12,14 @@ import tomli_w
 
 import unsloth_machines as machines
 from forge.api import PluginError
-from forge.discovery import discover
-from forge.facts import resolve
-from forge.folder import settle
-from forge.jobfile import parse
-from forge.plan import make_plan
-from forge.run import RunHandle
-from forge_huggingface import parts
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.job.decisions import settle
+from forge.job.read import parse
+from forge.planning.planner import make_plan
+from forge_huggingface.facts.describe import describe
+from forge_huggingface.model import parts
 from forge_unsloth_vision.adapt import adapt
 from forge_unsloth_vision.load import load
 from tiny_vlm import make_vlm
@@ -71,7 +72,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_vlm(tmp_path_factory.mktemp("vlm") / "llava", "llava", dtype="bfloat16")
 
 
-def prepared(tmp_path: Path, model: Path, **adapter: Any) -> tuple[Any, RunHandle, list[Any]]:
+def prepared(tmp_path: Path, model: Path, **adapter: Any) -> tuple[Any, Run, list[Any]]:
     """Return the settled job and the run of a vision job that names Unsloth, on a machine that is fit for it."""
     catalogue = discover({"FORGE_PLUGINS": "huggingface,unsloth-vision"})
     table = {key: value for key, value in {"r": 4, **adapter}.items() if value is not None}
@@ -79,10 +80,10 @@ def prepared(tmp_path: Path, model: Path, **adapter: Any) -> tuple[Any, RunHandl
         "model": {"id": str(model), "max_seq_length": 128}, "data": {"path": "rows.jsonl"}, "adapter": table,
         "use": {"backend": "unsloth"}, "train": {"gradient_checkpointing": True, "seed": 7},
     })  # fmt: skip
-    file = parse(text, "job.toml", tmp_path, catalogue)
-    plan = make_plan(file, catalogue, MACHINE, resolve(str(model), None, tmp_path))
+    file = parse(text, "job.toml", tmp_path, PluginKeys(catalogue))
+    plan = make_plan(file, catalogue, MACHINE, describe(str(model), None, tmp_path))
     told: list[Any] = []
-    return settle(file.job, plan), RunHandle(folder=tmp_path, plan=plan, sink=told.append), told
+    return settle(file.job, plan.decisions), Run(folder=tmp_path, plan=plan, sink=told.append), told
 
 
 def test_every_weight_is_trained_in_float32(tmp_path: Path, model: Path, double: Double) -> None:

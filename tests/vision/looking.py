@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from forge.folder import settle
-from forge.jobfile import load_job
-from forge.stages import Stages
+from forge.job.decisions import settle
+from forge.job.job import load_job
+from forge.worker.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from forge.api import Data, Loaded
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api.run import Run
+    from forge.job.job import Job
     from projects import Project
 
 
@@ -22,9 +22,9 @@ class Collated:
     """A job's rows, made in this process."""
 
     def __init__(self, project: Project) -> None:
-        self.run: RunHandle
+        self.run: Run
         self.run, self.folder = project.prepare()
-        self.job: Job = settle(load_job(self.run.plan.job), self.run.plan)
+        self.job: Job = settle(load_job(self.run.plan.job), self.run.plan.decisions)
         self.stages = Stages(self.run, self.job)
         self.data: Data = self.stages.collate()
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge_huggingface.methods import METHODS
-from forge_huggingface.processors import image_tokens
-from forge_huggingface.train import make_trainer
+from forge_huggingface.training.train import make_trainer
+from forge_huggingface.vision.processors import image_tokens
 from tiny_vlm import ARCHS
 from vision.looking import Collated, rewrite, row
 

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli_w
 
-from forge.discovery import discover
+from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
 from forge.errors import PlanError
-from forge.facts import ModelFacts
-from forge.jobfile import parse
-from forge.machine import PRESETS
-from forge.plan import make_plan
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
 from forge.testing import check_implementation, check_plugin
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
-    from forge.machine import Machine
-    from forge.plan import Plan
+    from forge.api.plan import Plan
+    from forge.discovery.catalogue import Catalogue
+    from forge.machine.machine import Machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNSLOTH = {
@@ -45,7 +46,7 @@ def fit(label: str = "linux-cuda", **versions: str) -> Machine:
 
 def plan(catalogue: Catalogue, machine: Machine, facts: dict[str, Any] | None = None, **tables: Any) -> Plan:
     text = tomli_w.dumps({"model": {"id": "m"}, "data": {"path": "d.jsonl"}, **tables})
-    file = parse(text, "job.toml", Path(), catalogue)
+    file = parse(text, "job.toml", Path(), PluginKeys(catalogue))
     return make_plan(file, catalogue, machine, ModelFacts(**{**QWEN, **(facts or {})}))
 
 
@@ -130,6 +131,6 @@ def test_the_heads_of_turns_are_read_from_the_template(models: Any) -> None:
 @pytest.mark.parametrize("name", ["vision_digits", "ocr", "captioning"])
 def test_the_examples_jobs_can_be_planned(catalogue: Catalogue, name: str) -> None:
     path = EXAMPLES / name / "job.toml"
-    file = parse(path.read_text(encoding="utf-8"), str(path), path.parent, catalogue)
+    file = parse(path.read_text(encoding="utf-8"), str(path), path.parent, PluginKeys(catalogue))
     made = make_plan(file, catalogue, fit(), ModelFacts(**QWEN))
     assert chosen(made)["train"] == "huggingface"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.discovery import discover
-from forge.jobfile import load_job
-from forge.machine import probe
-from forge.plan import export_plan
-from forge.run import RunHandle
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.job.job import load_job
+from forge.machine.probe import probe
+from forge.planning.planner import export_plan
 from projects import Finished, json_of, perform_in, step_now, wait_for
 from tiny_vlm import ARCHS
 from vision.looking import Collated
@@ -95,7 +95,7 @@ def exported(done: Finished, index: int = 0) -> Finished:
     assert trained is not None
     made = export_plan(load_job(plan.job), index, discover({}), probe(), plan.facts, trained.traits, plan.source)
     made = replace(made, decisions=(*plan.decisions, *made.decisions))
-    return perform_in(RunHandle(folder=done.folder.path, plan=made), done.folder)
+    return perform_in(Run(folder=done.folder.path, plan=made), done.folder)
 
 
 def check_logits(project: Project, adapter: Path, merged: Path) -> None:

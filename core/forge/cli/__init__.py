@@ -35,9 +35,9 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command."""
+        """Import a command: one of the table, or one that a plugin brings."""
         if cmd_name not in COMMANDS:
-            return None
+            return plugin_command(cmd_name)
         command: click.Command = importlib.import_module(f"forge.cli.{cmd_name}").command
         command.short_help = COMMANDS[cmd_name]  # shells show it while they complete
         return command
@@ -56,10 +56,38 @@ class LazyGroup(click.Group):
                 raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from None
             raise
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Say where further commands come from, without looking for them."""
+        formatter.write_paragraph()
+        formatter.write_text("Plugins bring more commands: `forge plugins` lists them.")
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def plugin_command(name: str) -> click.Command | None:
+    """Return a command that an installed plugin brings, or None.
+
+    Raises:
+        PluginError: The plugin names something that is no command.
+    """
+    from forge.api.reference import load_object
+    from forge.discovery.discover import discover
+    from forge.errors import PluginError
+
+    if (found := discover().command(name)) is None:
+        return None
+    plugin, brought = found
+    what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) brings forge {name}, which cannot be used"
+    try:
+        command = load_object(brought.impl)
+    except Exception as error:
+        raise PluginError(what, f"{type(error).__name__}: {error}", f"see `forge plugins {plugin.name}`") from error
+    if not isinstance(command, click.Command):
+        raise PluginError(what, f"{brought.impl} is no click command")
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -16,6 +16,9 @@ from forge.cli.common import job_argument, json_option, print_json, set_option, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from forge.api.event import Event
+    from forge.job.read import Change
+
 
 @click.command(name="data")
 @job_argument
@@ -23,17 +26,18 @@ if TYPE_CHECKING:
 @click.option("--ids", is_flag=True, help="Show the token ids too.")
 @set_option
 @json_option
-def command(job: Path, rows: int, ids: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(job: Path, rows: int, ids: bool, changes: list[Change], as_json: bool) -> None:
     """Show the first rows of JOB as the trainer gets them, with the tokens that are trained on marked.
 
     The model's weights are not loaded. What is counted is what would be trained: rows, tokens, rows dropped and why.
     """
-    from forge.parent import run
+    from forge.api.plan import Task
+    from forge.parent.run import run
 
-    here = situation(job, overrides, pretend=False)
+    here = situation(job, changes, pretend=False)
     temporary = Path(tempfile.mkdtemp(prefix="forge-data-"))
     try:
-        folder = run(here.file, here.catalogue, here.machine, temporary, _warn, task="data", rows=rows)
+        folder = run(here.file, here.catalogue, here.machine, temporary, _warn, task=Task.DATA, rows=rows)
         shown: dict[str, Any] = json.loads((folder.path / "preview.json").read_text(encoding="utf-8"))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -92,6 +96,8 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"end {summary.get('eos_token')}, padding {summary.get('pad')}"
 
 
-def _warn(event: Mapping[str, Any]) -> None:
-    if event["kind"] == "warning":
-        click.secho(f"warning: {event['message']}", fg="yellow", err=True)
+def _warn(event: Event) -> None:
+    from forge.api.event import Warned
+
+    if isinstance(event, Warned):
+        click.secho(f"warning: {event.message}", fg="yellow", err=True)

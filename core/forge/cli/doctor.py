@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.common import json_option, print_json, size, this_machine
+from forge.cli.common import json_option, print_json, this_machine
+from forge.text.units import size
 
 if TYPE_CHECKING:
-    from forge.discovery import Catalogue
-    from forge.machine import Machine
+    from forge.discovery.catalogue import Catalogue
+    from forge.machine.machine import Machine
 
 
 @click.command(name="doctor")
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 @json_option
 def command(machines: bool, as_json: bool) -> None:
     """Say what works on this machine and what would mend the rest. Nothing heavy is imported; nothing is changed."""
-    from forge.discovery import discover
-    from forge.machine import PRESETS
+    from forge.discovery.discover import discover
+    from forge.machine.presets import PRESETS
 
     if machines:
         for name, preset in PRESETS.items():
@@ -56,7 +57,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
     """
     from packaging.requirements import Requirement
 
-    from forge.selection import missing_requirement
+    from forge.discovery.requirements import missing_requirement
 
     found = []
     for plugin in catalogue.plugins:
@@ -69,8 +70,8 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
                 reasons.append(f"{offer.stage}: needs {wish}, this is {machine.platform}")
             elif offer.accelerators and not offer.accelerators & machine.usable_kinds:
                 reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.accelerators))}")
-            elif reason := missing_requirement(offer.requires_dist, machine):
-                reasons.append(f"{offer.stage}: {reason.partition(' (pip')[0]}")
+            elif lacking := missing_requirement(offer.requires_dist, machine):
+                reasons.append(f"{offer.stage}: {lacking.reason}")
                 missing += [text for text in offer.requires_dist if missing_requirement([text], machine)]
             elif offer.stage.value not in works:
                 works.append(offer.stage.value)

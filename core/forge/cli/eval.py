@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.common import check_file, json_option, run_argument, runs_option, set_option, this_machine
+
+if TYPE_CHECKING:
+    from forge.job.read import Change
 
 
 @click.command(name="eval")
@@ -27,7 +30,7 @@ def command(
     max_rows: int | None,
     base: bool | None,
     gguf: Path | None,
-    overrides: tuple[str, ...],
+    changes: list[Change],
     runs_dir: Path,
     as_json: bool,
 ) -> None:
@@ -36,32 +39,30 @@ def command(
     Without options it does what the job's [eval] says, or measures the loss on the held-out rows of [data], and writes
     evaluation.json. With options the result goes to evaluations/ in the run folder. The weights are not touched.
     """
-    from forge.console import Console
-    from forge.discovery import discover
-    from forge.folder import EVALUATION, RunFolder
-    from forge.jobfile import load_job, parse
-    from forge.parent import evaluate
-    from forge.selection import asked_models
+    from forge.api.generation import Who
+    from forge.cli.console import Console
+    from forge.discovery.discover import discover
+    from forge.discovery.keys import PluginKeys
+    from forge.disk.folder import EVALUATION, RunFolder
+    from forge.job.job import load_job
+    from forge.job.read import Change
+    from forge.parent.after import evaluate
+    from forge.planning.needs import asked_models
 
     check_file(gguf)
     folder, catalogue, machine = RunFolder.find(run, runs_dir), discover(), this_machine(pretend=False)
-    plan = folder.plan()
-    stored = load_job(plan.job)
-    changes = list(overrides)
-    if data is not None:
-        changes.append(f"eval.path={json.dumps(here(data))}")
-    if metrics:
-        changes.append(f"eval.metrics={json.dumps([here(metric) for metric in metrics])}")
-    if max_rows is not None:
-        changes.append(f"eval.max_rows={max_rows}")
-    if base is not None:
-        changes.append(f"eval.base={str(base).lower()}")
-    target = EVALUATION if not changes and gguf is None else next_target(folder.path)
-    if stored.eval is None and not any(change.startswith("eval.") for change in changes):
-        changes.append("eval.base=true")  # so that there is such a table
-    text = (folder.path / "job.toml").read_text(encoding="utf-8")
-    file = parse(text, str(folder.path / "job.toml"), stored.folder, catalogue, [*plan.overrides, *changes])
-    models = (*asked_models(file.job), *(["gguf"] if gguf else []))
+    given = {
+        "path": None if data is None else here(data),
+        "metrics": [here(metric) for metric in metrics] or None,
+        "max_rows": max_rows,
+        "base": base,
+    }
+    asked = [*changes, *(Change(f"eval.{key}", value) for key, value in given.items() if value is not None)]
+    target = EVALUATION if not asked and gguf is None else next_target(folder.path)
+    if load_job(folder.plan().job).eval is None and not any(change.key.startswith("eval.") for change in asked):
+        asked.append(Change("eval.base", True))  # so that there is such a table
+    file = folder.job_file(PluginKeys(catalogue), asked)
+    models = (*asked_models(file.job), *([Who.GGUF] if gguf else []))
     with Console(as_json=as_json) as console:
         evaluate(folder, file, models, catalogue, machine, console.show, target=target, gguf=gguf)
 

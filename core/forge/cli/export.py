@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,8 @@ from forge.cli.common import json_option, run_argument, runs_option, set_option,
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from forge.job.read import Change
 
 
 @click.command(name="export")
@@ -27,7 +29,7 @@ def command(
     types: tuple[str, ...],
     push_to_hub: str | None,
     public: bool,
-    overrides: tuple[str, ...],
+    changes: list[Change],
     runs_dir: Path,
     as_json: bool,
 ) -> None:
@@ -35,36 +37,32 @@ def command(
 
     Nothing of the training backend is needed. Options of a format are given as --set export.0.KEY=VALUE.
     """
-    import json
-
-    from forge.console import Console
-    from forge.discovery import discover
+    from forge.cli.console import Console
+    from forge.discovery.discover import discover
+    from forge.discovery.keys import PluginKeys
+    from forge.disk.folder import RunFolder
     from forge.errors import UsageError
-    from forge.folder import RunFolder
-    from forge.jobfile import load_job, parse
-    from forge.parent import export
+    from forge.job.job import load_job
+    from forge.job.read import Change
+    from forge.parent.after import export
 
     folder, catalogue, machine = RunFolder.find(run, runs_dir), discover(), this_machine(pretend=False)
-    plan = folder.plan()
-    stored = load_job(plan.job)
-    changes = [*plan.overrides, *overrides]
+    there = load_job(folder.plan().job).export
+    chosen = list(range(len(there)))
     if format_:
         # An export that the job does not have comes after those that it has.
-        place = next((i for i, table in enumerate(stored.export) if table.format == format_), len(stored.export))
-        changes += [f'export.{place}.format="{format_}"']
+        place = next((index for index, table in enumerate(there) if table.format == format_), len(there))
+        given: dict[str, Any] = {"format": format_}
         if types:
-            changes.append(f"export.{place}.types=[{', '.join(json.dumps(name) for name in types)}]")
+            given["types"] = list(types)
         if push_to_hub:
-            private = str(not public).lower()
-            changes += [f'export.{place}.push_to_hub="{push_to_hub}"', f"export.{place}.private={private}"]
+            given |= {"push_to_hub": push_to_hub, "private": not public}
+        changes = [*changes, *(Change(f"export.{place}.{key}", value) for key, value in given.items())]
         chosen = [place]
     elif push_to_hub or public or types:
         why = "the job may have several exports"
         raise UsageError("--push-to-hub, --public and --type need --format", why, "name one: --format merged")
-    else:
-        chosen = list(range(len(stored.export)))
-    text = (folder.path / "job.toml").read_text(encoding="utf-8")
-    job = parse(text, str(folder.path / "job.toml"), stored.folder, catalogue, changes).job
+    job = folder.job_file(PluginKeys(catalogue), changes).job
     if not chosen:
         raise UsageError("the job has no [[export]]", do="name a format: --format merged")
     with Console(as_json=as_json) as console:

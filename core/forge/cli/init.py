@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forge.cli.common import size, this_machine
+from forge.cli.common import this_machine
+from forge.text.units import size
 
 if TYPE_CHECKING:
-    from forge.machine import Machine
+    from forge.machine.machine import Machine
 
 
 @click.command(name="init")
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite PATH.")
 def command(path: Path, model: str, data: str, force: bool) -> None:
     """Write a commented job file to PATH (job.toml) that suits this machine: see it, change it, run it."""
+    from forge.disk.files import write_text
     from forge.errors import UsageError
-    from forge.files import write_text
 
     if path.exists() and not force:
         raise UsageError(f"{path} exists", do="choose another name, or --force to overwrite it")

@@ -6,66 +6,33 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forge.budget import describe as describe_estimate
-from forge.cli.common import amount, job_argument, json_option, print_json, set_option, situation, size
+from forge.cli.common import job_argument, json_option, print_json, set_option, situation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.plan import Plan
+    from forge.job.read import Change
 
 
 @click.command(name="plan")
 @job_argument
 @set_option
 @json_option
-def command(job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(job: Path, changes: list[Change], as_json: bool) -> None:
     """Show which plugins would run JOB, why, and what is known about the model.
 
     Imports neither torch nor any model. FORGE_MACHINE plans for another machine: the path of a machine's JSON, or one
     of the names that `forge doctor --machines` lists.
     """
-    from forge.facts import resolve
-    from forge.plan import make_plan
+    from forge.discovery.describe import describe_model
+    from forge.planning.planner import make_plan
+    from forge.text.plan import describe
 
-    here = situation(job, overrides, pretend=True)
-    facts = resolve(here.file.job.model.id, here.file.job.model.revision, here.file.job.folder)
+    here = situation(job, changes, pretend=True)
+    model = here.file.job.model
+    facts = describe_model(here.catalogue, model.id, model.revision, here.file.job.folder)
     plan = make_plan(here.file, here.catalogue, here.machine, facts)
     if as_json:
         print_json(plan.to_json())
     else:
         click.echo(describe(plan))
-
-
-def describe(plan: Plan) -> str:
-    """Return a plan as text for people."""
-    machine, facts = plan.machine, plan.facts
-    cards = ", ".join(f"{card.name} ({size(card.memory)})" for card in machine.accelerators) or "no accelerator"
-    lines = [
-        f"machine   {machine.platform} {machine.arch}, {machine.cores} cores, {size(machine.memory)}, {cards}",
-        f"model     {facts.id}: {', '.join(facts.architectures) or 'architecture unknown'}, "
-        f"{amount(facts.parameters)} parameters, {size(facts.weight_bytes)} on disk, {facts.source}",
-        "",
-    ]
-    for step in plan.steps:
-        lines.append(f"{step.label:<9} {step.plugin}" + _why(plan, step.label, step.plugin))
-        lines += [
-            f"{'':<12}{verdict.plugin}: {verdict.reason}"
-            for verdict in plan.verdicts
-            if verdict.label == step.label and verdict.plugin != step.plugin
-        ]
-    if plan.decisions:
-        lines += ["", *(f"{d.key} = {_toml(d.value)}: {d.reason}" for d in plan.decisions)]
-    lines += [f"note: {note}" for note in plan.notes]
-    lines += ["", *describe_estimate(plan.estimate)]
-    lines.append("tokens, steps, disk and the measured peak are unknown until `forge run --dry-run`")
-    return "\n".join(lines)
-
-
-def _why(plan: Plan, label: str, plugin: str) -> str:
-    reason = next((v.reason for v in plan.verdicts if v.label == label and v.plugin == plugin), None)
-    return f"  ({reason})" if reason else ""
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)

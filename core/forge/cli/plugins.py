@@ -10,48 +10,72 @@ import click
 from forge.cli.common import json_option, print_json
 
 if TYPE_CHECKING:
-    from forge.discovery import Plugin
+    from forge.discovery.catalogue import Plugin
 
 
-@click.command(name="plugins")
-@click.argument("name", metavar="[NAME]", required=False)
-@click.argument("new_name", metavar="", required=False)
+class PluginsGroup(click.Group):
+    """A group whose other words are names of plugins: ``forge plugins gguf`` shows that one."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Return the command of a word, or one that shows the plugin of that name."""
+        return super().get_command(ctx, cmd_name) or _show_command(cmd_name)
+
+
+@click.group(name="plugins", cls=PluginsGroup, invoke_without_command=True, subcommand_metavar="[NAME | new NAME]")
 @json_option
-def command(name: str | None, new_name: str | None, as_json: bool) -> None:
-    """List the plugins, or show one by NAME with its offers; `forge plugins new NAME` writes the start of one.
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the plugins, or show one by NAME with its offers and commands.
 
     FORGE_PLUGINS=a,b loads only these; FORGE_PLUGINS=-a loads all but that; FORGE_PLUGINS= only forge's own.
     """
-    from forge.discovery import discover
-    from forge.errors import UsageError
+    from forge.discovery.discover import discover
 
-    if name == "new":
-        if not new_name:
-            raise UsageError("the new plugin has no name", do="write forge plugins new NAME")
-        from forge.scaffold import scaffold
-
-        for path in scaffold(new_name, Path()):
-            click.echo(path)
+    context.obj = as_json
+    if context.invoked_subcommand is not None:
         return
-    if new_name:
-        raise UsageError(f"forge plugins takes one name, not {name} and {new_name}")
     catalogue = discover()
-    if name:
-        plugin = catalogue.find(name)
-        if plugin is None:
-            known = ", ".join(p.name for p in catalogue.plugins)
-            raise UsageError(f"there is no plugin {name}", f"there are {known}", f"often `pip install forge-{name}`")
-        shown = _whole(plugin)
-        print_json(shown) if as_json else click.echo(_text(shown))
-        return
     if as_json:
         print_json([_whole(plugin) for plugin in catalogue.plugins])
         return
     for plugin in catalogue.plugins:
-        stages = ", ".join(dict.fromkeys(offer.stage.value for offer in plugin.offers))
-        stages += (", " if stages and plugin.extensions else "") + ("observer" if plugin.extensions else "")
-        what = stages if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
-        click.echo(f"{plugin.name:<18}{plugin.distribution} {plugin.version:<10}{what}")
+        what = dict.fromkeys(offer.stage.value for offer in plugin.offers)
+        what |= {"observer": None} if plugin.extensions else {}
+        what |= {f"forge {command.name}": None for command in plugin.commands}
+        said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
+        click.echo(f"{plugin.name:<18}{plugin.distribution} {plugin.version:<10}{said}")
+
+
+@command.command(name="new")
+@click.argument("name")
+def new(name: str) -> None:
+    """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder."""
+    from forge.cli.scaffold import scaffold
+
+    for path in scaffold(name, Path()):
+        click.echo(path)
+
+
+def _show_command(name: str) -> click.Command:
+    """Return a command that shows one plugin."""
+
+    @click.command(name=name)
+    @json_option
+    @click.pass_obj
+    def show(before: bool, as_json: bool) -> None:
+        """Show this plugin with its offers and commands."""
+        from forge.discovery.discover import discover
+        from forge.errors import UsageError
+
+        catalogue = discover()
+        plugin = catalogue.find(name)
+        if plugin is None:
+            there = ", ".join(plugin.name for plugin in catalogue.plugins)
+            raise UsageError(f"there is no plugin {name}", f"there are {there}", f"often `pip install forge-{name}`")
+        shown = _whole(plugin)
+        print_json(shown) if before or as_json else click.echo(_text(shown))
+
+    return show
 
 
 def _whole(plugin: Plugin) -> dict[str, Any]:
@@ -65,6 +89,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
             {
                 "stage": offer.stage.value,
                 "impl": offer.impl,
+                "serves": sorted(offer.serves),
                 "supports": sorted(offer.supports),
                 "requires": list(offer.requires_dist),
                 "platforms": sorted(offer.platforms),
@@ -78,6 +103,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
             for offer in plugin.offers
         ],
         "extensions": [extension.impl for extension in plugin.extensions],
+        "commands": {command.name: command.help for command in plugin.commands},
     }
 
 
@@ -91,4 +117,5 @@ def _text(shown: dict[str, Any]) -> str:
             if value and key not in {"stage", "impl"}:
                 lines.append(f"    {key:<13}{', '.join(value) if isinstance(value, list) else value}")
     lines += [f"  observer {module}" for module in shown["extensions"]]
+    lines += [f"  forge {name:<12}{said}" for name, said in shown["commands"].items()]
     return "\n".join(lines)

@@ -22,10 +22,10 @@ def command(run: str, runs_dir: Path, as_json: bool) -> None:
     Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data or
     base model has changed since is refused, with the difference. Exports that are missing are made.
     """
-    from forge.console import Console
-    from forge.discovery import discover
-    from forge.folder import RunFolder
-    from forge.parent import resume
+    from forge.cli.console import Console
+    from forge.discovery.discover import discover
+    from forge.disk.folder import RunFolder
+    from forge.parent.resume import resume
 
     folder = RunFolder.find(run, runs_dir)
     with Console(as_json=as_json) as console:

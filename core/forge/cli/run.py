@@ -11,6 +11,8 @@ from forge.cli.common import job_argument, json_option, runs_option, set_option,
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from forge.job.read import Change
+
 
 @click.command(name="run")
 @job_argument
@@ -18,17 +20,18 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Do everything but train: rows, checks, the model, one probing batch.")
 @runs_option
 @json_option
-def command(job: Path, overrides: tuple[str, ...], dry_run: bool, runs_dir: Path, as_json: bool) -> None:
+def command(job: Path, changes: list[Change], dry_run: bool, runs_dir: Path, as_json: bool) -> None:
     """Train what JOB says, a TOML file, and make its exports.
 
     The run's folder, below --runs-dir, gets the plan with its reasons, the events, checkpoints, weights and exports.
     Ctrl-C saves a checkpoint and stops; `forge resume` goes on.
     """
-    from forge.console import Console
-    from forge.parent import run
+    from forge.api.plan import Task
+    from forge.cli.console import Console
+    from forge.parent.run import run
 
-    here = situation(job, overrides, pretend=False)
+    here = situation(job, changes, pretend=False)
     with Console(as_json=as_json) as console:
-        task = "dry-run" if dry_run else "train"
+        task = Task.DRY_RUN if dry_run else Task.TRAIN
         folder = run(here.file, here.catalogue, here.machine, runs_dir, console.show, task=task, ready=console.begin)
         console.finish(folder)

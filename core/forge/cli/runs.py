@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.common import json_option, print_json, runs_option, size
+from forge.cli import plugin_command
+from forge.cli.common import json_option, print_json, runs_option
+from forge.text.units import size
+
+if TYPE_CHECKING:
+    from forge.disk.folder import RunFolder
 
 IN_RUN = "RUN/report.html"
 """The value of ``--html`` where no file is named."""
@@ -18,21 +23,26 @@ IN_RUN = "RUN/report.html"
 @runs_option
 @json_option
 @click.option(
-    "--html", is_flag=False, flag_value=IN_RUN, metavar="[FILE]",
-    help="Write a page about RUN (curves, plan, samples) to FILE, else to report.html in its folder; print its path.",
-)  # fmt: skip
-def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) -> None:
+    "--html",
+    is_flag=False,
+    flag_value=IN_RUN,
+    metavar="[FILE]",
+    help="Short for `forge report RUN`: a page about RUN, in FILE or in its folder.",
+)
+@click.pass_context
+def command(context: click.Context, run: str | None, runs_dir: Path, as_json: bool, html: str | None) -> None:
     """List the runs below --runs-dir, or show one RUN: its plan, state, numbers and exports."""
+    from forge.disk.folder import RunFolder
     from forge.errors import RunError, UsageError
-    from forge.folder import RunFolder
 
     if html is not None:
-        from forge.report import write_report
-
         if run is None:
             raise UsageError("--html needs a run", "none is named before it", "write `forge runs RUN --html`")
-        page = write_report(RunFolder.find(run, runs_dir), None if html == IN_RUN else Path(html))
-        print_json({"html": str(page)}) if as_json else click.echo(page)
+        report = plugin_command("report")
+        if report is None:
+            why = "no installed plugin brings `forge report`"
+            raise UsageError("there is no page to write", why, "see `forge plugins`; FORGE_PLUGINS may hide report")
+        context.invoke(report, run=run, out=None if html == IN_RUN else Path(html), runs_dir=runs_dir, as_json=as_json)
         return
     if run is None:
         found = []
@@ -66,8 +76,8 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
     click.echo(shown["plan"])
 
 
-def _line(folder: Any) -> dict[str, Any]:
-    from forge.events import read_events
+def _line(folder: RunFolder) -> dict[str, Any]:
+    from forge.disk.events import read_events
 
     step = of = loss = held_out = error = None
     for event in read_events(folder.events):
@@ -93,11 +103,11 @@ def _line(folder: Any) -> dict[str, Any]:
     }
 
 
-def _whole(folder: Any) -> dict[str, Any]:
+def _whole(folder: RunFolder) -> dict[str, Any]:
     import json
 
-    from forge.cli.plan import describe
-    from forge.folder import newest_marked
+    from forge.disk.checkpoints import newest_marked
+    from forge.text.plan import describe
 
     trained, checkpoint = folder.trained(), newest_marked(folder.checkpoints)
     exports = []

@@ -14,7 +14,8 @@ def command() -> None:
     Save it beside your jobs and begin them with `#:schema ./forge.schema.json`, and editors with Taplo complete and
     check the keys.
     """
-    from forge.discovery import discover
-    from forge.schema import job_schema
+    from forge.discovery.discover import discover
+    from forge.discovery.keys import PluginKeys
+    from forge.job.schema import job_schema
 
-    print_json(job_schema(discover()))
+    print_json(job_schema(PluginKeys(discover())))

@@ -1,6 +1,6 @@
 """EVALUATE: the held-out rows, asked of the base model and of what was trained, side by side.
 
-Loss and perplexity are those of the tokens that training would learn from. Answers are greedy unless the job says
+Loss and perplexity are those of the tokens that training would learn from. Asked are greedy unless the job says
 otherwise: a drawn answer differs from run to run, and with a few hundred rows that alone moves a score by more than
 most trainings do. Every number comes with the rows it is of and an interval, so that nobody takes chance for progress.
 """
@@ -13,24 +13,23 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Evaluated, Event, Sampling
-from forge.folder import EVALUATION, RunFolder
-from forge_huggingface.card import model_card
+from forge.api import Answering, Answers, Evaluated, Noted, Sampling
+from forge.disk.folder import EVALUATION, RunFolder
 from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
 from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.generation.sampling import describe
-from forge_huggingface.hub import snapshot
+from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rows import text_of
-from forge_huggingface.rules import positions
+from forge_huggingface.rules.placement import positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from forge.api import Answer, Generator, Trained
-    from forge.job import EvalTable, Job
-    from forge.run import RunHandle
+    from forge.api import Answer, EvalTable, Generator, Job, Run, Trained
+
 
 LONGEST = 256
 """The longest answer in tokens, where neither ``[eval]`` nor a recommendation says one."""
@@ -56,7 +55,7 @@ class Asked:
     seconds: float = 0.0
 
 
-def evaluate(job: Job, run: RunHandle, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
+def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
     """Measure every model of the plan on the held-out rows.
 
     Raises:
@@ -74,9 +73,7 @@ def evaluate(job: Job, run: RunHandle, trained: Trained, generate: Callable[[str
     wanted = [at for at, one in enumerate(rows.questions) if one.prompt is not None] if table.metrics else shown
     of = f" of {rows.read}" if rows.read > len(rows.questions) else ""
     dropped = f", {rows.bad} dropped: {rows.first_bad}" if rows.bad else ""
-    run.emit(
-        Event("note", {"message": f"{len(rows.questions)}{of} rows, {len(wanted)} to answer, of {rows.name}{dropped}"})
-    )
+    run.emit(Noted(f"{len(rows.questions)}{of} rows, {len(wanted)} to answer, of {rows.name}{dropped}"))
 
     found = ask_all(run, table, rows, wanted, judge.count, generate)
     metrics = measure(found, rows, wanted, judge, table)
@@ -99,6 +96,7 @@ def evaluate(job: Job, run: RunHandle, trained: Trained, generate: Callable[[str
         samples=[_sample(rows.questions[at], at, found) for at in shown],
         report=report,
     )
+    assert isinstance(run.plan, Answers)
     if run.plan.target == EVALUATION:
         plan = RunFolder(run.folder).plan()
         card = model_card(job, plan, trained, weights.name, asdict(result))
@@ -107,7 +105,7 @@ def evaluate(job: Job, run: RunHandle, trained: Trained, generate: Callable[[str
 
 
 def ask_all(
-    run: RunHandle,
+    run: Run,
     table: EvalTable,
     rows: HeldOut,
     wanted: Sequence[int],
@@ -115,6 +113,7 @@ def ask_all(
     generate: Callable[[str], Generator],
 ) -> dict[str, Asked]:
     """Ask every model of the plan, one after the other; where one set of weights serves two, it is loaded once."""
+    assert isinstance(run.plan, Answers)
     models, found = run.plan.models, {}
 
     def ask(name: str, generator: Generator) -> None:
@@ -142,7 +141,7 @@ def ask_all(
 def ask_one(
     name: str,
     generator: Generator,
-    run: RunHandle,
+    run: Run,
     table: EvalTable,
     rows: HeldOut,
     wanted: Sequence[int],
@@ -163,7 +162,7 @@ def ask_one(
         whole = len(asked.answers) % table.batch_size == 0  # the answers of a batch come at once
         if whole and (now := time.monotonic()) - said > _SAY_SECONDS:
             said = now
-            run.emit(Event("answering", {"model": name, "rows": len(asked.answers), "of": len(wanted)}))
+            run.emit(Answering(name, rows=len(asked.answers), of=len(wanted)))
     asked.seconds = time.monotonic() - start
     return asked
 

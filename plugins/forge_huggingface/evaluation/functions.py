@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ForgeError
-from forge_huggingface.rewards.load import find
-from forge_huggingface.rewards.signature import Signature, of_function
-from forge_huggingface.rewards.table import reference
+from forge_huggingface.functions.find import find
+from forge_huggingface.functions.reference import reference
+from forge_huggingface.functions.signature import Signature, of_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from forge.job import Job
+    from forge.api import Job
+
 
 GIVEN = frozenset({"prompts", "completions", "references"})
 """Parameters that forge fills; all others are columns of the rows."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 _Z = 1.959963984540054  # of the 95 % interval
 _RESAMPLES = 2000
 _AT_ONCE = 2_000_000  # drawn indices in memory

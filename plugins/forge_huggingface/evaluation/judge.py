@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, UsageError
 from forge_huggingface.evaluation import functions
-from forge_huggingface.evaluation.metrics import judged, pass_at_k
-from forge_huggingface.evaluation.rules import PASS, is_function
+from forge_huggingface.evaluation.metrics import PASS, is_function, judged, pass_at_k
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run
     from forge_huggingface.evaluation.questions import HeldOut, Question
     from forge_huggingface.rewards.reward import Reward
+
 
 Values = dict[str, "list[float | None]"]
 """By name of a value, one for each row; None where the row does not count."""
@@ -35,7 +34,7 @@ class Judge:
         UsageError: A function or reward cannot be had.
     """
 
-    def __init__(self, job: Job, run: RunHandle) -> None:
+    def __init__(self, job: Job, run: Run) -> None:
         assert job.eval is not None
         self.table = job.eval
         self.builtin = [name for name in self.table.metrics if not is_function(name) and not PASS.fullmatch(name)]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORD = re.compile(r"[^\W_]+")
@@ -165,3 +166,11 @@ def _json(text: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         return _NOTHING
+
+
+PASS = re.compile(r"pass@([1-9]\d*)")
+
+
+def is_function(name: str) -> bool:
+    """Whether a metric's name refers to a function."""
+    return ":" in name or name.endswith(".py")

@@ -14,34 +14,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, Prompt
-from forge.folder import RunFolder
-from forge_huggingface.collate import eval_sources
-from forge_huggingface.formats import FORMATS
-from forge_huggingface.layouts import LAYOUTS, Layout, Seq2Seq, texts_of
-from forge_huggingface.reader import Reader
-from forge_huggingface.rows import (
-    BadRow,
-    Completion,
-    Conversation,
-    LongRow,
-    Pair,
-    Rated,
-    Record,
-    Row,
-    Text,
-    text_of,
-)
+from forge.disk.folder import RunFolder
+from forge_huggingface.data.collate import eval_sources
+from forge_huggingface.data.formats import FORMATS
+from forge_huggingface.data.layouts import LAYOUTS, Layout, Seq2Seq, texts_of
+from forge_huggingface.data.reader import Reader
+from forge_huggingface.data.store import origins_path
+from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Pair, Rated, Record, Row, Text, text_of
 from forge_huggingface.rows import Prompt as PromptRow
-from forge_huggingface.rules import positions
-from forge_huggingface.store import origins_path
+from forge_huggingface.rules.placement import positions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from forge.job import Job, Source
-    from forge.run import RunHandle
-    from forge_huggingface.images import Gallery
-    from forge_huggingface.render import Renderer
+    from forge.api import Job, Run, Source
+    from forge_huggingface.rendering.render import Renderer
+    from forge_huggingface.vision.images import Gallery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +53,13 @@ class Question:
     row: Mapping[str, Any] | None = None
 
 
-class Asked(Layout):
+class HeldOutLayout(Layout):
     """The rows of an evaluation: of any format, each rendered as its one right answer, if it has one."""
 
     name = "tokens"
 
     @classmethod
-    def formats_of(cls, run: RunHandle) -> tuple[str, ...]:
+    def formats_of(cls, run: Run) -> tuple[str, ...]:
         """Return all formats, those that the run trained on first: there they are told by the same columns."""
         trained = LAYOUTS.get((RunFolder(run.folder).data() or {}).get("layout", ""), Layout).formats
         return tuple(dict.fromkeys([*trained, *FORMATS]))
@@ -123,7 +111,7 @@ class HeldOut:
         return [question for question in self.questions if question.prompt is not None]
 
 
-def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None = None) -> HeldOut:
+def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None) -> HeldOut:
     """Read the rows to ask: those of ``[eval] path``, or the held-out rows of ``[data]``.
 
     Args:
@@ -137,12 +125,12 @@ def held_out(job: Job, run: RunHandle, renderer: Renderer, *, limit: int | None 
     """
     assert job.eval is not None
     sources, wanted, name = _sources(job, run)
-    kind = Seq2Seq if run.plan.facts.task == "seq2seq" else Asked
+    kind = Seq2Seq if run.plan.facts.task == "seq2seq" else HeldOutLayout
     layout: Layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length)
-    if isinstance(layout, Asked):
-        object.__setattr__(layout, "formats", Asked.formats_of(run))
+    if isinstance(layout, HeldOutLayout):
+        object.__setattr__(layout, "formats", HeldOutLayout.formats_of(run))
     # An encoder's text is cut as in training; a decoder's prompt is asked whole, and must leave room for an answer.
-    end = positions(run.plan.facts) if kind is Asked else None
+    end = positions(run.plan.facts) if kind is HeldOutLayout else None
     questions: list[Question] = []
     bad, first_bad = 0, None
     for source in sources:
@@ -246,7 +234,7 @@ def _conversation(made: Question, row: Conversation, renderer: Renderer) -> Ques
     return replace(made, asked=before, prompt=prompt, reference=reference)
 
 
-def _sources(job: Job, run: RunHandle) -> tuple[Sequence[Source], Counter[str] | None, str]:
+def _sources(job: Job, run: Run) -> tuple[Sequence[Source], Counter[str] | None, str]:
     """Return the sources of the rows, which of their rows to take (None: all of them), and their name."""
     data, table = job.data, job.eval
     assert table is not None

@@ -7,25 +7,15 @@ user's own functions, which are tried on the rows' own answers.
 from __future__ import annotations
 
 import difflib
-import re
 from typing import TYPE_CHECKING
 
-from forge.api import Finding, Problem
+from forge.api import Problem
+from forge_huggingface.evaluation.metrics import PASS, is_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from forge.api import Data
-    from forge.job import Job
-    from forge.run import RunHandle
-
-PASS = re.compile(r"pass@([1-9]\d*)")
-_TRIED = 4  # rows on whose own answers functions are tried
-
-
-def is_function(name: str) -> bool:
-    """Whether a metric's name refers to a function."""
-    return ":" in name or name.endswith(".py")
+    from forge.api import Job
 
 
 def problems(job: Job) -> Iterable[Problem]:
@@ -55,9 +45,9 @@ def problems(job: Job) -> Iterable[Problem]:
 
 
 def _function(job: Job, where: str, name: str) -> Iterable[Problem]:
-    from forge_huggingface.rewards import source
-    from forge_huggingface.rewards.signature import of_source
-    from forge_huggingface.rewards.table import reference
+    from forge_huggingface.functions import source
+    from forge_huggingface.functions.reference import reference
+    from forge_huggingface.functions.signature import of_source
 
     refers = reference(name)
     if not refers.function:
@@ -97,22 +87,3 @@ def _function(job: Job, where: str, name: str) -> Iterable[Problem]:
         there = f"it has {', '.join(found.public[:8])}" if found.public else "it defines no function"
         yield Problem(where, f"{refers.place} has no function {function}",
                       f"did you mean {near[0]}?" if near else there)  # fmt: skip
-
-
-def preflight(job: Job, run: RunHandle, data: Data) -> Iterable[Finding]:
-    """Yield what would make the evaluation fail after training, found on a few rows and their own answers."""
-    if job.eval is None:
-        return
-    from forge.api import ForgeError
-    from forge_huggingface.evaluation.judge import Judge
-    from forge_huggingface.evaluation.questions import held_out
-    from forge_huggingface.generation.load import make_renderer
-    from forge_huggingface.hub import snapshot
-
-    try:
-        renderer = make_renderer(job, run, data.processor, snapshot(job, run, weights=False))
-        rows = held_out(job, run, renderer, limit=_TRIED)
-        Judge(job, run).rehearse(rows)
-    except ForgeError as error:
-        yield Finding("error", f"the evaluation after training would fail: {error.what}"
-                      + (f": {error.why}" if error.why else ""), error.do)  # fmt: skip

@@ -11,22 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answer, Event, OutOfMemory, UsageError
-from forge_huggingface.collator import TokenCollator
+from forge.api import Answer, Noted, OutOfMemory, UsageError
+from forge_huggingface.batches.images import ImageCollator
+from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.sampling import generation_config
-from forge_huggingface.image_collator import ImageCollator
-from forge_huggingface.images import seat
-from forge_huggingface.memory import is_out_of_memory
+from forge_huggingface.model.device import is_out_of_memory
+from forge_huggingface.rendering.templates import missing
 from forge_huggingface.rows import BadRow
-from forge_huggingface.templates import missing
+from forge_huggingface.vision.images import seat
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Stream
     from collections.abc import Iterator, Mapping, Sequence
 
-    from forge.api import Prompt, Sampling
-    from forge.run import RunHandle
-    from forge_huggingface.render import Renderer
+    from forge.api import Prompt, Run, Sampling
+    from forge_huggingface.rendering.render import Renderer
+
 
 _TOKENS = 4096  # of a batch whose loss is measured: its logits are as many rows of the size of the vocabulary
 _POSITIONS = 1024  # whose logits are turned to 32 bit at once
@@ -59,7 +59,7 @@ class ModelGenerator:
         sampling: Sampling,
         advice: str,
         context: int | None,
-        run: RunHandle,
+        run: Run,
         shares_base: bool,
         fixed: Mapping[str, Any],
         positions: int | None,
@@ -136,7 +136,7 @@ class ModelGenerator:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise self._explained(error, len(chosen) * count) from error
                 size = max(1, len(chosen) // 2)
-                self.run.emit(Event("note", {"message": f"memory is short: answering {size} rows at a time"}))
+                self.run.emit(Noted(f"memory is short: answering {size} rows at a time"))
                 _free()
                 continue
             answers = self._answers(output, inputs)

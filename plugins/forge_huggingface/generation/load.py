@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import ModelError, RunError
-from forge_huggingface import processors, tokenizers
 from forge_huggingface.generation.generator import ModelGenerator
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
-from forge_huggingface.hub import snapshot
-from forge_huggingface.image_render import ImageRenderer
-from forge_huggingface.images import Gallery
-from forge_huggingface.load import planned_device, read_model
-from forge_huggingface.render import Renderer
-from forge_huggingface.rules import positions
-from forge_huggingface.templates import Template
+from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.model.device import planned_device
+from forge_huggingface.model.load import read_model
+from forge_huggingface.rendering import tokenizers
+from forge_huggingface.rendering.render import Renderer
+from forge_huggingface.rendering.templates import Template
+from forge_huggingface.rules.placement import positions
+from forge_huggingface.vision import processors
+from forge_huggingface.vision.images import Gallery
+from forge_huggingface.vision.render import ImageRenderer
 
 if TYPE_CHECKING:
-    from forge.api import Trained
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Job, Run, Trained
 
 
-def generate(job: Job, run: RunHandle, trained: Trained, source: Literal["tuned", "base"]) -> ModelGenerator:
+def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "base"]) -> ModelGenerator:
     """Load a model as training had it: in the same bits, its adapter beside it and not merged into rounded weights.
 
     The base model is asked through the run's tokenizer and chat template too, so that both see the same prompt.
@@ -79,13 +79,13 @@ def add_adapter(model: Any, folder: Path) -> Any:
                        "restore the folder") from error  # fmt: skip
 
 
-def load_processor(job: Job, run: RunHandle, trained: Trained) -> Any:
+def load_processor(job: Job, run: Run, trained: Trained) -> Any:
     """Return the run's tokenizer or processor: the base model's, with the run's chat template."""
     folder = run.folder / trained.processor
     return processors.load(job, folder) if trained.task == "vision" else tokenizers.load(job, folder)
 
 
-def make_renderer(job: Job, run: RunHandle, processor: Any, folder: Path) -> Renderer:
+def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     """Return what turns rows and conversations into text and tokens, as training did.
 
     Args:

@@ -20,7 +20,8 @@ from forge.api import ModelError, Sampling
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from forge.job import Job
+    from forge.api import Job
+
 
 KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "max_new_tokens")
 """What a recommendation may hold, by transformers' names; ``presence_penalty`` is vLLM's and OpenAI's."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Prompt, UsageError
-from forge_huggingface.collators import Seq2Seq
+from forge_huggingface.batches.answers import Seq2SeqBatches
+from forge_huggingface.data.layouts import source_of
 from forge_huggingface.generation.generator import ModelGenerator, sums
-from forge_huggingface.layouts import source_of
 from forge_huggingface.rows import parts_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Seq2SeqGenerator(ModelGenerator):
         return False
 
     def _collator(self) -> Any:
-        return Seq2Seq(self.pad, self.model)
+        return Seq2SeqBatches(self.pad, self.model)
 
     def _sums(self, logits: Any, labels: Any) -> tuple[list[float], list[int]]:
         """Return what :func:`.generator.sums` does; the decoder's input is shifted, and its output is not."""

@@ -6,21 +6,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Finding
+from forge_huggingface.functions.signature import nearest
 from forge_huggingface.rewards.load import load
-from forge_huggingface.rewards.signature import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from forge.api import Data
-    from forge.job import Job
-    from forge.run import RunHandle
+    from forge.api import Data, Job, Run
     from forge_huggingface.rewards.reward import Reward
+
 
 _FIRST = 8  # of rows whose number nobody knows
 
 
-def findings(job: Job, run: RunHandle, data: Data) -> Iterable[Finding]:
+def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:
     """Yield an error for each reward whose columns a row lacks.
 
     Raises:

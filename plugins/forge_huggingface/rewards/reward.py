@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ForgeError
+from forge_huggingface.functions.blame import defined, line_of
 from forge_huggingface.rewards.score import Score, WrongReturnError, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from forge_huggingface.rewards.signature import Signature
+    from forge_huggingface.functions.signature import Signature
+
 
 ORIGIN = "origin"
 """The column that says where a row came from, as in ``rows.jsonl:17``."""
@@ -137,13 +137,13 @@ class Reward:
             yield keywords
         except WrongReturnError as error:
             where = _row(columns, error.index)
-            raise self._error(f"{error.message}{where}", do=error.do or f"see {_defined(self.function)}") from error
+            raise self._error(f"{error.message}{where}", do=error.do or f"see {defined(self.function)}") from error
         except ForgeError:
             raise
         except Exception as error:
             index = None if self.is_async else self._guilty(prompts, completions, columns, context, error)
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise self._error(f"{said}{_line(self.function, error)}{_row(columns, index)}", do="mend it") from error
+            raise self._error(f"{said}{line_of(self.function, error)}{_row(columns, index)}", do="mend it") from error
 
     def _guilty(
         self,
@@ -176,18 +176,3 @@ def _row(columns: Mapping[str, Any], index: int | None) -> str:
     origin = columns.get(ORIGIN)
     row = f", row {origin[index]}" if origin is not None else ""
     return f" (completion {index} of this batch{row})"
-
-
-def _line(function: Callable[..., Any], error: BaseException) -> str:
-    """Say in which line of the user's code an error arose: the last one in the function's file, or else the deepest."""
-    frames = traceback.extract_tb(error.__traceback__)
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-    outside = [frame for frame in frames if frame.filename != __file__]
-    there = own or outside
-    return f" at {Path(there[-1].filename).name}:{there[-1].lineno}" if there else ""
-
-
-def _defined(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else repr(function)

@@ -14,15 +14,16 @@ from forge.api import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from forge.api import Machine, ModelFacts
-    from forge.job import Job
-    from forge_huggingface.rewards.source import Source
-    from forge_huggingface.rewards.table import Reference, RewardTable
+    from forge.api import Job, Machine, ModelFacts
+    from forge_huggingface.functions.reference import Reference
+    from forge_huggingface.functions.source import Source
+    from forge_huggingface.rewards.table import RewardTable
 
 
 def reward_problems(job: Job) -> Iterable[Problem]:
     """Yield what is wrong with ``[[train.reward]]``, for a method that learns from rewards."""
-    from forge_huggingface.rewards.table import reference, reward_tables
+    from forge_huggingface.functions.reference import reference
+    from forge_huggingface.rewards.table import reward_tables
 
     tables = reward_tables(job)
     if not tables:
@@ -51,7 +52,7 @@ def cannot_reward(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
     """Return why the machine cannot compute a built-in reward of the job, or None."""
     from packaging.requirements import Requirement
 
-    from forge_huggingface.rewards.builtin import BUILTINS
+    from forge_huggingface.rewards.builtin.table import BUILTINS
     from forge_huggingface.rewards.table import reward_tables
 
     for table in reward_tables(job):
@@ -74,7 +75,7 @@ def cannot_reward(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
 def _builtin(job: Job, index: int, table: RewardTable, refers: Reference) -> Iterable[Problem]:  # noqa: ARG001
     from pydantic import ValidationError
 
-    from forge_huggingface.rewards.builtin import BUILTINS
+    from forge_huggingface.rewards.builtin.table import BUILTINS
 
     where = f"train.reward.{index}"
     if table.use not in BUILTINS:
@@ -105,7 +106,7 @@ def _builtin(job: Job, index: int, table: RewardTable, refers: Reference) -> Ite
 
 
 def _file(job: Job, index: int, table: RewardTable, refers: Reference) -> Iterable[Problem]:
-    from forge_huggingface.rewards import source
+    from forge_huggingface.functions import source
 
     where, path = f"train.reward.{index}.use", job.path(refers.place)
     if not path.is_file():
@@ -125,7 +126,7 @@ def _file(job: Job, index: int, table: RewardTable, refers: Reference) -> Iterab
 
 
 def _module(job: Job, index: int, table: RewardTable, refers: Reference) -> Iterable[Problem]:
-    from forge_huggingface.rewards import source
+    from forge_huggingface.functions import source
 
     where = f"train.reward.{index}.use"
     try:
@@ -148,7 +149,7 @@ def _module(job: Job, index: int, table: RewardTable, refers: Reference) -> Iter
 
 def _function(index: int, table: RewardTable, refers: Reference, found: Source | None) -> Iterable[Problem]:
     """Yield what is wrong with the function that ``use`` names, as far as its source tells."""
-    from forge_huggingface.rewards.signature import of_source
+    from forge_huggingface.functions.signature import of_source
 
     where, name = f"train.reward.{index}", refers.function
     public = found.public if found else []

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from forge_huggingface.functions.blame import kind_of
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -77,12 +79,3 @@ def _number(value: Any, index: int) -> float | None:
     if not math.isfinite(value):
         raise WrongReturnError(f"it returned {float(value)}; None says that a reward does not apply", index)
     return float(value)
-
-
-def kind_of(value: Any) -> str:
-    """Name what a value is, for messages."""
-    if value is None:
-        return "None"
-    if isinstance(value, str):
-        return f'the string "{value}"' if len(value) < 40 else "a string"
-    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"

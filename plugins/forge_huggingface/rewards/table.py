@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from forge.job import NonEmpty, Table
+from forge.api import NonEmpty, Table
+from forge_huggingface.functions.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from forge.job import Job
+    from forge.api import Job
 
 
 class RewardTable(Table):
@@ -29,31 +29,6 @@ class RewardTable(Table):
     name: str | None = Field(
         None, pattern=r"^[\w][\w.-]*$", description="Name in logs; the function's name if it is missing."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What ``use`` refers to.
-
-    Attributes:
-        kind: ``"builtin"``, ``"module"`` or ``"file"``.
-        place: The built-in's name, the module, or the path as it is written.
-        function: The function's name; empty for a built-in, or where it is missing.
-    """
-
-    kind: Literal["builtin", "module", "file"]
-    place: str
-    function: str
-
-
-def reference(use: str) -> Reference:
-    """Read ``use``. Whatever has no colon and does not look like a file is the name of a built-in."""
-    place, _, function = use.rpartition(":")
-    if not place or function.endswith(".py") or "/" in function or "\\" in function:
-        place, function = use, ""  # no colon, or only that of a Windows drive
-    if place.endswith(".py"):
-        return Reference("file", place, function)
-    return Reference("module" if function or "." in place else "builtin", place, function)
 
 
 def reward_tables(job: Job) -> list[RewardTable]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rewards.signature import GIVEN
+from forge_huggingface.functions.signature import GIVEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,287 @@
+"""Everything a plugin needs: the one door into forge, beside :mod:`forge.disk` and :mod:`forge.text`.
+
+A plugin is a module named by an entry point in the group ``forge_v1``. At planning time forge calls its hook
+``forge_offers``, which yields :class:`Offer` objects: descriptions made of strings. forge chooses one offer per stage
+and imports what that offer names, in a worker process, when the stage runs. So this module, and a plugin's own top
+level, import nothing heavy.
+
+Example:
+    The whole ``__init__.py`` of a plugin that exports, named ``zip`` by its entry point:
+
+    >>> from forge.api import Offer, Stage, hookimpl
+    >>> @hookimpl
+    ... def forge_offers():
+    ...     yield Offer(stage=Stage.EXPORT, impl="forge_zip.export:export", serves=frozenset({"zip/weights"}))
+    >>> [offer.impl for offer in forge_offers()]
+    ['forge_zip.export:export']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from forge.api.command import Command
+from forge.api.generation import Answer, Generator, Prompt, Sampling, Who
+from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
+from forge.api.offer import Extension, Finding, Offer
+from forge.api.reference import load_object
+from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
+from forge.api.stage import ABILITIES, NAMES, Stage
+from forge.errors import (
+    BackendImportError,
+    DataError,
+    DiskFull,
+    ExportError,
+    ForgeError,
+    Interrupted,
+    Mistake,
+    Mistakes,
+    ModelError,
+    OutOfMemory,
+    PlanError,
+    PluginError,
+    Problem,
+    RunError,
+    UsageError,
+)
+from forge.job.decisions import Decision, settle
+from forge.job.elsewhere import folded
+from forge.job.literal import literal, setting
+from forge.machine.machine import Accelerator, Machine, TorchBuild
+from forge.model.facts import ModelFacts, ModelTask
+
+if TYPE_CHECKING:
+    from forge.api.estimate import Estimate, Lever, Part
+    from forge.api.event import (
+        EVENTS,
+        Adapted,
+        Answering,
+        AnswersShown,
+        CheckpointSaved,
+        Collated,
+        Custom,
+        Done,
+        DryRunDone,
+        EvalLogged,
+        EvaluationDone,
+        Event,
+        ExportDone,
+        Failed,
+        ModelLoaded,
+        Noted,
+        Objected,
+        Planned,
+        Probed,
+        Progress,
+        Reading,
+        StageChanged,
+        StepLogged,
+        Stopped,
+        TrainerMade,
+        TrainingDone,
+        TrainingStarted,
+        Warned,
+        Writing,
+        event_of,
+    )
+    from forge.api.plan import Against, Answers, Export, Plan, Preview, Step, Task, Training, Verdict, upgraded_plan
+    from forge.api.run import Run
+    from forge.job.job import Job
+    from forge.job.locate import locate
+    from forge.job.tables import (
+        AdapterTable,
+        DataTable,
+        EvalTable,
+        ExportTable,
+        GenerationTable,
+        Hint,
+        ModelTable,
+        NonEmpty,
+        Source,
+        Table,
+        TrainTable,
+    )
+    from forge.model.shape import Linear, Shape
+
+__all__ = [
+    "ABILITIES",
+    "API",
+    "EVENTS",
+    "NAMES",
+    "Accelerator",
+    "Adapted",
+    "AdapterTable",
+    "Against",
+    "Answer",
+    "Answering",
+    "Answers",
+    "AnswersShown",
+    "BackendImportError",
+    "CheckpointSaved",
+    "Collated",
+    "Command",
+    "Custom",
+    "Data",
+    "DataError",
+    "DataTable",
+    "Decision",
+    "DiskFull",
+    "Done",
+    "DryRunDone",
+    "Estimate",
+    "EvalLogged",
+    "EvalTable",
+    "Evaluated",
+    "EvaluationDone",
+    "Event",
+    "Export",
+    "ExportDone",
+    "ExportError",
+    "ExportTable",
+    "Exported",
+    "Extension",
+    "Failed",
+    "Finding",
+    "ForgeError",
+    "GenerationTable",
+    "Generator",
+    "Hint",
+    "Interrupted",
+    "Job",
+    "Lever",
+    "Linear",
+    "Loaded",
+    "Machine",
+    "Mistake",
+    "Mistakes",
+    "ModelError",
+    "ModelFacts",
+    "ModelLoaded",
+    "ModelTable",
+    "ModelTask",
+    "NonEmpty",
+    "Noted",
+    "Objected",
+    "Offer",
+    "OutOfMemory",
+    "Part",
+    "Plan",
+    "PlanError",
+    "PlanHooks",
+    "Planned",
+    "PluginError",
+    "Preview",
+    "Probed",
+    "Problem",
+    "Progress",
+    "Prompt",
+    "Reading",
+    "Run",
+    "RunError",
+    "RunHooks",
+    "Sampling",
+    "Shape",
+    "Source",
+    "Stage",
+    "StageChanged",
+    "Step",
+    "StepLogged",
+    "Stopped",
+    "Table",
+    "Task",
+    "TorchBuild",
+    "TrainTable",
+    "Trained",
+    "TrainerMade",
+    "Training",
+    "TrainingDone",
+    "TrainingStarted",
+    "UsageError",
+    "Verdict",
+    "Warned",
+    "Who",
+    "Writing",
+    "event_of",
+    "folded",
+    "hookimpl",
+    "literal",
+    "load_object",
+    "locate",
+    "setting",
+    "settle",
+    "upgraded_plan",
+]
+
+# What a plugin's offers do not need is imported when it is asked for: `forge plugins` then loads no pydantic.
+_LATER = {
+    "forge.api.event": (
+        "Adapted",
+        "Answering",
+        "AnswersShown",
+        "CheckpointSaved",
+        "Collated",
+        "Custom",
+        "Done",
+        "DryRunDone",
+        "EVENTS",
+        "EvalLogged",
+        "EvaluationDone",
+        "Event",
+        "ExportDone",
+        "Failed",
+        "ModelLoaded",
+        "Noted",
+        "Objected",
+        "Planned",
+        "Probed",
+        "Progress",
+        "Reading",
+        "StageChanged",
+        "StepLogged",
+        "Stopped",
+        "TrainerMade",
+        "TrainingDone",
+        "TrainingStarted",
+        "Warned",
+        "Writing",
+        "event_of",
+    ),
+    "forge.api.estimate": ("Estimate", "Lever", "Part"),
+    "forge.api.plan": (
+        "Against",
+        "Answers",
+        "Export",
+        "Plan",
+        "Preview",
+        "Step",
+        "Task",
+        "Training",
+        "Verdict",
+        "upgraded_plan",
+    ),
+    "forge.api.run": ("Run",),
+    "forge.job.job": ("Job",),
+    "forge.job.locate": ("locate",),
+    "forge.job.tables": (
+        "AdapterTable",
+        "DataTable",
+        "EvalTable",
+        "ExportTable",
+        "GenerationTable",
+        "ModelTable",
+        "Hint",
+        "NonEmpty",
+        "Source",
+        "Table",
+        "TrainTable",
+    ),
+    "forge.model.shape": ("Linear", "Shape"),
+}
+_HOMES = {name: module for module, names in _LATER.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,20 @@
+"""Commands that plugins bring: ``forge <name>``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of a plugin.
+
+    Attributes:
+        name: What is typed after ``forge``: lower-case letters, digits and dashes. A command of forge's own wins.
+        help: What it does, in one line, for ``forge plugins``.
+        impl: ``"package.module:name"`` of a :class:`click.Command`, imported when it is called, and not before.
+    """
+
+    name: str
+    help: str
+    impl: str

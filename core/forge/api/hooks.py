@@ -1,0 +1,113 @@
+"""The hooks: what forge calls on plugins, while it plans and in a worker.
+
+A plugin is a module named by an entry point in the group :data:`API`. While planning, forge calls the hooks of
+:class:`PlanHooks` on every plugin; in a worker, those of :class:`RunHooks` on the one that was chosen for a stage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from forge.api.command import Command
+    from forge.api.event import Event
+    from forge.api.generation import Generator
+    from forge.api.offer import Extension, Offer
+    from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
+    from forge.api.run import Run
+    from forge.job.job import Job
+    from forge.job.tables import ExportTable
+    from forge.model.facts import ModelFacts
+
+
+API = "forge_v1"
+"""The entry-point group. Its name carries the version of this interface."""
+
+hookspec = pluggy.HookspecMarker("forge")
+hookimpl = pluggy.HookimplMarker("forge")
+"""Marks a plugin's functions as implementations of forge's hooks."""
+
+
+class PlanHooks:
+    """Hooks called on every plugin at planning time. They must be light: importing torch here disables the plugin."""
+
+    @hookspec
+    def forge_offers(self) -> Iterable[Offer | Extension]:
+        """Yield what the plugin can do."""
+        raise NotImplementedError
+
+    @hookspec
+    def forge_commands(self) -> Iterable[Command]:
+        """Yield the commands that the plugin brings."""
+        raise NotImplementedError
+
+    @hookspec
+    def forge_describe(self, id: str, revision: str | None, folder: Path) -> ModelFacts | None:  # noqa: A002
+        """Find out about a model, from files or one small request; None if it is not of a kind that the plugin knows.
+
+        Args:
+            id: The job's ``[model] id``.
+            revision: The job's ``[model] revision``.
+            folder: Where relative paths start.
+
+        Raises:
+            ModelError: The model is missing, gated, incomplete or damaged.
+        """
+        raise NotImplementedError
+
+
+class RunHooks:
+    """Hooks called in the worker, each on the one implementation that was chosen for the stage.
+
+    pluggy passes an implementation only the arguments that it names.
+    """
+
+    @hookspec(firstresult=True)
+    def forge_collate(self, job: Job, run: Run) -> Data:
+        """Turn the job's sources into rows. Only the tokenizer or processor and the model's config are needed."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def forge_load(self, job: Job, run: Run, data: Data) -> Loaded:
+        """Load the base model from a local folder and leave that folder in ``model.config._name_or_path``."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def forge_adapt(self, job: Job, run: Run, loaded: Loaded) -> Loaded:
+        """Add trainable parameters, or choose which to train."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def forge_train(self, job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
+        """Train, from ``run.resume`` if that is set, and leave the weights in the run folder."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def forge_generate(
+        self, job: Job, run: Run, trained: Trained, source: Literal["tuned", "base", "gguf"], file: Path | None
+    ) -> Generator:
+        """Make the trained weights, the base model or a GGUF file answer: what chat and evaluation talk to."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def forge_evaluate(self, job: Job, run: Run, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
+        """Ask the held-out rows of the models in ``run.plan.models``, each of them made by ``generate``."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def forge_export(self, job: Job, run: Run, trained: Trained, export: ExportTable, out: Path) -> Exported:
+        """Write one export into ``out``, from files only: no training backend is needed."""
+        raise NotImplementedError
+
+
+class EventHooks:
+    """The hook of observers: plugins that the job names in ``[use] with``, or that own one of its tables."""
+
+    @hookspec
+    def forge_event(self, event: Event) -> None:
+        """See an event. What an observer raises is logged, never fatal."""

@@ -1,0 +1,126 @@
+"""What a plugin says of itself at planning time: offers of stages, and extensions beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from forge.errors import Problem
+from forge.machine.machine import Machine
+from forge.model.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from forge.api.stage import Stage
+    from forge.job.decisions import Decision
+    from forge.job.job import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What one implementation of one stage can do, told in strings.
+
+    Attributes:
+        stage: The stage that it serves.
+        impl: ``"package.module:function"``, imported only if chosen, and only in the worker. The function takes the
+            arguments of the hook ``forge_<stage>`` that it names.
+        serves: What a job asks for by name: a method, an adapter's type, a format, from
+            :data:`~forge.api.stage.NAMES`. For stages that a job does not name so, empty.
+        supports: What it can do beside, from :data:`~forge.api.stage.ABILITIES`. A job's needs of the stage must all be
+            among ``serves`` and ``supports``.
+        requires_dist: PEP 508 requirements, checked against the installed distributions without importing them.
+        platforms: Values of ``sys.platform`` it runs on; empty for any.
+        accelerators: Kinds of accelerator of which it needs one (``"cuda"``, ``"rocm"``, ``"mps"``, ``"xpu"``); empty
+            if it needs none.
+        provides: Traits of what it returns, for later stages (``"hf-model"``).
+        depends: Traits that an earlier stage must provide.
+        conflicts: Traits that no earlier stage may provide.
+        asks: For a stage ``train``: words that it asks of other stages' offers, as the layout of the rows
+            (``{Stage.COLLATE: {"pairs"}}``; without it ``"tokens"``) or a head of the model.
+        preload: Modules that the worker imports before everything else.
+        before: Modules that ``preload`` must come before: a worker that has loaded one of them earlier fails.
+        patches: Modules that change other libraries for the whole process once they are imported. A worker whose plan
+            does not have this offer fails if one of them is loaded.
+        environment: Variables set before the worker starts.
+        sheds: Prefixes of variables that no worker takes over from the user's environment, whatever is chosen.
+        priority: 0 for a fallback, 50 for a normal choice; the higher is tried first, ties go by the plugin's name.
+        backend: The name by which ``[use] backend`` asks for it.
+        options: ``"package.module:name"`` of a pydantic model for the keys that it adds to its stage's own table, or of
+            a function that takes the method, type or format and returns one.
+        config: The same for the plugin's own table ``[plugins.<name>]``; a function takes no argument.
+        probe: A light, pure function of machine, job and model facts that returns a reason against the offer, or None.
+        check: A light, pure function of the job that yields a :class:`Problem` for each contradiction that no single
+            key shows; ``Problem.where`` names the key. They are mistakes of the job.
+        decide: A light, pure function of machine, job and model facts that yields a :class:`Decision` for each value
+            that the job leaves open. Decisions stand in the plan with their reasons.
+        preflight: ``"package.module:function"`` of ``(job, run, data)`` that yields :class:`Finding` objects in the
+            worker after collating and before the model is loaded; an error stops the run.
+        resumes: For exports: whether the implementation goes on from what an earlier try left in ``out``. Without it,
+            each try begins with an empty folder.
+        estimate: ``"package.module:function"`` of ``(machine, job, facts, *, longest=None)`` that returns an
+            :class:`Estimate` of the memory of a training, or None; ``longest`` is the longest row in tokens, if known.
+            The first chosen offer that has one is asked, in running order: what loads the model knows its kernels.
+            It is imported at planning time, so it must be light, and again in the worker of a dry run.
+
+    A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
+    that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
+    """
+
+    stage: Stage
+    impl: str
+    serves: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()
+    requires_dist: tuple[str, ...] = ()
+    platforms: frozenset[str] = frozenset()
+    accelerators: frozenset[str] = frozenset()
+    provides: frozenset[str] = frozenset()
+    depends: frozenset[str] = frozenset()
+    conflicts: frozenset[str] = frozenset()
+    asks: Mapping[Stage, frozenset[str]] = field(default_factory=dict)
+    preload: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    patches: frozenset[str] = frozenset()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    sheds: tuple[str, ...] = ()
+    priority: int = 0
+    backend: str | None = None
+    options: str | None = None
+    config: str | None = None
+    probe: Callable[[Machine, Job, ModelFacts], str | None] | None = None
+    check: Callable[[Job], Iterable[Problem]] | None = None
+    decide: Callable[[Machine, Job, ModelFacts], Iterable[Decision]] | None = None
+    preflight: str | None = None
+    resumes: bool = False
+    estimate: str | None = None
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All that a need may ask of it."""
+        return self.serves | self.supports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """An observer: a module whose hook ``forge_event`` sees what happens in a run.
+
+    An extension acts only if the job names its plugin in ``[use] with``, or holds its table ``[plugins.<name>]``.
+
+    Attributes:
+        impl: Name of the module, imported in the worker.
+        requires_dist: As in :class:`Offer`.
+        config: As in :class:`Offer`.
+    """
+
+    impl: str
+    requires_dist: tuple[str, ...] = ()
+    config: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a preflight check saw."""
+
+    severity: Literal["error", "warning", "note"]
+    message: str
+    do: str | None = None

@@ -1,0 +1,19 @@
+"""Objects by name: ``"package.module:name"``, as offers and plans write what is imported later."""
+
+from __future__ import annotations
+
+import importlib
+
+
+def load_object(reference: str) -> object:
+    """Import ``"package.module:name"`` and return the object.
+
+    Raises:
+        ImportError: The module, or the name in it, does not exist.
+    """
+    module, _, name = reference.partition(":")
+    target = importlib.import_module(module)
+    try:
+        return getattr(target, name)
+    except AttributeError:
+        raise ImportError(f"{module} has no {name}") from None

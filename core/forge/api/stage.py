@@ -1,0 +1,46 @@
+"""The stages of a run, and the words in which offers say what they can do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Stage(StrEnum):
+    """The stages of a run, in the order in which they run. Generate and evaluate come where a job has ``[eval]``."""
+
+    COLLATE = "collate"
+    LOAD = "load"
+    ADAPT = "adapt"
+    TRAIN = "train"
+    GENERATE = "generate"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+
+
+NAMES: Mapping[Stage, frozenset[str]] = {
+    Stage.ADAPT: frozenset({"lora", "none"}),
+    Stage.TRAIN: frozenset({"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "distill", "sdpo"}),
+    Stage.EXPORT: frozenset({"adapter", "merged", "gguf"}),
+}
+"""What a job can ask for by name, at the stages where it does: types of adapters, methods, formats.
+
+They are published so that several plugins can serve the same word, and a typo in ``Offer.serves`` is a mistake that
+disables the plugin, with that reason. A plugin adds its own as ``<plugin>/<word>``, and a job asks for them by that
+name: ``method = "mlx/sft"``. forge itself does nothing by them."""
+
+ABILITIES: Mapping[Stage, frozenset[str]] = {
+    Stage.COLLATE: frozenset(
+        {"text", "vision", "streaming", "packing", "tokens", "seq2seq", "pairs", "rated", "ranked", "prompts"}
+    ),
+    Stage.LOAD: frozenset({"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code"}),
+    Stage.ADAPT: frozenset({"dora"}),
+    Stage.TRAIN: frozenset({"vision", "seq2seq"}),
+    Stage.GENERATE: frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "gguf"}),
+    Stage.EVALUATE: frozenset({"text", "vision", "seq2seq"}),
+    Stage.EXPORT: frozenset({"push"}),
+}
+"""The words that ``Offer.supports`` may hold; a plugin adds its own as ``<plugin>/<word>``, for ``Offer.asks``."""

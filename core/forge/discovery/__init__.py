@@ -1,0 +1,1 @@
+"""Which plugins there are, what they need, and which keys they add."""

@@ -1,0 +1,86 @@
+"""The plugins that were found, usable or not, as records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from forge.api.offer import Extension, Offer
+from forge.api.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from forge.api.command import Command
+    from forge.model.facts import ModelFacts
+
+
+OWN = "forge-train"
+"""The distribution whose plugins are forge's own."""
+
+Status = Literal["ok", "broken", "disabled", "other API", "duplicate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A plugin that was found, and what became of it.
+
+    Attributes:
+        name: The entry point's name.
+        distribution: The distribution that ships it.
+        version: That distribution's version.
+        status: ``"ok"``, or why it does not take part.
+        reason: What is wrong with it, if anything.
+        offers: What it can do.
+        extensions: Its observers and wrappers.
+        commands: The commands that it brings.
+        describe: Its hook ``forge_describe``, if it has one.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Status = "ok"
+    reason: str | None = None
+    offers: tuple[Offer, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    commands: tuple[Command, ...] = ()
+    describe: Callable[..., ModelFacts | None] | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one of forge's own."""
+        return self.distribution == OWN
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All plugins that were found, sorted by name."""
+
+    plugins: tuple[Plugin, ...]
+
+    @property
+    def usable(self) -> tuple[Plugin, ...]:
+        """The plugins that take part."""
+        return tuple(plugin for plugin in self.plugins if plugin.status == "ok")
+
+    @property
+    def unusable(self) -> tuple[Plugin, ...]:
+        """The plugins that do not, each with its reason."""
+        return tuple(plugin for plugin in self.plugins if plugin.status != "ok")
+
+    def find(self, name: str) -> Plugin | None:
+        """Return the plugin of this name, usable or not."""
+        return next((plugin for plugin in self.plugins if plugin.name == name), None)
+
+    def command(self, name: str) -> tuple[Plugin, Command] | None:
+        """Return a command that a usable plugin brings, with the plugin; one of forge's own goes first."""
+        every = [(plugin, command) for plugin in self.usable for command in plugin.commands if command.name == name]
+        return min(every, key=lambda pair: not pair[0].own, default=None)
+
+    def offers(self, stage: Stage) -> Iterator[tuple[Plugin, Offer]]:
+        """Yield the usable offers for a stage."""
+        for plugin in self.usable:
+            for offer in plugin.offers:
+                if offer.stage is stage:
+                    yield plugin, offer

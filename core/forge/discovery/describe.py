@@ -1,0 +1,56 @@
+"""Asking the plugins what a model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forge.discovery.guard import import_guard
+from forge.errors import ForgeError, ModelError, PluginError
+from forge.model.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.discovery.catalogue import Catalogue
+
+
+def describe_model(catalogue: Catalogue, id: str, revision: str | None, folder: Path) -> ModelFacts:  # noqa: A002
+    """Return what the first plugin that knows a model says of it; forge's own are asked first.
+
+    A plugin of somebody else's is asked about what forge's own do not know or refuse, so that installing one changes
+    nothing about models that they know.
+
+    Args:
+        catalogue: The plugins.
+        id: The job's ``[model] id``.
+        revision: The job's ``[model] revision``.
+        folder: Where relative paths start.
+
+    Raises:
+        ModelError: The model is missing, gated, incomplete or damaged, as the first plugin that refused it says.
+        PluginError: A plugin failed at it.
+    """
+    refusal: ModelError | None = None
+    for plugin in sorted(catalogue.usable, key=lambda plugin: not plugin.own):
+        if plugin.describe is None:
+            continue
+        try:
+            with import_guard():
+                facts = plugin.describe(id, revision, folder)
+        except ModelError as error:
+            refusal = refusal or error
+        except ForgeError:
+            raise
+        except Exception as error:
+            what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at describing {id}"
+            why, do = (
+                f"{type(error).__name__}: {error}",
+                f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}",
+            )
+            raise PluginError(what, why, do) from error
+        else:
+            if facts is not None:
+                return facts
+    if refusal is not None:
+        raise refusal
+    return ModelFacts(id=id, source="unknown", note="no installed plugin knows it; assumed text, not verified")

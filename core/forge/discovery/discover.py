@@ -1,0 +1,162 @@
+"""Finding plugins, without importing anything heavy and without letting one plugin break another.
+
+pluggy's own entry-point loader stops at the first plugin that raises and has no say in what a plugin imports. forge
+needs both: a broken plugin is listed with its reason while the others work, and a plugin that imports torch while it is
+discovered is refused by name, because Unsloth must come before torch and ``forge plan`` must stay fast.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from forge.api.command import Command
+from forge.api.hooks import API, PlanHooks
+from forge.api.offer import Extension, Offer
+from forge.api.stage import ABILITIES, NAMES, Stage
+from forge.discovery.catalogue import OWN, Catalogue, Plugin
+from forge.discovery.guard import import_guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from forge.discovery.catalogue import Status
+    from forge.model.facts import ModelFacts
+
+
+def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint] | None = None) -> Catalogue:
+    """Find the plugins that are installed.
+
+    Args:
+        environ: ``FORGE_PLUGINS`` is read from it: ``a,b`` loads only these, ``-a,-b`` all but these, and nothing at
+            all only forge's own.
+        found: Entry points to look at instead of the installed ones.
+    """
+    candidates = sorted(
+        _installed() if found is None else found, key=lambda point: (point.name, point.group, _source(point))
+    )
+    wanted = _wanted(environ.get("FORGE_PLUGINS"))
+    twice: dict[str, set[tuple[tuple[str, str], str]]] = {}
+    for point in candidates:
+        if point.group == API:
+            twice.setdefault(point.name, set()).add((_source(point), point.value))
+    plugins, seen = [], set()
+    for point in candidates:
+        key = (point.name, point.group, _source(point), point.value)
+        if key in seen:  # one distribution can be on the path twice, as an editable install beside its sources
+            continue
+        seen.add(key)
+        if point.group != API:
+            plugins.append(_unusable(point, "other API", f"speaks {point.group}, this forge speaks {API}"))
+        elif not wanted(point):
+            plugins.append(_unusable(point, "disabled", "switched off by FORGE_PLUGINS"))
+        elif len(twice[point.name]) > 1:
+            names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in twice[point.name]))
+            plugins.append(_unusable(point, "duplicate", f"two plugins have this name: {names}; uninstall one"))
+        else:
+            plugins.append(_load(point))
+    return Catalogue(tuple(plugins))
+
+
+def _installed() -> list[EntryPoint]:
+    """Return the entry points of every version of the plugin API, without importing any."""
+    every = entry_points()  # type: ignore[var-annotated,unused-ignore]  # its type differs between 3.11 and 3.12
+    groups = [group for group in every.groups if re.fullmatch(r"forge_v\d+", group)]
+    return [point for group in groups for point in every.select(group=group)]
+
+
+def _source(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+
+
+def _unusable(point: EntryPoint, status: Status, reason: str) -> Plugin:
+    distribution, version = _source(point)
+    return Plugin(name=point.name, distribution=distribution, version=version, status=status, reason=reason)
+
+
+def _wanted(variable: str | None) -> Callable[[EntryPoint], bool]:
+    if variable is None:
+        return lambda _point: True
+    if not variable.strip():
+        return lambda point: _source(point)[0] == OWN
+    names = {part.strip() for part in variable.split(",") if part.strip()}
+    without = {name[1:] for name in names if name.startswith("-")}
+    only = {name for name in names if not name.startswith("-")}
+    return lambda point: point.name not in without and (point.name in only or not only)
+
+
+def _load(point: EntryPoint) -> Plugin:
+    """Import a plugin's module under the guard and collect what it offers."""
+    manager = pluggy.PluginManager("forge")
+    described: list[object] = []
+    commands: list[object] = []
+    with import_guard() as seen:
+        try:
+            manager.add_hookspecs(PlanHooks)
+            manager.register(point.load(), name=point.name)
+            manager.check_pending()
+            described += (item for items in manager.hook.forge_offers() for item in items)
+            commands += (item for items in manager.hook.forge_commands() for item in items)
+            reason = _fault(point.name, described, commands)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
+            reason = f"{type(error).__name__}: {error}"
+    if seen:
+        reason = f"imports {seen[0]} at discovery; import it inside the implementation"
+    if reason:
+        return _unusable(point, "broken", reason)
+    distribution, version = _source(point)
+    return Plugin(
+        name=point.name,
+        distribution=distribution,
+        version=version,
+        offers=tuple(item for item in described if isinstance(item, Offer)),
+        extensions=tuple(item for item in described if isinstance(item, Extension)),
+        commands=tuple(item for item in commands if isinstance(item, Command)),
+        describe=partial(_describe, manager) if manager.hook.forge_describe.get_hookimpls() else None,
+    )
+
+
+def _describe(manager: pluggy.PluginManager, id: str, revision: str | None, folder: Path) -> ModelFacts | None:  # noqa: A002
+    answers: list[ModelFacts] = manager.hook.forge_describe(id=id, revision=revision, folder=folder)
+    return answers[0] if answers else None
+
+
+def _fault(plugin: str, described: Sequence[object], commands: Sequence[object]) -> str | None:
+    """Return what is wrong with what a plugin yields, or None."""
+    if not described and not commands:
+        return "offers nothing: its hooks forge_offers and forge_commands yield nothing, or are not there"
+    for item in described:
+        if not isinstance(item, Offer | Extension):
+            return f"yields {type(item).__name__} where forge.api.Offer or Extension is due"
+        if isinstance(item, Offer) and (fault := _offer_fault(plugin, item)):
+            return fault
+    for item in commands:
+        if not isinstance(item, Command):
+            return f"yields {type(item).__name__} where forge.api.Command is due"
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.name):
+            return f"brings the command {item.name!r}; a name is of lower-case letters, digits and dashes"
+    return None
+
+
+def _offer_fault(plugin: str, offer: Offer) -> str | None:
+    if not isinstance(offer.stage, Stage):
+        return f"offers the stage {offer.stage!r}; write a member of forge.api.Stage"
+    for name, words, known in (
+        ("serves", offer.serves, NAMES.get(offer.stage, frozenset())),
+        ("supports", offer.supports, ABILITIES[offer.stage]),
+    ):
+        if strange := sorted(word for word in words if word not in known and not word.startswith(f"{plugin}/")):
+            other = "serves" if name == "supports" else "supports"
+            if set(strange) <= (ABILITIES if name == "serves" else NAMES).get(offer.stage, frozenset()):
+                return f"{name} {', '.join(strange)} at {offer.stage}; that belongs to {other}"
+            there = ", ".join([*sorted(known), f"{plugin}/…"])
+            return f"{name} {', '.join(strange)}, unknown for {offer.stage}; known: {there}"
+    if offer.stage in NAMES and not offer.serves:
+        return f"offers {offer.stage} and serves no word of it, so that no job could ask for it"
+    return None

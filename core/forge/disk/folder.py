@@ -1,0 +1,193 @@
+"""The run folder: everything about one run, enough to resume, export again, and repeat it elsewhere."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge import records
+from forge.api.plan import Plan, Task, Training
+from forge.api.results import Trained
+from forge.disk.checkpoints import newest_marked
+from forge.disk.files import broken_seal, disk_errors, seal, sync_folder, write_json, write_text
+from forge.disk.joblock import lock_text
+from forge.disk.owner import hold, is_held
+from forge.errors import RunError
+from forge.job.job import load_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from forge.job.job import Job
+    from forge.job.keys import Keys
+    from forge.job.read import Change, JobFile
+
+
+EVALUATION = "evaluation.json"
+"""What the job's ``[eval]`` found; later evaluations of other rows, or by other metrics, lie in ``evaluations/``."""
+
+
+class RunFolder:
+    """A run on disk.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, runs: Path, file: JobFile) -> RunFolder:
+        """Make a fresh folder ``runs/<name>/<time>`` for a job."""
+        name = file.job.name or re.sub(r"[^\w.-]+", "-", Path(file.source).name.removesuffix(".toml")) or "job"
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        with disk_errors(runs):
+            for attempt in range(100):
+                path = runs / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
+                try:
+                    path.mkdir(parents=True)
+                except FileExistsError:
+                    continue
+                except PermissionError as error:
+                    raise RunError(f"cannot make {path}", str(error), "choose another --runs-dir") from error
+                write_text(path / "job.toml", file.text)
+                return cls(path)
+        raise RunError(f"cannot find a free name in {runs / name}")
+
+    @classmethod
+    def find(cls, text: str, runs: Path) -> RunFolder:
+        """Find a run by its path, by ``name/id``, by its id, or by its name (the newest run of it)."""
+        for candidate in (Path(text), runs / text):
+            if (candidate / "plan.json").is_file():
+                return cls(candidate)
+            inside = sorted(path.parent for path in candidate.glob("*/plan.json"))
+            if inside:
+                return cls(inside[-1])
+        by_id = sorted(path.parent for path in runs.glob(f"*/{glob.escape(text)}*/plan.json")) if text else []
+        by_id = [path for path in by_id if path.name == text] or by_id
+        if len(by_id) == 1:
+            return cls(by_id[0])
+        if by_id:
+            raise RunError(f"{text} fits several runs", ", ".join(str(path) for path in by_id), "name one of them")
+        raise RunError(f"there is no run {text}", f"looked for a folder with plan.json there and in {runs}",
+                       "`forge runs` lists them")  # fmt: skip
+
+    @property
+    def events(self) -> Path:
+        """The file of events."""
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Everything that the workers printed."""
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def plan_paths(self) -> list[Path]:
+        """Return the plans of all attempts, the first first."""
+        later = [path for path in self.path.glob("plan.*.json") if path.name.split(".")[1].isdigit()]
+        return [self.path / "plan.json", *sorted(later, key=lambda path: int(path.name.split(".")[1]))]
+
+    def plan(self) -> Training:
+        """Return the plan of the last attempt."""
+        return Training.read(self.plan_paths()[-1])
+
+    def job_file(self, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+        """Read the run's job again, as it was given, with the changes that it was begun with and more.
+
+        Args:
+            keys: The keys that the plugins of today add.
+            changes: Further changes for this time.
+
+        Raises:
+            JobError: The file has mistakes, by the plugins of today.
+        """
+        from forge.job.read import change_of, parse  # the checker of jobs, which no worker needs
+
+        plan, path = self.plan(), self.path / "job.toml"
+        before = [change_of(text) for text in plan.overrides]
+        folder = load_job(plan.job).folder
+        return parse(path.read_text(encoding="utf-8"), str(path), folder, keys, [*before, *changes])
+
+    def add_plan(self, plan: Plan) -> Path:
+        """Write the plan of a further attempt and return its path."""
+        count = len(self.plan_paths()) if (self.path / "plan.json").exists() else 0
+        path = self.path / ("plan.json" if count == 0 else f"plan.{count + 1}.json")
+        write_json(path, plan.to_json())
+        return path
+
+    def write_lock(self, job: Job, plan: Plan, data_digest: str | None = None) -> None:
+        """Write ``job.lock.toml``: a job that can be run, with every value written out and every revision pinned."""
+        text = lock_text(job, plan, self.path.parent.name, data_digest)
+        write_text(self.path / "job.lock.toml", text)
+
+    def data(self) -> dict[str, Any] | None:
+        """Return what collating recorded: digest and counts; None before that."""
+        path = self.path / "data.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def trained(self) -> Trained | None:
+        """Return what training left, or None if it has not finished."""
+        path = self.path / "trained.json"
+        if not path.exists():
+            return None
+        return records.from_json(Trained, json.loads(path.read_text(encoding="utf-8")))
+
+    def weights_or_refuse(self) -> Trained:
+        """Return what training left. Raises :class:`RunError` if it has left nothing yet."""
+        trained = self.trained()
+        if trained is None:
+            why = "it holds checkpoints only" if newest_marked(self.checkpoints) else "its training has not finished"
+            raise RunError(f"{self.path} has no trained weights", why, f"`forge resume {self.path}`")
+        return trained
+
+    def write_trained(self, trained: Trained) -> None:
+        """Record that training has finished, and what it left; its files are flushed to the disk before."""
+        files = seal(self.path / trained.weights)
+        sync_folder(self.path)
+        values = {**records.to_json(trained), "traits": sorted(trained.traits), "files": files}
+        write_json(self.path / "trained.json", values)
+
+    def check_trained(self) -> None:
+        """Raise :class:`RunError` if the trained weights are not as training left them."""
+        data = json.loads((self.path / "trained.json").read_text(encoding="utf-8"))
+        if fault := broken_seal(self.path / data["weights"], data["files"]):
+            where = self.path / data["weights"]
+            raise RunError(f"the weights in {where} are not as training left them", fault, "restore the folder")
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """Return what the job's evaluation found, or None if there was none."""
+        path = self.path / EVALUATION
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def export_folder(self, index: int, job: Job) -> Path:
+        """Return the folder of an export: ``exports/<number>-<format>``."""
+        return self.path / "exports" / f"{index + 1}-{job.export[index].format.replace('/', '-')}"
+
+    def state(self) -> str:
+        """Say in one word what became of the run."""
+        if self.busy():
+            return "running"
+        if self.trained():
+            return "trained"
+        if self.plan().task is Task.DRY_RUN:
+            return "dry run"
+        return "stopped" if newest_marked(self.checkpoints) else "failed" if self.events.exists() else "planned"
+
+    def own(self) -> AbstractContextManager[None]:
+        """Hold the folder's lock, so that two processes never write one run. Raises :class:`RunError` if it is held."""
+        return hold(self.path / ".lock")
+
+    def busy(self) -> bool:
+        """Whether a process holds the folder's lock."""
+        return is_held(self.path / ".lock")

@@ -1,0 +1,60 @@
+"""The lock of a job: ``job.lock.toml``, a job that can be run elsewhere, with every value and every revision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forge.api.plan import Plan
+    from forge.job.job import Job
+
+
+def lock_text(job: Job, plan: Plan, name: str, data_digest: str | None = None) -> str:
+    """Return the text of a lock.
+
+    Args:
+        job: The job, with the plan's decisions in place of what it left open.
+        plan: The plan, which knows the base model's folder or revision.
+        name: The run's name, for a job that has none.
+        data_digest: The digest of the rows, once they have been read.
+    """
+    import tomli_w  # only who begins a run writes one
+
+    tables = job.to_toml()
+    tables["name"] = tables.get("name") or name
+    if plan.facts.source == "folder" and plan.facts.path:
+        tables["model"]["id"] = plan.facts.path
+    elif plan.facts.revision:
+        tables["model"]["revision"] = plan.facts.revision
+    data, asked = tables["data"], tables.get("eval", {})
+    for table in (data, *data.get("sources", []), asked):
+        for key in ("path", "eval_path", "chat_template"):
+            if key in table:
+                table[key] = _absolute(job, table[key])
+    for key in ("adapter", "train", "eval", "export", "plugins"):
+        if key in tables:
+            tables[key] = _with_absolute_functions(job, tables[key])
+    if data_digest:
+        data["digest"] = data_digest
+    head = f"# Written by forge {plan.forge}: the job of this run with every value. `forge run` takes it.\n\n"
+    return head + tomli_w.dumps(tables)
+
+
+def _absolute(job: Job, value: str | list[str]) -> str | list[str]:
+    """Make the local paths among a job's values independent of where the job file lies."""
+    if isinstance(value, list):
+        return [str(_absolute(job, item)) for item in value]
+    path = job.path(value)
+    return str(path.resolve()) if path.exists() or any(sign in value for sign in "*?[") else value
+
+
+def _with_absolute_functions(job: Job, value: Any) -> Any:
+    """Make each ``./file.py:function`` among values, of whichever plugin, independent of where the job file lies."""
+    if isinstance(value, dict):
+        return {key: _with_absolute_functions(job, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_absolute_functions(job, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    file, colon, function = value.rpartition(":")
+    return f"{_absolute(job, file)}:{function}" if colon and file.endswith(".py") else value

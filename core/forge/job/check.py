@@ -1,0 +1,237 @@
+"""One pass over a raw job that finds every mistake, and says each in words that help."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from forge.errors import Mistake, Mistakes, Problem
+from forge.job.explain import explain, in_union, is_branch, known, missing, table_at
+from forge.job.job import Job
+from forge.job.keys import SELECTORS
+from forge.job.locate import locate
+from forge.job.tables import TABLES, Hint, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+
+    from forge.job.keys import Keys
+    from forge.job.locate import Key
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class JobCheck:
+    """One pass over a raw job that collects problems instead of stopping at the first.
+
+    Args:
+        raw: The tables as they were read, changes of the command line applied.
+        text: The file's text, for lines.
+        keys: The keys that plugins add.
+        changed: The keys that the command line changed, which have no line.
+
+    Attributes:
+        problems: What has been found so far.
+    """
+
+    def __init__(self, raw: dict[str, Any], text: str, keys: Keys, changed: Sequence[Key] = ()) -> None:
+        self.raw, self.text, self.keys, self.changed = raw, text, keys, changed
+        self.problems: list[Problem] = []
+
+    def add(self, key: Key, message: str, do: str | None = None) -> None:
+        """Note a mistake at a key, with its line, or that it came from ``--set``."""
+        where = ".".join(map(str, key))
+        if any(key[: len(path)] == path for path in self.changed):
+            self.problems.append(Problem(where, f"{message} (from --set)", do))
+        else:
+            self.problems.append(Problem(where, message, do, locate(self.text, key)))
+
+    def job(self, folder: Path) -> Job | None:
+        """Return the job, or None if there are mistakes."""
+        raw = {key: _copy(value) for key, value in self.raw.items() if key != "folder"}
+        if "folder" in self.raw:  # a field of Job, but not a key of its file
+            self.unknown_core(("folder",), Job)
+        self.check_options(raw)
+        self.plugin_tables(raw)
+        job = self.validate(Job, {**raw, "folder": folder}, (), self.unknown_core)
+        return None if self.problems else job
+
+    def check_options(self, raw: dict[str, Any]) -> None:
+        """Check the keys that are not the core's with the plugins' models, and put what those make of them in place."""
+        tables: list[tuple[Key, Any]] = [((name,), raw.setdefault(name, {})) for name in ("adapter", "train")]
+        exports = raw.get("export", [])
+        if isinstance(exports, dict):
+            self.add(("export",), "is one table", "write [[export]] with two brackets: there can be several")
+            raw["export"] = exports = []
+        if isinstance(exports, list):
+            tables += [(("export", index), table) for index, table in enumerate(exports)]
+        for key, table in tables:
+            if isinstance(table, dict):  # else the core's check says so
+                self.check_table(key, table)
+
+    def check_table(self, key: Key, table: dict[str, Any]) -> None:
+        """Check the plugins' keys of one table, as far as its word says which they are."""
+        name = str(key[0])
+        core, selector = TABLES[name], SELECTORS[name]
+        word = table.get(selector, core.model_fields[selector].default)
+        extra = {key: table.pop(key) for key in list(table) if key not in core.model_fields}
+        words = sorted(self.keys.words(name))
+        if word in words:
+            table |= self.options(key, extra, self.keys.models(name, word))
+            return
+        models = [model for word in words for model in self.keys.models(name, word)]
+        if isinstance(word, str):
+            near = difflib.get_close_matches(word.lower(), words, n=1)
+            say = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(words)}"
+            elsewhere = (model.forge_word(word) for model in (core, *models) if issubclass(model, Table))
+            say = next((said for said in elsewhere if said), say)
+            self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
+        self.unknown_options(key, extra, models)
+
+    def options(self, key: Key, extra: dict[str, Any], models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+        """Return the plugins' keys of a table, checked, defaults filled in."""
+        self.unknown_options(key, extra, models)
+        checked: dict[str, Any] = {}
+        for model in models:
+            mine = {name: value for name, value in extra.items() if name in model.model_fields}
+            if (table := self.validate(model, mine, key, self.unknown_core)) is not None:
+                checked |= table.model_dump(mode="json")
+        return checked
+
+    def unknown_options(self, key: Key, extra: Mapping[str, Any], models: Sequence[type[BaseModel]]) -> None:
+        """Note the keys of a table that neither the core nor a plugin knows there."""
+        core = TABLES[str(key[0])]
+        known_keys = {name for model in models for name in model.model_fields}
+        hints = [model.forge_hint for model in (core, *models) if issubclass(model, Table)]
+        for name in sorted(set(extra) - known_keys):
+            self.unknown((*key, name), [*core.model_fields, *sorted(known_keys)], hints)
+
+    def plugin_tables(self, raw: dict[str, Any]) -> None:
+        """Check ``[plugins.X]`` by the model of X, whether or not X is chosen: the same file works everywhere."""
+        tables = raw.get("plugins", {})
+        if not isinstance(tables, dict):
+            return
+        for name, table in tables.items():
+            tables[name] = {}
+            settings = self.keys.settings(name)
+            if settings is None:
+                near = difflib.get_close_matches(name, self.keys.plugins(), n=1)
+                say = f"did you mean [plugins.{near[0]}]?" if near else f"install it (often `pip install forge-{name}`)"
+                self.add(("plugins", name), f"there is no plugin {name}", say)
+            elif settings.fault:
+                self.add(("plugins", name), f"plugin {name} cannot be used: {settings.fault}")
+            elif not settings.models:
+                self.add(("plugins", name), f"plugin {name} has no settings", "remove the table")
+            for model in settings.models if settings else ():
+                if (checked := self.validate(model, table, ("plugins", name), self.unknown_core)) is not None:
+                    tables[name] |= checked.model_dump(mode="json")
+
+    def validate(
+        self, model: type[T], value: Any, prefix: Key, unknown: Callable[[Key, type[BaseModel]], None]
+    ) -> T | None:
+        """Check a table with its model, and note what the model finds."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            found: dict[Key, list[ErrorDetails]] = {}
+            for detail in error.errors(include_url=False):
+                key = (*prefix, *(part for part in detail["loc"] if not is_branch(part)))
+                found.setdefault(key, []).append(detail)
+            for key, details in found.items():
+                # Of a union's branches, the one that got further is meant.
+                if not any(other[: len(key)] == key != other and in_union(details) for other in found):
+                    self.translate(model, details, key, unknown)
+            return None
+
+    def translate(
+        self,
+        model: type[BaseModel],
+        details: Sequence[ErrorDetails],
+        key: Key,
+        unknown: Callable[[Key, type[BaseModel]], None],
+    ) -> None:
+        """Turn what pydantic says about one key into a mistake in words."""
+        kind, place = details[0]["type"], details[0]["loc"]
+        if kind == "extra_forbidden":
+            unknown(key, table_at(model, place[:-1]) or model)
+        elif kind == "list_type" and isinstance(details[0]["input"], dict) and table_at(model, (*place, 0)):
+            path = ".".join(map(str, key))
+            self.add(key, "is one table", f"write [[{path}]] with two brackets: there can be several")
+        elif kind == "missing":
+            self.add(key, "is missing", missing(key))
+        elif kind == "value_error":
+            error = details[0]["ctx"]["error"]
+            for mistake in error.mistakes if isinstance(error, Mistakes) else [Mistake(str(error))]:
+                self.add(self.first_there(key, mistake.keys), mistake.message)
+        else:
+            self.add(key, explain(details))
+
+    def first_there(self, key: Key, names: Iterable[str]) -> Key:
+        """Return the first of a table's keys that the file has, or else the table's own."""
+        table: Any = self.raw
+        for part in key:
+            table = table[part] if isinstance(table, list) and isinstance(part, int) else table.get(part, {})
+        return next(((*key, name) for name in names if isinstance(table, dict) and name in table), key)
+
+    def unknown_core(self, key: Key, model: type[BaseModel]) -> None:
+        """Report a key that the core, or a plugin's model, does not know."""
+        names = [part for part in key if isinstance(part, str)]
+        if len(names) == 1:
+            fields: Iterable[str] = ["name", *TABLES, "plugins"]
+        elif len(names) == 2 and names[0] in TABLES:
+            fields = [field.alias or name for name, field in TABLES[names[0]].model_fields.items()]
+        else:
+            fields = model.model_fields
+        self.unknown(key, fields, [_other_name] if len(names) == 1 else [])
+
+    def unknown(self, key: Key, fields: Iterable[str], hints: Iterable[Callable[[str], Hint | None]]) -> None:
+        """Note a key that nobody knows, with the best advice there is: a hint, its own table, the nearest name."""
+        name = str(key[-1])
+        fields = [field for field in fields if field != "folder"]
+        for hint in hints:
+            if said := hint(name):
+                self.add(key, "is not a key of this table", said.do)
+                return
+        homes = [table for table, model in TABLES.items() if table != key[0] and name in model.model_fields]
+        # [eval] has keys that mean something else in [train]: seed, path, batch_size.
+        home = next((table for table in homes if table not in {"eval", "generation"}), None)
+        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
+        kind = "table" if len(key) == 1 and isinstance(self.raw.get(name), dict) else "key"
+        if home and len(key) > 1:
+            self.add(key, f"unknown {kind}", f"{name} belongs to [{home}]")
+        elif near:
+            self.add(key, f"unknown {kind}", f"did you mean {near[0]}?")
+        elif home := self.train_home(name, key):
+            self.add(key, f"unknown {kind}", home)
+        elif homes and len(key) > 1:
+            self.add(key, f"unknown {kind}", f"{name} belongs to {' or '.join(f'[{table}]' for table in homes)}")
+        else:
+            self.add(key, f"unknown {kind}", known(fields))
+
+    def train_home(self, name: str, key: Key) -> str | None:
+        """A trainer's argument in another table is a common mistake."""
+        if key[0] == "train":
+            return None
+        for word in sorted(self.keys.words("train")):
+            for model in self.keys.models("train", word):
+                hint = model.forge_hint(name) if issubclass(model, Table) else None
+                right = hint.key if hint and name not in model.model_fields else name
+                if right in model.model_fields:
+                    return f"{right} belongs to [train]"
+        return None
+
+
+def _other_name(key: str) -> Hint | None:
+    """Say which table a name of other tools means, where the nearest name of forge's would mislead."""
+    return Hint("write [eval]") if key in {"evaluate", "evaluation"} else None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value

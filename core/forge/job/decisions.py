@@ -1,0 +1,51 @@
+"""Values that a job leaves open: what forge took for them, and a job with them filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forge.job.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A value that the job left open, and why forge took this one.
+
+    Attributes:
+        key: The key of the job, as in ``model.dtype``.
+        value: The value taken, as JSON data.
+        reason: Why, as a phrase.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+
+def settle(job: Job, decisions: Iterable[Decision]) -> Job:
+    """Return the job with decisions in place of what it left open; the last one for a key holds."""
+    for decision in decisions:
+        name, _, key = decision.key.partition(".")
+        if name == "plugins":
+            plugin, _, key = key.partition(".")
+            own = {**job.plugins.get(plugin, {}), key: decision.value}
+            job = job.model_copy(update={"plugins": {**job.plugins, plugin: own}})
+        else:
+            table = getattr(job, name).model_copy(update={key: decision.value})
+            job = job.model_copy(update={name: table})
+    return job
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs between two jobs' tables, as ``train.max_steps: 10 → 20``."""
+    found = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} → {new}")
+    return found

@@ -1,0 +1,114 @@
+"""What pydantic finds wrong, in words for people."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic_core import ErrorDetails
+
+    from forge.job.locate import Key
+
+
+def is_branch(part: str | int) -> bool:
+    """Tell pydantic's names for the branches of a union (``list[str]``, ``int``) from a file's keys."""
+    return isinstance(part, str) and ("[" in part or part in {"str", "int", "float", "bool"})
+
+
+def table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the model of a table inside a model's values, by pydantic's path to it; None if there is no table."""
+    found: Any = model
+    for part in place:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            fields = found.model_fields
+            named = {field.alias or name: field.annotation for name, field in fields.items()}
+            found = named.get(str(part))
+        elif isinstance(part, int) or (found is not None and get_origin(found) is dict):
+            found = next(iter(get_args(found)[::-1]), None)
+        if get_origin(found) in {Union, UnionType}:
+            tables = [each for each in get_args(found) if each is not type(None)]
+            found = tables[0] if len(tables) == 1 else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def in_union(details: Sequence[ErrorDetails]) -> bool:
+    """Whether what was found concerns a value that may be of several types."""
+    return any(is_branch(part) for detail in details for part in detail["loc"])
+
+
+_WORDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+
+
+def explain(details: Sequence[ErrorDetails]) -> str:
+    """Say what a value must be; there are several details where it may be of several types."""
+    wishes = dict.fromkeys(_WORDS[detail["type"]] for detail in details if detail["type"] in _WORDS)
+    literals = [_choices(detail) for detail in details if detail["type"] == "literal_error"]
+    if len(wishes) > 1 and "a number" in wishes:
+        wishes.pop("a whole number", None)
+    other = next((d for d in details if d["type"] not in _WORDS and d["type"] != "literal_error"), None)
+    if other is None:
+        return f"must be {' or '.join([*wishes, *literals])}, not {shown(details[0]['input'])}"
+    kind, context, given = other["type"], other.get("ctx", {}), other["input"]
+    if kind in {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:
+        words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}
+        bound = next(iter(context.values()))
+        return f"must be {words.get(kind, 'at most')} {bound}, not {shown(given)}"
+    if kind == "finite_number":
+        return f"must be a finite number, not {shown(given)}"
+    if kind == "string_too_short":
+        return "must not be empty"
+    if kind == "string_pattern_mismatch":
+        return f"may hold letters, digits, dots, dashes and underscores only, not {shown(given)}"
+    return f"{other['msg'][0].lower()}{other['msg'][1:]}, not {shown(given)}"
+
+
+def _choices(detail: ErrorDetails) -> str:
+    """Return the allowed words, the nearest ones alone where they are many."""
+    expected = detail["ctx"]["expected"].replace("'", '"')
+    words = re.findall(r'"([^"]*)"', expected)
+    if len(words) <= 10:
+        return str(expected)
+    near = difflib.get_close_matches(str(detail["input"]), words, n=4, cutoff=0.4) or words[:4]
+    return f"one of {len(words)} words, such as {', '.join(f'{chr(34)}{word}{chr(34)}' for word in near)}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'the string "{value}"' if len(value) < 40 else "a string"
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, list) else str(value)
+
+
+def missing(key: Key) -> str | None:
+    """Return what to write for a key that must be there."""
+    if key == ("model",):
+        return 'write [model] with id = "org/name" or a local folder'
+    if key == ("data",):
+        return 'write [data] with path = "rows.jsonl"'
+    return None
+
+
+def known(fields: Iterable[str]) -> str:
+    """Return what keys there are, or where they are told if there are many."""
+    names = sorted(fields)
+    return f"known: {', '.join(names)}" if len(names) <= 16 else "see `forge schema` or docs/job.md for the keys"

@@ -1,0 +1,50 @@
+"""What reading a job asks about plugins: which words they serve, and which keys they add.
+
+The caller brings the answers (:class:`forge.discovery.keys.PluginKeys` has them from the catalogue), so a job can be
+read, and tested, without a plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+SELECTORS: Mapping[str, str] = {"adapter": "type", "train": "method", "export": "format"}
+"""The tables that plugins add keys to, and the key of each whose word decides which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is known of a plugin's own table, ``[plugins.<name>]``.
+
+    Attributes:
+        models: The models that own it; none if the plugin has no settings.
+        fault: Why the plugin cannot be used, or None.
+    """
+
+    models: tuple[type[BaseModel], ...] = ()
+    fault: str | None = None
+
+
+class Keys(Protocol):
+    """The keys that plugins add to a job."""
+
+    def words(self, table: str) -> frozenset[str]:
+        """Return the words that a table's selector may have: methods, types or formats."""
+        ...
+
+    def models(self, table: str, word: str) -> Sequence[type[BaseModel]]:
+        """Return the models of the keys that plugins add to a table for a word."""
+        ...
+
+    def plugins(self) -> Sequence[str]:
+        """Return the names of all plugins, usable or not."""
+        ...
+
+    def settings(self, plugin: str) -> Settings | None:
+        """Return what is known of a plugin's own table; None if there is no such plugin."""
+        ...

@@ -1,0 +1,158 @@
+"""Reading a job file, and telling every mistake at once, each with its line.
+
+A typo in a job must never be ignored: every key belongs to the core's tables, to the options of an offer that serves
+the job's method, type or format, or to a plugin's own table. Whatever is left over is a mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli
+
+from forge.errors import JobError, Problem, UsageError
+from forge.job.check import JobCheck
+from forge.job.job import Job
+from forge.job.literal import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from forge.job.keys import Keys
+    from forge.job.locate import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a job for this time.
+
+    Attributes:
+        key: The key, as in ``train.max_steps``; a number is the index in an array: ``export.0.format``.
+        value: Its value, as TOML's types.
+        text: How the user wrote the change, if somebody did.
+    """
+
+    key: str
+    value: Any
+    text: str = ""
+
+    def __str__(self) -> str:
+        """Return the change as :func:`change_of` reads it."""
+        return self.text or f"{self.key}={literal(self.value)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """A job file that was read and found right.
+
+    Attributes:
+        job: The job.
+        text: The file as it was given.
+        source: The file's path, for messages.
+        overrides: The changes, as :func:`change_of` reads them.
+        named: The keys that the user wrote, as ``train.learning_rate``; what is not here was left open.
+    """
+
+    job: Job
+    text: str
+    source: str
+    overrides: tuple[str, ...]
+    named: frozenset[str]
+
+
+def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+    """Read and check a job file.
+
+    Args:
+        path: The file.
+        keys: The keys that plugins add.
+        changes: Changes for this time.
+
+    Raises:
+        UsageError: The file cannot be read.
+        JobError: The file has mistakes; it holds all of them.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
+    except FileNotFoundError:
+        beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1) or beside[:1]
+        hint = f"did you mean {path.parent / near[0]}?" if near else "make one with `forge init`"
+        raise UsageError(f"there is no job file {path}", do=hint) from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder", do="name the job file in it") from None
+    except PermissionError as error:
+        raise UsageError(f"{path} cannot be read", error.strerror) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
+    return parse(text, str(path), path.parent.resolve(), keys, changes)
+
+
+def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+    """Check the text of a job file, whose relative paths start at ``folder``. Raises as :func:`read` does."""
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise JobError(source, [Problem("", f"not TOML: {error.msg}", line=error.lineno)]) from None
+    changed = [_apply(raw, change) for change in changes]
+    check = JobCheck(raw, text, keys, changed)
+    job = check.job(folder)
+    if check.problems or job is None:
+        raise JobError(source, check.problems)
+    overrides = tuple(map(str, changes))
+    return JobFile(job=job, text=text, source=source, overrides=overrides, named=frozenset(_leaves(raw)))
+
+
+def change_of(text: str) -> Change:
+    """Read a change as the command line writes it: ``a.b.0.c=value``; the value is TOML, or else a string.
+
+    >>> change_of("train.max_steps=10").value
+    10
+
+    Raises:
+        UsageError: It has no key, or no value.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
+    try:
+        return Change(key.strip(), tomli.loads(f"value = {value}")["value"], text)
+    except tomli.TOMLDecodeError:
+        return Change(key.strip(), value, text)  # a bare word is a string: --set model.id=org/name
+
+
+def _apply(raw: dict[str, Any], change: Change) -> Key:
+    """Apply a change to the raw tables, and return the path of its key."""
+    parts = change.key.split(".")
+    target: Any = raw
+    path: list[str | int] = []
+    for part, following in zip(parts, [*parts[1:], ""], strict=True):
+        key: str | int = part
+        if isinstance(target, list):
+            if not part.isdigit() or int(part) > len(target):
+                there = f"{len(target)} entries, counted from 0" if target else "no entry"
+                raise UsageError(f"--set {change} cannot be applied", f"{'.'.join(map(str, path))} has {there}")
+            key = int(part)
+            if key == len(target):
+                target.append({})
+        elif not isinstance(target, dict):
+            raise UsageError(f"--set {change} cannot be applied", f"{'.'.join(map(str, path))} is no table")
+        path.append(key)
+        if not following:
+            target[key] = change.value
+        elif isinstance(target, dict):
+            target = target.setdefault(part, [] if following.isdigit() else {})
+        else:
+            target = target[key]
+    return tuple(path)
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip(".")

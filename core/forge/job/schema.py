@@ -1,0 +1,53 @@
+"""The JSON Schema of job files: the core's tables, with the keys of the installed plugins put where they belong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from forge.job.job import Job
+from forge.job.keys import SELECTORS
+from forge.job.tables import TABLES
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from forge.job.keys import Keys
+
+
+def job_schema(keys: Keys) -> dict[str, Any]:
+    """Return the schema of jobs with the plugins' keys.
+
+    Where several methods, types or formats add keys to one table, each is allowed; ``forge plan`` is stricter.
+    """
+    schema = Job.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "forge job"
+    definitions = schema["$defs"]
+    schema["properties"].pop("folder", None)
+    for name in SELECTORS:
+        table = definitions[TABLES[name].__name__]
+        table["additionalProperties"] = False  # the plugins' keys are named
+        for word in sorted(keys.words(name)):
+            for model in keys.models(name, word):
+                _merge(table, definitions, model)
+    plugins: dict[str, Any] = {}
+    for plugin in keys.plugins():
+        settings = keys.settings(plugin)
+        for model in settings.models if settings else ():
+            described = model.model_json_schema(by_alias=True)
+            definitions |= described.pop("$defs", {})
+            plugins[plugin] = described
+    schema["properties"]["plugins"] = {
+        "description": "Tables that plugins own.",
+        "type": "object",
+        "properties": plugins,
+        "additionalProperties": False,
+    }
+    return schema
+
+
+def _merge(table: dict[str, Any], definitions: dict[str, Any], model: type[BaseModel]) -> None:
+    described = model.model_json_schema(by_alias=True)
+    definitions |= described.get("$defs", {})
+    for key, value in described["properties"].items():
+        table["properties"].setdefault(key, value)

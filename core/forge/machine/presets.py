@@ -1,0 +1,101 @@
+"""Machines to plan for, by name or from a file: ``FORGE_MACHINE`` puts one in the place of this computer.
+
+So a plan for a Windows computer or a cluster node can be made, and tested, anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from forge.errors import UsageError
+from forge.machine.machine import Accelerator, Machine, TorchBuild
+from forge.machine.probe import probe
+
+
+def current(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> Machine:
+    """Return the machine that ``FORGE_MACHINE`` describes, or else this one.
+
+    Args:
+        environ: The environment.
+        folder: As in :func:`probe`.
+
+    Raises:
+        UsageError: If ``FORGE_MACHINE`` is neither a preset's name nor a file with a machine.
+    """
+    value = environ.get("FORGE_MACHINE", "")
+    if not value:
+        return probe(folder)
+    if value in PRESETS:
+        return PRESETS[value]
+    presets = ", ".join(PRESETS)
+    do = f"give a preset ({presets}) or a JSON file like the `machine` part of a plan.json"
+    path = Path(value).expanduser()
+    try:
+        return Machine.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        why = "there is neither such a preset nor such a file"
+        if not isinstance(error, FileNotFoundError):
+            why = f"the file cannot be read ({error.strerror})"
+        raise UsageError(f"FORGE_MACHINE = {value!r} describes no machine", why, do) from error
+    except ValueError as error:  # bad JSON, bad UTF-8, or not a machine
+        raise UsageError(f"FORGE_MACHINE = {value!r} describes no machine", str(error), do) from error
+
+
+_GIB = 1024**3
+
+
+def _preset(
+    platform: str,
+    arch: str,
+    torch: TorchBuild,
+    *accelerators: Accelerator,
+    memory: int = 64 * _GIB,
+    bitsandbytes: bool = True,
+) -> Machine:
+    versions = {
+        "accelerate": "1.15.0",
+        "bitsandbytes": "0.50.2",
+        "datasets": "5.2.0",
+        "peft": "0.21.2",
+        "pillow": "13.0.0",
+        "torch": torch.version,
+        "transformers": "5.23.0",
+        "trl": "1.16.0",
+    }
+    if not bitsandbytes:
+        del versions["bitsandbytes"]
+    return Machine(
+        platform=platform,
+        arch=arch,
+        wsl=False,
+        python="3.12.10",
+        cores=16,
+        memory=memory,
+        accelerators=accelerators,
+        disk=500 * _GIB,
+        versions=versions,
+        torch=torch,
+    )
+
+
+_RTX_4090 = Accelerator("cuda", "NVIDIA GeForce RTX 4090", 24 * _GIB, "8.9", "580.95.05")
+_CPU_TORCH = TorchBuild("2.13.0+cpu")
+
+PRESETS: Mapping[str, Machine] = {
+    "linux-cuda": _preset("linux", "x86_64", TorchBuild("2.13.0+cu130", "13.0"), _RTX_4090),
+    "linux-cpu": _preset("linux", "x86_64", _CPU_TORCH),
+    "windows-cpu": _preset("win32", "AMD64", _CPU_TORCH, bitsandbytes=False),
+    "windows-cuda-cpu-torch": _preset("win32", "AMD64", _CPU_TORCH, _RTX_4090),
+    "macos": _preset(
+        "darwin",
+        "arm64",
+        TorchBuild("2.13.0"),
+        Accelerator("mps", "Apple M2", 16 * _GIB),
+        memory=16 * _GIB,
+        bitsandbytes=False,
+    ),
+}
+"""Machines to plan for, by name."""

@@ -1,0 +1,1 @@
+"""The process that the user talks to: it starts workers and says what became of them."""

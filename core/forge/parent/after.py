@@ -1,0 +1,165 @@
+"""What comes after training: the evaluation and the exports, each in a worker of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge.api.event import Warned
+from forge.api.generation import Who
+from forge.api.plan import Answers, Plan, Task
+from forge.api.results import Trained
+from forge.discovery.catalogue import Catalogue
+from forge.discovery.describe import describe_model
+from forge.discovery.keys import PluginKeys
+from forge.disk.files import write_json
+from forge.disk.folder import EVALUATION, RunFolder
+from forge.errors import ForgeError, Interrupted, RunError
+from forge.job.job import Job, load_job
+from forge.job.read import JobFile
+from forge.machine.machine import Machine
+from forge.model.facts import ModelFacts
+from forge.parent.process import work
+from forge.planning.needs import asked_models
+from forge.planning.planner import answer_plan, export_plan
+
+if TYPE_CHECKING:
+    from forge.parent.process import Outcome, Show
+
+
+def heed(outcome: Outcome, folder: RunFolder) -> None:
+    """Stop after a worker that was asked to and came to its end all the same. Raises :class:`Interrupted`."""
+    job = load_job(folder.plan().job)
+    if outcome.asked and (job.export or job.eval):
+        left = " and ".join(name for name, asked in (("evaluation", job.eval), ("exports", job.export)) if asked)
+        why = f"training had just ended and its weights are saved; {left} were not made"
+        raise Interrupted("stopped", why, f"go on with: forge resume {folder.path}")
+
+
+def finish(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+    """Do what comes after training and is not there yet: the evaluation, then the exports.
+
+    The evaluation comes first, since the exports' model cards tell of it; if it fails, they are made all the same.
+    """
+    job, failure = load_job(folder.plan().job), None
+    if job.eval is not None and folder.evaluation() is None:
+        file = folder.job_file(PluginKeys(catalogue))
+        try:
+            evaluate(folder, file, asked_models(job), catalogue, machine, show)
+        except Interrupted:
+            raise
+        except ForgeError as error:
+            failure = error
+            show(Warned(f"the evaluation failed: {error}"))
+    export_all(folder, catalogue, machine, show)
+    if failure is not None:
+        raise ForgeError(
+            f"the model is trained and safe in {folder.path}, but not evaluated",
+            str(failure),
+            f"then `forge eval {folder.path}`",
+        )
+
+
+def evaluate(
+    folder: RunFolder,
+    file: JobFile,
+    models: Sequence[Who],
+    catalogue: Catalogue,
+    machine: Machine,
+    show: Show,
+    *,
+    target: str = EVALUATION,
+    gguf: Path | None = None,
+) -> None:
+    """Plan an evaluation of a finished run for this machine and do it in a worker of its own.
+
+    Args:
+        folder: The run.
+        file: Its job, ``[eval]`` as it is to be done.
+        models: Who answers.
+        catalogue: The plugins.
+        machine: This machine.
+        show: Called with each event.
+        target: The file for the result, relative to the run folder.
+        gguf: The GGUF file, if it is among the models.
+
+    Raises:
+        ForgeError: Of whatever kind; the trained weights are not touched.
+    """
+    plan = plan_answers(folder, file, Task.EVAL, models, catalogue, machine, gguf=gguf)
+    path = folder.path / "evaluations" / "plans" / f"{Path(target).stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, replace(plan, target=target).to_json())
+    outcome = work(folder, path, show)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def plan_answers(
+    folder: RunFolder,
+    file: JobFile,
+    task: Task,
+    models: Sequence[Who],
+    catalogue: Catalogue,
+    machine: Machine,
+    *,
+    gguf: Path | None = None,
+) -> Answers:
+    """Plan what makes a finished run answer, for an evaluation or a chat. Raises :class:`ForgeError`."""
+    trained, before = folder.weights_or_refuse(), folder.plan()
+    # A GGUF file answers alone: where the base model is now does not matter.
+    facts = before.facts if tuple(models) == (Who.GGUF,) else base_facts(file.job, before, trained, catalogue)
+    plan = answer_plan(file, task, models, catalogue, machine, facts, trained.traits)
+    return replace(plan.after(before.decisions), gguf=str(gguf.resolve()) if gguf is not None else None)
+
+
+def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+    """Make the exports of the job that are not there yet; all are tried before the first failure is raised."""
+    job = load_job(folder.plan().job)
+    failures: list[tuple[str, ForgeError]] = []
+    for index in range(len(job.export)):
+        if not (folder.export_folder(index, job) / "export.json").exists():
+            try:
+                export(folder, job, index, catalogue, machine, show)
+            except Interrupted:
+                raise
+            except ForgeError as error:
+                failures.append((job.export[index].format, error))
+                show(Warned(f"export {job.export[index].format} failed: {error}"))
+    if failures:
+        names = ", ".join(name for name, _ in failures)
+        raise ForgeError(
+            f"the model is trained and safe in {folder.path}, but not exported ({names})",
+            str(failures[0][1]),
+            f"then `forge export {folder.path}`",
+        )
+
+
+def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machine: Machine, show: Show) -> None:
+    """Plan one export of a finished run for this machine and make it in a worker of its own. Raises ForgeError."""
+    trained, before = folder.weights_or_refuse(), folder.plan()
+    facts = base_facts(job, before, trained, catalogue)
+    plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
+    out = folder.export_folder(index, job)
+    out.parent.mkdir(exist_ok=True)
+    path = out.with_name(f"{out.name}.plan.json")
+    write_json(path, plan.after(before.decisions).to_json())
+    outcome = work(folder, path, show)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def base_facts(job: Job, before: Plan, trained: Trained, catalogue: Catalogue) -> ModelFacts:
+    """Return the facts about the base model of a finished run. Raises :class:`RunError` if it is another one now."""
+    facts = before.facts
+    if facts.source == "folder":  # it may have been moved, or overwritten, since
+        facts = describe_model(catalogue, job.model.id, facts.revision, job.folder)
+        if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
+            raise RunError(
+                f"{job.model.id} is not the base model that the run was trained on",
+                "config or weights are others",
+                "name the right folder: --set model.id=FOLDER",
+            )
+    return facts

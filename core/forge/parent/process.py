@@ -1,0 +1,204 @@
+"""Worker processes: starting one, passing on the wish to stop, and saying how it ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from forge.api.event import Done, Event, Failed, Noted, Stopped
+from forge.api.plan import Plan
+from forge.disk.checkpoints import newest_marked
+from forge.disk.events import Follower
+from forge.disk.folder import RunFolder
+from forge.errors import ForgeError, Interrupted, RunError, from_json
+
+Show = Callable[[Event], None]
+"""Called with each event as it comes."""
+
+Ready = Callable[[RunFolder, Plan], None]
+"""Called when a plan has been written, before its worker starts."""
+
+
+def quiet(_folder: RunFolder, _plan: Plan) -> None:
+    """Take no notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a worker ended.
+
+    Attributes:
+        error: What it reported or died of, or None.
+        asked: Whether the user asked it to stop, in time or not.
+    """
+
+    error: ForgeError | None
+    asked: bool = False
+
+
+def start(module: str, folder: RunFolder, plan: Path, **pipes: Any) -> subprocess.Popen[bytes]:
+    """Start a worker process.
+
+    Args:
+        module: What to run: ``python -m <module> RUN PLAN``.
+        folder: The run.
+        plan: The plan's file.
+        pipes: Where the process reads and prints, as :class:`subprocess.Popen` takes them.
+    """
+    options: dict[str, Any] = (
+        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined,unused-ignore]
+        if sys.platform == "win32"
+        else {"start_new_session": True}  # the terminal's Ctrl-C is for the parent alone, which passes it on
+    )
+    # -P keeps the current folder off the path: a random.py beside the job is not Python's.
+    command = [sys.executable, "-P", "-m", module, str(folder.path), str(plan)]
+    environment = worker_environment(os.environ, Plan.read(plan))
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **pipes, **options)
+
+
+def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
+    """Start a worker, show its events until it ends, and say how it ended."""
+    events = Follower(folder.events)
+    last: Event | None = None
+    with folder.log.open("ab") as log:
+        worker = start("forge.worker", folder, plan, stdout=log, stderr=subprocess.STDOUT)
+        with passing_on(worker, show) as wishes:
+            while True:
+                ended = worker.poll() is not None
+                for event in events.poll():
+                    if isinstance(event, Failed | Stopped | Done):
+                        last = event
+                    show(event)
+                if ended:
+                    break
+                time.sleep(0.05)
+    return Outcome(verdict(worker.returncode, last, folder, wishes), asked=bool(wishes))
+
+
+@contextmanager
+def passing_on(worker: subprocess.Popen[bytes], show: Show) -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into a word on the worker's standard input; a second one kills it.
+
+    Yields:
+        The signals that came, in order.
+    """
+    wishes: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        wishes.append(number)
+        if len(wishes) > 1:
+            worker.kill()
+            return
+        with suppress(OSError):  # it may have just ended by itself
+            if worker.stdin:
+                worker.stdin.write(b"stop\n")
+                worker.stdin.flush()
+        show(Noted("stopping after this step; once more to stop at once"))
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wishes
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+LAUNCHERS = ("ACCELERATE_", "LOCAL_", "MASTER_", "OMPI_", "PMI_", "RANK", "TORCHELASTIC_", "WORLD_SIZE")
+"""Variables of process launchers, at which accelerate would wait for processes that are not there."""
+
+
+def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
+    clean = {key: value for key, value in environ.items() if not key.startswith((*LAUNCHERS, *plan.shed))}
+    # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
+    if visible:
+        clean["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    elif visible is None and len(cards) > 1:
+        clean["CUDA_VISIBLE_DEVICES"] = "0"
+    clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    clean.setdefault("TOKENIZERS_PARALLELISM", "true")
+    chosen = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & clean.keys()
+    if not chosen and any(card.kind == "cuda" for card in cards):
+        clean["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # rows differ in length: less memory lost to gaps
+    return clean | dict(plan.environment)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a process ended that reported nothing.
+
+    Attributes:
+        how: The signal's name, or the code, as a phrase.
+        why: What that most often means; None if nobody can say.
+        killed: Whether a signal ended it.
+    """
+
+    how: str
+    why: str | None
+    killed: bool
+
+
+def death(code: int) -> Death:
+    """Explain the exit code of a process.
+
+    >>> death(-9).why
+    'most often the machine ran out of memory'
+    """
+    if code >= 0:
+        return Death(f"code {code}", None, killed=False)
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+    why = "most often the machine ran out of memory" if name == "SIGKILL" else "a library crashed"
+    return Death(name, why, killed=True)
+
+
+def verdict(code: int, last: Event | None, folder: RunFolder, wishes: Sequence[int] = ()) -> ForgeError | None:
+    """Say what a worker died of, or None if it did what it should.
+
+    Args:
+        code: Its exit code.
+        last: The last event in which it told of its end.
+        folder: The run.
+        wishes: The signals by which the user asked it to stop.
+    """
+    if code == 0 and isinstance(last, Done):
+        return None
+    if isinstance(last, Failed):
+        return from_json(last.error)
+    where = newest_marked(folder.checkpoints)
+    resume_line = f"go on with: forge resume {folder.path}" if where or folder.trained() else None
+    if isinstance(last, Stopped) or code == Interrupted.exit_code:
+        return Interrupted(last.message if isinstance(last, Stopped) else "stopped", do=resume_line)
+    if len(wishes) > 1:
+        kept = f"the last whole checkpoint is {where.name}" if where else "no checkpoint had been saved"
+        return Interrupted("stopped at once", kept, resume_line)
+    do = f"see {folder.log}" + (f"; {resume_line}" if resume_line else "")
+    end = death(code)
+    if end.killed:
+        kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
+        return ForgeError(f"the worker was killed ({end.how})", f"{end.why}{kept}", do)
+    free = shutil.disk_usage(folder.path).free
+    why = "the disk is full" if free < 2**20 else "it reported no reason"
+    return ForgeError(f"the worker ended with {end.how}", why, do)
+
+
+def check_one_process(environ: Mapping[str, str]) -> None:
+    """Refuse to start, or to go on, as one of several processes. Raises :class:`RunError`."""
+    processes = environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise RunError(
+            f"WORLD_SIZE says {processes} processes",
+            "forge trains in 1 process, and a run goes on in as many as it began with, or its batches would be others",
+            "start forge without torchrun, and unset WORLD_SIZE",
+        )

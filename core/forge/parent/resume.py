@@ -1,0 +1,83 @@
+"""Going on with a run that was stopped or killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from forge.api.event import Warned
+from forge.api.plan import Plan, Task
+from forge.discovery.catalogue import Catalogue
+from forge.discovery.describe import describe_model
+from forge.discovery.keys import PluginKeys
+from forge.disk.folder import RunFolder
+from forge.errors import RunError
+from forge.job.decisions import differences
+from forge.job.job import load_job
+from forge.machine.machine import Machine
+from forge.parent.after import finish, heed
+from forge.parent.process import check_one_process, quiet, work
+from forge.planning.planner import renewed
+
+if TYPE_CHECKING:
+    from forge.parent.process import Ready, Show
+
+
+def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show, *, ready: Ready = quiet) -> None:
+    """Go on with a run from its newest whole checkpoint, then make the evaluation and exports that are missing.
+
+    Raises:
+        RunError: The run is in use, or its job, base model, plugins or number of processes have changed.
+        ForgeError: As :func:`run`.
+    """
+    if folder.busy():
+        raise RunError(f"{folder.path} is in use", "its worker still runs", "wait for it, or stop it, then try again")
+    if folder.trained() is None:
+        check_one_process(os.environ)
+        plan = folder.plan()
+        check_unchanged(folder, plan, catalogue)
+        for note in _moved(plan, machine):
+            show(Warned(note))
+        plan = renewed(plan, catalogue, machine)
+        plan = replace(plan, resume=True, task=Task.TRAIN, attempt=plan.attempt + 1)
+        path = folder.add_plan(plan)
+        ready(folder, plan)
+        outcome = work(folder, path, show)
+        if outcome.error is not None:
+            raise outcome.error
+        heed(outcome, folder)
+    finish(folder, catalogue, machine, show)
+
+
+def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None:
+    """Refuse to resume what is no longer the same run, and name the difference. Raises :class:`RunError`."""
+    stored = load_job(plan.job)
+    given = folder.path / "job.toml"
+    now = folder.job_file(PluginKeys(catalogue)).job
+    if now.digest() != plan.job_digest:
+        changed = differences(stored.to_toml(), now.to_toml())
+        raise RunError(
+            f"{given} is not the job that this run began with",
+            "; ".join(changed) or "its meaning has changed",
+            "undo the change, or start a new run",
+        )
+    facts = describe_model(catalogue, stored.model.id, plan.facts.revision or stored.model.revision, stored.folder)
+    if facts.digest and plan.facts.digest and facts.digest != plan.facts.digest:
+        raise RunError(
+            f"the base model {stored.model.id} has changed",
+            f"its digest was {plan.facts.digest[:12]} and is {facts.digest[:12]}",
+            "restore it, or start a new run",
+        )
+
+
+def _moved(plan: Plan, machine: Machine) -> Iterator[str]:
+    """Tell what differs between the machine that the run began on and this one, where the numbers may part."""
+    for name in ("torch", "transformers", "trl", "peft", "accelerate", "datasets"):
+        before, now = plan.machine.versions.get(name), machine.versions.get(name)
+        if before != now:
+            yield f"{name} was {before} and is {now}: the numbers may differ from an uninterrupted run"
+    if plan.machine.usable_kinds != machine.usable_kinds:
+        kinds = [", ".join(sorted(m.usable_kinds)) or "none" for m in (plan.machine, machine)]
+        yield f"accelerators were {kinds[0]} and are {kinds[1]}: the numbers may differ from an uninterrupted run"

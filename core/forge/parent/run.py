@@ -1,0 +1,105 @@
+"""A run as the parent sees it: plan, work, try once more where another plan may help.
+
+The parent holds no model and imports nothing heavy, so it is still there to explain when a worker dies of memory, of a
+driver, or of ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge.api.event import Warned
+from forge.api.plan import Plan, Task
+from forge.api.stage import Stage
+from forge.discovery.catalogue import Catalogue
+from forge.discovery.describe import describe_model
+from forge.disk.folder import RunFolder
+from forge.errors import BackendImportError, OutOfMemory, PlanError
+from forge.job.decisions import Decision, settle
+from forge.job.read import JobFile
+from forge.machine.machine import Machine
+from forge.parent.after import finish, heed
+from forge.parent.process import check_one_process, quiet, work
+from forge.planning.planner import make_plan
+
+if TYPE_CHECKING:
+    from forge.parent.process import Outcome, Ready, Show
+
+
+ATTEMPTS = 5
+
+
+def run(
+    file: JobFile,
+    catalogue: Catalogue,
+    machine: Machine,
+    runs: Path,
+    show: Show,
+    *,
+    task: Task = Task.TRAIN,
+    rows: int = 0,
+    ready: Ready = quiet,
+) -> RunFolder:
+    """Plan a job, run it, evaluate what came of it, and make its exports.
+
+    Args:
+        file: The job.
+        catalogue: The plugins.
+        machine: This machine.
+        runs: The folder of all runs.
+        show: Called with each event.
+        task: To train, to try (a dry run), or to show rows.
+        rows: How many rows to show.
+        ready: Called when a plan has been written, before its worker starts.
+
+    Raises:
+        ForgeError: Of whatever kind stopped the run; a trained model whose export failed is safe.
+    """
+    check_one_process(os.environ)
+    facts = describe_model(catalogue, file.job.model.id, file.job.model.revision, file.job.folder)
+    make = functools.partial(make_plan, file, catalogue, machine, facts, task=task, rows=rows)
+    plan = make()
+    folder = RunFolder.create(runs, file)
+    excluded: dict[str, str] = {}
+    relief: list[Decision] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        path = folder.add_plan(plan)
+        folder.write_lock(settle(file.job, plan.decisions), plan)
+        ready(folder, plan)
+        outcome = work(folder, path, show)
+        if outcome.error is None:
+            break
+        if attempt == ATTEMPTS or not _another(outcome, plan, file, excluded, relief):
+            raise outcome.error
+        try:
+            plan = make(excluded=excluded, relief=relief, attempt=attempt + 1)
+        except PlanError:  # nothing else can serve
+            raise outcome.error from None
+        show(Warned(f"{outcome.error}; trying again with another plan"))
+    if task is Task.TRAIN:
+        heed(outcome, folder)
+        finish(folder, catalogue, machine, show)
+    return folder
+
+
+def _another(outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, str], relief: list[Decision]) -> bool:
+    """Decide whether to try once more, and with what: another backend, or a setting that takes less memory."""
+    if outcome.asked:
+        return False
+    error = outcome.error
+    if isinstance(error, BackendImportError):
+        named = {getattr(file.job.use, stage.value) for stage in Stage}
+        planned = error.plugin in {step.plugin for step in plan.steps}
+        if not planned or file.job.use.backend != "auto" or error.plugin in named:
+            return False
+        excluded[str(error.plugin)] = f"failed in attempt {plan.attempt}: {error}"
+        return True
+    if isinstance(error, OutOfMemory) and error.probing:
+        changes = [Decision(**change) for change in error.relief]
+        if changes and not any(change.key in file.named for change in changes):
+            relief[:] = [*relief, *changes]
+            return True
+    return False

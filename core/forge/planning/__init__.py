@@ -1,0 +1,1 @@
+"""Choosing an implementation for each stage, with reasons."""

@@ -1,0 +1,170 @@
+"""What a job needs of each stage, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forge.api.generation import Who
+from forge.api.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.job import Job
+    from forge.model.facts import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a job needs of one stage.
+
+    Attributes:
+        stage: The stage.
+        words: What an offer must support.
+        label: The need's name for people: ``"load"``, ``"export 2"``.
+        plugin: The plugin that the job names for it.
+        backend: The backend that the job names for it.
+        told: Where the job names that plugin or backend, for messages.
+    """
+
+    stage: Stage
+    words: frozenset[str]
+    label: str
+    plugin: str | None = None
+    backend: str | None = None
+    told: str | None = None
+
+
+def needs(
+    job: Job,
+    facts: ModelFacts,
+    stages: Sequence[Stage] = tuple(Stage),
+    asked: Mapping[Stage, frozenset[str]] | None = None,
+) -> list[Need]:
+    """Say what a job needs of each stage.
+
+    Args:
+        job: The job.
+        facts: What is known about the model.
+        stages: The stages to say it of.
+        asked: What the method asks of other stages: :func:`asks`.
+    """
+    asked = asked or {}
+    return [need for stage in stages for need in _NEEDS[stage](job, facts, asked.get(stage, frozenset()))]
+
+
+def asked_models(job: Job) -> tuple[Who, ...]:
+    """Return the models that a job's ``[eval]`` asks, in the order of the columns."""
+    return (Who.BASE, Who.TUNED) if job.eval and job.eval.base else (Who.TUNED,)
+
+
+def answer_needs(job: Job, facts: ModelFacts, models: Sequence[Who]) -> list[Need]:
+    """Say what it takes to make models answer: an offer to generate for each."""
+    kept = "full" if job.adapter.type == "none" else "adapter"
+    found = []
+    for who in models:
+        word = kept if who is Who.TUNED else who.value
+        label = f"{Stage.GENERATE} ({who})"
+        named = None if who is Who.GGUF else _named(job, Stage.GENERATE)  # what reads a file is for files to say
+        found.append(_need(Stage.GENERATE, {_kind(facts), word}, label, named))
+    return found
+
+
+def judge_need(job: Job, facts: ModelFacts) -> Need:
+    """Say what it takes to judge answers."""
+    return _need(Stage.EVALUATE, {_kind(facts)}, named=_named(job, Stage.EVALUATE))
+
+
+def asks(job: Job, facts: ModelFacts, catalogue: Catalogue) -> Mapping[Stage, frozenset[str]]:
+    """Return what the job's method asks of other stages, as the offer says that would train it.
+
+    That is one of the plugin that the job names; else one of forge's own; else a stranger's.
+    """
+    words, named = _train_words(job, facts), job.use.train
+    offers = [
+        (not plugin.own, offer)
+        for plugin, offer in catalogue.offers(Stage.TRAIN)
+        if words <= offer.words and named in {None, plugin.name}
+    ]
+    return min(offers, key=lambda pair: pair[0])[1].asks if offers else {}
+
+
+def _collate(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
+    words = {"vision" if facts.task == "vision" else "text", *(asked or {"tokens"})}
+    words |= {word for word, wanted in (("streaming", job.data.streaming), ("packing", job.data.packing)) if wanted}
+    yield _need(Stage.COLLATE, words, named=_named(job, Stage.COLLATE))
+
+
+def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
+    words = {_kind(facts), *asked}
+    if job.model.bits:
+        words.add(job.model.bits)
+    if job.adapter.type == "none":
+        words.add("full")
+    if job.model.trust_remote_code:
+        words.add("remote-code")
+    yield _need(Stage.LOAD, words, named=_named(job, Stage.LOAD), backend=_backend(job))
+
+
+def _adapt(job: Job, _facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
+    words = {job.adapter.type, *asked, *(["dora"] if job.adapter.use_dora else [])}
+    yield _need(Stage.ADAPT, words, named=_named(job, Stage.ADAPT), backend=_backend(job))
+
+
+def _train(job: Job, facts: ModelFacts, _asked: frozenset[str]) -> Iterator[Need]:
+    yield _need(Stage.TRAIN, _train_words(job, facts), named=_named(job, Stage.TRAIN))
+
+
+def _generate(job: Job, facts: ModelFacts, _asked: frozenset[str]) -> Iterator[Need]:
+    if job.eval:
+        yield from answer_needs(job, facts, asked_models(job))
+
+
+def _evaluate(job: Job, facts: ModelFacts, _asked: frozenset[str]) -> Iterator[Need]:
+    if job.eval:
+        yield judge_need(job, facts)
+
+
+def _export(job: Job, _facts: ModelFacts, _asked: frozenset[str]) -> Iterator[Need]:
+    for number, export in enumerate(job.export, 1):
+        words = {export.format, *(["push"] if export.push_to_hub else [])}
+        yield _need(Stage.EXPORT, words, f"export {number} ({export.format})", _named(job, Stage.EXPORT))
+
+
+_NEEDS: Mapping[Stage, Callable[[Job, ModelFacts, frozenset[str]], Iterator[Need]]] = {
+    Stage.COLLATE: _collate,
+    Stage.LOAD: _load,
+    Stage.ADAPT: _adapt,
+    Stage.TRAIN: _train,
+    Stage.GENERATE: _generate,
+    Stage.EVALUATE: _evaluate,
+    Stage.EXPORT: _export,
+}
+
+
+def _need(
+    stage: Stage, words: Iterable[str], label: str = "", named: str | None = None, backend: str | None = None
+) -> Need:
+    told = f'[use] {stage} = "{named}"' if named else f'[use] backend = "{backend}"' if backend else None
+    label = label or stage.value
+    return Need(stage, frozenset(words), label, named, backend if not named else None, told)
+
+
+def _named(job: Job, stage: Stage) -> str | None:
+    named: str | None = getattr(job.use, stage.value)
+    return named
+
+
+def _backend(job: Job) -> str | None:
+    """Return the backend that the job names: it is what loads and adapts, and the other stages serve all."""
+    return None if job.use.backend == "auto" else job.use.backend
+
+
+def _kind(facts: ModelFacts) -> str:
+    return facts.task if facts.task in {"vision", "seq2seq"} else "text"
+
+
+def _train_words(job: Job, facts: ModelFacts) -> set[str]:
+    return {job.train.method} | ({facts.task} & {"vision", "seq2seq"})

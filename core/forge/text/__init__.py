@@ -1,0 +1,1 @@
+"""What people read: plans, memory and evaluations as text, for the terminal, the model card and the report alike."""

@@ -1,0 +1,1 @@
+"""The process that does the work, as its plan says; it chooses nothing."""

@@ -1,0 +1,31 @@
+"""``python -m forge.worker RUN PLAN``: one clean process that does what a plan says.
+
+Everything that touches a model happens here, so that a crash of any kind ends this process and never the one that the
+user talks to. The worker reads its plan and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from forge.api.plan import Plan
+from forge.api.run import Run
+from forge.disk.events import EventLog
+from forge.disk.folder import RunFolder
+from forge.worker.control import listen
+from forge.worker.perform import perform
+from forge.worker.sink import Sink
+
+
+def main(arguments: list[str]) -> int:
+    """Do what a plan says, heed the parent, and return the exit code."""
+    folder, plan = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1]))
+    sink = Sink(EventLog(folder.events))
+    run = Run(folder=folder.path, plan=plan, sink=sink)
+    listen(run)
+    return perform(run, folder, sink)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""Where a worker's events go: into the run's file, and to the observers that the job switched on."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from forge.api.hooks import EventHooks
+from forge.errors import PluginError
+
+if TYPE_CHECKING:
+    from forge.api.event import Event
+    from forge.api.plan import Plan
+    from forge.disk.events import EventLog
+
+
+class Sink:
+    """Takes the events of one worker.
+
+    Args:
+        log: The run's file of events.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._observers = pluggy.PluginManager("forge")
+        self._observers.add_hookspecs(EventHooks)
+
+    def admit(self, plan: Plan) -> None:
+        """Import a plan's observers, which see all that comes after. Raises :class:`PluginError`."""
+        for plugin, module in plan.observers:
+            try:
+                self._observers.register(importlib.import_module(module), name=plugin)
+                self._observers.check_pending()
+            except (ImportError, pluggy.PluginValidationError) as error:
+                raise PluginError(f"plugin {plugin} cannot act on this run", str(error)) from error
+
+    def __call__(self, event: Event) -> None:
+        """Write an event down and show it; what an observer raises is printed to the worker's log and dropped."""
+        self._log.append(event)
+        for implementation in self._observers.hook.forge_event.get_hookimpls():
+            try:
+                implementation.function(event)
+            except Exception:  # noqa: BLE001 - an observer must not stop a training
+                print(f"observer {implementation.plugin_name} failed; its error is dropped")  # noqa: T201 - the log
+                traceback.print_exc()

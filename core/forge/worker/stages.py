@@ -1,0 +1,168 @@
+"""Calling the chosen implementations: one typed method for each stage.
+
+pluggy's calls are untyped, so this is the only place that makes them. It imports what the plan names, gives each stage
+exactly one implementation, times it, checks what it returns, and turns whatever it raises into an error that names the
+plugin, its distribution and version.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+from forge.api.event import Noted, Objected, StageChanged, Warned
+from forge.api.generation import Who
+from forge.api.hooks import RunHooks, hookimpl
+from forge.api.offer import Finding
+from forge.api.plan import Answers
+from forge.api.reference import load_object
+from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
+from forge.api.stage import Stage
+from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
+
+if TYPE_CHECKING:
+    from forge.api.generation import Generator
+    from forge.api.plan import Step
+    from forge.api.run import Run
+    from forge.job.job import Job
+    from forge.job.tables import ExportTable
+
+
+T = TypeVar("T")
+
+
+class Stages:
+    """The stages of one run, ready to be called.
+
+    Args:
+        run: The run.
+        job: The job.
+    """
+
+    def __init__(self, run: Run, job: Job) -> None:
+        self.run, self.job = run, job
+
+    def collate(self) -> Data:
+        """Turn the sources into rows."""
+        return self._call(Stage.COLLATE, Data, job=self.job, run=self.run)
+
+    def preflight(self, data: Data) -> None:
+        """Run the chosen offers' checks; raise :class:`UsageError` with all errors that they found."""
+        errors: list[Finding] = []
+        done: set[tuple[str, str]] = set()
+        for step in self.run.plan.steps:
+            if step.preflight is None or (step.plugin, step.preflight) in done:
+                continue  # two exports of one format share a check, which sees the whole job
+            done.add((step.plugin, step.preflight))
+            for finding in self._findings(step, step.preflight, data):
+                if finding.severity == "error":
+                    errors.append(finding)
+                self.run.emit(_FINDINGS[finding.severity](finding.message, finding.do))
+        if errors:
+            first = errors[0]
+            more = f" (and {len(errors) - 1} more, listed above)" if len(errors) > 1 else ""
+            raise UsageError(f"the job cannot succeed here{more}", first.message, first.do)
+
+    def load(self, data: Data) -> Loaded:
+        """Load the base model."""
+        return self._with_traits(Stage.LOAD, job=self.job, run=self.run, data=data)
+
+    def adapt(self, loaded: Loaded) -> Loaded:
+        """Make the model trainable."""
+        return self._with_traits(Stage.ADAPT, job=self.job, run=self.run, loaded=loaded)
+
+    def train(self, loaded: Loaded, data: Data) -> Trained:
+        """Train it."""
+        return self._call(Stage.TRAIN, Trained, job=self.job, run=self.run, loaded=loaded, data=data)
+
+    def generate(self, trained: Trained, source: Who) -> Generator:
+        """Make a model answer: ``"tuned"``, ``"base"`` or ``"gguf"``, each by the implementation chosen for it."""
+        step = self.run.plan.step(Stage.GENERATE, f"{Stage.GENERATE} ({source})")
+        plan = self.run.plan
+        file = Path(plan.gguf) if source is Who.GGUF and isinstance(plan, Answers) and plan.gguf else None
+        made: Generator = self._call(
+            Stage.GENERATE, object, step, job=self.job, run=self.run, trained=trained, source=source, file=file
+        )  # type: ignore[assignment]
+        if missing := [name for name in ("chat", "complete", "losses", "base", "close") if not hasattr(made, name)]:
+            raise PluginError(f"{_name(step)} returned {type(made).__name__}, which has no {missing[0]}")
+        return made
+
+    def evaluate(self, trained: Trained) -> Evaluated:
+        """Ask the held-out rows of the plan's models."""
+        generate = functools.partial(self.generate, trained)
+        return self._call(Stage.EVALUATE, Evaluated, job=self.job, run=self.run, trained=trained, generate=generate)
+
+    def export(self, trained: Trained, export: ExportTable, out: Path) -> Exported:
+        """Write one export."""
+        return self._call(Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out)
+
+    def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
+        loaded = self._call(stage, Loaded, **arguments)
+        step = self.run.plan.step(stage)
+        if missing := set(step.provides) - loaded.traits:
+            raise PluginError(f"{_name(step)} did not provide {', '.join(sorted(missing))}, as its offer says")
+        return loaded
+
+    def _findings(self, step: Step, reference: str, data: Data) -> list[Finding]:
+        check: Callable[..., Iterable[Finding]] = self._import(step, reference)
+        return self._guarded(step, lambda: list(check(self.job, self.run, data)))
+
+    def _call(self, stage: Stage, kind: type[T], step: Step | None = None, **arguments: Any) -> T:
+        step = step or self.run.plan.step(stage)
+        hook = f"forge_{stage}"
+        manager = pluggy.PluginManager("forge")  # one for each call, since a stage can have several implementations
+        manager.add_hookspecs(RunHooks)
+        try:
+            manager.register(SimpleNamespace(**{hook: hookimpl(self._import(step, step.impl))}))
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
+        self.run.emit(StageChanged(stage.value, "started", plugin=step.plugin))
+        start = time.perf_counter()
+        result = self._guarded(step, lambda: getattr(manager.hook, hook)(**arguments))
+        if not isinstance(result, kind):
+            raise PluginError(f"{_name(step)} returned {type(result).__name__}, not {kind.__name__}")
+        self.run.emit(StageChanged(stage.value, "finished", seconds=round(time.perf_counter() - start, 3)))
+        return result
+
+    def _import(self, step: Step, reference: str) -> Any:
+        try:
+            return load_object(reference)
+        except ForgeError:
+            raise
+        except Exception as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
+            traceback.print_exc()
+            raise BackendImportError(
+                f"{_name(step)} cannot be imported",
+                f"{type(error).__name__}: {error}",
+                "see `forge doctor`",
+                plugin=step.plugin,
+            ) from error
+
+    def _guarded(self, step: Step, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except ForgeError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            if isinstance(error, MemoryError):
+                raise OutOfMemory(f"{step.stage} ran out of memory", str(error) or None) from error
+            raise PluginError(
+                f"{step.stage} failed in {_name(step)}",
+                f"{type(error).__name__}: {error}",
+                f"the traceback is in {self.run.folder / 'log.txt'}",
+            ) from error
+
+
+_FINDINGS = {"error": Objected, "warning": Warned, "note": Noted}
+
+
+def _name(step: Step) -> str:
+    return f"plugin {step.plugin} ({step.distribution} {step.version})"

@@ -1,0 +1,1 @@
+"""The GGUF file: architectures, tensors, quantisation, vocabulary, and writing them."""

@@ -1,0 +1,1 @@
+"""llama.cpp: running a file in it, and its own converter."""

@@ -1,0 +1,205 @@
+"""Before training: would the export work? A small random model of the same kind goes the whole way.
+
+The real tokenizer, the real config with two layers and small matrices: written, loaded, tokenised, rendered, compared.
+What stops here would have stopped after hours of training.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import BackendImportError, ExportError, Finding
+from forge_gguf.file import architectures, quants
+from forge_gguf.file.quants import KINDS, Shape
+from forge_gguf.file.vocabulary import vocabulary
+from forge_gguf.file.weights import Weights
+from forge_gguf.file.writer import general, layout, size, write
+from forge_gguf.llama import upstream
+from forge_gguf.llama.runtime import Generator
+from forge_gguf.source import samples, stop_ids
+from forge_gguf.trial import verify
+from forge_gguf.trial.reference import Reference
+from forge_gguf.trial.texts import corpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from forge.api import Data, Job, Run
+    from forge_gguf.file.architectures import Config
+
+
+SAMPLES = 100
+"""Rows of the run whose text is tried."""
+
+
+def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
+    """Yield what stands against the GGUF exports of a job, and what its files will come to."""
+    tables = [table for table in job.export if table.format == "gguf"]
+    if upstream.needed(job, run.plan.facts):
+        yield Finding("note", "GGUF files are made by llama.cpp's converter, and tried after training only")
+        return
+    from transformers import AutoConfig
+
+    from forge_huggingface.hub.snapshot import snapshot
+
+    folder = snapshot(job, run, weights=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    if why := architectures.problem(config):
+        yield Finding("error", f"GGUF export cannot work for this model: {why}", "name a llama.cpp tree: converter")
+        return
+    try:
+        quants.library()
+        yield from _files(job, run, folder, config, [name for table in tables for name in _types(table.options)])
+        ids = [list(row["input_ids"]) for row in _first(data.train, SAMPLES)]
+        tokenizer = getattr(data.processor, "tokenizer", data.processor)
+        yield from dry_run(folder, config, tokenizer, ids)
+    except (ExportError, BackendImportError) as error:
+        what = f"{error.what}: {error.why}" if error.why else error.what
+        yield Finding("error", f"GGUF export cannot work: {what}", error.do or "remove the export")
+
+
+def _types(options: Any) -> list[str]:
+    return [] if options.get("adapter") else list(options["types"])
+
+
+def _first(rows: Any, count: int) -> list[Any]:
+    found: list[Any] = []
+    for row in rows:
+        if len(found) == count:
+            break
+        found.append(row)
+    return found
+
+
+def _files(job: Job, run: Run, folder: Path, config: Config, names: Sequence[str]) -> Iterable[Finding]:
+    """Check names of tensors, sizes, the disk and the memory for the real model."""
+    import shutil
+
+    from forge_gguf.trial.reference import fits
+
+    weights = Weights(folder)
+    tensors = architectures.tensors(config, weights)
+    heads = not any(tensor.name == "output.weight" for tensor in tensors)
+    shape = Shape(config["num_hidden_layers"], heads)
+    needed = 0
+    for name in dict.fromkeys(names):
+        kind = KINDS[name]
+        bits, narrowed, matrices = quants.bits_per_weight(kind, [(t.name, t.shape) for t in tensors], shape)
+        total = size(tensors, kind, shape)
+        needed += total
+        said = f"{name} will be {total / 2**20:,.0f} MiB, {bits:.1f} bits per weight"
+        if narrowed:
+            width = config["hidden_size"]
+            said += (
+                f": {narrowed} of {matrices} matrices fall back to wider types, because {width} is no multiple of 256"
+            )
+        yield Finding("note", said)
+    free = shutil.disk_usage(run.folder).free
+    if needed > free:
+        have = f"{needed / 2**30:.1f} GiB for GGUF files, and {free / 2**30:.1f} are free in {run.folder}"
+        yield Finding("error", f"the disk is too small: {have}", "free some space, or take fewer types")
+    if names and not fits(weights.count(), wide=False):
+        yield Finding(
+            "warning",
+            "this machine's memory is too small to compare the finished files with the whole trained model",
+            "only their first layers will be compared; export on a larger machine for the rest",
+        )
+    if job.model.bits:
+        yield Finding("note", f"trained on the {job.model.bits} base; GGUF files are made from its whole weights")
+
+
+def small(config: Config) -> Config:
+    """Return a config of the same kind with two layers and small matrices.
+
+    Heads keep their size and each its share of key and value heads, since rotations depend on them.
+    """
+    heads = config["num_attention_heads"]
+    groups = heads // (config.get("num_key_value_heads") or heads)
+    dimension = architectures.head_dim(config)
+    count = groups if groups > 1 else 2
+    changed: Config = {
+        **config,
+        "num_hidden_layers": 2,
+        "num_attention_heads": count,
+        "num_key_value_heads": count // groups if groups > 1 else 2,
+        "hidden_size": dimension * count,
+        "intermediate_size": 2 * dimension * count,
+        "head_dim": dimension,
+        "query_pre_attn_scalar": dimension if config.get("query_pre_attn_scalar") else None,
+    }
+    for name in ("layer_types", "no_rope_layers"):
+        if config.get(name):
+            changed[name] = list(config[name])[:2]
+    return {key: value for key, value in changed.items() if value is not None or key in config}
+
+
+def dry_run(folder: Path, config: Config, tokenizer: Any, rows: list[list[int]]) -> Iterable[Finding]:
+    """Send a small random model the whole way: write, load, tokenise, render, compare.
+
+    Args:
+        folder: The base model's folder, for its generation settings.
+        config: Its config.
+        tokenizer: The tokenizer of the run.
+        rows: Rows of the run, as ids.
+    """
+    from forge_gguf.file import pretokenizer
+
+    kind = KINDS["f16"]
+    texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in rows))
+    with tempfile.TemporaryDirectory(prefix="forge-gguf-") as scratch:
+        model, path = Path(scratch, "model"), Path(scratch, "model.gguf")
+        described = random_model(small(config), model)
+        weights = Weights(model)
+        tensors = architectures.tensors(described, weights)
+        words = vocabulary(tokenizer, config["vocab_size"], stop_ids(folder))
+        words = words.with_pre(pretokenizer.find(tokenizer, words, texts))
+        name = architectures.BUILTIN[described["architectures"][0]].name
+        keys = general(kind, name, "preflight") | architectures.keys(described) | words.keys()
+        shape = Shape(2, not any(tensor.name == "output.weight" for tensor in tensors))
+        write(path, keys, tensors, weights, kind, shape)
+        asked = samples(tokenizer, rows, length=24, count=1)
+        with Reference(model, None) as trained:
+            chances = [trained.chances(ids) for ids in asked]
+        gates = [verify.check_keys(path, keys, layout(tensors, kind, shape), weights)]
+        with Generator(path, context=64, exact=True) as generator:
+            gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops))
+            gates.append(verify.check_template(generator, tokenizer))
+            gates.append(verify.check_logits(generator, asked, chances, kind))
+    for gate in gates:
+        if gate.state != "pass":
+            failed = gate.state == "fail"
+            said = f"a small random model of this kind, written as GGUF, differs ({gate.name}): {gate.message}"
+            yield Finding("error", said, "remove the export, or report this") if failed else Finding("warning", said)
+    stops = ", ".join(repr(words.tokens[index]) for index in words.stops)
+    yield Finding(
+        "note",
+        f"a small random {name} went the whole way to GGUF; texts are split as {words.pre!r}, answers end at {stops}",
+    )
+
+
+def random_model(config: Config, folder: Path) -> Config:
+    """Write a random model, and return its config as transformers reads it back.
+
+    Its matrices are a few times larger than at the start of a training, so that its logits differ enough to tell a
+    wrong rotation or order from rounding.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    wish = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
+    before = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    try:
+        model = AutoModelForCausalLM.from_config(wish, dtype=torch.float32)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1:
+                    parameter.uniform_(0.5, 1.5) if name.endswith("norm.weight") else parameter.normal_(0, 0.1)
+                else:
+                    parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
+        model.save_pretrained(folder)
+    finally:
+        torch.random.set_rng_state(before)
+    return dict(AutoConfig.from_pretrained(folder, local_files_only=True).to_dict())

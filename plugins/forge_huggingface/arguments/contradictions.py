@@ -1,0 +1,289 @@
+"""Arguments of a trainer that contradict each other: what the trainer would only say once the model is loaded.
+
+Each check takes the values of one table ``[train]``, whatever its method, and yields mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from forge.api import Mistake
+from forge_huggingface.arguments.tables import SCHEDULERS
+
+STEPS = ("eval_steps", "logging_steps", "save_steps", "warmup_steps")
+"""Whole numbers, or below 1 a share of all steps; int stays int in the lock."""
+
+
+def steps(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield numbers of steps that are neither whole nor a share."""
+    for name in STEPS:
+        if values[name] is not None and values[name] >= 1 and values[name] != int(values[name]):
+            what = f"{name} = {values[name]} must be a whole number, or below 1 for a share of all steps"
+            yield Mistake(what, (name,))
+    if values["max_steps"] == 0:
+        what = "max_steps = 0 would train nothing; remove it, or write -1 to go by num_train_epochs"
+        yield Mistake(what, ("max_steps",))
+
+
+def evaluation(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what evaluations, checkpoints and the choice of the best one contradict each other in."""
+    best, save, evaluate = values["load_best_model_at_end"], values["save_strategy"], values["eval_strategy"]
+    scheduler = values["lr_scheduler_type"]
+    needing = {
+        "load_best_model_at_end": (best, "load_best_model_at_end"),
+        "save_strategy": (save == "best", 'save_strategy = "best"'),
+        "lr_scheduler_type": (scheduler in {"reduce_lr_on_plateau", "greedy"}, f'lr_scheduler_type = "{scheduler}"'),
+    }
+    if evaluate == "no":
+        for name, (asked, said) in needing.items():
+            if asked:
+                yield Mistake(f'{said} needs evaluations; write eval_strategy = "steps" or "epoch"', (name,))
+    elif evaluate is not None and best and save != "best":  # None: forge makes it fit
+        steps, every = values["save_steps"], values["eval_steps"] or values["logging_steps"]
+        if save != evaluate:
+            yield Mistake(
+                f'load_best_model_at_end needs a checkpoint of every evaluation: save_strategy is "{save}" and '
+                f'eval_strategy "{evaluate}"; make them the same, or write save_strategy = "best"',
+                (
+                    "load_best_model_at_end",
+                    "save_strategy",
+                    "eval_strategy",
+                ),
+            )
+        elif save == "steps" and ((steps < 1) != (every < 1) or not _multiple(steps, every)):
+            yield Mistake(
+                f"load_best_model_at_end needs save_steps ({steps}) to be a multiple of eval_steps ({every})",
+                (
+                    "load_best_model_at_end",
+                    "save_steps",
+                    "eval_steps",
+                ),
+            )
+    if save == "best" and values["metric_for_best_model"] is None and not best:
+        yield Mistake(
+            'save_strategy = "best" needs metric_for_best_model; write "loss"',
+            (
+                "save_strategy",
+                "metric_for_best_model",
+            ),
+        )
+    metric = values["metric_for_best_model"]
+    if values["greater_is_better"] and (metric or "loss").endswith("loss") and (metric or best):
+        yield Mistake(
+            "greater_is_better = true would keep the checkpoint with the highest loss; remove it",
+            ("greater_is_better",),
+        )
+
+
+def _multiple(steps: float, every: float) -> bool:
+    # As the trainer does it: shares are floats, and 0.3 % 0.1 is not 0.
+    return (steps * 1_000_000) % (every * 1_000_000) == 0
+
+
+def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what precision, kernels, schedules and loaders contradict each other in."""
+    if values["bf16"] and values["fp16"]:
+        yield Mistake(
+            "bf16 and fp16 contradict each other; keep one",
+            (
+                "bf16",
+                "fp16",
+            ),
+        )
+    if values["bf16_full_eval"] and values["fp16_full_eval"]:
+        yield Mistake(
+            "bf16_full_eval and fp16_full_eval contradict each other; keep one",
+            (
+                "bf16_full_eval",
+                "fp16_full_eval",
+            ),
+        )
+    if values["fp16"] and values["use_cpu"]:
+        yield Mistake(
+            "fp16 needs a GPU, and use_cpu is true; keep one",
+            (
+                "fp16",
+                "use_cpu",
+            ),
+        )
+    if values["use_liger_kernel"] and values.get("loss_type") == "chunked_nll":
+        yield Mistake(
+            'loss_type = "chunked_nll" and use_liger_kernel both replace the loss; keep one',
+            (
+                "loss_type",
+                "use_liger_kernel",
+            ),
+        )
+    scheduler, arguments = values["lr_scheduler_type"], values["lr_scheduler_kwargs"] or {}
+    if needed := SCHEDULERS.get(scheduler):
+        given = [name for name in needed if name in arguments]
+        if len(given) != 1:
+            yield Mistake(
+                f'lr_scheduler_type = "{scheduler}" needs {" or ".join(needed)}; '
+                f"write lr_scheduler_kwargs = {{ {needed[-1]} = … }}",
+                (
+                    "lr_scheduler_type",
+                    "lr_scheduler_kwargs",
+                ),
+            )
+    if values["optim"].startswith(("galore_", "apollo_")) and not values["optim_target_modules"]:
+        yield Mistake(
+            f'optim = "{values["optim"]}" needs optim_target_modules; write "all-linear" or names of modules',
+            (
+                "optim",
+                "optim_target_modules",
+            ),
+        )
+    if values["dataloader_num_workers"] == 0:
+        for name in (
+            "dataloader_prefetch_factor",
+            "dataloader_persistent_workers",
+            "dataloader_multiprocessing_context",
+        ):
+            if values[name]:
+                yield Mistake(f"{name} is about worker processes; write dataloader_num_workers = 1 or more", (name,))
+
+
+def preferences(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what the losses of dpo, cpo and kto do not take together."""
+    losses = values.get("loss_type")
+    if "f_divergence_type" in values:  # dpo alone takes several losses
+        losses = [losses] if isinstance(losses, str) else losses or []
+        weights = values.get("loss_weights")
+        if not losses:
+            yield Mistake('loss_type is empty; write loss_type = ["sigmoid"]', ("loss_type",))
+        if weights is not None and len(weights) != len(losses):
+            yield Mistake(
+                f"loss_weights has {len(weights)} values for {len(losses)} losses; give each loss one",
+                ("loss_weights",),
+            )
+        if "exo_pair" in losses and not values["label_smoothing"]:
+            yield Mistake(
+                'loss_type "exo_pair" needs label_smoothing above 0; its paper takes 0.001',
+                (
+                    "loss_type",
+                    "label_smoothing",
+                ),
+            )
+        plain = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"}
+        if values["f_divergence_type"] != "reverse_kl" and (other := sorted(set(losses) - plain)):
+            yield Mistake(
+                f"f_divergence_type is for other losses than {', '.join(other)}; remove it", ("f_divergence_type",)
+            )
+        if values["use_weighting"] and {"aot", "aot_unpaired"} & set(losses):
+            yield Mistake(
+                'use_weighting cannot be with loss_type "aot": it sorts the rows; remove one',
+                (
+                    "use_weighting",
+                    "loss_type",
+                ),
+            )
+    if losses in ("hinge", "ipo") and values.get("label_smoothing"):
+        yield Mistake(
+            f'label_smoothing does nothing under loss_type = "{losses}"; remove it',
+            (
+                "label_smoothing",
+                "loss_type",
+            ),
+        )
+    if values.get("sync_ref_model") and values.get("precompute_ref_log_probs"):
+        yield Mistake(
+            "precompute_ref_log_probs keeps the first reference, and sync_ref_model changes it; keep one",
+            (
+                "precompute_ref_log_probs",
+                "sync_ref_model",
+            ),
+        )
+    if losses == "kto":
+        if values["per_device_train_batch_size"] < 2:
+            yield Mistake(
+                'loss_type = "kto" compares the rows of a batch with each other; write per_device_train_batch_size = 2 '
+                'or more, or loss_type = "apo_zero_unpaired"',
+                (
+                    "loss_type",
+                    "per_device_train_batch_size",
+                ),
+            )
+        if values["train_sampling_strategy"] != "sequential":
+            yield Mistake(
+                'loss_type = "kto" needs train_sampling_strategy = "sequential"; remove the key',
+                (
+                    "loss_type",
+                    "train_sampling_strategy",
+                ),
+            )
+
+
+def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield numbers that do not make whole groups of answers, and losses of grpo that need another level."""
+    if "num_generations" not in values:
+        return
+    size, per_step, asked = (values[n] for n in ("generation_batch_size", "steps_per_generation", "num_generations"))
+    batch = values["per_device_train_batch_size"]
+    if size is not None and per_step is not None:
+        yield Mistake(
+            "generation_batch_size and steps_per_generation say the same; keep one",
+            (
+                "generation_batch_size",
+                "steps_per_generation",
+            ),
+        )
+    elif size is not None and size % batch:
+        yield Mistake(
+            f"generation_batch_size ({size}) must be a multiple of per_device_train_batch_size ({batch})",
+            (
+                "generation_batch_size",
+                "per_device_train_batch_size",
+            ),
+        )
+    else:
+        steps_per = per_step or values["gradient_accumulation_steps"]
+        answers = size or batch * steps_per
+        if answers % asked:
+            name = "steps_per_generation" if per_step else "gradient_accumulation_steps"
+            made = (
+                f"{answers} answers that are made at a time (per_device_train_batch_size {batch} x {name} {steps_per})"
+            )
+            whole = f"generation_batch_size ({size})" if size is not None else f"the {made}"
+            yield Mistake(f"num_generations ({asked}) does not divide {whole}", ("num_generations",))
+    held = values["num_generations_eval"] or asked
+    if values["eval_strategy"] not in {None, "no"} and values["per_device_eval_batch_size"] % held:
+        yield Mistake(
+            f"per_device_eval_batch_size ({values['per_device_eval_batch_size']}) must be a multiple of "
+            f"{'num_generations_eval' if values['num_generations_eval'] else 'num_generations'} ({held})",
+            (
+                "per_device_eval_batch_size",
+                "num_generations_eval",
+                "num_generations",
+            ),
+        )
+    level, loss = values.get("importance_sampling_level"), values.get("loss_type")
+    if loss == "luspo" and level != "sequence":
+        yield Mistake(
+            'loss_type = "luspo" needs importance_sampling_level = "sequence"',
+            (
+                "loss_type",
+                "importance_sampling_level",
+            ),
+        )
+    if loss == "vespo" and level != "token":
+        yield Mistake(
+            'loss_type = "vespo" needs importance_sampling_level = "token"',
+            (
+                "loss_type",
+                "importance_sampling_level",
+            ),
+        )
+    if values["use_vllm"] and values.get("use_transformers_continuous_batching"):
+        yield Mistake(
+            "use_vllm and use_transformers_continuous_batching both make the answers; keep one",
+            (
+                "use_vllm",
+                "use_transformers_continuous_batching",
+            ),
+        )
+
+
+CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[Mistake]], ...] = (steps, evaluation, others, preferences, groups)
+"""All of them."""

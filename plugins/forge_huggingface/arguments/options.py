@@ -1,0 +1,205 @@
+"""Says which of a trainer's arguments a user may write in ``[train]``, and what each is if nobody writes it.
+
+A job uses the trainer's own names. This module divides them: those that forge owns, each with a sentence that says
+where the wish belongs, and all others, as a pydantic model with bounds, so that a mistake is seen before a model is
+loaded. The defaults are one table, TRL's but for the entries of :data:`DEFAULTS`, and the trainer is told every one of
+them: Unsloth changes fifteen of TRL's defaults, so a value that is left out is not the same on both backends.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Union, cast
+
+from pydantic import BaseModel, create_model
+from pydantic import Field as Described
+
+from forge.api import Hint, Mistake, Table, folded
+from forge_huggingface.arguments.contradictions import CHECKS, STEPS
+from forge_huggingface.arguments.fields import Field, table
+from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
+from forge_huggingface.arguments.owned import NEUTRAL, OWN, hint, is_owned
+from forge_huggingface.arguments.tables import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, of
+from forge_huggingface.methods import METHODS
+from forge_huggingface.rewards.table import RewardTable
+
+_TYPES: Mapping[str, Any] = {
+    "bool": bool, "int": int, "float": float, "str": str, "list[str]": list[str], "list[float]": list[float],
+}  # fmt: skip
+
+
+class Arguments(Table):
+    """What the arguments must agree on: all that the trainer would only say once the model is loaded."""
+
+    config: ClassVar[str] = "SFTConfig"
+
+    @classmethod
+    def forge_hint(cls, key: str) -> Hint | None:
+        """Say where a key belongs that is none of this method's."""
+        return hint(key, cls.config)
+
+    @classmethod
+    def forge_word(cls, word: str) -> str | None:
+        """Say what to write for a method of another tool."""
+        return METHODS_ELSEWHERE.get(folded(word))
+
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the arguments contradict each other in."""
+        values = dict(self)
+        for check in CHECKS:
+            yield from check(values)
+
+
+class RewardArguments(Arguments):
+    """What methods take that learn from reward functions: keys of forge, beside the trainer's arguments."""
+
+    reward: list[RewardTable] = Described([], description="Reward functions: one or more `[[train.reward]]`.")
+    collapse_patience: int | None = Described(
+        None, ge=1, description="Stop after this many logs in a row in which no group of answers differs in reward."
+    )
+
+
+@functools.cache
+def train_options(method: str) -> type[BaseModel]:
+    """Return the model of the keys that a user may write in ``[train]`` under a method of this plugin."""
+    base = RewardArguments if method in OWN else Arguments
+    return build(METHODS[method].config, base)
+
+
+def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """Return a model of the fields of a trainer's config that a job may set.
+
+    Args:
+        config: Name of the config class.
+        base: A model with further keys and checks; its fields replace the config's of the same name.
+        without: Fields of the config that are not to be in it.
+    """
+    described: dict[str, Any] = {}
+    for name, field in usable(config).items():
+        if name in base.model_fields or name in without:
+            continue
+        default, _ = default_of(config, name)
+        text = of(HELP, config, name, field.help)
+        bounds = cast(Mapping[str, Any], of(BOUNDS, config, name, {}))
+        described[name] = (
+            Annotated[_annotation(config, field, optional=default is None), Described(description=text, **bounds)],
+            default,
+        )
+    hinting = type(
+        f"{base.__name__}Of{config}", (base,), {"config": config, "__annotations__": {"config": ClassVar[str]}}
+    )
+    return create_model(
+        config.replace("Config", "Options"), __base__=hinting, __doc__=f"Arguments of TRL's {config}.", **described
+    )
+
+
+def usable(config: str = "SFTConfig") -> dict[str, Field]:
+    """Return the fields of a config that a job may set."""
+    return {name: field for name, field in table(config).items() if not is_owned(name, config)}
+
+
+def default_of(config: str, name: str) -> tuple[Any, str | None]:
+    """Return what an argument is if the job does not set it, and why, where that is not TRL's own default.
+
+    ``None`` where it is filled in when the machine or the version is known.
+    """
+    field = table(config)[name]
+    if name == "loss_type" and config != "SFTConfig":
+        return field.default, None
+    return DEFAULTS.get(name, (field.default, None))
+
+
+def defaults(adapter_type: str, config: str = "SFTConfig") -> dict[str, Any]:
+    """Return what every usable field of a config is if the job does not set it.
+
+    Args:
+        adapter_type: ``[adapter] type``.
+        config: Name of the config class.
+
+    Returns:
+        Values by name. ``bf16`` and ``fp16`` are ``None``: only the machine decides them.
+    """
+    values = {name: default_of(config, name)[0] for name in usable(config)}
+    values["learning_rate"] = learning_rate(adapter_type, config)
+    if config == "SFTConfig":
+        values["loss_type"] = "nll" if _lean_nll() else "chunked_nll"
+    return values
+
+
+def learning_rate(adapter_type: str, config: str) -> float:
+    """Return the peak learning rate of a job that names none."""
+    full = float(table(config)["learning_rate"].default)
+    factor = 1 if adapter_type == "none" else LORA_FACTORS.get(config, LORA_FACTOR)
+    return float(f"{full * factor:.12g}")
+
+
+def filled_in(
+    options: Mapping[str, Any],
+    adapter_type: str,
+    half: Literal["bf16", "fp16"] | None,
+    config: str = "SFTConfig",
+) -> dict[str, Any]:
+    """Return every argument for an installed config, but ``output_dir``.
+
+    Args:
+        options: What the job sets: the values of :func:`train_options`; ``None`` is not set.
+        adapter_type: ``[adapter] type``.
+        half: The machine's 16-bit type for mixed precision, if it has one.
+        config: Name of the config class.
+
+    Returns:
+        Values by the names of the installed version.
+    """
+    fields = table(config)
+    given = {name: value for name, value in options.items() if not is_owned(name, config) and value is not None}
+    if unknown := given.keys() - fields.keys():
+        raise ValueError(f"the installed {config} has no {', '.join(sorted(unknown))}")
+    chosen = defaults(adapter_type, config) | given
+    chosen["eval_strategy"] = chosen["eval_strategy"] or "no"  # the plan has decided it where there are rows for it
+    if chosen["bf16"] is None:
+        chosen["bf16"] = half == "bf16" and not chosen["fp16"]
+    if chosen["fp16"] is None:
+        chosen["fp16"] = half == "fp16" and not chosen["bf16"]
+    if config == "SFTConfig":
+        if _lean_nll():
+            # A lock that was written under TRL 1.14 runs on: the alias computes the same and would only warn.
+            chosen["loss_type"] = "nll" if chosen["loss_type"] == "chunked_nll" else chosen["loss_type"]
+        elif chosen["use_liger_kernel"] and "loss_type" not in given:
+            chosen["loss_type"] = "nll"  # Liger fuses the loss itself, and 1.14 refuses both at once
+    # The trainer deletes old checkpoints before the new one is whole, so forge does it, by this number.
+    chosen["save_total_limit"] = None
+    neutral = {name: value for name, value in NEUTRAL.items() if name in fields}
+    values = {**{name: field.default for name, field in fields.items()}, **neutral, **chosen}
+    for old, new in (
+        ("gradient_checkpointing", "activation_checkpointing"),
+        ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+    ):
+        if new in fields:  # transformers 5.23 warns of the old name; a job keeps it, as it runs on both
+            values[new] = values.pop(old)
+    del values["output_dir"]
+    return values
+
+
+def _lean_nll() -> bool:
+    """Whether ``nll`` is the loss that never holds all logits: TRL 1.15 made it so, and it the default."""
+    return bool(table()["loss_type"].default == "nll")
+
+
+def _annotation(config: str, field: Field, *, optional: bool) -> Any:
+    names = field.type.split("|")
+    choices = of(CHOICES, config, field.name, field.choices)
+    types: list[Any]
+    if choices:
+        one = cast(Any, Literal)[choices]
+        types = [cast(Any, list)[one], one] if names == ["list[str]"] else [one]
+    elif field.name in STEPS:
+        types = [int, float]
+    elif "dict" in names:
+        types = [dict[str, Any]]  # their string form is for command lines
+    elif field.name == "pad_to_multiple_of":
+        types = [int]  # its "auto" is what no value means
+    else:
+        types = [_TYPES[name] for name in names if name != "null"]
+    # TOML has no null: a field is optional only where it starts so.
+    return Union[tuple(types + [None] * optional)]  # noqa: UP007 - the members are known at run time only

@@ -1,0 +1,1 @@
+"""Batches, from rows of each layout."""

@@ -1,0 +1,1 @@
+"""From sources to the rows that a trainer takes."""

@@ -1,0 +1,310 @@
+"""The stage collate: from the job's sources to tokens on disk.
+
+It needs the tokenizer only, so everything that can be wrong with data is found before a weight is loaded, and
+`forge data` is this stage and nothing else. Reading, converting, rendering and counting have modules of their own; here
+they are put in order.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import random
+import time
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Collated, Data, DataError, Reading, Stage, Warned
+from forge_huggingface.data.layouts import LAYOUTS, Layout
+from forge_huggingface.data.packing import pack
+from forge_huggingface.data.preview import preview
+from forge_huggingface.data.reader import Reader, RenderedRow
+from forge_huggingface.data.store import Store, digest, features
+from forge_huggingface.data.stream import Stream
+from forge_huggingface.data.tally import Tally
+from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.rendering import tokenizers
+from forge_huggingface.rendering.render import Renderer, special_prefix
+from forge_huggingface.rendering.templates import Template, choose
+from forge_huggingface.rendering.tokenizers import fingerprint
+from forge_huggingface.rows import Record
+from forge_huggingface.vision import processors
+from forge_huggingface.vision.images import Gallery
+from forge_huggingface.vision.render import ImageRenderer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from forge.api import Job, Run, Source
+
+
+_LONGEST = 64
+_SAY_SECONDS = 2.0
+
+
+def collate(job: Job, run: Run) -> Data:
+    """Return the job's rows in the layout that the method asks for; of SFT on images, in the layout ``"images"``.
+
+    Raises:
+        DataError: The rows cannot be used as the job says.
+        ModelError: The tokenizer cannot be had.
+    """
+    folder = snapshot(job, run, weights=False)
+    sees = run.plan.facts.task == "vision"
+    processor = processors.load(job, folder) if sees else tokenizers.load(job, folder)
+    tokenizer = processor.tokenizer if sees else processor
+    if sees and processor.chat_template:
+        tokenizer.chat_template = processor.chat_template
+    template = choose(job, tokenizer, bos=bool(special_prefix(tokenizer)))
+    if template is not None and template.origin != "model":
+        # Saved with the weights, so that inference asks as training did; a processor has one of its own beside it.
+        tokenizer.chat_template = processor.chat_template = template.text
+    pad, pad_how = tokenizers.settle_pad(tokenizer)
+    asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
+    limit = tokenizers.longest_row(job, run, tokenizer)
+    layout = LAYOUTS[asked](job, processor, pad, sees, limit)
+    settings: dict[str, Any] = {
+        "train_on": layout.train_on or job.data.train_on,
+        "max_seq_length": limit,
+        "on_long_row": job.data.on_long_row,
+        "stops": tokenizers.stop_ids(folder),
+    }
+    renderer = (
+        ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
+        if sees
+        else Renderer(tokenizer, template, **settings)
+    )
+    build = _stream if job.data.streaming else _fixed
+    built = build(job, run, renderer, layout)
+    summary = built.summary | _settings(renderer, template, pad_how)
+    if job.data.digest and job.data.digest != built.digest:
+        raise DataError(
+            "the rows are not those that the job names",
+            f"[data] digest is {job.data.digest[:12]}…, these have {built.digest[:12]}…",
+            "use the same files, template and versions, or remove the digest",
+        )
+    run.emit(Collated.from_values(summary | {"digest": built.digest}))
+    for warning in built.warnings:
+        run.emit(Warned(**warning))
+    return Data(
+        processor=processor,
+        train=built.train,
+        eval=built.eval,
+        layout="images" if sees and asked == "tokens" else asked,
+        digest=built.digest,
+        collator=layout.collator(),
+        longest=built.longest,
+        summary=summary,
+        fingerprint=fingerprint,
+        preview=functools.partial(preview, layout=layout),
+    )
+
+
+@dataclass(slots=True)
+class _Built:
+    train: Any
+    eval: dict[str, Any]
+    digest: str
+    summary: dict[str, Any]
+    warnings: list[Any]
+    longest: tuple[int, ...] = ()
+
+
+def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
+    """Render everything now, into files of the run folder."""
+    folder = run.folder / "data"
+    tally, held_tally = Tally(job.data), Tally(job.data)
+    readers = [Reader(job, source, renderer, layout) for source in job.data.all_sources()]
+    first = Store(folder / "rows.arrow", layout.store)
+    of_source: list[range] = []
+    with first:
+        left = job.data.max_rows
+        for reader in readers:
+            before, seen = len(first), tally.read
+            _fill(first, reader.rows(limit=left), tally, renderer, run)
+            of_source.append(range(before, len(first)))
+            left = None if left is None else left - (tally.read - seen)
+        tally.check(done=True)
+        _refuse_nothing(tally, readers)
+    rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
+    held = _held_out(job, len(first), rng)
+    order = _weigh([[index for index in part if index not in held] for part in of_source], readers, rng)
+    if not order:
+        raise DataError("no rows are left to train on", f"{len(first)} rows were read and {len(held)} held out",
+                        "lower eval_size, or raise the weights")  # fmt: skip
+    train = _choose(first, rows, order, folder / "train.arrow", layout.store)
+    summary = tally.to_json()
+    if len(order) != len(first):
+        summary |= _totals(train)
+    evals: dict[str, Store] = {}
+    if held:
+        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow", layout.store)
+    elif others := eval_sources(job):
+        eval_readers = [Reader(job, source, renderer, layout) for source in others]
+        evals["eval"] = Store(folder / "eval.arrow", layout.store)
+        with evals["eval"] as store:
+            _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer, run)
+            held_tally.check(done=True)
+            _refuse_nothing(held_tally, eval_readers)
+    warnings = tally.warnings("training rows") + held_tally.warnings("held-out rows")
+    warnings += _shared(train, evals)
+    if job.data.packing:
+        train = _pack(train, folder / "packed.arrow", renderer.max_seq_length)
+        packed = len(train) * renderer.max_seq_length
+        summary |= {"packed": len(train), "filled": round(sum(train.lengths) / packed, 4)}
+    data, held_data = train.open(), {name: store.open() for name, store in evals.items()}
+    summary["sources"] = [reader.to_json() for reader in readers]
+    summary["eval"] = {name: _totals(store) for name, store in evals.items()}
+    longest = heapq.nsmallest(_LONGEST, range(len(train)), key=lambda index: (-train.lengths[index], index))
+    return _Built(
+        data, held_data, digest(each.data for each in (data, *held_data.values())), summary, warnings, tuple(longest)
+    )
+
+
+def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
+    """Render rows when they are asked for; only the first few are looked at now."""
+    import pyarrow
+    from datasets import IterableDataset
+
+    stream = Stream(job, renderer, layout, _seed(job))
+    first = list(islice(stream(), 64))
+    stream.tally.check(done=True)
+    _refuse_nothing(stream.tally, stream.readers)
+    kinds = features(layout.store)
+    tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
+    summary = stream.tally.to_json() | {"streaming": True, "sources": [each.to_json() for each in stream.readers]}
+    warnings = stream.tally.warnings("the first rows")
+    evals: dict[str, Store] = {}
+    if others := eval_sources(job):
+        tally, readers = Tally(job.data), [Reader(job, source, renderer, layout) for source in others]
+        evals["eval"] = Store(run.folder / "data" / "eval.arrow", layout.store)
+        with evals["eval"] as store:
+            _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
+            tally.check(done=True)
+            _refuse_nothing(tally, readers)
+        warnings += tally.warnings("held-out rows")
+    held = {name: store.open() for name, store in evals.items()}
+    summary["eval"] = {name: _totals(store) for name, store in evals.items()}
+    data = IterableDataset.from_generator(Stream(job, renderer, layout, _seed(job)), features=kinds)
+    return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
+
+
+def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Renderer, run: Run) -> None:
+    bos, said = renderer.tokenizer.bos_token_id, time.monotonic()
+    for origin, row in rows:
+        if (now := time.monotonic()) - said > _SAY_SECONDS:
+            said = now
+            run.emit(Reading(tally.read))
+        if tally.see(origin, row, bos) and isinstance(row, Record):
+            store.add(origin, row.columns, row.length, row.supervised, row.tokens)
+
+
+def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
+    if not tally.kept:
+        names = ", ".join(reader.name for reader in readers)
+        first = f"; the first: {tally.dropped[0]}" if tally.dropped else ""
+        raise DataError(
+            f"no usable rows in {names}", f"{tally.read} were read and {tally.bad + tally.long} dropped{first}"
+        )
+
+
+def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
+    size = job.data.eval_size
+    if size is None:
+        return frozenset()
+    wanted = int(size) if size >= 1 else max(1, round(count * size))
+    if wanted >= count:
+        raise DataError(
+            f"eval_size = {size:g} leaves nothing to train on", f"there are {count} rows", "lower eval_size"
+        )
+    return frozenset(rng.sample(range(count), wanted))
+
+
+def _weigh(parts: Sequence[Sequence[int]], readers: Sequence[Reader], rng: random.Random) -> list[int]:
+    """Return the rows of an epoch: each as often as its source's weight says, the rest of a share drawn once."""
+    order: list[int] = []
+    for part, reader in zip(parts, readers, strict=True):
+        whole, rest = divmod(reader.source.weight, 1)
+        order += list(part) * int(whole)
+        if rest:
+            order += sorted(rng.sample(list(part), round(len(part) * rest)))
+    return order
+
+
+def _choose(store: Store, rows: Any, order: Sequence[int], path: Path, layout: str) -> Store:
+    """Return a store with these rows: the one that is there, if it is they."""
+    if order == range(len(store)) or list(order) == list(range(len(store))):
+        return store
+    origins = store.origins()
+    chosen = Store(path, layout)
+    with chosen:
+        for index in order:
+            counts = (store.lengths[index], store.supervised[index], store.tokens[index])
+            chosen.add(origins[index], rows[index], *counts)
+    return chosen
+
+
+def _pack(store: Store, path: Path, capacity: int) -> Store:
+    rows, origins = store.open(), store.origins()
+    packed = Store(path, "packed")
+    with packed:
+        for indices in pack(store.lengths, capacity):
+            chosen = [rows[index] for index in indices]
+            columns = {name: list(chain.from_iterable(row[name] for row in chosen)) for name in ("input_ids", "labels")}
+            columns["seq_lengths"] = [len(row["input_ids"]) for row in chosen]
+            origin = " + ".join(origins[index] for index in indices)
+            count = len(columns["input_ids"])
+            packed.add(origin, columns, count, sum(store.supervised[index] for index in indices), count)
+    return packed
+
+
+def _totals(store: Store) -> dict[str, Any]:
+    tokens, supervised = sum(store.tokens), sum(store.supervised)
+    return {"rows": len(store), "tokens": tokens, "supervised": supervised, "share": round(supervised / tokens, 4),
+            "longest": max(store.lengths)}  # fmt: skip
+
+
+def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
+    """Warn of held-out rows that are trained on as well."""
+    found: list[Any] = []
+    for name, store in evals.items():
+        known = set(store.fingerprints())
+        both = {print_ for print_ in train.fingerprints() if print_ in known}
+        if both:
+            found.append({
+                "message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
+                "do": "remove them from one side; the held-out loss is too good with them",
+            })  # fmt: skip
+    return found
+
+
+def eval_sources(job: Job) -> list[Source]:
+    """Return the sources that hold the held-out rows, where they are not taken out of the training rows."""
+    data = job.data
+    if data.eval_path is not None:
+        first = data.all_sources()[0]
+        return [
+            first.model_copy(
+                update={"path": data.eval_path, "name": None, "split": None, "revision": None, "weight": 1.0}
+            )
+        ]
+    if data.eval_split is not None:
+        return [source.model_copy(update={"split": data.eval_split, "weight": 1.0}) for source in data.all_sources()]
+    return []
+
+
+def _settings(renderer: Renderer, template: Template | None, pad: str) -> dict[str, Any]:
+    return {
+        "template": {"name": template.name, "origin": template.origin} if template else None,
+        "train_on": renderer.train_on,
+        "max_seq_length": renderer.max_seq_length,
+        "pad": pad,
+        "eos_token": renderer.tokenizer.eos_token,
+        "stops": renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stops)),
+    }
+
+
+def _seed(job: Job) -> int:
+    return int(job.train.options.get("seed", 42))

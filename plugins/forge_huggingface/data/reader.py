@@ -1,0 +1,128 @@
+"""Read, convert and render one source.
+
+This is the path that every row takes, whether rows are prepared beforehand, streamed, or held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from forge.api import DataError
+from forge_huggingface.data.formats import Shape, detect
+from forge_huggingface.data.sources import iterate
+from forge_huggingface.rendering.templates import missing
+from forge_huggingface.rows import BadRow, Completion, Conversation, Pair, Prompt, Rated, Record, Row, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from forge.api import Job, Source
+    from forge_huggingface.data.files import RawRow
+    from forge_huggingface.data.layouts import Layout
+    from forge_huggingface.rendering.render import Renderer
+
+
+_BATCH = 512  # rows given to the tokenizer at once: it works on them in parallel
+
+RenderedRow = tuple[str, Record | BadRow]
+"""A row's place, and what became of it."""
+
+WholeRow = tuple[str, "RawRow", Row | BadRow, Record | BadRow]
+"""A row's place, the row of the file, forge's own row, and what became of it."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads and renders the rows of one source."""
+
+    job: Job
+    source: Source
+    renderer: Renderer
+    layout: Layout
+    shape: Shape | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """How to call the source."""
+        path = self.source.path
+        return path if isinstance(path, str) else ", ".join(path or ())
+
+    def rows(self, *, limit: int | None = None, batch: int = _BATCH) -> Iterator[RenderedRow]:
+        """Yield each row's place and what became of it."""
+        for origin, _, _, rendered in self.whole(limit=limit, batch=batch):
+            yield origin, rendered
+
+    def whole(self, *, limit: int | None = None, batch: int = _BATCH) -> Iterator[WholeRow]:
+        """Yield each row on every stage of its way: its place, as it is in the file, as forge's own, and rendered."""
+        raw = islice(iterate(self.job, self.source, streaming=self.job.data.streaming), limit)
+        while block := list(islice(raw, batch)):
+            yield from self._render(block)
+
+    def _render(self, block: Sequence[tuple[str, RawRow]]) -> Iterator[WholeRow]:
+        converted: list[Any] = []
+        for origin, raw in block:
+            if isinstance(raw, BadRow):
+                converted.append(raw)
+                continue
+            if self.shape is None:
+                names = (self.layout.formats, self.layout.whose)
+                self.shape = detect(self.source.format, self.source.columns, raw, self.name, *names)
+            try:
+                row = self._placed(self.shape.convert(raw), origin)
+            except BadRow as bad:
+                converted.append(bad)
+            except DataError as error:
+                mark = "" if error.what.startswith("has ") else ":"
+                raise DataError(f"{origin}{mark} {error.what}", error.why, error.do) from error
+            else:
+                if self.layout.name != "seq2seq" and self.renderer.template is None and _needs_template(row):
+                    raise missing(self.shape.format)
+                converted.append(row)
+        results = self.layout.render(self.renderer, [row for row in converted if not isinstance(row, BadRow)])
+        for (origin, raw), row in zip(block, converted, strict=True):
+            given = {} if isinstance(raw, BadRow) else raw
+            yield origin, given, row, row if isinstance(row, BadRow) else next(results)
+
+    def _placed(self, row: Row, origin: str) -> Row:
+        """Return a row that knows where its images' paths start, and refuse images that nobody would see."""
+        if isinstance(row, Pair):
+            return replace(row, chosen=self._seen(row.chosen, origin), rejected=self._seen(row.rejected, origin))
+        if isinstance(row, Rated):
+            return replace(row, row=self._seen(row.row, origin))
+        return row if isinstance(row, Text | Prompt) else self._seen(row, origin)
+
+    def _seen(self, row: Conversation | Completion, origin: str) -> Conversation | Completion:
+        if not isinstance(row, Conversation) or not row.pictures:
+            return row
+        if not self.renderer.sees:
+            raise DataError("has images", "this model takes text only", "take a vision model, or rows without images")
+        return replace(row, folder=self._folder(origin))
+
+    def _folder(self, origin: str) -> Path | None:
+        """Return the folder of the file that a row came from, or None for a row of the hub."""
+        file = self.job.path(origin.rpartition(":")[0])
+        return file.parent.resolve() if file.is_file() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was found, for the event."""
+        shape = self.shape
+        return {
+            "path": self.name,
+            "split": self.source.split,
+            "weight": self.source.weight,
+            "format": shape.format if shape else None,
+            "columns": dict(shape.columns) if shape else {},
+            "ignored": list(shape.ignored) if shape else [],
+        }
+
+
+def _needs_template(row: Row) -> bool:
+    """Tell whether a row has messages, which only a chat template turns into text."""
+    if isinstance(row, Pair):
+        return _needs_template(row.chosen)
+    if isinstance(row, Rated):
+        return _needs_template(row.row)
+    return isinstance(row, Conversation) or (isinstance(row, Prompt) and not isinstance(row.prompt, str))

@@ -1,0 +1,1 @@
+"""Exports: the adapter as it is, or merged into a whole model."""

@@ -1,0 +1,63 @@
+"""EXPORT: peft's files, or a whole model with the adapter merged in.
+
+It is made from the files of the run, so also on another machine, later, without what trained the model.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Exported, ExportError, Trained
+from forge.disk.files import files_below
+from forge.disk.folder import RunFolder
+from forge_huggingface.export.merge import merge
+from forge_huggingface.generation.sampling import complete_config, recommended
+from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.push import push
+from forge_huggingface.hub.snapshot import snapshot
+
+if TYPE_CHECKING:
+    from forge.api import ExportTable, Job, Run
+
+
+def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path) -> Exported:
+    """Write one export into ``out``; the core uploads it, if the job says so, once it is in its place.
+
+    Raises:
+        ExportError: The merged model is not the trained one, or the upload failed.
+        ModelError: The base model is not there any more.
+    """
+    weights = run.folder / trained.weights
+    report: dict[str, Any] = {}
+    if export.format == "adapter":
+        if trained.kind != "adapter":
+            raise ExportError("there is no adapter to export", "the whole model was trained", "take format merged")
+        shutil.copytree(weights, out, dirs_exist_ok=True)
+    elif trained.kind == "full":
+        shutil.copytree(weights, out, dirs_exist_ok=True)
+        report = {"note": "the whole model was trained; there was nothing to merge"}
+    else:
+        report = merge(job, run, trained, out)
+    if trained.task != "reward":  # which answers nothing
+        report["generation_config"] = generation_defaults(job, run, out)
+    card = model_card(job, run.plan, trained, export.format, RunFolder(run.folder).evaluation())
+    (out / "README.md").write_text(card, encoding="utf-8")
+    name = export.push_to_hub
+    upload = functools.partial(push, name=name, private=export.private) if name else None
+    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report, upload=upload)
+
+
+def generation_defaults(job: Job, run: Run, out: Path) -> dict[str, Any]:
+    """Write how the model is meant to answer into the export's ``generation_config.json``, and return a report.
+
+    What the model's own says is kept; the job's ``[generation]`` goes over it, its family's recommendation below it.
+    """
+    own = out if (out / "generation_config.json").is_file() else snapshot(job, run, weights=False)
+    if own != out and (own / "generation_config.json").is_file():  # an adapter has none of its own
+        shutil.copy(own / "generation_config.json", out / "generation_config.json")
+    template = out / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8") if template.is_file() else None
+    return complete_config(out, recommended(job, out, run.plan.facts.model_type, text))

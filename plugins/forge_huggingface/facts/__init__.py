@@ -1,0 +1,1 @@
+"""What a model is, from files alone, without loading it."""

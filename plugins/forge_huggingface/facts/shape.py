@@ -1,0 +1,159 @@
+"""The shape of a model, from its ``config.json`` and the headers of its weight files: what memory is counted with.
+
+Families name the same number in a dozen ways, and what a config leaves out (biases, norms, a tower that sees) stands in
+the weight files anyway. So the files tell which layers there are, where they are on this machine; the config alone
+tells it for the many families that are built as Llama is, before anything is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Linear, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from forge_huggingface.facts.safetensors import Header
+
+
+# What the families call a number, in the order in which to look. A text model inside a vision model has a text_config.
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
+    "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
+    "heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
+    "kv_heads": ("num_key_value_heads", "n_head_kv", "num_kv_heads"),
+    "head_dim": ("head_dim", "d_kv"),
+    "vocab": ("vocab_size",),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
+    "expert_size": ("moe_intermediate_size",),
+}
+_TEXT = ("text_config", "language_config", "llm_config")
+_UNGATED = frozenset(
+    {"bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt", "opt", "phi", "starcoder2"}
+)
+_FOUR_NORMS = frozenset({"gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "glm4"})
+_HEAD_NORMS = frozenset(
+    {"gemma3", "gemma3_text", "gemma3n_text", "olmo2", "olmo3", "qwen3", "qwen3_moe", "qwen3_vl_text", "smollm3"}
+)
+_TIED = frozenset({"bloom", "gemma", "gpt2", "gpt_neo", "opt", "smollm3"})  # by default: their configs leave it out
+# What a vision model calls the part that sees, and what leads from it into the language model; as in forge's [adapter].
+_TOWERS = frozenset({
+    "audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual",
+})  # fmt: skip
+_JOINTS = ("aligner", "connector", "merger", "projector", "resampler")
+_EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
+_HEADS = frozenset({"embed_out", "lm_head", "output"})
+
+
+def from_config(config: Mapping[str, Any]) -> Shape | None:
+    """Return the shape that a ``config.json`` tells, as if the model were built as Llama is; None if it tells none."""
+    text = next((part for name in _TEXT if isinstance(part := config.get(name), dict)), {})
+
+    def number(name: str) -> int | None:
+        for part in (text, config):
+            for key in _NAMES[name]:
+                if isinstance(value := part.get(key), int) and not isinstance(value, bool) and value > 0:
+                    return value
+        return None
+
+    layers, hidden, heads, vocab = (number(name) for name in ("layers", "hidden", "heads", "vocab"))
+    if layers is None or hidden is None or heads is None or vocab is None:
+        return None
+    kind = str(text.get("model_type") or config.get("model_type") or "")
+    head_dim, kv_heads = number("head_dim") or hidden // heads, number("kv_heads") or heads
+    inner = number("intermediate") or 4 * hidden
+    experts, seen = number("experts"), number("experts_per_token") or 1
+    expert_size = number("expert_size") or inner
+    gated = kind not in _UNGATED
+    query, key = heads * head_dim, kv_heads * head_dim
+    linears = [Linear("q_proj", hidden, query, layers), Linear("k_proj", hidden, key, layers)]
+    linears += [Linear("v_proj", hidden, key, layers), Linear("o_proj", query, hidden, layers)]
+    count, width, part = (layers * experts, expert_size, "experts") if experts else (layers, inner, "language")
+    if gated:
+        linears.append(Linear("gate_proj", hidden, width, count, part))
+    linears += [Linear("up_proj", hidden, width, count, part), Linear("down_proj", width, hidden, count, part)]
+    tied = tie(config)
+    norms, head_norms = (4 if kind in _FOUR_NORMS else 2), kind in _HEAD_NORMS
+    return Shape(
+        layers=layers,
+        hidden=hidden,
+        intermediate=expert_size * seen if experts else inner,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=vocab,
+        tied=tied,
+        gated=gated,
+        norms=norms,
+        head_norms=head_norms,
+        linears=tuple(linears),
+        embedding=vocab * hidden * (1 if tied else 2),
+        rest=layers * (norms * hidden + 2 * head_dim * head_norms + hidden * (experts or 0)) + hidden,
+        exact=False,
+    )
+
+
+def tie(config: Mapping[str, Any]) -> bool:
+    """Return whether the output layer is the embedding, as a ``config.json`` says."""
+    text = next((part for name in _TEXT if isinstance(part := config.get(name), dict)), {})
+    kind = str(text.get("model_type") or config.get("model_type") or "").removesuffix("_text")
+    default = kind in _TIED or kind.startswith("gemma")
+    return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", default)))
+
+
+def from_headers(shape: Shape, headers: Iterable[Header], parameters: int) -> Shape:
+    """Return a config's shape with what the weight files tell: every layer, norm and parameter that is really there.
+
+    Args:
+        shape: The config's.
+        headers: The headers of all weight files.
+        parameters: The parameters that they hold, tied ones counted once.
+    """
+    found: Counter[tuple[str, int, int, str]] = Counter()
+    norms: Counter[tuple[str, int]] = Counter()
+    embedding, head = 0, 0
+    for header in headers:
+        for name, extents in header.shapes.items():
+            module, _, kind = name.rpartition(".")
+            pieces = module.split(".")
+            leaf, sees = pieces[-1], not _TOWERS.isdisjoint(pieces)
+            if kind != "weight":
+                continue
+            if leaf in _HEADS:
+                head += _product(extents)
+            elif leaf in _EMBEDDINGS and len(extents) == 2:
+                embedding += _product(extents)
+            elif len(extents) == 2 and any(piece.isdigit() for piece in pieces):
+                part = "vision" if sees else "experts" if "experts" in pieces else "language"
+                part = "joint" if any(word in module for word in _JOINTS) else part
+                found[leaf, extents[1], extents[0], part] += 1
+            elif len(extents) == 1 and not sees:
+                norms[leaf, extents[0]] += 1
+    tied = shape.tied or not head
+    linears = tuple(Linear(name, into, out, count, part) for (name, into, out, part), count in sorted(found.items()))
+    blocks = [leaf for (leaf, width), count in norms.items() if width == shape.hidden and count >= shape.layers]
+    names = {linear.name for linear in linears if linear.part in {"language", "experts"}} - {"gate"}
+    embedding += 0 if tied else head
+    return replace(
+        shape,
+        tied=tied,
+        gated=any("gate" in name for name in names) or {"w1", "w3"} <= names,
+        norms=len(blocks) or shape.norms,
+        head_norms=any(leaf.startswith(("q_norm", "q_layernorm")) for leaf, _ in norms),
+        linears=linears,
+        embedding=embedding,
+        rest=parameters - embedding - sum(linear.parameters for linear in linears),
+        exact=True,
+    )
+
+
+def _product(extents: Iterable[int]) -> int:
+    total = 1
+    for extent in extents:
+        total *= extent
+    return total

@@ -1,0 +1,1 @@
+"""The hub: downloads, uploads and model cards."""

@@ -1,0 +1,154 @@
+"""The model card: what was trained, from what, on what, and how it went. It goes with every copy of the weights."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from forge.text.evaluation import measured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from forge.api import Job, Plan, Trained
+
+
+def model_card(
+    job: Job,
+    plan: Plan,
+    trained: Trained,
+    format_: str,
+    evaluation: Mapping[str, Any] | None = None,
+    usage: Sequence[str] | None = None,
+) -> str:
+    """Return the card as Markdown with the hub's metadata.
+
+    Args:
+        job: The job; its data paths are named as the job names them, and it holds no secret.
+        plan: The plan.
+        trained: What training left.
+        format_: ``"adapter"``, ``"model"``, ``"merged"`` or ``"gguf"``.
+        evaluation: The content of ``evaluation.json``, if there is one.
+        usage: How a format of another plugin is used, as lines of Markdown.
+    """
+    on_hub = plan.facts.source != "folder"
+    base = job.model.id if on_hub else job.model.id.rstrip("/").rpartition("/")[2]
+    head = ["---"]
+    if on_hub:
+        head.append(f"base_model: {base}")
+    adapter = format_ == "adapter"
+    pipelines = {"vision": "image-text-to-text", "seq2seq": "text2text-generation", "reward": "text-classification"}
+    pipeline = pipelines.get(trained.task, "text-generation")
+    library = "gguf" if format_ == "gguf" else "peft" if adapter else "transformers"
+    head += [f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags:"]
+    head += ["- forge", f"- {job.train.method}", *(["- lora"] if trained.kind == "adapter" else []), "---"]
+    options = job.train.options
+    given = {key: options[key] for key in _TOLD if options.get(key) is not None}
+    adapter_keys = {"type": job.adapter.type}
+    if job.adapter.type != "none":
+        adapter_keys |= {"r": job.adapter.r, "lora_alpha": job.adapter.lora_alpha}  # type: ignore[dict-item]
+    tables = {
+        "model": {"id": base, "max_seq_length": job.model.max_seq_length, "dtype": job.model.dtype},
+        "adapter": adapter_keys,
+        "train": {"method": job.train.method, **given},
+    }
+    versions = [f"{name} {plan.machine.versions[name]}" for name in _LIBRARIES if name in plan.machine.versions]
+    metrics = [f"| {name} | {value:.4g} |" for name, value in trained.metrics.items() if name != "train_runtime"]
+    lines = [
+        *head,
+        "",
+        f"# {base}, fine-tuned ({job.train.method})",
+        "",
+        f"{'A LoRA adapter for' if adapter else 'A fine-tuned copy of'} `{base}`"
+        + (f", revision `{plan.facts.revision}`" if plan.facts.revision else "")
+        + f", trained with [forge](https://pypi.org/project/forge-train/) {plan.forge} from one job file.",
+        "",
+        *(usage or ["```python", *_usage(trained.task, adapter=adapter), "```"]),
+        "",
+        "## Training",
+        "",
+        "```toml",
+        tomli_w.dumps(tables).rstrip(),
+        "```",
+        "",
+        f"Backend: {', '.join(dict.fromkeys(step.plugin for step in plan.steps))}; {', '.join(versions)}.",
+    ]
+    if metrics:
+        lines += ["", "| metric | value |", "| --- | --- |", *metrics]
+    if evaluation is not None:
+        lines += ["", "## Evaluation", "", *_evaluation(evaluation)]
+    return "\n".join(lines) + "\n"
+
+
+def _evaluation(found: Mapping[str, Any]) -> list[str]:
+    """Return what was measured on held-out rows, and a few of them with their answers."""
+    head, *rows = measured(found["metrics"])
+    sampling = found["report"]["sampling"]
+    how = "greedy answers" if not sampling["temperature"] else ", ".join(f"{key} {sampling[key]}" for key in sampling)
+    lines = [
+        f"On {found['rows']} held-out rows, {how}; in brackets 95 % intervals over these rows.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"| {' | '.join('---' for _ in head)} |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    for sample in found.get("samples", ()):
+        said = {"prompt": sample["prompt"], "reference": sample["reference"], **sample["answers"]}
+        lines += ["", *(f"- **{name}**: {_inline(text)}" for name, text in said.items() if text is not None)]
+    return lines
+
+
+def _inline(text: str) -> str:
+    """Return a text as one line of code, which no mark-up in it can leave."""
+    line = " ".join(text.split())
+    line = line if len(line) <= 300 else f"{line[:299]}…"
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line or ' '}{space}{fence}"
+
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+_TOLD = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "optim", "weight_decay",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "seed",
+)  # fmt: skip
+
+
+def _usage(task: str, *, adapter: bool) -> list[str]:
+    if task == "vision":
+        return _usage_vision(adapter=adapter)
+    kind = {"seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}.get(task, "CausalLM")
+    if adapter:
+        return [
+            f"from peft import AutoPeftModelFor{kind}",
+            "from transformers import AutoTokenizer",
+            "",
+            f'model = AutoPeftModelFor{kind}.from_pretrained("path/to/this"{", num_labels=1" * (task == "reward")})',
+            'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
+        ]
+    return [
+        f"from transformers import AutoModelFor{kind}, AutoTokenizer",
+        "",
+        f'model = AutoModelFor{kind}.from_pretrained("path/to/this")',
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
+    ]
+
+
+def _usage_vision(*, adapter: bool) -> list[str]:
+    if adapter:
+        return [
+            "from peft import PeftConfig, PeftModel",
+            "from transformers import AutoModelForImageTextToText, AutoProcessor",
+            "",
+            'base = PeftConfig.from_pretrained("path/to/this").base_model_name_or_path',
+            'model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), "path/to/this")',
+            'processor = AutoProcessor.from_pretrained("path/to/this")',
+        ]
+    return [
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        'model = AutoModelForImageTextToText.from_pretrained("path/to/this")',
+        'processor = AutoProcessor.from_pretrained("path/to/this")',
+    ]

@@ -1,0 +1,103 @@
+"""Bring a model's files onto this machine.
+
+Everything after this works on a local folder: the tokenizer, the weights and what trainers rebuild from a model's name
+then come from the same commit.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge.api import DiskFull, ModelError
+from forge_huggingface.facts.describe import describe
+
+if TYPE_CHECKING:
+    from forge.api import Job, Run
+
+
+_SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "tokenizer*", "LICENSE*")
+_WEIGHTS = ("*.safetensors",)
+_NEVER = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.gguf", "*.onnx", "original/*", "onnx/*", "*/*")
+"""Pickles, other formats, and the second copies of weights that some repositories keep in folders."""
+
+
+def snapshot(job: Job, run: Run, weights: bool) -> Path:
+    """Return the local folder of the base model, downloaded if it is not here yet.
+
+    Args:
+        job: The job.
+        run: The run, for what the plan knows about the model.
+        weights: Whether the weights are needed, or only tokenizer and configuration.
+
+    Raises:
+        ModelError: The model cannot be had.
+    """
+    facts = run.plan.facts
+    name = job.model.id
+    if facts.source == "folder" and facts.path:
+        return Path(facts.path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = [*_SMALL, *(_WEIGHTS if weights else ())]
+    if job.model.trust_remote_code:
+        patterns.append("*.py")
+    revision = facts.revision or job.model.revision
+    what = f"the model {name} cannot be had"
+    login = "`hf auth login` or set HF_TOKEN"
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)))
+    except GatedRepoError as error:
+        raise ModelError(what, "its owner wants a licence to be accepted",
+                         f"accept it at https://huggingface.co/{name}, then {login}") from error  # fmt: skip
+    except RevisionNotFoundError as error:
+        raise ModelError(what, f"it has no revision {revision!r}", "mend [model] revision") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(what, "there is no such folder here, and no such model on the hub that you may see",
+                         f"mend [model] id; for a private model, {login}") from error  # fmt: skip
+    except HFValidationError as error:
+        raise ModelError(what, "there is no such folder here, and it is no hub id", "mend [model] id") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, *transport_errors()) as error:
+        raise ModelError(what, "the hub cannot be reached, and the files are not in the cache",
+                         "go online once, unset HF_HUB_OFFLINE, or give a local folder") from error  # fmt: skip
+    except HfHubHTTPError as error:
+        raise ModelError(what, str(error).splitlines()[0].rstrip(". "), "try again later") from error
+    except OSError as error:
+        if error.errno == 28:
+            raise DiskFull(f"{what}", "the disk of the cache is full", "free some, or set HF_HOME") from error
+        raise
+    if facts.revision is None:
+        pin(job, run, folder)
+    return folder
+
+
+def pin(job: Job, run: Run, folder: Path) -> None:
+    """Put into the plan what it could not know, the hub having been out of reach: the commit above all.
+
+    Raises:
+        ModelError: The model is not of the kind that the plan took it for.
+    """
+    known = describe(job.model.id, folder.name, job.folder, offline=True)
+    if known.task not in {"text", "unknown"}:
+        raise ModelError(
+            f"{job.model.id} was planned as a text model and is of the kind {known.task}",
+            "the hub could not be reached while planning",
+            "run it again: its config is here now",
+        )
+    run.learn(replace(known, revision=folder.name))
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Return what the hub's HTTP library raises when the network fails: httpx under hub 1, httpx2 under hub 2."""
+    return tuple(sys.modules[name].TransportError for name in ("httpx", "httpx2") if name in sys.modules)

@@ -1,0 +1,223 @@
+"""What stays on the device while a model is trained, in bytes: weights, adapter, gradients, optimizer states.
+
+These are counted, not guessed: tests hold them to what torch reports. What comes and goes in a step is in
+:mod:`forge_huggingface.memory.kernels`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forge.api import AdapterTable, Job, Linear, ModelFacts, Shape
+
+
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+"""What chooses the experts of a mixture: 16-bit in 4 bit too, and never adapted by ``"auto"``."""
+
+MLP_INPUTS = ("gate", "up", "fc1", "fc_in", "c_fc", "w1", "w3", "h_to_4h", "wi")
+STATES: Mapping[str, tuple[float, int]] = {
+    # Values for each trained one, and bytes of each; 0 is the type of the parameter.
+    "adafactor": (0.01, 4),  # a row and a column of each matrix (arXiv 1804.04235)
+    "adagrad": (1, 0),
+    "adalomo": (0, 0),
+    "ademamix": (3, 4),
+    "ademamix_8bit": (3, 1),
+    "lion": (1, 4),
+    "lion_32bit": (1, 4),
+    "lion_8bit": (1, 1),
+    "lomo": (0, 0),
+    "rmsprop": (1, 0),
+    "rmsprop_bnb": (1, 4),
+    "rmsprop_bnb_8bit": (1, 1),
+    "rmsprop_bnb_32bit": (1, 4),
+    "sgd": (0, 0),
+    "adamw_8bit": (2, 1),
+    "adamw_bnb_8bit": (2, 1),
+    "adamw_torch": (2, 0),
+    "adamw_torch_fused": (2, 0),
+    "adamw_apex_fused": (2, 0),
+}
+"""What optimizers keep, by transformers' names; ``paged_…`` lies in memory that the GPU can give away."""
+
+BLOCK = 64  # values that share a scale in 4 bit; with double quantisation a scale is 1 byte, and 256 share 4 (QLoRA)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What of a job, model and machine decides the memory.
+
+    Attributes:
+        job: The job, its open values decided.
+        facts: What is known about the model.
+        shape: Its shape.
+        kind: The kind of accelerator; None for the CPU.
+        room: The device's memory in bytes, if known.
+        rows: Rows that one forward pass with gradients holds.
+        length: Tokens of each.
+        scored: Tokens of each whose logits are needed.
+        fused: Whether the loss never holds all logits.
+        logits: Bytes that each of them takes, where it does.
+        tiled: Whether it is TRL's since 1.15, made in tiles.
+        head: Whether the model has a vocabulary to predict; a reward model has one number.
+        adapter: Bytes of a value of the adapter.
+    """
+
+    job: Job
+    facts: ModelFacts
+    shape: Shape
+    kind: str | None
+    room: int | None
+    rows: int
+    length: int
+    scored: int
+    fused: bool
+    logits: int
+    tiled: bool
+    head: bool
+    adapter: int
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The trainer's arguments."""
+        return self.job.train.options
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one forward pass."""
+        return self.rows * self.length
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a value of the weights, and so of the stream between the layers."""
+        return 4 if self.job.model.dtype == "float32" else 2
+
+    @property
+    def mixed(self) -> bool:
+        """Whether autocast is on."""
+        return bool(self.options.get("bf16") or self.options.get("fp16"))
+
+    @property
+    def size(self) -> int:
+        """Bytes of a value that a matrix multiplication takes and gives."""
+        return 2 if self.mixed else self.stream
+
+    @property
+    def lora(self) -> bool:
+        """Whether an adapter is trained, not every weight."""
+        return self.job.adapter.type != "none"
+
+    @property
+    def casts(self) -> bool:
+        """Whether each linear layer keeps a 16-bit copy of its own: peft casts to 32 bit, and autocast back."""
+        return self.size == 2 and (self.adapter == 4 if self.lora else self.stream == 4)
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are made again in the backward pass."""
+        return bool(self.options.get("gradient_checkpointing"))
+
+
+def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]]:
+    """Return the linear layers that LoRA adapts, each with how many of them, and the rank."""
+    found = []
+    names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+    wide = names in (["auto"], ["all-linear"])
+    wanted = {name.rpartition(".")[2] for name in names}
+    for linear in shape.linears:
+        attention = not feeds(shape, linear) and linear.name not in ROUTERS
+        if linear.part == "experts" or linear.name in (table.exclude_modules or ()):
+            continue
+        if linear.part == "joint" and names == ["auto"]:
+            continue
+        if wide and linear.name in ROUTERS and names == ["auto"]:
+            continue
+        if not wide and linear.name not in wanted:
+            continue
+        if table.finetune_vision_layers is False and linear.part == "vision":
+            continue
+        if table.finetune_language_layers is False and linear.part == "language":
+            continue
+        if (table.finetune_attention_modules is False and attention) or (
+            table.finetune_mlp_modules is False and not attention
+        ):
+            continue
+        count = float(linear.count)
+        if table.layers_to_transform is not None:
+            count *= min(1.0, len(set(table.layers_to_transform)) / shape.layers)
+        ranks = (rank for name, rank in table.rank_pattern.items() if re.match(rf"(.*\.)?({name})$", linear.name))
+        found.append((linear, count, next(ranks, table.r)))
+    return found
+
+
+def trained(setting: Setting) -> tuple[int, int]:
+    """Return how many values are trained: those of the adapter (or of the model), and those of whole modules beside it.
+
+    LoRA adds a row of r values for each input and each output of a layer (arXiv 2106.09685), DoRA one magnitude for
+    each output (2402.09353).
+    """
+    shape, table = setting.shape, setting.job.adapter
+    if not setting.lora:
+        tower = sum(linear.parameters for linear in shape.linears if linear.part == "vision")
+        return total(setting) - (tower if table.finetune_vision_layers is False else 0), 0
+    values = sum(
+        count * (rank * (linear.inputs + linear.outputs) + table.use_dora * linear.outputs)
+        for linear, count, rank in adapted(shape, table)
+    )
+    whole = 0
+    for name in table.modules_to_save or []:
+        leaf = name.rpartition(".")[2]
+        if leaf in {"lm_head", "embed_tokens"}:
+            whole += shape.vocab * shape.hidden
+        whole += sum(linear.parameters for linear in shape.linears if linear.name == leaf)
+    if not setting.head:
+        whole += shape.hidden  # the reward model's own head
+    return round(values), whole
+
+
+def total(setting: Setting) -> int:
+    """Return how many parameters the model has, as it is trained."""
+    shape = setting.shape
+    count = setting.facts.parameters or shape.parameters
+    return count if setting.head or shape.tied else count - shape.vocab * shape.hidden
+
+
+def weights(setting: Setting) -> int:
+    """Return the bytes of the base model as it is loaded."""
+    if setting.facts.quantized and setting.facts.weight_bytes:
+        return setting.facts.weight_bytes
+    bits, count = setting.job.model.bits, total(setting)
+    if bits is None:
+        return count * setting.stream
+    packed = [x for x in setting.shape.linears if x.part != "experts" and x.name not in ROUTERS]
+    small = sum(linear.parameters for linear in packed)
+    if bits == "8bit":
+        stored = float(small + sum(4 * linear.outputs * linear.count for linear in packed))
+    else:
+        stored = small / 2 + small / BLOCK * (1 + 4 / 256)
+    return round(stored) + (count - small) * setting.stream
+
+
+def optimizer(setting: Setting) -> tuple[int, str]:
+    """Return the bytes of the optimizer's states, and its name; one that forge does not know counts as Adam."""
+    name = str(setting.options.get("optim", "adamw_torch_fused"))
+    values, whole = trained(setting)
+    own = setting.adapter if setting.lora else setting.stream
+    if name.startswith("paged_"):
+        return 0, f"{name}: paged, so that the GPU can give it away"
+    states, size = STATES.get(name, (2, 0))
+    note = name if name in STATES else f"{name}: counted as Adam"
+    return round(states * (values * (size or own) + whole * (size or setting.stream))), note
+
+
+def feeds(shape: Shape, linear: Linear) -> bool:
+    """Whether a linear layer belongs to the feed-forward part."""
+    return down(shape, linear) or any(linear.name.startswith(start) or start in linear.name for start in MLP_INPUTS)
+
+
+def down(shape: Shape, linear: Linear) -> bool:
+    """Whether a linear layer is the last one of the feed-forward part."""
+    return linear.outputs == shape.hidden and linear.inputs not in {shape.hidden, shape.query}

@@ -1,0 +1,158 @@
+"""ADAPT: LoRA, or every weight."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Adapted, Loaded, ModelError
+from forge_huggingface.model import parts
+
+if TYPE_CHECKING:
+    from forge.api import AdapterTable, Job, Run
+
+
+# A mixture of experts chooses its experts by these: training them with LoRA makes the choice drift.
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+
+
+def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
+    """Make the model trainable, as ``[adapter]`` says.
+
+    Raises:
+        ModelError: A name in ``target_modules`` or ``modules_to_save`` fits no module.
+    """
+    model = loaded.model
+    if job.adapter.type == "none":
+        model.requires_grad_(requires_grad=True)
+        targets = ["all weights"]
+        if job.adapter.finetune_vision_layers is False:
+            parts.freeze_tower(model)
+            targets = ["all weights but the vision tower's"]
+    else:
+        model, targets = add_lora(model, job)
+    layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
+    run.emit(Adapted.from_values({**describe(model, job.adapter.type, targets), **layers}))
+    return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)
+
+
+def describe(model: Any, kind: str, targets: list[str]) -> dict[str, Any]:
+    """Return what is trained of a model, for the event ``adapted``."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return {
+        "type": kind,
+        "targets": targets,
+        "trainable": sum(parameter.numel() for parameter in trainable),
+        "all": sum(parameter.numel() for parameter in model.parameters()),
+        "dtypes": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in trainable}),
+    }
+
+
+def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
+    """Wrap the model with peft's LoRA and return it with the names of the modules that it adapts."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    table = job.adapter
+    targets = target_modules(model, table)
+    check_names(model, table)
+    config = LoraConfig(
+        task_type=task_type(model),
+        r=table.r,
+        lora_alpha=table.lora_alpha,
+        lora_dropout=table.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
+        exclude_modules=table.exclude_modules,
+        modules_to_save=table.modules_to_save,
+        layers_to_transform=table.layers_to_transform,
+        rank_pattern=dict(table.rank_pattern),
+        alpha_pattern=dict(table.alpha_pattern),
+        bias=table.bias,
+        use_rslora=table.use_rslora,
+        use_dora=table.use_dora,
+        init_lora_weights=table.init_lora_weights,
+    )
+    # TRL's trainer seeds right before it loads and wraps a model; doing the same makes the losses equal to a plain
+    # script's, digit for digit (without it they part at step 2). Loading draws nothing but a new head.
+    if config.task_type != "SEQ_CLS":
+        set_seed(job.train.options.get("seed", 42))
+    wrapped = get_peft_model(model, config)
+    adapted = {name.rpartition(".")[2] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
+    return wrapped, sorted(adapted)
+
+
+def task_type(model: Any) -> str:
+    """Return peft's word for what a model is for; under ``SEQ_CLS`` peft trains and saves the head whole."""
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def check_names(model: Any, table: AdapterTable) -> None:
+    """Refuse names that fit no module or layer: peft ignores them. Raises :class:`ModelError`."""
+    every = [full for full, _ in model.named_modules() if full]
+    for key in ("modules_to_save", "exclude_modules"):
+        for name in getattr(table, key) or []:
+            require_match(name, every, key)
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(table, key):
+            # As peft matches them (peft.utils.get_pattern_key): a regular expression at the end of the name.
+            if not any(re.match(rf"(.*\.)?({pattern})$", full) for full in every):
+                require_match(pattern, every, key)
+    layers = {int(part) for full in every for part in full.split(".") if part.isdigit()}
+    for index in table.layers_to_transform or []:
+        if index not in layers:
+            last = max(layers, default=-1)
+            raise ModelError(f"[adapter] layers_to_transform: there is no layer {index}", f"the layers are 0 to {last}")
+
+
+def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
+    """Return peft's ``target_modules`` for a job.
+
+    ``"auto"`` takes every linear layer inside the repeated blocks but routers; ``"all-linear"`` is peft's own word;
+    names are checked one by one, since peft is content if only one of them fits. On a vision model, the ``finetune_…``
+    keys choose among them.
+    """
+    if table.target_modules == "all-linear" and not parts.sees(model):
+        return "all-linear"
+    linear = linear_modules(model)
+    if parts.sees(model):
+        return parts.targets(model, table, linear, named_targets(table, linear))
+    if table.target_modules == "auto":
+        inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
+        return sorted(inside - ROUTERS) or "all-linear"
+    return named_targets(table, linear) or []
+
+
+def named_targets(table: AdapterTable, linear: list[str]) -> list[str] | None:
+    """Return the names in ``target_modules``, each of which fits a layer; None for forge's and peft's own words."""
+    if table.target_modules in ("auto", "all-linear"):
+        return None
+    names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+    for name in names:
+        require_match(name, linear, "target_modules")
+    return names
+
+
+def linear_modules(model: Any) -> list[str]:
+    """Return the full names of the model's linear layers, quantised ones and GPT-2's ``Conv1D`` included."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    ]
+
+
+def require_match(name: str, there: list[str], key: str) -> None:
+    """Raise :class:`ModelError` unless a module is called ``name`` or ends in ``.name``, as peft matches."""
+    if any(full == name or full.endswith(f".{name}") for full in there):
+        return
+    leaves = sorted({full.rpartition(".")[2] for full in there if not full.rpartition(".")[2].isdigit()})
+    near = difflib.get_close_matches(name, leaves, n=1)
+    say = f"did you mean {near[0]}?" if near else 'take some of them, or "auto"'
+    raise ModelError(f"[adapter] {key}: {name} fits no module of the model", f"there are {', '.join(leaves)}", say)

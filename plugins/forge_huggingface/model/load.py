@@ -1,0 +1,169 @@
+"""LOAD: the base model, from a local folder of safetensors."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned
+from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.model.device import planned_device
+
+if TYPE_CHECKING:
+    from forge.api import Job, Run
+
+
+def load(job: Job, run: Run, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
+    """Load the base model onto the device that the plan is for.
+
+    Raises:
+        ModelError: Weights are missing, damaged or of another shape; the device is not there.
+    """
+    import torch
+    from transformers import set_seed
+
+    folder = snapshot(job, run, weights=True)
+    device = planned_device(job, run)
+    task = "reward" if "reward-head" in run.plan.step(Stage.LOAD).words else ""
+    if task:
+        set_seed(job.train.options.get("seed", 42))  # the head starts at random
+    model = read_model(job, run, str(folder), device, task=task)
+    where = f"{device} {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+    values = {
+        "device": where,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,  # noqa: SLF001 - transformers has no public name for it
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    if job.model.bits and (left := model.config.quantization_config.llm_int8_skip_modules):
+        values["unquantised"] = left
+    run.emit(ModelLoaded.from_values(values))
+    return Loaded(model=model, traits=frozenset({"hf-model"}))
+
+
+def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", **changes: Any) -> Any:
+    """Read a model from a folder, and refuse one that would come out partly random, a new reward head apart.
+
+    Args:
+        job: The job, whose ``[model]`` says how.
+        run: The run.
+        folder: The folder with config and safetensors.
+        device: torch's name of the device.
+        task: The task to load it for; the model's own if it is empty.
+        changes: Other arguments for ``from_pretrained``.
+    """
+    import torch
+
+    table = job.model
+    arguments: dict[str, Any] = {
+        "dtype": getattr(torch, table.dtype),
+        "attn_implementation": table.attn_implementation,
+        "device_map": {"": device} if device != "cpu" else None,
+        "trust_remote_code": table.trust_remote_code,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "quantization_config": quantization(job, unquantised(job, run, folder)),
+        **changes,
+    }
+    if arguments["quantization_config"] is not None:
+        arguments["device_map"] = {"": device}
+    task = task or run.plan.facts.task
+    if task == "reward":
+        arguments["num_labels"] = 1
+    try:
+        model, report = model_class(task).from_pretrained(folder, output_loading_info=True, **arguments)
+    except ValueError as error:
+        left_open = run.plan.decided("model.attn_implementation") is not None
+        if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
+            raise _unreadable(table.id, error) from error
+        run.emit(Warned(f"{table.id} has no {table.attn_implementation} attention; taking eager"))
+        return read_model(job, run, folder, device, task=task, **{**changes, "attn_implementation": "eager"})
+    except (OSError, RuntimeError, ImportError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise _unreadable(table.id, error) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _unreadable(table.id, error) from error
+    head = ("score.", "classifier.") if task == "reward" else ()
+    if missing := sorted(name for name in report["missing_keys"] if not name.startswith(head)):
+        raise ModelError(
+            f"{table.id} lacks {len(missing)} weights",
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} would start at random",
+            "get the whole model, or a config.json that fits its weights",
+        )
+    if mismatched := report.get("mismatched_keys"):
+        raise ModelError(f"{table.id} has weights of another shape than its config.json says", str(mismatched[:3]))
+    return model
+
+
+def model_class(task: str) -> Any:
+    """Return transformers' class for a task, as in :class:`ModelFacts`."""
+    import transformers
+
+    names = {"vision": "ImageTextToText", "seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}
+    return getattr(transformers, f"AutoModelFor{names.get(task, 'CausalLM')}")
+
+
+def unquantised(job: Job, run: Run, folder: str) -> list[str] | None:
+    """Return what 4 and 8 bit leave out of a vision model: all but its language model. None leaves it to transformers.
+
+    A vision tower is small beside its language model and loses more by rounding, so Unsloth rounds none of it; and only
+    the same weights train alike on both backends.
+    """
+    if job.model.bits is None or run.plan.facts.task != "vision":
+        return None
+    import torch
+    from transformers import AutoConfig
+
+    table = job.model
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=table.trust_remote_code, local_files_only=True)
+        with torch.device("meta"):
+            model = model_class("vision").from_config(config, trust_remote_code=table.trust_remote_code)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise _unreadable(table.id, error) from error
+    decoder = model.get_decoder()
+    language = next((name for name, module in model.named_modules() if module is decoder), "")
+    if not language:  # the whole model is its own decoder: there is nothing beside it
+        return None
+    above = {language[:index] for index, letter in enumerate(language) if letter == "."}
+    found = set()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{language}."):
+            parts = name.split(".")
+            names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            found.add(next(each for each in names if each not in above))
+    return sorted(found)
+
+
+def quantization(job: Job, kept: list[str] | None = None) -> Any:
+    """Return bitsandbytes' settings for the job, with the modules that it leaves alone, or None."""
+    if job.model.bits is None:
+        return None
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if job.model.bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+    return BitsAndBytesConfig(  # as in QLoRA (arXiv 2305.14314): NF4, double quantisation
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, job.model.dtype),
+        llm_int8_skip_modules=kept,
+    )
+
+
+def _unreadable(name: str, error: BaseException) -> ModelError:
+    traceback.print_exception(error)
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{name} brings its own Python code",
+            "forge runs none unless told to",
+            "write [model] trust_remote_code = true",
+        )
+    return ModelError(f"cannot load {name}", text, "the whole traceback is in log.txt")

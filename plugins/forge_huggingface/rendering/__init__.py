@@ -1,0 +1,1 @@
+"""From rows to tokens and labels: templates, and which tokens are in the loss."""

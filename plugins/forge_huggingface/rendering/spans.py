@@ -1,0 +1,132 @@
+"""Find the assistant's answers in a rendered conversation, in characters and then in tokens.
+
+Most chat templates do not mark answers. What they write for an answer can still be seen by rendering the conversation
+up to it: as long as that is how the whole begins, the answer starts where it ends. Many templates write a turn
+otherwise once it is history (they drop its reasoning, or end it with another token); then a marker in the answer's
+place shows where it lies.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from forge_huggingface.rows import BadRow, Conversation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from forge_huggingface.rendering.templates import Template
+
+
+_MARKER = "ANSWERQZX"
+"""Letters only, so that no template trims, escapes or splits it, and no row is likely to hold it."""
+
+Span = tuple[int, int]
+
+
+def answers(template: Template, tokenizer: Any, row: Conversation, text: str) -> list[Span]:
+    """Return the spans of characters of every answer in ``text``, each with its end of turn.
+
+    Raises:
+        BadRow: The template rewrites the conversation in a way that hides where an answer is.
+    """
+    spans: list[Span] = []
+    for index, message in enumerate(row.messages):
+        if message["role"] != "assistant":
+            continue
+        span = _answer(template, tokenizer, row, text, index)
+        if span is None or span[0] >= span[1] or (spans and span[0] < spans[-1][1]):
+            raise BadRow(
+                "has answers that cannot be told from the rest",
+                f"the chat template {template.name} writes turn {index + 1} otherwise within the conversation than "
+                "at its end, and has no {% generation %}",
+                'set train_on = "completion", or a chat_template with {% generation %}',
+            )
+        spans.append(span)
+    return spans
+
+
+def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, index: int) -> Span | None:
+    def render(*messages: dict[str, Any], prompt: bool = False) -> str:
+        return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
+
+    upto, answer, after = row.messages[:index], row.messages[index], row.messages[index + 1 :]
+    before = render(*upto, prompt=True)
+    start = len(before) if text.startswith(before) else None
+    end = len(text) if not after else None
+    if end is None and text.startswith(whole := render(*upto, answer)):
+        end = len(whole)
+    if start is not None and end is not None:
+        return start, end
+    # The turn is written otherwise as history than when it is asked for or stands last.
+    marked = {**answer, "content": _MARKER}
+    full, alone = render(*upto, marked, *after), render(*upto, marked)
+    if _MARKER in text or full.count(_MARKER) != 1 or alone.count(_MARKER) != 1:
+        return None
+    head, tail = full.split(_MARKER)
+    if start is None:
+        start = next((at for at, (one, other) in enumerate(zip(head, text, strict=False)) if one != other), len(head))
+    if end is None:
+        if not text.endswith(tail):
+            return None
+        end = len(text) - len(tail) + _closing(tokenizer, alone.split(_MARKER)[1], tail)
+    return start, end
+
+
+def _closing(tokenizer: Any, last: str, tail: str) -> int:
+    """Return how much of ``tail`` ends the turn.
+
+    That is what also ends a last turn (``last``), token by token; or, where a turn that is history ends with a token of
+    its own, that token.
+    """
+    length = 0
+    pieces = _pieces(tokenizer, last)
+    for piece in pieces:
+        if not tail.startswith(piece, length):
+            break
+        length += len(piece)
+    if not length and (first := _special(tokenizer).match(tail)):
+        length = len(first[0])
+    return length
+
+
+def _pieces(tokenizer: Any, text: str) -> list[str]:
+    """Cut a text around the tokens that are never split."""
+    return [piece for piece in _special(tokenizer).split(text) if piece]
+
+
+def _special(tokenizer: Any) -> re.Pattern[str]:
+    return _pattern(tuple(sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)))
+
+
+@lru_cache(maxsize=4)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(f"({'|'.join(map(re.escape, names))})")
+
+
+def starts_at(offsets: Sequence[Span], character: int) -> int:
+    """Return the first token that holds anything from ``character`` on.
+
+    A token across the boundary belongs to what follows: without it, what follows could not be written.
+    """
+    return next((index for index, (_, end) in enumerate(offsets) if end > character), len(offsets))
+
+
+def inside(offsets: Sequence[Span], spans: Iterable[Span]) -> list[Span]:
+    """Return the runs of tokens that lie in spans of characters, one after the other.
+
+    Offsets of white space may be empty and at its end (byte-level tokenizers trim it), hence the two conditions.
+    """
+    runs: list[Span] = []
+    index = 0
+    for start, end in spans:
+        while index < len(offsets) and offsets[index][1] <= start:
+            index += 1
+        first = index
+        while index < len(offsets) and (offsets[index][1] <= end or offsets[index][0] < end):
+            index += 1
+        if index > first:
+            runs.append((first, index))
+    return runs

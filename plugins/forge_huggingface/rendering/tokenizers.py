@@ -1,0 +1,88 @@
+"""Load the tokenizer of a run and settle what its files leave open: pad token, end tokens, longest row.
+
+No token is ever added to a vocabulary here: a new token would need new rows in the model's embedding, and an adapter
+trained with them does not fit the model that everyone else has.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from forge.api import DataError, ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.api import Job, Run
+
+
+_PAD_NAMES = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|PAD_TOKEN|>", "<|vision_pad|>", "<unk>")
+"""Tokens that models ship for padding, or never produce, in the order in which they are taken."""
+
+
+def load(job: Job, folder: Path) -> Any:
+    """Return the tokenizer in a local folder.
+
+    Raises:
+        ModelError: There is none, or it is damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        # transformers has no error of its own for this: what it raises depends on which file is missing or damaged.
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"the tokenizer of {job.model.id} is Python code", "it is not run unasked",
+                             "read it, then set [model] trust_remote_code = true") from error  # fmt: skip
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+        raise ModelError(f"the tokenizer of {job.model.id} cannot be loaded", reason,
+                         f"see whether {folder} holds a whole model") from error  # fmt: skip
+
+
+def settle_pad(tokenizer: Any) -> tuple[int, str]:
+    """Return the id to pad with and how it was chosen; give the tokenizer that pad token if it has none."""
+    if tokenizer.pad_token_id is not None:
+        if tokenizer.pad_token_id == tokenizer.eos_token_id:
+            return tokenizer.pad_token_id, f"{tokenizer.pad_token} (the end token; labels are made before padding)"
+        return tokenizer.pad_token_id, f"{tokenizer.pad_token} (the tokenizer's own)"
+    vocabulary = tokenizer.get_vocab()
+    name = next((name for name in _PAD_NAMES if name in vocabulary), None)
+    how = "found in the vocabulary; the tokenizer names none"
+    if name is None:
+        name, how = tokenizer.eos_token, "the end token, since there is no other; labels are made before padding"
+    tokenizer.pad_token = name
+    return int(tokenizer.convert_tokens_to_ids(name)), f"{name} ({how})"
+
+
+def stop_ids(folder: Path) -> frozenset[int]:
+    """Return the token ids at which the model's own generation settings stop."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        if path.is_file():
+            try:
+                value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            except (json.JSONDecodeError, AttributeError) as error:
+                raise ModelError(f"{path} is damaged", str(error), "fetch the model again") from error
+            if value is not None:
+                return frozenset(value if isinstance(value, list) else [value])
+    return frozenset()
+
+
+def longest_row(job: Job, run: Run, tokenizer: Any) -> int:
+    """Return the most tokens that a row may have."""
+    if job.model.max_seq_length != -1:
+        return job.model.max_seq_length
+    own = run.plan.facts.context or tokenizer.model_max_length
+    if own is None or own > 1_000_000_000:  # transformers writes 1e30 where nothing is known
+        raise DataError("max_seq_length = -1 cannot be used", "the model does not say how long a row it takes",
+                        "set [model] max_seq_length to a number")  # fmt: skip
+    return int(own)
+
+
+def fingerprint(processor: Any) -> tuple[Any, ...]:
+    """Return what must stay the same about a tokenizer or processor once rows have been made with it."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    ids = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    return (len(tokenizer), *ids, tokenizer.chat_template)

@@ -1,0 +1,1 @@
+"""forge's own reward functions, a module each."""

@@ -1,0 +1,64 @@
+"""What can be said about the rows before anything is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forge.api import Decision, Problem
+from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.placement import no_such_positions, too_long
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forge.api import Job, Machine, ModelFacts
+
+
+def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot make the rows, or None."""
+    if reason := no_such_positions(job, facts):
+        return reason
+    if facts.task != "vision":
+        return None
+    if job.data.packing:
+        return "packing is for models that take text only; remove it"
+    if "pillow" not in machine.versions:
+        return "pillow is not installed, and vision models need it (pip install pillow)"
+    return None
+
+
+def data_problems(job: Job) -> Iterable[Problem]:
+    """Yield contradictions between the data's keys and the rest."""
+    options = job.train.options
+    method = METHODS.get(job.train.method)
+    if method and method.layout != "tokens":
+        yield from layout_problems(job, method.layout)
+    if job.data.streaming and (options.get("max_steps") or -1) < 1:
+        yield Problem(
+            "data.streaming",
+            "streamed rows have no known number, so the end of training must be said",
+            "write [train] max_steps",
+        )
+
+
+def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
+    """Yield keys of ``[data]`` that only mean something for a model that only decodes, and supervised fine-tuning."""
+    name = name or f'method = "{job.train.method}"'
+    if job.data.streaming:
+        yield Problem("data.streaming", f"{name} needs all rows at hand", "remove it")
+    if job.data.packing:
+        yield Problem("data.packing", f"{name} cannot put several rows into one", "remove it")
+    if job.data.train_on != "auto":
+        what = "no token of a prompt is" if layout == "prompts" else "the answers are always and alone"
+        yield Problem("data.train_on", f"under {name} {what} in the loss", "remove it")
+
+
+def held_out(job: Job) -> bool:
+    """Whether the job has held-out rows."""
+    return any(value is not None for value in (job.data.eval_path, job.data.eval_split, job.data.eval_size))
+
+
+def decide_rows(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
+    """Yield the longest row, where the job leaves it open and the model has fewer positions than forge's default."""
+    if too_long(job, facts) and "max_seq_length" not in job.model.model_fields_set:
+        yield Decision("model.max_seq_length", facts.context, f"the model has {facts.context} positions, and no more")

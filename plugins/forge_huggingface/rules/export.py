@@ -1,0 +1,36 @@
+"""What can be said about exports before training."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from forge.api import Problem
+from forge_huggingface.facts.lookup import token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forge.api import Job, Machine, ModelFacts
+
+
+def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
+    """Return why an adapter could not be merged after training, or None."""
+    if facts.quantized:
+        return f"the base is stored in {facts.quantized}, and merging would round the adapter away; export the adapter"
+    return None
+
+
+def export_problems(job: Job) -> Iterable[Problem]:
+    """Yield exports that cannot be."""
+    for index, export in enumerate(job.export):
+        if export.push_to_hub and not token(os.environ):
+            yield Problem(
+                f"export.{index}.push_to_hub", "nobody is logged in to the hub", "`hf auth login`, or set HF_TOKEN"
+            )
+        if export.format == "adapter" and job.adapter.type == "none":
+            yield Problem(
+                f"export.{index}.format",
+                'there is no adapter to export: [adapter] type = "none" trains the whole model',
+                'write format = "merged"',
+            )

@@ -1,0 +1,69 @@
+"""What can be said about loading and adapting before anything is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forge.api import Decision
+from forge_huggingface.rules.data import decide_rows
+from forge_huggingface.rules.placement import capability, device, no_such_positions, weights_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forge.api import Job, Machine, ModelFacts
+
+
+def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot load the model, or None."""
+    if reason := no_such_positions(job, facts):
+        return reason
+    if facts.quantized and job.adapter.type == "none":
+        return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
+    if job.model.bits is None:
+        return None
+    bits = job.model.bits.removesuffix("bit")
+    if facts.quantized:
+        return f"load_in_{bits}bit: the model is quantised already ({facts.quantized}); remove the key"
+    if job.adapter.type == "none":
+        return f'load_in_{bits}bit with [adapter] type = "none": quantised weights cannot be trained; use an adapter'
+    if "bitsandbytes" not in machine.versions:
+        return f"load_in_{bits}bit needs bitsandbytes, which is not installed (pip install bitsandbytes)"
+    kind = device(machine, job)
+    if kind == "mps" or (kind is None and machine.arch.lower() not in {"x86_64", "amd64"}):
+        return f"load_in_{bits}bit: bitsandbytes has no kernels for {machine.platform} {machine.arch} without CUDA"
+    if kind is None and bits == "8":
+        return "load_in_8bit: bitsandbytes trains 8 bit on a GPU only; take load_in_4bit, or remove the key"
+    return None
+
+
+def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001 - the probe's signature
+    """Return why this plugin cannot make the model trainable, or None."""
+    if job.adapter.parts and facts.task in {"text", "seq2seq", "other"}:
+        return f"{', '.join(job.adapter.parts)}: the model takes no images, so it has no such parts; remove the key"
+    if "lm_head" in job.adapter.target_modules and job.adapter.type == "lora":
+        return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
+    return None
+
+
+def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot make the model answer, or None."""
+    if job.train.method == "reward":
+        return 'method = "reward" trains a model that gives numbers and no answers; remove [eval]'
+    return cannot_load(machine, job, facts)
+
+
+def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
+    """Yield the type of the weights and the attention implementation, where the job leaves them open."""
+    kind = device(machine, job)
+    dtype: str = job.model.dtype
+    if dtype == "auto":
+        dtype, reason = weights_dtype(machine, job)
+        yield Decision("model.dtype", dtype, reason)
+    if job.model.attn_implementation == "auto":
+        capable = kind == "cuda" and capability(machine) >= 8.0 and dtype != "float32"
+        if capable and "flash-attn" in machine.versions:
+            yield Decision("model.attn_implementation", "flash_attention_2", "flash-attn is installed")
+        else:
+            yield Decision("model.attn_implementation", "sdpa", "torch's own, fast on every device")
+    yield from decide_rows(machine, job, facts)

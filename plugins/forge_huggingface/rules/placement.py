@@ -1,0 +1,73 @@
+"""What machine and model decide together: the device, the type of the weights, the positions there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forge.api import Job, Machine, ModelFacts
+
+
+def device(machine: Machine, job: Job) -> str | None:
+    """Return the kind of accelerator that the job will use, or None for the CPU."""
+    if job.train.options.get("use_cpu"):
+        return None
+    return next((kind for kind in ("cuda", "rocm", "mps") if kind in machine.usable_kinds), None)
+
+
+def positions(facts: ModelFacts) -> int | None:
+    """Return the most tokens that a model can read at all, or None where it has no vector for each position."""
+    return facts.context if facts.model_type in POSITIONED else None
+
+
+def too_long(job: Job, facts: ModelFacts) -> bool:
+    """Whether rows may be longer than the positions that a model has."""
+    there = positions(facts)
+    return there is not None and job.model.max_seq_length > there
+
+
+def no_such_positions(job: Job, facts: ModelFacts) -> str | None:
+    """Return why the longest row that the job names cannot be, or None."""
+    if not too_long(job, facts) or "max_seq_length" not in job.model.model_fields_set:
+        return None
+    named, there = job.model.max_seq_length, facts.context
+    return f"max_seq_length = {named} is beyond the model's {there} positions; write at most {there}"
+
+
+POSITIONED = frozenset(
+    {
+        "bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "codegen", "gpt2", "gpt_bigcode",
+        "gpt_neo", "gptj", "led", "marian", "mbart", "openai-gpt", "opt", "pegasus", "plbart", "prophetnet",
+    }
+)  # fmt: skip
+"""Types of models that have a vector for each position and so cannot read further, by transformers' names."""
+
+
+def weights_dtype(machine: Machine, job: Job) -> tuple[str, str]:
+    """Return the type of the weights in memory, and why."""
+    kind = device(machine, job)
+    if job.model.dtype != "auto":
+        return job.model.dtype, "the job says so"
+    half = "bfloat16" if kind is None or kind == "mps" or has_bf16(machine, kind) else "float16"
+    if job.model.load_in_16bit:
+        return half, "the job says load_in_16bit"
+    if kind is None:
+        return "float32", "no GPU is used, and CPUs are fastest and exact in 32 bit"
+    if kind == "mps":
+        return "float32", "mixed precision is not reliable on Apple's GPUs"
+    if job.adapter.type == "none":
+        return "float32", f"all weights are trained, and small updates vanish in 16 bit; the arithmetic is {half}"
+    if job.model.bits:
+        return half, f"the {job.model.bits} base is unpacked to it for each computation"
+    return half, "the frozen base needs no more, and the adapter is kept in 32 bit"
+
+
+def has_bf16(machine: Machine, kind: str) -> bool:
+    """Whether an accelerator of a kind computes in bfloat16."""
+    return kind == "rocm" or (kind == "cuda" and capability(machine) >= 8.0)
+
+
+def capability(machine: Machine) -> float:
+    """Return the CUDA compute capability of the first card; 0 if there is none."""
+    found = next((card.capability for card in machine.accelerators if card.kind == "cuda" and card.capability), None)
+    return float(found) if found else 0.0

@@ -1,0 +1,171 @@
+"""What can be said about training before anything is imported: what cannot work, and what forge takes where it is open.
+
+All of it goes into the plan, so each rule gives its reason as a phrase.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Decision, Problem
+from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.data import held_out, layout_problems
+from forge_huggingface.rules.placement import device, has_bf16
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from forge.api import Job, Machine, ModelFacts
+
+
+TRACKERS: Mapping[str, tuple[str, ...]] = {
+    "azure_ml": ("azureml-mlflow",),
+    "clearml": ("clearml",),
+    "codecarbon": ("codecarbon",),
+    "comet_ml": ("comet-ml",),
+    "dagshub": ("dagshub",),
+    "dvclive": ("dvclive",),
+    "flyte": ("flytekit",),
+    "kubeflow": (),
+    "mlflow": ("mlflow",),
+    "neptune": ("neptune",),
+    "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardx"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
+"""Names that ``report_to`` takes, and the distributions of which one must be there."""
+
+
+def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot train, or None."""
+    for name in _trackers(job.train.options.get("report_to")):
+        needed = TRACKERS.get(name)
+        if needed is None:
+            return f'report_to = "{name}": no such tracker; there are {", ".join(TRACKERS)}'
+        if needed and not any(dist in machine.versions for dist in needed):
+            return f'report_to = "{name}": {needed[0]} is not installed (pip install {needed[0]})'
+    if (method := METHODS.get(job.train.method)) and method.rewards:
+        from forge_huggingface.rewards.rules import cannot_reward  # brings pydantic
+
+        if reason := cannot_reward(machine, job, facts):
+            return reason
+    if job.train.options.get("use_vllm") and "vllm" not in machine.versions:
+        return "use_vllm: vllm is not installed (pip install vllm)"
+    if job.train.options.get("use_vllm") and job.model.load_in_8bit:
+        return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
+    if job.train.options.get("use_liger_kernel") and "liger-kernel" not in machine.versions:
+        return "use_liger_kernel: liger-kernel is not installed (pip install liger-kernel)"
+    if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:
+        return "optim: 8-bit optimizers need bitsandbytes, which is not installed (pip install bitsandbytes)"
+    if job.train.options.get("bf16") and (kind := device(machine, job)) and not has_bf16(machine, kind):
+        return "bf16: this GPU has no bfloat16; write fp16 = true, or leave both out"
+    if job.train.options.get("fp16") and device(machine, job) is None:
+        return "fp16: float16 training needs a GPU; leave it out"
+    return None
+
+
+def cannot_train_seq2seq(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot train an encoder-decoder model, or None."""
+    if facts.task != "seq2seq":
+        return "the model has no encoder and decoder"
+    if job.model.bits:
+        return f"load_in_{job.model.bits.removesuffix('bit')}bit: encoder-decoder models train in 16 or 32 bit only"
+    return cannot_train(machine, job, facts)
+
+
+def seq2seq_problems(job: Job) -> Iterable[Problem]:
+    """Yield what an encoder-decoder model's trainer, which is transformers' own, would not follow."""
+    from forge_huggingface.arguments.fields import table
+    from forge_huggingface.arguments.options import default_of
+
+    yield from layout_problems(job, "seq2seq", "an encoder-decoder model")
+    if job.data.chat_template is not None:
+        yield Problem("data.chat_template", "an encoder-decoder model reads the text as it is", "remove it")
+    for name, value in job.train.options.items():
+        foreign = name in table("SFTConfig") and name not in table("TrainingArguments")
+        if foreign and value not in (None, default_of("SFTConfig", name)[0]):
+            yield Problem(
+                f"train.{name}", "TRL has it for models that only decode; this one has an encoder", "remove it"
+            )
+    yield from train_problems(job)
+
+
+def train_problems(job: Job) -> Iterable[Problem]:
+    """Yield contradictions between the trainer's arguments and the rest of the job."""
+    options = job.train.options
+    if options.get("sync_ref_model") and job.adapter.type != "none":
+        yield Problem(
+            "train.sync_ref_model",
+            "with an adapter the reference is the model without it, and cannot be changed",
+            'remove it, or write [adapter] type = "none"',
+        )
+    if job.train.method == "distill" and not options.get("teacher_model_name_or_path"):
+        yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
+    if (method := METHODS.get(job.train.method)) and method.rewards:
+        from forge_huggingface.rewards.rules import reward_problems  # brings pydantic
+
+        yield from reward_problems(job)
+    evaluating = {
+        "train.eval_strategy": options.get("eval_strategy") not in {None, "no"},
+        "train.load_best_model_at_end": options.get("load_best_model_at_end"),
+        "train.save_strategy": options.get("save_strategy") == "best",
+        "train.lr_scheduler_type": options.get("lr_scheduler_type") in {"reduce_lr_on_plateau", "greedy"},
+        "train.early_stopping_patience": job.train.early_stopping_patience,
+    }
+    for key, asked in evaluating.items():
+        if asked and not held_out(job):
+            yield Problem(key, "there are no held-out rows", "write [data] eval_path, eval_split or eval_size")
+    if job.train.early_stopping_patience and options.get("eval_strategy") == "no":
+        yield Problem("train.early_stopping_patience", "nothing is evaluated", 'remove eval_strategy = "no"')
+
+
+def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
+    """Yield precision and the values whose default depends on machine or job."""
+    from forge_huggingface.arguments.options import (  # pydantic, which listing plugins does not need
+        defaults,
+        learning_rate,
+    )
+    from forge_huggingface.arguments.tables import LORA_FACTORS
+
+    options, kind = job.train.options, device(machine, job)
+    asked = options.get("bf16") or options.get("fp16")
+    half = None
+    if kind in {"cuda", "rocm"}:
+        half = "bf16" if has_bf16(machine, kind) else "fp16"
+    for name in ("bf16", "fp16"):
+        if options.get(name) is None:
+            why = "the job names the other" if asked else _why_half(name, half, kind)
+            yield Decision(f"train.{name}", not asked and half == name, why)
+    if options.get("learning_rate") is None:
+        full = job.adapter.type == "none"
+        why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
+        why = "TRL's default" if config_of(job) in LORA_FACTORS else why
+        yield Decision("train.learning_rate", learning_rate(job.adapter.type, config_of(job)), why)
+    if options.get("eval_strategy") is None:
+        best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
+        value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
+        why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
+        yield Decision("train.eval_strategy", value, why)
+    if options.get("loss_type") is None and job.train.method == "sft" and facts.task != "seq2seq":
+        value = defaults(job.adapter.type)["loss_type"]
+        yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
+
+
+def config_of(job: Job) -> str:
+    """Return the class of the arguments of the job's method; that of supervised fine-tuning for other plugins' own."""
+    method = METHODS.get(job.train.method)
+    return method.config if method else "SFTConfig"
+
+
+def _why_half(name: str, half: str | None, kind: str | None) -> str:
+    if half is None:
+        return "no GPU is used" if kind is None else "mixed precision is not reliable on Apple's GPUs"
+    if half == name:
+        return "the GPU computes in bfloat16" if name == "bf16" else "the GPU has no bfloat16"
+    return f"{half} is better here"
+
+
+def _trackers(value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else list(value or [])
+    return [name for name in names if name not in {"none", "all"}]

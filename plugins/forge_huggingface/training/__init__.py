@@ -1,0 +1,1 @@
+"""Training: the trainer, what each method adds to it, the probe, saving and going on."""

@@ -1,0 +1,194 @@
+"""forge's one callback in the trainer: events, the probe, whole checkpoints, and stopping when asked."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from forge.api import (
+    AnswersShown,
+    CheckpointSaved,
+    Data,
+    DryRunDone,
+    EvalLogged,
+    Noted,
+    Probed,
+    Progress,
+    StepLogged,
+    Task,
+    TrainingStarted,
+    Warned,
+)
+from forge.disk.checkpoints import mark, rotate
+from forge_huggingface.rows import text_of
+from forge_huggingface.training.outlook import estimate_again, outlook
+from forge_huggingface.training.probe import probe
+from forge_huggingface.training.resume import restore_best
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forge.api import Job, Run
+
+
+PROGRESS_SECONDS = 0.5
+
+
+class DryRunEnded(Exception):  # noqa: N818 - the end of a dry run is no error
+    """Ends a dry run where the first step would begin."""
+
+    def __init__(self, metrics: Mapping[str, float]) -> None:
+        super().__init__("dry run")
+        self.metrics = metrics
+
+
+class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject
+    """Connects the trainer with the run.
+
+    Args:
+        trainer: The trainer; the probe needs its loss.
+        job: The job.
+        run: The run.
+        data: The rows.
+        batch: Makes the batch of the probe, where the collator does not.
+        every: The number of steps that one set of answers lasts; a checkpoint between two is not exact.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        job: Job,
+        run: Run,
+        data: Data,
+        *,
+        batch: Callable[[Any, Data], dict[str, Any]] | None = None,
+        every: int = 1,
+    ) -> None:
+        self.trainer, self.job, self.run, self.data = trainer, job, run, data
+        self.batch, self.every, self.alike = batch, every, 0
+        self.began = self.shown = time.monotonic()
+        self.first_step = 0
+        self.postponed = False
+        self.tokens: tuple[float, float] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Try the longest batch before anything is trained; a dry run ends here."""
+        found: dict[str, Any] = {}
+        if self.job.train.probe and self.run.resume is None:
+            again = functools.partial(estimate_again, self.job, self.run, self.data)
+            found = probe(self.trainer, self.data, self.job, self.batch, again)
+            if found:  # a stream may have no row
+                self.run.emit(Probed.from_values(found))
+        if self.run.plan.task is Task.DRY_RUN:
+            seconds = found.get("seconds", 0.0) * args.gradient_accumulation_steps
+            more = outlook(self.trainer, self.job, self.run, self.data, found)
+            self.run.emit(
+                DryRunDone.from_values({**found, "steps": state.max_steps, "seconds_per_step": seconds, **more})
+            )
+            raise DryRunEnded({key: value for key, value in found.items() if isinstance(value, int | float)})
+        if self.run.resume:
+            restore_best(args, state)
+        self.run.graceful.set()
+        self.began, self.first_step = time.monotonic(), state.global_step
+        values = {"steps": state.max_steps, "from": state.global_step, "epochs": state.num_train_epochs}
+        self.run.emit(TrainingStarted.from_values(values))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save and stop if the run was asked to; show progress now and then."""
+        if self.run.stop.is_set() and not state.global_step % self.every:
+            # With save_strategy "best" an evaluation decides last whether to save, so a stop avoids evaluations: by
+            # one step more, or, where every step has one, by leaving this one out.
+            best_only = str(getattr(args.save_strategy, "value", args.save_strategy)) == "best"
+            if best_only and control.should_evaluate and not self.postponed:
+                self.postponed = True
+                return
+            control.should_evaluate = control.should_evaluate and not best_only
+            control.should_save = control.should_training_stop = True
+        now = time.monotonic()
+        if now - self.shown >= PROGRESS_SECONDS:
+            self.shown = now
+            self.run.emit(Progress(state.global_step, state.max_steps, **self.pace(state)))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin to count the time anew after an evaluation before the first step: no later step has one."""
+        if state.global_step == self.first_step:
+            self.began = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
+        """Pass on the trainer's numbers."""
+        values = dict(logs or {})
+        if "loss" in values:
+            values |= {"step": state.global_step, "of": state.max_steps, **self.pace(state)}
+            if "num_tokens" in values:
+                now = time.monotonic()
+                if self.tokens and now > self.tokens[0] and values["num_tokens"] > self.tokens[1]:
+                    values["tokens_per_second"] = (values["num_tokens"] - self.tokens[1]) / (now - self.tokens[0])
+                self.tokens = (now, values["num_tokens"])
+            self.run.emit(StepLogged.from_values(values))
+            self.show_answers(state)
+            self.watch_collapse(values, control)
+        elif any(name.startswith("eval_") for name in values):
+            self.run.emit(EvalLogged(state.global_step, state.max_steps, more=values))
+
+    def show_answers(self, state: Any) -> None:
+        """Pass on some of the answers that the model gave since the last log, with their rewards."""
+        count = self.job.train.options.get("num_completions_to_print")
+        logs = getattr(self.trainer, "_logs", None)
+        if not count or not logs or not logs["prompt"]:
+            return
+        shown = []
+        for index in range(-min(count, len(logs["prompt"])), 0):
+            rewards = {name: values[index] for name, values in logs.get("rewards", {}).items() if values}
+            prompt, completion = (plain(logs[name][index]) for name in ("prompt", "completion"))
+            shown.append({"prompt": prompt, "completion": completion, "rewards": rewards})
+        self.run.emit(AnswersShown(state.global_step, shown))
+
+    def watch_collapse(self, values: Mapping[str, Any], control: Any) -> None:
+        """Stop, if the job wants it, once groups of answers no longer differ in reward: nothing is learned then."""
+        patience, share = self.job.train.options.get("collapse_patience"), values.get("frac_reward_zero_std")
+        if patience is None or share is None:
+            return
+        self.alike = self.alike + 1 if share >= 1 else 0
+        if self.alike >= patience:
+            control.should_training_stop = True
+            message = f"stopping: in {self.alike} logs in a row all answers to a prompt had the same reward"
+            self.run.emit(Warned(message, "see the answers in events.jsonl"))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark the checkpoint as whole, and only then delete old ones."""
+        folder = Path(args.output_dir)
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        start = time.monotonic()
+        mark(checkpoint, finished=control.should_training_stop and not self.run.stop.is_set())
+        best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
+        rotate(folder, self.job.train.options.get("save_total_limit") or sys.maxsize, best)
+        size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+        seconds = round(time.monotonic() - start, 3)
+        self.run.emit(CheckpointSaved(state.global_step, size, str(checkpoint), seconds))
+        if state.global_step % self.every:
+            message = f"{checkpoint.name} stands within a set of answers: going on from it, the model answers anew"
+            self.run.emit(Noted(message))
+        free = shutil.disk_usage(folder).free
+        if free < 2 * size:
+            have = f"{free / 2**20:.0f} MiB are free, a checkpoint takes {size / 2**20:.0f} MiB"
+            self.run.emit(Warned(f"the disk is nearly full: {have}"))
+
+    def pace(self, state: Any) -> dict[str, Any]:
+        """Return seconds left and peak memory in bytes."""
+        from forge_huggingface.model.device import peak
+
+        done = state.global_step - self.first_step
+        left = (state.max_steps - state.global_step) * (time.monotonic() - self.began) / done if done else None
+        return {"seconds_left": left, "memory": peak()}
+
+
+def plain(said: Any) -> str:
+    """Return a prompt or an answer as text: its own, or that of its messages."""
+    return said if isinstance(said, str) else "\n".join(f"{each['role']}: {text_of(each['content'])}" for each in said)

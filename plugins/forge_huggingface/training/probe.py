@@ -1,0 +1,269 @@
+"""Finding out-of-memory in the first minute instead of the fifth hour, and saying what to change.
+
+The probe runs the longest batch forward and backward, and the longest evaluation batch forward, before the first step.
+It works on copies and puts everything back: the order of the rows, the random numbers, the gradients, the optimizer and
+the trainer's counters are as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Data, Estimate, OutOfMemory
+from forge_huggingface.methods import splits
+from forge_huggingface.model.device import is_out_of_memory, peak
+
+if TYPE_CHECKING:
+    from forge.api import Job
+
+
+COUNTERS = ("_metrics", "_stored_metrics", "_total_train_tokens", "_step", "_current_train_step_time")
+"""What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16)."""
+
+
+def probe(
+    trainer: Any,
+    data: Data,
+    job: Job,
+    make_batch: Callable[[Any, Data], dict[str, Any]] | None = None,
+    estimate: Callable[[], Estimate | None] | None = None,
+) -> dict[str, Any]:
+    """Run the longest training and evaluation batches once.
+
+    Args:
+        trainer: The trainer.
+        data: The rows.
+        job: The job.
+        make_batch: Makes the batch, for trainers that would answer prompts to get one; those then evaluate nothing.
+        estimate: Says what would take less, if it does not fit.
+
+    Returns:
+        ``seconds`` for the training batch, ``memory`` in bytes at the peak, ``tokens`` in it, ``loss``.
+
+    Raises:
+        OutOfMemory: It does not fit; ``probing`` is set.
+    """
+    import torch
+
+    args = trainer.args
+    data = as_trained_on(trainer, data)
+    rows = longest(data, args.per_device_train_batch_size)
+    if not rows:
+        return {}
+    kept = {name: copy.deepcopy(getattr(trainer, name)) for name in COUNTERS if hasattr(trainer, name)}
+    model, was_training = trainer.model_wrapped, trainer.model.training
+    on_gpu = args.device.type == "cuda"
+    ballast: list[Any] = []
+    try:
+        with same_random_numbers():
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+                ballast = optimizer_ballast(trainer)
+            trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps  # the loop sets it later
+            start = time.perf_counter()
+            batch = make_batch(trainer, data) if make_batch else trainer.data_collator(rows)
+            tokens = sum(int(value.numel()) for name, value in batch.items() if name.endswith("_ids"))
+            with prepared(trainer) if make_batch else contextlib.nullcontext():
+                loss = trainer.training_step(model, batch, None)
+            if on_gpu:
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+            model.zero_grad(set_to_none=True)
+            if data.eval and make_batch is None:
+                held_out = next(iter(data.eval.values()))
+                count = args.per_device_eval_batch_size
+                evaluation = [dict(row) for row in _longest_of(held_out, count)]
+                if evaluation:
+                    trainer.model.eval()
+                    trainer.prediction_step(model, trainer.data_collator(evaluation), prediction_loss_only=True)
+            return {"seconds": seconds, "memory": peak(), "tokens": tokens, "rows": len(rows), "loss": float(loss)}
+    except Exception as error:
+        if is_out_of_memory(error):
+            found = estimate() if estimate else None
+            raise explain_out_of_memory(error, trainer, data, job, probing=True, estimate=found) from error
+        raise
+    finally:
+        ballast.clear()
+        model.zero_grad(set_to_none=True)
+        trainer.model.train(was_training)
+        for name, value in kept.items():
+            setattr(trainer, name, value)
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+
+def as_trained_on(trainer: Any, data: Data) -> Data:
+    """Return the rows with what the trainer has added: what the reference says of them, or other rows' answers."""
+    held_out = trainer.eval_dataset if trainer.eval_dataset is not None else {}
+    held_out = held_out if isinstance(held_out, dict) else {"eval": held_out}
+    return replace(data, train=trainer.train_dataset, eval=held_out)
+
+
+def longest(data: Data, count: int) -> list[dict[str, Any]]:
+    """Return copies of the longest training rows; of a stream, its first ones."""
+    if data.longest:
+        rows = [dict(data.train[index]) for index in data.longest[:count]]
+        if "KL_completion_ids" in rows[0]:  # kto's other answers, which may be as long as the longest
+            for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
+                row["KL_completion_ids"] = other["completion_ids"]
+        return rows
+    found = []
+    for row in data.train:
+        found.append(dict(row))
+        if len(found) == count:
+            break
+    return found
+
+
+def _longest_of(rows: Any, count: int) -> list[Any]:
+    if not hasattr(rows, "__len__"):
+        return [row for row, _ in zip(rows, range(count), strict=False)]
+    sample = range(0, len(rows), max(1, len(rows) // 1000))
+    order = sorted(sample, key=lambda index: _length(rows[index]), reverse=True)
+    return [rows[index] for index in order[:count]]
+
+
+def _length(row: Mapping[str, Any]) -> int:
+    """Return the number of tokens of a row of any layout."""
+    return sum(len(value) for name, value in row.items() if name.endswith("_ids"))
+
+
+@contextlib.contextmanager
+def prepared(trainer: Any) -> Iterator[None]:
+    """Let the trainer take the batch that it is given, instead of answering prompts to make one."""
+    trainer._prepare_inputs = lambda batch: batch  # noqa: SLF001 - the same method in trl 1.14.2 and 1.16
+    try:
+        yield
+    finally:
+        del trainer._prepare_inputs  # noqa: SLF001 - the class's own is there again
+
+
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Leave the random numbers of Python, numpy and torch (on the CPU and on CUDA) as they were."""
+    import numpy as np
+    import torch
+
+    plain, array = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(array)
+
+
+def optimizer_ballast(trainer: Any) -> list[Any]:
+    """Take the memory that the optimizer will take at its first step: two values for each trained one, for Adam."""
+    import torch
+
+    name = str(trainer.args.optim)
+    if "adam" not in name.lower():
+        return []
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    count = sum(each.numel() * (1 if "8bit" in name else each.element_size()) for each in trained)
+    return [torch.empty(2 * count, dtype=torch.uint8, device=trainer.args.device)]
+
+
+def explain_out_of_memory(
+    error: BaseException, trainer: Any, data: Data, job: Job, *, probing: bool, estimate: Estimate | None = None
+) -> OutOfMemory:
+    """Say what ran out, and name the keys that help, in the order of their effect: the estimate's, with numbers."""
+    args = trainer.args
+    step = trainer.state.global_step
+    when = "in the probe of the longest batch, before the first step" if probing else f"at step {step}"
+    longest_row = data.summary.get("longest") or "?"
+    used = peak()
+    why = f"{args.per_device_train_batch_size} rows of up to {longest_row} tokens"
+    if used:
+        why += f", {used / 2**30:.1f} GiB in use at the peak"
+    knobs = relief(args, splits=splits(job.train.method, job.train.options))
+    names = [f"{_key(change['key'])} = {_toml(change['value'])}" for changes in knobs for change in changes]
+    if not quantised(trainer) and any("lora_" in name for name, _ in trainer.model.named_parameters()):
+        names.append("[model] load_in_4bit = true")
+    names.append("a smaller [model] max_seq_length")
+    if estimate and estimate.levers:
+        names = _levers(estimate)
+    return OutOfMemory(
+        f"out of memory {when}",
+        f"{why} ({_first_line(error)})",
+        f"in order of effect: {'; '.join(names)}",
+        probing=probing,
+        relief=knobs[0] if knobs else [],
+    )
+
+
+def explain_preparing(error: BaseException, job: Job, estimate: Estimate | None) -> OutOfMemory:
+    """Say what ran out before there is a trainer: while the reference is asked about all rows, or a copy is loaded."""
+    options = job.train.options
+    asked = bool(options.get("precompute_ref_log_probs"))
+    when = "while the reference was asked" if asked else "while the trainer was made"
+    names = _levers(estimate) if estimate else []
+    size = int(options.get("precompute_ref_batch_size") or options.get("per_device_train_batch_size") or 8)
+    if asked and size > 1:
+        names.insert(0, f"[train] precompute_ref_batch_size = {size // 2}")
+    return OutOfMemory(
+        f"out of memory {when}, before the first step",
+        _first_line(error),
+        f"in order of effect: {'; '.join(names or ['a smaller [model] max_seq_length'])}",
+        probing=True,
+        relief=[],
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _levers(estimate: Estimate) -> list[str]:
+    return [f"{lever} (about {lever.saves / 2**30:.1f} GiB less)" for lever in estimate.levers]
+
+
+def quantised(trainer: Any) -> bool:
+    """Whether the model is in 4 or 8 bit already."""
+    return any(getattr(trainer.model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
+
+
+def relief(args: Any, *, splits: bool) -> list[list[Mapping[str, Any]]]:
+    """Return changes that keep the training the same and take less memory, the most effective first.
+
+    Each entry is a list of changes that belong together. ``splits`` is what :func:`.methods.splits` says.
+    """
+    found: list[list[Mapping[str, Any]]] = []
+    checkpointing = getattr(args, "gradient_checkpointing", False) or getattr(args, "activation_checkpointing", False)
+    if not checkpointing:
+        reason = "the longest batch did not fit without it"
+        found.append([{"key": "train.gradient_checkpointing", "value": True, "reason": reason}])
+    size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    if size > 1 and splits:
+        smaller = max(divisor for divisor in range(1, size) if size % divisor == 0)
+        found.append(
+            [
+                {
+                    "key": "train.per_device_train_batch_size",
+                    "value": smaller,
+                    "reason": f"the longest batch of {size} did not fit",
+                },
+                {
+                    "key": "train.gradient_accumulation_steps",
+                    "value": steps * size // smaller,
+                    "reason": "to keep the effective batch",
+                },
+            ]
+        )
+    return found
+
+
+def _key(path: str) -> str:
+    table, _, key = path.partition(".")
+    return f"[{table}] {key}"
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,78 @@
+"""On-policy distillation: the model answers prompts and learns what probability its teacher gives to each token.
+
+The loss is a generalised Jensen-Shannon divergence (arXiv 2306.13649): ``beta`` 0 is the forward KL divergence, 1 the
+reverse.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trl import DistillationConfig, DistillationTrainer
+
+from forge.api import ModelError, Noted
+from forge_huggingface.model.device import planned_device
+from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.recipes.rollouts import largest
+from forge_huggingface.training.recipes.sampler import InOrder
+
+if TYPE_CHECKING:
+    from forge.api import Data, Job, Loaded, Run
+
+
+class ResumableDistillation(InOrder, DistillationTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+    """TRL's trainer, which goes on with its prompts in order."""
+
+
+def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
+    """Return what distillation needs: a teacher of the same vocabulary."""
+    return Recipe(
+        config=DistillationConfig,
+        trainer=ResumableDistillation,
+        arguments={"teacher_model": teacher(job, run, loaded, data)},
+        values={"teacher_model_name_or_path": None, "teacher_model_revision": None},
+        batch=largest,
+    )
+
+
+def teacher(job: Job, run: Run, loaded: Loaded, data: Data) -> Any:
+    """Load the teacher, frozen, in the type and on the device of the model.
+
+    Raises:
+        ModelError: It cannot be loaded, or its vocabulary is another one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = job.train.options
+    name = options["teacher_model_name_or_path"]
+    here = job.path(name)
+    folder = str(here) if here.is_dir() else name
+    common = {"revision": options.get("teacher_model_revision"), "trust_remote_code": job.model.trust_remote_code}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, job.model.dtype),
+            attn_implementation=job.model.attn_implementation,
+            use_safetensors=True,
+            **common,
+        )
+        words = AutoTokenizer.from_pretrained(folder, **common).get_vocab()
+    except (OSError, ValueError) as error:
+        what = f"[train] teacher_model_name_or_path: cannot load {name}"
+        raise ModelError(what, str(error).strip().splitlines()[0], "write a hub id or a local folder") from error
+    mine = getattr(data.processor, "tokenizer", data.processor).get_vocab()
+    if words != mine:
+        apart = len(set(words.items()) ^ set(mine.items()))
+        raise ModelError(
+            f"the teacher {Path(name).name} speaks another vocabulary",
+            f"{apart} tokens are not the same, and probabilities are compared token by token",
+            "take a teacher of the model's own family",
+        )
+    sizes = [each.get_input_embeddings().weight.shape[0] for each in (model, loaded.model)]
+    if sizes[0] != sizes[1]:
+        why = f"its embeddings have {sizes[0]} rows and the model's {sizes[1]}"
+        raise ModelError(f"the teacher {Path(name).name} cannot teach this model", why, "take one of the same size")
+    run.emit(Noted(f"the teacher is {name}, {model.num_parameters():,} parameters, frozen"))
+    return model.to(planned_device(job, run)).requires_grad_(requires_grad=False).eval()

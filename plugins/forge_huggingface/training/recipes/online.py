@@ -1,0 +1,60 @@
+"""Online reinforcement learning: the model answers prompts, and reward functions judge groups of answers.
+
+GRPO is arXiv 2402.03300, RLOO arXiv 2402.14740. Answers, advantages and losses are TRL's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from forge_huggingface.rewards.load import load
+from forge_huggingface.rewards.trl import functions, weights
+from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.recipes.rollouts import largest
+from forge_huggingface.training.recipes.sampler import InOrder
+
+if TYPE_CHECKING:
+    from forge.api import Data, Job, Loaded, Run
+
+
+class ResumableGRPO(InOrder, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+    """TRL's trainer, which goes on with its prompts in order."""
+
+
+class ResumableRLOO(InOrder, RLOOTrainer):  # type: ignore[misc]
+    """TRL's trainer, which goes on with its prompts in order."""
+
+
+def grpo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
+    """Return what group relative policy optimization needs."""
+    return _recipe(job, run, GRPOConfig, ResumableGRPO)
+
+
+def rloo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001
+    """Return what REINFORCE leave-one-out needs."""
+    return _recipe(job, run, RLOOConfig, ResumableRLOO)
+
+
+def _recipe(job: Job, run: Run, config: type, trainer: type) -> Recipe:
+    rewards = load(job, run)
+    return Recipe(
+        config=config,
+        trainer=trainer,
+        arguments={"reward_funcs": functions(rewards)},
+        values={"reward_weights": weights(rewards)},
+        batch=largest,
+        every=steps_per_answers,
+    )
+
+
+def steps_per_answers(config: Any) -> int:
+    """Return after how many optimizer steps the model answers anew and a checkpoint may stand.
+
+    A set of answers lasts ``steps_per_generation * num_iterations`` batches, and a step takes
+    ``gradient_accumulation_steps`` of them (``trl/trainer/grpo_trainer.py``, ``_prepare_inputs``).
+    """
+    batches = config.steps_per_generation * getattr(config, "num_iterations", 1)
+    return int(math.lcm(batches, config.gradient_accumulation_steps) // config.gradient_accumulation_steps)

@@ -1,0 +1,182 @@
+"""TRAIN: the trainers of TRL and transformers, for every method and every backend's models.
+
+What differs between methods comes from recipes (:mod:`forge_huggingface.methods`), which are imported here and not
+before, so that under a backend that patches trl they get the patched classes. The rows are finished, the model is
+wrapped, and every argument is written out and read back: what is trained is what the plan says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from forge.api import Data, Interrupted, Loaded, Noted, OutOfMemory, PluginError, Trained, TrainerMade, load_object
+from forge.disk.checkpoints import is_last, newest_marked
+from forge.disk.files import is_disk_full
+from forge_huggingface.arguments.fields import table
+from forge_huggingface.arguments.options import filled_in
+from forge_huggingface.methods import METHODS, Method
+from forge_huggingface.model.device import is_out_of_memory
+from forge_huggingface.model.parts import frozen
+from forge_huggingface.training.origins import origins
+from forge_huggingface.training.outlook import estimate_again
+from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
+from forge_huggingface.training.resume import take_weights
+from forge_huggingface.training.save import best_step, final_metrics, no_room_for_checkpoint, result, save
+
+if TYPE_CHECKING:
+    from forge.api import Job, Run
+    from forge_huggingface.training.recipe import Recipe
+
+
+DERIVED = frozenset({"do_eval", "dataloader_pin_memory", "greater_is_better"})
+"""Arguments that the configuration works out from others, whatever it is given."""
+
+EVALUATION = frozenset({"bf16_full_eval", "eval_accumulation_steps", "fp16_full_eval", "per_device_eval_batch_size"})
+"""Arguments that Unsloth's trainers change, and that are read at an evaluation only: they are put back."""
+
+
+def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
+    """Train by the job's method, one of this plugin's, and save the weights. Raises what :func:`train_by` raises."""
+    return train_by(METHODS[job.train.method], job, run, loaded, data)
+
+
+def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
+    """Train by a method and save the weights.
+
+    Args:
+        method: The method; another plugin may bring its own.
+        job: The job.
+        run: The run.
+        loaded: The model, ready to be trained.
+        data: The rows, in the method's layout.
+
+    Raises:
+        OutOfMemory: The device is too small; before the first step if the probe is on.
+        Interrupted: The user asked to stop; a checkpoint has been saved.
+        DiskFull: A checkpoint or the weights could not be written; the last whole checkpoint is kept.
+    """
+    from forge_huggingface.training.callbacks import DryRunEnded
+
+    trainable = trainable_names(loaded.model, job)
+    try:
+        trainer = make_trainer(method, job, run, loaded, data)
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            raise explain_preparing(error, job, estimate_again(job, run, data)) from error
+        raise
+    if trainable_names(trainer.model, job) != trainable:
+        raise PluginError("the trainer changed which parameters are trained", "it is not what [adapter] says")
+    try:
+        if run.resume and is_last(run.resume):
+            take_weights(trainer, run.resume)
+        else:
+            trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
+    except DryRunEnded as done:
+        return result(method, job, run, loaded, metrics=done.metrics)
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            estimate = estimate_again(job, run, data)
+            raise explain_out_of_memory(error, trainer, data, job, probing=False, estimate=estimate) from error
+        if is_disk_full(error):
+            raise no_room_for_checkpoint(run.folder / "checkpoints", error) from error
+        raise
+    state = trainer.state
+    if run.stop.is_set() and state.global_step < state.max_steps:
+        whole = newest_marked(run.folder / "checkpoints")
+        kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
+        raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
+    metrics = final_metrics(state.log_history)
+    trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics)
+    save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
+    return trained
+
+
+def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> Any:
+    """Build the method's trainer with every argument given, and check that it holds them."""
+    from transformers import EarlyStoppingCallback
+
+    from forge_huggingface.training.callbacks import ForgeCallback
+
+    make: Callable[..., Recipe] = load_object(method.recipe)  # type: ignore[assignment]  # a name's object
+    recipe = make(job, run, loaded, data)
+    values = {**arguments(method, job, run, loaded), **recipe.values}
+    known = recipe.config.__dataclass_fields__  # type: ignore[attr-defined]
+    values = {name: value for name, value in values.items() if name in known}
+    config = recipe.config(output_dir=str(run.folder / "checkpoints"), **values)
+    every = recipe.every(config) if recipe.every else 1
+    by_steps = str(getattr(config.save_strategy, "value", config.save_strategy)) == "steps"
+    if by_steps and every > 1 and config.save_steps >= 1 and config.save_steps % every:
+        config.save_steps = values["save_steps"] = -(-int(config.save_steps) // every) * every
+        why = f"one set of answers lasts {every} steps, and a run goes on exactly only between two"
+        run.emit(Noted(f"save_steps is rounded up to {config.save_steps}: {why}"))
+    callbacks: list[Any] = []
+    if job.train.early_stopping_patience:
+        patience = job.train.early_stopping_patience
+        callbacks.append(EarlyStoppingCallback(patience, job.train.early_stopping_threshold))
+        config.metric_for_best_model = config.metric_for_best_model or "loss"
+        config.greater_is_better = bool(config.greater_is_better)
+    # A single held-out set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
+    evaluation = data.eval.get("eval") if len(data.eval) == 1 else dict(data.eval)
+    collator = {"data_collator": data.collator(loaded)} if data.collator else {}
+    trainer = recipe.trainer(
+        model=loaded.model,
+        args=config,
+        train_dataset=data.train,
+        eval_dataset=evaluation or None,
+        processing_class=data.processor,
+        callbacks=callbacks,
+        **collator,
+        **recipe.arguments,
+    )
+    if "ref" in getattr(trainer.model, "peft_config", {}):
+        # TRL takes an adapter that it has not made for a trained one, and keeps a copy of it as the reference. This one
+        # is new, so the model without it is the same; and with a second adapter in the checkpoint, transformers 5.17
+        # does not read the first one back.
+        trainer.model.delete_adapter("ref")
+    for name in EVALUATION & values.keys():
+        setattr(trainer.args, name, values[name])
+    changed = [
+        f"{name}: {value} → {getattr(trainer.args, name)}"
+        for name, value in values.items()
+        if type(value) in {int, float, bool} and name not in DERIVED and getattr(trainer.args, name) != value
+    ]
+    if changed:
+        raise PluginError("the trainer changed its arguments", ", ".join(changed))
+    trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
+    run.emit(TrainerMade.from_values(origins(trainer)))
+    return trainer
+
+
+def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, Any]:
+    """Return every argument of the trainer: forge's table of defaults, the job's, and what loading imposes."""
+    options = job.train.options
+    for name, value in loaded.trainer.items():
+        if f"train.{name}" in run.plan.named and options.get(name) != value:
+            raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
+    half: Literal["bf16", "fp16"] | None = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
+    extra = {"reward", "collapse_patience"}  # forge's own keys, which no trainer knows
+    asked = {name: value for name, value in options.items() if name in table(method.config) and name not in extra}
+    values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
+    values["report_to"] = values.get("report_to") or "none"
+    return values
+
+
+def trainable_names(model: Any, job: Job) -> list[str]:
+    """Return the names of the parameters that are trained, and refuse others than ``[adapter]`` asks for."""
+    every = list(model.named_parameters())
+    names = [name for name, parameter in every if parameter.requires_grad]
+    if not names:
+        raise PluginError("no parameter would be trained", "the model came frozen from loading and adapting")
+    if job.adapter.type == "none":
+        tower = job.adapter.finetune_vision_layers is False
+        wanted = [name for name, _ in every if not (tower and frozen(name))]
+        if names != wanted:
+            what = f"{len(names)} of the {len(wanted)} parameters that [adapter] asks for would be trained"
+            raise PluginError(what, "[adapter] type is none")
+        return names
+    if job.adapter.type == "lora" and job.adapter.bias == "none":
+        foreign = [name for name in names if "lora_" not in name and "modules_to_save" not in name]
+        if foreign:
+            raise PluginError(f"{len(foreign)} parameters outside the adapter would be trained", foreign[0])
+    return names
