@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from forge.api import Custom, Estimate, Part
-from forge.cli.runs import command
+from forge.cli.commands.runs import command
 from forge.discovery.keys import PluginKeys
 from forge.disk.checkpoints import mark
 from forge.disk.events import EventLog

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from forge.api.offer import Extension, Offer
-from forge.api.stage import Stage
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from forge.api.command import Command
+    from forge.api.offer import Extension, Offer
+    from forge.api.stage import Stage
     from forge.model.facts import ModelFacts
 
 
