@@ -355,7 +355,7 @@ class UseTable(Table):
     evaluate: str | None = Field(None, description="Plugin for this stage.")
     export: str | None = Field(None, description="Plugin for this stage.")
     with_: list[str] = Field(
-        default_factory=list, alias="with", description="Plugins whose observers and wrappers act on this run."
+        default_factory=list, alias="with", description="Plugins whose observers act on this run."
     )
 
 
