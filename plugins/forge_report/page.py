@@ -88,7 +88,8 @@ def write_report(folder: RunFolder, path: Path | None = None) -> Path:
     try:
         write_text(path, page)
     except OSError as error:
-        raise RunError(f"cannot write {path}", str(error), "name another file: --html FILE") from error
+        do = "name another file: --html FILE, or --out FILE of `forge report`"
+        raise RunError(f"cannot write {path}", str(error), do) from error
     return path
 
 

@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.folder import RunFolder
+from forge.job.read import parse
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.planning.planner import make_plan
+from pages import Run
 from projects import Project
 from sites import Site
 
@@ -14,6 +21,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.discovery.catalogue import Catalogue
+
+JOB = """name = "tale"
+[model]
+id = "org/name"
+[data]
+path = "rows.jsonl"
+[train]
+learning_rate = 3e-4
+[[export]]
+format = "merged"
+"""
 
 
 @pytest.fixture
@@ -32,3 +50,14 @@ def catalogue() -> Catalogue:
 def project(tmp_path: Path, tiny_model: Path) -> Project:
     """A project of its own for each test."""
     return Project(tmp_path / "project", tiny_model)
+
+
+@pytest.fixture
+def run(tmp_path: Path, catalogue: Catalogue) -> Run:
+    """A run that is planned and has not begun."""
+    file = parse(JOB, str(tmp_path / "job.toml"), tmp_path, PluginKeys(catalogue))
+    facts = ModelFacts(id="org/name", source="unknown", task="text")
+    plan = make_plan(file, catalogue, PRESETS["linux-cpu"], facts)
+    folder = RunFolder.create(tmp_path / "runs", file)
+    folder.add_plan(plan)
+    return Run(folder, plan)
