@@ -67,23 +67,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return Command(tmp_path, monkeypatch, capsys)
 
 
-MODULES = """
-import json, sys
-sys.argv[0] = "forge"
-from forge.cli import main
-try:
-    main()
-finally:
-    sys.stdout.flush()
-    print("\\n" + json.dumps(sorted(sys.modules)))
-"""
-
-
 def loaded(site: Site, *arguments: str) -> set[str]:
     """Return the top-level modules that a command loads."""
     (site.folder / "job.toml").write_text(JOB)
-    names = json.loads(site.python(MODULES, *arguments).splitlines()[-1])
-    return {name.partition(".")[0] for name in names}
+    return {name.partition(".")[0] for name in site.modules(*arguments)}
 
 
 @pytest.mark.parametrize(
