@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge.api import DataError
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Pair, Prompt, Rated, Row, Text, text_of
+from forge_huggingface.rows import (
+    AlienRow,
+    BadRow,
+    Completion,
+    Conversation,
+    Message,
+    Pair,
+    Prompt,
+    Rated,
+    Row,
+    Text,
+    text_of,
+)
 from forge_huggingface.vision.images import listed, reference, seat
 
 ROLES: Mapping[str, str] = {
@@ -82,8 +94,7 @@ class Shape:
         """Turn a row of the source into forge's form.
 
         Raises:
-            BadRow: It cannot be used.
-            DataError: It holds something that forge cannot train on at all.
+            BadRow: It cannot be used; :class:`AlienRow` if it holds what forge cannot train on at all.
         """
         if self.format == "text":
             return Text(_string(raw, self.columns["text"]))
@@ -373,9 +384,11 @@ def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
             parts.append({"type": "image", "image": reference(part)})
         else:
             found = kind if isinstance(part, Mapping) else type(part).__name__
-            raise DataError(f"a message holds a part of type {found!r}",
-                            "only text and images are supported; audio, video and others are not",
-                            "keep only parts of type text and image")  # fmt: skip
+            raise AlienRow(
+                f"has a message with a part of type {found!r}",
+                "only text and images are supported; audio, video and others are not",
+                "keep only parts of type text and image",
+            )
     return parts if any(part["type"] == "image" for part in parts) else text_of(parts)
 
 

@@ -60,6 +60,8 @@ class Layout:
     """What is in the loss, where the layout leaves the job no choice."""
     columns: ClassVar[tuple[str, str]] = ("tokens", "images")
     """The columns of the store, as :func:`.store.features` names them: without images, and with."""
+    templated: ClassVar[bool] = True
+    """Whether messages become text by a chat template."""
 
     job: Job
     processor: Any
@@ -91,6 +93,10 @@ class Layout:
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
         return [(None, list(row["input_ids"]), list(row["labels"]))]
+
+    def companions(self, row: Mapping[str, Any]) -> list[str] | None:  # noqa: ARG002 - for those that have some
+        """Return the names of the columns that go with a stored row to the user's functions; None where none can."""
+        return None
 
 
 class _Preferences(Layout):
@@ -261,6 +267,10 @@ class Prompts(Layout):
             ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         return [(None, ids, [-100] * len(ids))]
 
+    def companions(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the names of the columns that go with a stored prompt to the reward functions."""
+        return [name for name in row if name != "prompt"]
+
 
 class Seq2Seq(Layout):
     """``seq2seq``: a text for the encoder, and one for the decoder."""
@@ -270,6 +280,7 @@ class Seq2Seq(Layout):
     columns = ("tokens", "tokens")
     train_on = "completion"
     whose = "an encoder-decoder model"
+    templated = False
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""

@@ -41,8 +41,8 @@ def preview(data: Data, count: int, layout: Layout) -> list[dict[str, Any]]:
             entry |= {"length": max(lengths), "supervised": sum(supervised), "parts": parts}
         if "seq_lengths" in row:
             entry["seq_lengths"] = list(row["seq_lengths"])
-        if layout.name == "prompts":
-            entry["columns"] = [name for name in row if name != "prompt"]
+        if (columns := layout.companions(row)) is not None:
+            entry["columns"] = columns
         shown.append(entry)
     return shown
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import ModelError, RunError
-from forge_huggingface.generation.generator import ModelGenerator
+from forge_huggingface.generation.generator import ModelGenerator, Settings
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
 from forge_huggingface.hub.snapshot import snapshot
@@ -50,22 +50,19 @@ def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "bas
         model = add_adapter(model, weights)
     model.eval()
     found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
-    pairs_of_texts = run.plan.facts.task == "seq2seq"
     facts = run.plan.facts
-    return (Seq2SeqGenerator if pairs_of_texts else ModelGenerator)(
-        model,
-        processor,
-        renderer,
+    texts = facts.task == "seq2seq"
+    settings = Settings(
         stops=renderer.stops,
         sampling=found.sampling(),
-        advice=f"{found.advice}; each question stands alone" if pairs_of_texts else found.advice,
+        advice=f"{found.advice}; each question stands alone" if texts else found.advice,
         context=facts.context,
-        run=run,
+        positions=positions(facts),
+        fixed=own,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
         shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
-        fixed=own,
-        positions=positions(facts),
     )
+    return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, settings, run)
 
 
 def add_adapter(model: Any, folder: Path) -> Any:

@@ -116,14 +116,12 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         callbacks.append(EarlyStoppingCallback(patience, job.train.early_stopping_threshold))
         config.metric_for_best_model = config.metric_for_best_model or "loss"
         config.greater_is_better = bool(config.greater_is_better)
-    # A single held-out set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
-    evaluation = data.eval.get("eval") if len(data.eval) == 1 else dict(data.eval)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
     trainer = recipe.trainer(
         model=loaded.model,
         args=config,
         train_dataset=data.train,
-        eval_dataset=evaluation or None,
+        eval_dataset=held_out(data),
         processing_class=data.processor,
         callbacks=callbacks,
         **collator,
@@ -146,6 +144,14 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
     run.emit(TrainerMade.from_values(origins(trainer)))
     return trainer
+
+
+def held_out(data: Data) -> Any:
+    """Return the held-out rows as trainers take them: None, a data set, or several by name."""
+    if len(data.eval) > 1:
+        return dict(data.eval)
+    # A single set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
+    return next(iter(data.eval.values()), None)
 
 
 def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, Any]:
