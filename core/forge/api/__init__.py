@@ -48,6 +48,7 @@ from forge.errors import (
 from forge.job.decisions import Decision, settle
 from forge.job.elsewhere import folded
 from forge.job.literal import literal, setting
+from forge.job.nearest import did_you_mean, nearest
 from forge.machine.machine import Accelerator, Machine, TorchBuild
 from forge.model.facts import ModelFacts, ModelTask
 
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     )
     from forge.api.plan import Against, Answers, Export, Plan, Preview, Step, Task, Training, Verdict, upgraded_plan
     from forge.api.run import Run
+    from forge.job.explain import problems_of
     from forge.job.job import Job
     from forge.job.locate import locate
     from forge.job.tables import (
@@ -202,12 +204,15 @@ __all__ = [
     "Warned",
     "Who",
     "Writing",
+    "did_you_mean",
     "event_of",
     "folded",
     "hookimpl",
     "literal",
     "load_object",
     "locate",
+    "nearest",
+    "problems_of",
     "setting",
     "settle",
     "upgraded_plan",
@@ -261,6 +266,7 @@ _LATER = {
         "upgraded_plan",
     ),
     "forge.api.run": ("Run",),
+    "forge.job.explain": ("problems_of",),
     "forge.job.job": ("Job",),
     "forge.job.locate": ("locate",),
     "forge.job.tables": (
