@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
-from forge_huggingface.facts.lookup import token
+from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
+from forge_huggingface.rules.export import NO_ADAPTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,9 +80,8 @@ def problems(job: Job) -> Iterable[Problem]:
     for index, export in enumerate(job.export):
         if export.format != "gguf":
             continue
-        if export.push_to_hub and not token(os.environ):
-            where = f"export.{index}.push_to_hub"
-            yield Problem(where, "nobody is logged in to the hub", "`hf auth login`, or set HF_TOKEN")
+        if export.push_to_hub and not token():
+            yield Problem(f"export.{index}.push_to_hub", *NOT_LOGGED_IN)
         if export.options.get("adapter"):
             yield from _adapter_problems(job, f"export.{index}.adapter")
 
@@ -89,8 +89,7 @@ def problems(job: Job) -> Iterable[Problem]:
 def _adapter_problems(job: Job, where: str) -> Iterable[Problem]:
     table = job.adapter
     if table.type == "none":
-        why = 'there is no adapter to export: [adapter] type = "none" trains the whole model'
-        yield Problem(where, why, "remove the key")
+        yield Problem(where, NO_ADAPTER, "remove the key")
         return
     whole = "write the merged model: remove the key"
     if table.use_dora:

@@ -44,11 +44,12 @@ from forge.errors import (
     Problem,
     RunError,
     UsageError,
+    first_line,
 )
 from forge.job.decisions import Decision, settle
 from forge.job.elsewhere import folded
 from forge.job.literal import literal, setting
-from forge.job.nearest import did_you_mean, nearest
+from forge.job.nearest import alike, did_you_mean, nearest
 from forge.machine.machine import Accelerator, Machine, TorchBuild
 from forge.model.facts import ModelFacts, ModelTask
 
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
         Table,
         TrainTable,
     )
+    from forge.machine.probe import cores
     from forge.model.shape import Linear, Shape
 
 __all__ = [
@@ -204,8 +206,11 @@ __all__ = [
     "Warned",
     "Who",
     "Writing",
+    "alike",
+    "cores",
     "did_you_mean",
     "event_of",
+    "first_line",
     "folded",
     "hookimpl",
     "literal",
@@ -282,6 +287,7 @@ _LATER = {
         "Table",
         "TrainTable",
     ),
+    "forge.machine.probe": ("cores",),
     "forge.model.shape": ("Linear", "Shape"),
 }
 _HOMES = {name: module for module, names in _LATER.items() for name in names}

@@ -18,6 +18,11 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
 
 
+def alike(word: str, words: Iterable[str]) -> list[str]:
+    """Return up to three of the words that are somewhat like a word, the nearest first: for names of files."""
+    return difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+
+
 def did_you_mean(word: str, words: Iterable[str], otherwise: str) -> str:
     """Ask whether the nearest of the words was meant, or say something else.
 

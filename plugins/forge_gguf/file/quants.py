@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,8 +239,3 @@ def encoded(blocks: Iterable[NDArray[Any]], format_: str, pool: ThreadPoolExecut
             yield waiting.pop(0).result()
     for future in waiting:
         yield future.result()
-
-
-def threads() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

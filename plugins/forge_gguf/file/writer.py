@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from forge.api import cores
 from forge.disk.files import disk_errors
 from forge_gguf.file import quants
 from forge_gguf.file.architectures import Tensor
@@ -84,7 +85,7 @@ def write(
 
     planned = layout(tensors, kind, model)
     total, start, done = sum(count for *_, count in planned), time.monotonic(), 0
-    workers = quants.threads()
+    workers = cores()
     with disk_errors(path), ThreadPoolExecutor(workers, "quantise") as pool, path.open("wb") as file:
         file.write(_head(keys, planned))
         for tensor, format_, count in planned:

@@ -11,7 +11,7 @@ import gzip
 import json
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from forge.api import DataError
+from forge.api import DataError, first_line
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
                     number += 1
                     yield number, row
     except pyarrow.ArrowException as error:
-        raise DataError(f"{name} is not a whole Parquet file", _first_line(error), "make or fetch it again") from error
+        raise DataError(f"{name} is not a whole Parquet file", first_line(error), "make or fetch it again") from error
 
 
 def _arrow(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
@@ -211,8 +211,4 @@ def _arrow(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
                         number += 1
                         yield number, row
     except pyarrow.ArrowException as error:
-        raise DataError(f"{name} is not a whole Arrow file", _first_line(error), "make or fetch it again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["unreadable"])[0].rstrip(". ")
+        raise DataError(f"{name} is not a whole Arrow file", first_line(error), "make or fetch it again") from error

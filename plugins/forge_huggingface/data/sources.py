@@ -6,13 +6,12 @@ plainly when it is none of them, and yields raw rows one by one together with th
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
+from forge.api import DataError, alike
 from forge_huggingface.data.files import SUPPORTED, RawRow, kind, read
 from forge_huggingface.hub.snapshot import transport_errors
 
@@ -105,8 +104,7 @@ def _near(path: Path) -> str | None:
     if not parent.is_dir():
         return None
     names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
-    matches = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    return " or ".join(matches) or None
+    return " or ".join(alike(path.name, names)) or None
 
 
 def _folder(folder: Path, text: str, split: str | None) -> list[Path]:

@@ -12,6 +12,7 @@ from forge.api import Problem, nearest
 from forge_huggingface.evaluation.metrics import METRICS, PASS, is_function
 from forge_huggingface.functions.reference import reference
 from forge_huggingface.functions.rules import function_problems
+from forge_huggingface.rules.data import held_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +25,7 @@ def problems(job: Job) -> Iterable[Problem]:
     table = job.eval
     if table is None:
         return
-    data = job.data
-    if table.path is None and data.eval_path is None and data.eval_split is None and data.eval_size is None:
+    if table.path is None and not held_out(job):
         say = "write [data] eval_path, eval_split or eval_size, or [eval] path"
         yield Problem("eval", "there are no held-out rows to ask", say)
     for index, name in enumerate(table.metrics):

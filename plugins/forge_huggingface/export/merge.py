@@ -6,7 +6,7 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ExportError, ModelError, Noted, Trained
+from forge.api import ExportError, ModelError, Noted, Trained, first_line
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
 from forge_huggingface.hub.snapshot import snapshot
 
@@ -84,7 +84,7 @@ def read(kind: Any, folder: Path, dtype: Any, job: Job, **settings: Any) -> Any:
     except OSError as error:
         raise ModelError(
             f"cannot read the model in {folder}",
-            str(error).splitlines()[0],
+            first_line(error),
             "the export needs the base model's weights",
         ) from error
 

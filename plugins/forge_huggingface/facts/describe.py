@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, ModelFacts
+from forge.api import ModelError, ModelFacts, alike
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,14 +67,11 @@ def _is_path(text: str) -> bool:
 
 
 def _near(path: Path) -> str:
-    import difflib  # 5 ms that only mistakes pay
-
     parent = path.parent
     if not parent.is_dir():
         return f"{parent} is not there either; check the path, which starts at the job file's folder"
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    if near:
+    if near := alike(path.name, names):
         return "did you mean " + " or ".join(str(parent / name) for name in near)
     return "check the path, which starts at the job file's folder"
 

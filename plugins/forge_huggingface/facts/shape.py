@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from forge_huggingface.facts.safetensors import Header
 
 
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+"""What chooses the experts of a mixture: 16-bit in 4 bit too, and never adapted by ``"auto"``."""
+
 # What the families call a number, in the order in which to look. A text model inside a vision model has a text_config.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answer, Noted, OutOfMemory, UsageError
+from forge.api import Answer, Noted, OutOfMemory, UsageError, first_line
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.sampling import generation_config
@@ -307,7 +307,7 @@ class ModelGenerator:
             return error
         return OutOfMemory(
             "the model does not fit into memory while it answers",
-            f"{answers} at a time: {str(error).splitlines()[0]}",
+            f"{answers} at a time: {first_line(error)}",
             "lower max_new_tokens, or [eval] batch_size",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forge.api import ModelError, RunError
+from forge.api import ModelError, RunError, first_line
 from forge_huggingface.generation.generator import ModelGenerator, Settings
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
@@ -72,7 +72,7 @@ def add_adapter(model: Any, folder: Path) -> Any:
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError) as error:
-        raise RunError(f"the adapter in {folder} cannot be read", str(error).splitlines()[0],
+        raise RunError(f"the adapter in {folder} cannot be read", first_line(error),
                        "restore the folder") from error  # fmt: skip
 
 

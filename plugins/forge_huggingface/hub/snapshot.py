@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forge.api import DiskFull, ModelError
+from forge.api import DiskFull, ModelError, first_line
 from forge_huggingface.facts.describe import describe
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
         raise ModelError(what, "the hub cannot be reached, and the files are not in the cache",
                          "go online once, unset HF_HUB_OFFLINE, or give a local folder") from error  # fmt: skip
     except HfHubHTTPError as error:
-        raise ModelError(what, str(error).splitlines()[0].rstrip(". "), "try again later") from error
+        raise ModelError(what, first_line(error), "try again later") from error
     except OSError as error:
         if error.errno == 28:
             raise DiskFull(f"{what}", "the disk of the cache is full", "free some, or set HF_HOME") from error

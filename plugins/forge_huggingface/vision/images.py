@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
+from forge.api import DataError, first_line
 from forge_huggingface.rows import BadRow, Message, parts_of
 from forge_huggingface.vision.download import Downloads
 
@@ -178,10 +178,10 @@ def decode(data: bytes) -> Any:
         raise BadRow("is no image", f"it begins with {start!r}" if start else "it is empty",
                      f"use one of {', '.join(FORMATS)}") from error  # fmt: skip
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadRow("is too large", str(error).splitlines()[0], "make it smaller") from error
+        raise BadRow("is too large", first_line(error), "make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
         # Pillow's decoders raise any of these on files that are cut short or damaged.
-        raise BadRow("is damaged", str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise BadRow("is damaged", first_line(error)) from error
 
 
 def reopen(picture: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
+from forge.api import DataError, first_line
 from forge_huggingface.rendering.render import Piece, Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
@@ -121,7 +121,7 @@ class ImageRenderer(Renderer):
             )
         except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
             # What image processors raise for a size or shape that they cannot take.
-            raise BadRow("has images that the processor refuses", str(error).splitlines()[0]) from error
+            raise BadRow("has images that the processor refuses", first_line(error)) from error
         offsets = made.get("text_replacement_offsets")
         ids = [int(token) for token in made["input_ids"][0]]
         if offsets is None:
