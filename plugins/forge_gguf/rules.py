@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem
 from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
+from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.export import NO_ADAPTER
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
     """Return why the trained model could not be written as GGUF, or None."""
     if facts.quantized:
         return f"the base is stored in {facts.quantized}; GGUF files are made from 16 or 32 bit weights: train on those"
-    if job.train.method == "reward":
+    if (method := METHODS.get(job.train.method)) and not method.answers:
         return "a reward model ends in one number, not in words, and llama.cpp's programs only write words"
     tree = converter(job)
     if tree is not None and not (tree / SCRIPT).is_file():

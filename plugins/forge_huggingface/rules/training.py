@@ -100,9 +100,10 @@ def train_problems(job: Job) -> Iterable[Problem]:
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
-    if job.train.method == "distill" and not options.get("teacher_model_name_or_path"):
+    method = METHODS.get(job.train.method)
+    if method and method.teacher and not options.get("teacher_model_name_or_path"):
         yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
-    if (method := METHODS.get(job.train.method)) and method.rewards:
+    if method and method.rewards:
         from forge_huggingface.rewards.rules import reward_problems  # brings pydantic
 
         yield from reward_problems(job)

@@ -15,6 +15,7 @@ from forge.disk.checkpoints import is_last, newest_marked
 from forge.disk.files import is_disk_full
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.options import filled_in
+from forge_huggingface.arguments.owned import REWARD_KEYS
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
@@ -161,8 +162,8 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
         if f"train.{name}" in run.plan.named and options.get(name) != value:
             raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
     half: Literal["bf16", "fp16"] | None = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
-    extra = {"reward", "collapse_patience"}  # forge's own keys, which no trainer knows
-    asked = {name: value for name, value in options.items() if name in table(method.config) and name not in extra}
+    theirs = table(method.config).keys() - REWARD_KEYS
+    asked = {name: value for name, value in options.items() if name in theirs}
     values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
     values["report_to"] = values.get("report_to") or "none"
     return values
