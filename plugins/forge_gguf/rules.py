@@ -17,10 +17,18 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 ARCHITECTURES = (
-    "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GemmaForCausalLM",
-    "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Phi3ForCausalLM", "SmolLM3ForCausalLM", "GraniteForCausalLM",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "GemmaForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "Phi3ForCausalLM",
+    "SmolLM3ForCausalLM",
+    "GraniteForCausalLM",
     "Olmo2ForCausalLM",
-)  # fmt: skip
+)
 """Those that forge writes itself: the names of ``architectures.BUILTIN``, here because they are needed without it."""
 
 SCRIPT = "convert_hf_to_gguf.py"

@@ -105,8 +105,14 @@ class _Drawn:
         self.mean = f", {'geometric ' if log else ''}mean of {self.window:,}" if self.window else ""
 
     def key(self) -> Markup:
-        sample = tag("svg", tag("line", x1=0, x2=24, y1=5, y2=5, class_=f"line s{self.colour}"),
-                     class_="key", width=24, height=10, aria_hidden="true")  # fmt: skip
+        sample = tag(
+            "svg",
+            tag("line", x1=0, x2=24, y1=5, y2=5, class_=f"line s{self.colour}"),
+            class_="key",
+            width=24,
+            height=10,
+            aria_hidden="true",
+        )
         return tag("span", sample, self.label, tag("small", self.mean) if self.mean else None)
 
     def paths(self, across: Scale, up: Scale) -> list[Markup]:
@@ -154,15 +160,27 @@ def _plot(chart: Chart, drawn: list[_Drawn], up: Scale) -> Markup:
         for tick, label in zip(across.ticks, across.labels(), strict=True)
     ]
     marks = [
-        tag("line", tag("title", text), x1=_percent(across(step)), x2=_percent(across(step)), y1=0, y2="100%",
-            class_="mark")
+        tag(
+            "line",
+            tag("title", text),
+            x1=_percent(across(step)),
+            x2=_percent(across(step)),
+            y1=0,
+            y2="100%",
+            class_="mark",
+        )
         for step, text in chart.marks
         if across.low <= step <= across.high
-    ]  # fmt: skip
+    ]
     lines = tag(
-        "svg", *(path for line in drawn for path in line.paths(across, up)), viewBox=f"0 0 {BOX} {BOX}",
-        preserveAspectRatio="none", width="100%", height="100%", class_="lines",
-    )  # fmt: skip
+        "svg",
+        *(path for line in drawn for path in line.paths(across, up)),
+        viewBox=f"0 0 {BOX} {BOX}",
+        preserveAspectRatio="none",
+        width="100%",
+        height="100%",
+        class_="lines",
+    )
     dots = [dot for line in drawn for dot in line.dots(across, up)]
     inside = join(*grid, *below, lines, *dots, *_strips(drawn, across), *marks)
     svg = tag("svg", inside, role="img", aria_label=said, width="100%", height="100%")
@@ -185,10 +203,17 @@ def _strips(drawn: list[_Drawn], across: Scale) -> list[Markup]:
         begin, end = edges[index], edges[index + 1]
         last = math.inf if index == len(names) - 1 else end
         if texts := [text for line in drawn if (text := line.at(begin, last))]:
-            found.append(tag(
-                "rect", tag("title", f"{name}: {', '.join(texts)}"), x=_percent(across(begin)), y=0,
-                width=_percent(across(end) - across(begin)), height="100%", class_="strip",
-            ))  # fmt: skip
+            found.append(
+                tag(
+                    "rect",
+                    tag("title", f"{name}: {', '.join(texts)}"),
+                    x=_percent(across(begin)),
+                    y=0,
+                    width=_percent(across(end) - across(begin)),
+                    height="100%",
+                    class_="strip",
+                )
+            )
     return found
 
 

@@ -60,12 +60,17 @@ def render(record: Record) -> str:
     here = files("forge_report")
     title = f"{record.name} - forge"
     found = [(name, heading, part) for name, heading, part in _parts(record) if part]
-    contents = tag("nav", tag("ul", *(tag("li", tag("a", heading, href=f"#{name}")) for name, heading, _ in found)),
-                   aria_label="Contents")  # fmt: skip
-    parts = [tag("section", tag("h2", heading, id=f"{name}-title"), part, id=name, aria_labelledby=f"{name}-title")
-             for name, heading, part in found]  # fmt: skip
-    made = tag("footer", tag("p", f"Made by forge {forge.__version__} on ", moment(time.time()), " from ",
-                             tag("code", str(record.path)), "."))  # fmt: skip
+    contents = tag(
+        "nav",
+        tag("ul", *(tag("li", tag("a", heading, href=f"#{name}")) for name, heading, _ in found)),
+        aria_label="Contents",
+    )
+    parts = [
+        tag("section", tag("h2", heading, id=f"{name}-title"), part, id=name, aria_labelledby=f"{name}-title")
+        for name, heading, part in found
+    ]
+    by, where = f"Made by forge {forge.__version__} on ", tag("code", str(record.path))
+    made = tag("footer", tag("p", by, moment(time.time()), " from ", where, "."))
     template = Template((here / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),

@@ -32,17 +32,23 @@ def plan(record: Record) -> Markup | None:
     chosen = {(step.get("label"), step.get("plugin")) for step in steps}
     reasons = {(each.get("label"), each.get("plugin")): each.get("reason") for each in verdicts}
     rows = [
-        [step.get("label"), f"{step.get('plugin')} {step.get('version')}",
-         reasons.get((step.get("label"), step.get("plugin"))), step.get("impl")]
+        [
+            step.get("label"),
+            f"{step.get('plugin')} {step.get('version')}",
+            reasons.get((step.get("label"), step.get("plugin"))),
+            step.get("impl"),
+        ]
         for step in steps
-    ]  # fmt: skip
+    ]
     turned_down = [
         [each.get("label"), each.get("plugin"), each.get("reason")]
         for each in verdicts
         if (each.get("label"), each.get("plugin")) not in chosen
     ]
-    decisions = [[tag("code", each.get("key")), value(each.get("value")), each.get("reason")]
-                 for each in made.get("decisions") or []]  # fmt: skip
+    decisions = [
+        [tag("code", each.get("key")), value(each.get("value")), each.get("reason")]
+        for each in made.get("decisions") or []
+    ]
     named = [[tag("code", key), value(_get(made.get("job") or {}, key))] for key in made.get("named") or []]
     return tag(
         "div",
@@ -111,12 +117,19 @@ def data(record: Record) -> Markup | None:
         if isinstance(split, Mapping)
     ]
     sources = [
-        [str(source.get("path")), source.get("format"), value(source.get("split")), value(source.get("weight")),
-         ", ".join(key if key == name else f"{key} from {name}" for key, name in (source.get("columns") or {}).items()),
-         value(source.get("ignored") or None)]
+        [
+            str(source.get("path")),
+            source.get("format"),
+            value(source.get("split")),
+            value(source.get("weight")),
+            ", ".join(
+                key if key == name else f"{key} from {name}" for key, name in (source.get("columns") or {}).items()
+            ),
+            value(source.get("ignored") or None),
+        ]
         for source in summary.get("sources") or []
         if isinstance(source, dict)
-    ]  # fmt: skip
+    ]
     known = {*names, "eval", "sources", "dropped_first"}
     first = [tag("li", text) for text in summary.get("dropped_first") or []]
     return tag(
@@ -147,12 +160,17 @@ def history(record: Record) -> Markup | None:
     if not record.sessions:
         return None
     rows = [
-        [index + 1, session.task, moment(session.began), clock(max(0.0, session.ended - session.began)),
-         NONE if session.start is None else f"{session.start} → {session.step}",
-         prose(session.end + (f": {session.message}" if session.message else "")),
-         ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in session.stages.items())]
+        [
+            index + 1,
+            session.task,
+            moment(session.began),
+            clock(max(0.0, session.ended - session.began)),
+            NONE if session.start is None else f"{session.start} → {session.step}",
+            prose(session.end + (f": {session.message}" if session.message else "")),
+            ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in session.stages.items()),
+        ]
         for index, session in enumerate(record.sessions)
-    ]  # fmt: skip
+    ]
     lines = [
         [moment(float(event.get("time") or 0)), event.get("kind"), prose(told(event))] for event in record.happened
     ]
@@ -205,20 +223,22 @@ def repeat(record: Record) -> Markup:
     ]
     weights = (record.trained or {}).get("weights")
     files = (record.trained or {}).get("files") or {}
+    known = {
+        "seed": options.get("seed"),
+        "rows' digest": (record.data or {}).get("digest"),
+        "job's digest": record.plan.get("job_digest"),
+        "base model's digest": (record.plan.get("facts") or {}).get("digest"),
+        "weights": str(record.path / weights) if weights else None,
+    }
+    for name, each in files.items():
+        if isinstance(each, dict) and name.endswith(".safetensors"):
+            known[f"sha256 of {name}"] = each.get("sha256")
     return tag(
         "div",
         *(tag("div", words, block(command)) for words, command in commands),
-        facts({
-            "seed": options.get("seed"),
-            "rows' digest": (record.data or {}).get("digest"),
-            "job's digest": record.plan.get("job_digest"),
-            "base model's digest": (record.plan.get("facts") or {}).get("digest"),
-            "weights": str(record.path / weights) if weights else None,
-            **{f"sha256 of {name}": each.get("sha256") for name, each in files.items()
-               if isinstance(each, dict) and name.endswith(".safetensors")},
-        }),
+        facts(known),
         more("job.lock.toml", block(record.lock)) if record.lock else None,
-    )  # fmt: skip
+    )
 
 
 def _checkpoints(record: Record) -> Markup | None:
@@ -228,8 +248,10 @@ def _checkpoints(record: Record) -> Markup | None:
     text = f"{len(saved)} checkpoints were written" if len(saved) != 1 else "1 checkpoint was written"
     if saved:
         sizes, seconds = sorted(each[1] for each in saved), sorted(each[2] for each in saved)
-        text += f", the last at step {saved[-1][0]}; {size(sizes[len(sizes) // 2])} each, marked as whole in " \
-                f"{clock(seconds[len(seconds) // 2])} (medians)"  # fmt: skip
+        text += (
+            f", the last at step {saved[-1][0]}; {size(sizes[len(sizes) // 2])} each, marked as whole in "
+            f"{clock(seconds[len(seconds) // 2])} (medians)"
+        )
     kept = ", ".join(f"{name} ({size(total)}{'' if whole else ', not whole'})" for name, total, whole in there)
     return tag("p", f"{text}. On disk: {kept or 'none'}.")
 

@@ -38,10 +38,18 @@ LEARNING_RATE = {False: 1e-5, True: 1e-6}
 """The paper's for every weight, without and with feedback. It trained no adapters."""
 
 NO_SAY = (
-    "beta", "delta", "entropy_coef", "importance_sampling_level", "loss_type", "multi_objective_aggregation",
-    "off_policy_mask_threshold", "sync_ref_model", "top_entropy_quantile", "use_adaptive_entropy",
+    "beta",
+    "delta",
+    "entropy_coef",
+    "importance_sampling_level",
+    "loss_type",
+    "multi_objective_aggregation",
+    "off_policy_mask_threshold",
+    "sync_ref_model",
+    "top_entropy_quantile",
+    "use_adaptive_entropy",
     "use_bias_correction_kl",
-)  # fmt: skip
+)
 """Arguments of GRPO's loss, which SDPO does not compute."""
 
 

@@ -25,10 +25,35 @@ if TYPE_CHECKING:
 
 # One name of each way of splitting that llama.cpp has (src/llama-vocab.cpp, llm_tokenizer_bpe), the common ones first.
 NAMES = (
-    "gpt-2", "llama-bpe", "qwen2", "smollm", "tekken", "gpt-4o", "deepseek-v3", "deepseek-llm", "deepseek-coder",
-    "falcon", "starcoder", "dbrx", "stablelm2", "qwen35", "chatglm-bpe", "viking", "bloom", "mpt", "chameleon",
-    "kimi-k2", "superbpe", "bailingmoe", "seed-coder", "grok-2", "afmoe", "exaone-moe", "youtu", "default",
-)  # fmt: skip
+    "gpt-2",
+    "llama-bpe",
+    "qwen2",
+    "smollm",
+    "tekken",
+    "gpt-4o",
+    "deepseek-v3",
+    "deepseek-llm",
+    "deepseek-coder",
+    "falcon",
+    "starcoder",
+    "dbrx",
+    "stablelm2",
+    "qwen35",
+    "chatglm-bpe",
+    "viking",
+    "bloom",
+    "mpt",
+    "chameleon",
+    "kimi-k2",
+    "superbpe",
+    "bailingmoe",
+    "seed-coder",
+    "grok-2",
+    "afmoe",
+    "exaone-moe",
+    "youtu",
+    "default",
+)
 
 
 def likely(tokenizer: Any) -> list[str]:

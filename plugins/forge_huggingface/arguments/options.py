@@ -25,8 +25,13 @@ from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.table import RewardTable
 
 _TYPES: Mapping[str, Any] = {
-    "bool": bool, "int": int, "float": float, "str": str, "list[str]": list[str], "list[float]": list[float],
-}  # fmt: skip
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "list[str]": list[str],
+    "list[float]": list[float],
+}
 
 
 class Arguments(Table):

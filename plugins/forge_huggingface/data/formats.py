@@ -29,10 +29,20 @@ from forge_huggingface.rows import (
 from forge_huggingface.vision.images import listed, reference, seat
 
 ROLES: Mapping[str, str] = {
-    "system": "system", "developer": "developer", "user": "user", "human": "user", "assistant": "assistant",
-    "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "tool",
-    "observation": "tool", "function_response": "tool", "ipython": "tool",
-}  # fmt: skip
+    "system": "system",
+    "developer": "developer",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+}
 """Names of speakers in data sets, and the role that each means."""
 
 
@@ -47,8 +57,10 @@ class _Format:
 
 _IMAGES: dict[str, tuple[str, ...]] = {"images": ("images", "image")}
 _TEMPLATE: dict[str, tuple[str, ...]] = {
-    "tools": ("tools",), "chat_template_kwargs": ("chat_template_kwargs",), **_IMAGES,
-}  # fmt: skip
+    "tools": ("tools",),
+    "chat_template_kwargs": ("chat_template_kwargs",),
+    **_IMAGES,
+}
 _SYSTEM: dict[str, tuple[str, ...]] = {"system": ("system", "system_prompt")}
 
 FORMATS: Mapping[str, _Format] = {
@@ -234,8 +246,11 @@ def detect(
         DataError: The columns fit no format, or not the one that the job names.
     """
     if format != "auto" and format not in fitting:
-        raise DataError(f'format = "{format}" cannot be used under {whose}',
-                        f"it trains on {' or '.join(fitting)}", "change one of them")  # fmt: skip
+        raise DataError(
+            f'format = "{format}" cannot be used under {whose}',
+            f"it trains on {' or '.join(fitting)}",
+            "change one of them",
+        )
     there = ", ".join(map(repr, first)) or "none"
     missing = [column for column in columns.values() if column not in first]
     if missing:
@@ -294,8 +309,11 @@ def _shared(first: str, second: str) -> int:
     pairs = enumerate(zip(first, second, strict=False))
     part = next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
     if part == min(len(first), len(second)):
-        raise BadRow("has an answer that is the beginning of the other", "the prompt cannot be told from it",
-                     "give the prompt in a column of its own")  # fmt: skip
+        raise BadRow(
+            "has an answer that is the beginning of the other",
+            "the prompt cannot be told from it",
+            "give the prompt in a column of its own",
+        )
     return part - 1 if part and first[part - 1] == " " else part
 
 

@@ -54,8 +54,13 @@ class Layout:
 
     name: ClassVar[str] = "tokens"
     formats: ClassVar[tuple[str, ...]] = (
-        "messages", "sharegpt", "prompt-completion", "instruction", "input-output", "text",
-    )  # fmt: skip
+        "messages",
+        "sharegpt",
+        "prompt-completion",
+        "instruction",
+        "input-output",
+        "text",
+    )
     train_on: ClassVar[str | None] = None
     """What is in the loss, where the layout leaves the job no choice."""
     columns: ClassVar[tuple[str, str]] = ("tokens", "images")
@@ -171,9 +176,11 @@ class Ranked(_Preferences):
     def record(self, pair: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:
         """Put the two sides of a row together."""
         if chosen.truncated or rejected.truncated:  # the number would be for a text that nobody judged
-            return LongRow(f"has {max(chosen.length, rejected.length)} tokens",
-                           f"max_seq_length is {self.limit}; an answer that is cut cannot be judged",
-                           'raise it, or set on_long_row = "drop"')  # fmt: skip
+            return LongRow(
+                f"has {max(chosen.length, rejected.length)} tokens",
+                f"max_seq_length is {self.limit}; an answer that is cut cannot be judged",
+                'raise it, or set on_long_row = "drop"',
+            )
         columns = {"chosen_ids": chosen.input_ids, "rejected_ids": rejected.input_ids, "margin": pair.margin}
         return Record((chosen, rejected), columns)
 
@@ -240,8 +247,10 @@ class Prompts(Layout):
                 why = f"max_seq_length leaves {room} beside max_completion_length"
                 yield LongRow(f"asks with {len(ids)} tokens", why, 'raise it, or set on_long_row = "drop"')
                 continue
-            columns = {"prompt": json.dumps(prompt, ensure_ascii=False),
-                       "columns": json.dumps(dict(row.columns), ensure_ascii=False, default=str)}  # fmt: skip
+            columns = {
+                "prompt": json.dumps(prompt, ensure_ascii=False),
+                "columns": json.dumps(dict(row.columns), ensure_ascii=False, default=str),
+            }
             yield Record((Rendered(ids, [-100] * len(ids), len(ids), ""),), columns)
 
     def ids(self, renderer: Renderer, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
@@ -294,8 +303,11 @@ class Seq2Seq(Layout):
             target = renderer.tokenizer(text_target=texts[1], verbose=False)["input_ids"]
             length = max(len(source), len(target))
             if length > limit and renderer.on_long_row != "truncate":
-                yield LongRow(f"has {length} tokens", f"max_seq_length is {limit}",
-                              'raise it, shorten the row, or set on_long_row = "truncate" or "drop"')  # fmt: skip
+                yield LongRow(
+                    f"has {length} tokens",
+                    f"max_seq_length is {limit}",
+                    'raise it, shorten the row, or set on_long_row = "truncate" or "drop"',
+                )
                 continue
             # The end token stays where a text is cut, as the tokenizer's own truncation leaves it.
             read = source if len(source) <= limit else [*source[: limit - 1], source[-1]]

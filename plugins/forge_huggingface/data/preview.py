@@ -59,12 +59,14 @@ def _show(processor: Any, row: Any, ids: list[int], labels: list[int]) -> dict[s
         text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if image is not None:  # hundreds of placeholders say nothing that the size does not
             text = f"<image {pictures[image]['width']}\N{MULTIPLICATION SIGN}{pictures[image]['height']}>"
-        segments.append({
-            "text": text,
-            "supervised": supervised,
-            "ids": part,
-            "tokens": [tokenizer.decode([token], skip_special_tokens=False) for token in part],
-        })  # fmt: skip
+        segments.append(
+            {
+                "text": text,
+                "supervised": supervised,
+                "ids": part,
+                "tokens": [tokenizer.decode([token], skip_special_tokens=False) for token in part],
+            }
+        )
     supervised = len(ids) - labels.count(-100)
     return {"length": len(ids), "supervised": supervised, "input_ids": ids, "labels": labels, "segments": segments}
 

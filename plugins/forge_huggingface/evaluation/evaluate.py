@@ -221,8 +221,14 @@ def _perplexity(loss: Mapping[str, Any]) -> dict[str, Any]:
 
     value = power(loss["value"])
     error = None if value is None else value * loss["stderr"]
-    return {"value": value, "stderr": error, "low": power(loss["low"]), "high": power(loss["high"]), "n": loss["n"],
-            "share": False}  # fmt: skip
+    return {
+        "value": value,
+        "stderr": error,
+        "low": power(loss["low"]),
+        "high": power(loss["high"]),
+        "n": loss["n"],
+        "share": False,
+    }
 
 
 def _shown(rows: HeldOut, table: EvalTable) -> list[int]:

@@ -53,12 +53,17 @@ class Judge:
             return
         names = ", ".join(self.table.metrics)
         if not rows.asked:
-            raise DataError(f"{rows.name} has no rows to ask", f"they are plain texts, and {names} need answers",
-                            "remove the metrics, or take rows with prompts")  # fmt: skip
+            raise DataError(
+                f"{rows.name} has no rows to ask",
+                f"they are plain texts, and {names} need answers",
+                "remove the metrics, or take rows with prompts",
+            )
         if self.builtin and all(question.reference is None for question in rows.asked):
-            raise DataError(f"the rows of {rows.name} have no answers of their own",
-                            f"{', '.join(self.builtin)} compare with them",
-                            "take a function or pass@k, which need none")  # fmt: skip
+            raise DataError(
+                f"the rows of {rows.name} have no answers of their own",
+                f"{', '.join(self.builtin)} compare with them",
+                "take a function or pass@k, which need none",
+            )
         if self.rewards:
             from forge_huggingface.rewards.load import check_columns
 

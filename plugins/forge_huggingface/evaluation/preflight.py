@@ -30,5 +30,8 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
         rows = held_out(job, run, renderer, limit=_TRIED)
         Judge(job, run).rehearse(rows)
     except ForgeError as error:
-        yield Finding("error", f"the evaluation after training would fail: {error.what}"
-                      + (f": {error.why}" if error.why else ""), error.do)  # fmt: skip
+        yield Finding(
+            "error",
+            f"the evaluation after training would fail: {error.what}" + (f": {error.why}" if error.why else ""),
+            error.do,
+        )

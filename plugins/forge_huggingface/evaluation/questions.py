@@ -248,12 +248,18 @@ def _sources(job: Job, run: Run) -> tuple[Sequence[Source], Counter[str] | None,
     if data.eval_size is not None:
         path = origins_path(run.folder / "data" / "eval.arrow")
         if not path.is_file():
-            raise DataError("it is not known any more which rows were held out", f"{path} is missing",
-                            "name rows: [eval] path, or `forge eval RUN --data FILE`")  # fmt: skip
+            raise DataError(
+                "it is not known any more which rows were held out",
+                f"{path} is missing",
+                "name rows: [eval] path, or `forge eval RUN --data FILE`",
+            )
         wanted = Counter(path.read_text(encoding="utf-8").split("\n")[:-1])
         return data.all_sources(), wanted, "the rows held out of the training data"
-    raise DataError("there are no held-out rows", "[data] names none",
-                    "write [data] eval_path, eval_split or eval_size, or [eval] path")  # fmt: skip
+    raise DataError(
+        "there are no held-out rows",
+        "[data] names none",
+        "write [data] eval_path, eval_split or eval_size, or [eval] path",
+    )
 
 
 def _named(path: str | list[str]) -> str:

@@ -45,9 +45,7 @@ _HEAD_NORMS = frozenset(
 )
 _TIED = frozenset({"bloom", "gemma", "gpt2", "gpt_neo", "opt", "smollm3"})  # by default: their configs leave it out
 # What a vision model calls the part that sees, and what leads from it into the language model; as in forge's [adapter].
-_TOWERS = frozenset({
-    "audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual",
-})  # fmt: skip
+_TOWERS = frozenset({"audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual"})
 _JOINTS = ("aligner", "connector", "merger", "projector", "resampler")
 _EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
 _HEADS = frozenset({"embed_out", "lm_head", "output"})

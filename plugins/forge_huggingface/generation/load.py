@@ -38,8 +38,9 @@ def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "bas
     whole = source == "tuned" and trained.kind == "full"
     folder = weights if whole else snapshot(job, run, weights=True)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"there is no model in {folder}", "its config.json is missing",
-                         "name its folder: --set model.id=FOLDER")  # fmt: skip
+        raise ModelError(
+            f"there is no model in {folder}", "its config.json is missing", "name its folder: --set model.id=FOLDER"
+        )
     processor = load_processor(job, run, trained)
     renderer = make_renderer(job, run, processor, folder)
     model = read_model(job, run, str(folder), planned_device(job, run))
@@ -72,8 +73,7 @@ def add_adapter(model: Any, folder: Path) -> Any:
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError) as error:
-        raise RunError(f"the adapter in {folder} cannot be read", first_line(error),
-                       "restore the folder") from error  # fmt: skip
+        raise RunError(f"the adapter in {folder} cannot be read", first_line(error), "restore the folder") from error
 
 
 def load_processor(job: Job, run: Run, trained: Trained) -> Any:

@@ -31,8 +31,11 @@ class Seq2SeqGenerator(ModelGenerator):
         text, limit = source_of(asked), self.renderer.max_seq_length
         length = len(self.tokenizer(text, verbose=False)["input_ids"])
         if length > limit:
-            raise UsageError(f"the text has {length} tokens", f"its rows had {limit} at most: max_seq_length",
-                             "shorten it, or set model.max_seq_length by --set")  # fmt: skip
+            raise UsageError(
+                f"the text has {length} tokens",
+                f"its rows had {limit} at most: max_seq_length",
+                "shorten it, or set model.max_seq_length by --set",
+            )
         return Prompt(text=text)
 
     def _fits(self, inputs: Mapping[str, Any]) -> None:

@@ -55,9 +55,13 @@ def measured(trainer: Any, peak: int | None) -> dict[str, int | None]:
         moving = max(0, peak - weights - states)
     reserved = int(sys.modules["torch"].cuda.max_memory_reserved()) if on_gpu else None
     return {
-        "weights": weights, "gradients": gradients, "optimizer": states, "moving": moving, "peak": peak,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": states,
+        "moving": moving,
+        "peak": peak,
         "reserved": reserved,
-    }  # fmt: skip
+    }
 
 
 def in_memory(model: Any, optim: str) -> tuple[int, int, int]:

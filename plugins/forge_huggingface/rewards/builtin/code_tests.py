@@ -34,9 +34,10 @@ class Args(Table):
     """Settings of ``code-tests``."""
 
     column: NonEmpty = Field(
-        "tests", description="Column with the tests: Python code, a list of such, or a list of tables with `input` and "
-        "`output`; lists may also be strings of JSON."
-    )  # fmt: skip
+        "tests",
+        description="Column with the tests: Python code, a list of such, or a list of tables with `input` and "
+        "`output`; lists may also be strings of JSON.",
+    )
     timeout: float = Field(5.0, gt=0, description="Seconds for the program with all its tests; with `input`, for each.")
     memory: int = Field(512, ge=64, description="MiB of memory for each program.")
     partial: bool = Field(False, description="Score the share of tests passed, not only whether all are.")
