@@ -17,9 +17,10 @@ from pydantic import Field as Described
 
 from forge.api import Hint, Mistake, Table, folded
 from forge_huggingface.arguments.contradictions import CHECKS, STEPS
-from forge_huggingface.arguments.fields import Field, table
+from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
 from forge_huggingface.arguments.owned import NEUTRAL, OWN, hint, is_owned
+from forge_huggingface.arguments.source import Field
 from forge_huggingface.arguments.tables import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, of
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.table import RewardTable

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Reading, Stage, Warned
-from forge_huggingface.data.layouts import LAYOUTS, Layout
+from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.packing import pack
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.api import Job, Run, Source
+    from forge_huggingface.data.layout import Layout
 
 
 _LONGEST = 64

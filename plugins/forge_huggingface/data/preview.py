@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from forge.api import Data
-    from forge_huggingface.data.layouts import Layout
+    from forge_huggingface.data.layout import Layout
 
 
 def preview(data: Data, count: int, layout: Layout) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.data.formats import Shape, detect
+from forge_huggingface.data.formats import detect
 from forge_huggingface.data.sources import iterate
 from forge_huggingface.rendering.templates import missing
 from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Pair, Prompt, Rated, Record, Row, Text
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from forge.api import Job, Source
     from forge_huggingface.data.files import RawRow
-    from forge_huggingface.data.layouts import Layout
+    from forge_huggingface.data.layout import Layout
+    from forge_huggingface.data.shape import Shape
     from forge_huggingface.rendering.render import Renderer
 
 

@@ -17,7 +17,8 @@ from forge.api import DataError, Prompt
 from forge.disk.folder import RunFolder
 from forge_huggingface.data.collate import eval_sources
 from forge_huggingface.data.formats import FORMATS
-from forge_huggingface.data.layouts import LAYOUTS, Layout, Seq2Seq, texts_of
+from forge_huggingface.data.layout import Layout
+from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.data.store import origins_path
 from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Pair, Rated, Record, Row, Text, text_of

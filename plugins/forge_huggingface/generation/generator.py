@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Answer, Noted, OutOfMemory, UsageError, first_line
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
+from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.generation.sampling import generation_config
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.rendering.templates import missing
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 
 _TOKENS = 4096  # of a batch whose loss is measured: its logits are as many rows of the size of the vocabulary
-_POSITIONS = 1024  # whose logits are turned to 32 bit at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,24 +339,6 @@ def _presence(penalty: float, width: int) -> Any:
             return scores - penalty * said
 
     return PresencePenalty()
-
-
-def sums(logits: Any, labels: Any) -> tuple[list[float], list[int]]:
-    """Return each row's sum of negative log-likelihoods in nats, and its number of labels.
-
-    Args:
-        logits: Shape (rows, tokens, vocabulary), each place's for the label of the same place.
-        labels: Shape (rows, tokens), -100 where nothing is asked.
-    """
-    import torch
-
-    asked = labels != -100
-    found = torch.zeros(len(labels), dtype=torch.float64, device=logits.device)
-    for rows, places in zip(*(index.split(_POSITIONS) for index in asked.nonzero(as_tuple=True)), strict=True):
-        scores = logits[rows, places].float()
-        chosen = scores.gather(1, labels[rows, places, None])[:, 0]
-        found.index_add_(0, rows, (scores.logsumexp(1) - chosen).double())
-    return found.tolist(), asked.sum(1).tolist()
 
 
 def _free() -> None:

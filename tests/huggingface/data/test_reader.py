@@ -10,7 +10,8 @@ import pytest
 
 from forge.errors import DataError
 from forge.job.job import Job
-from forge_huggingface.data.layouts import LAYOUTS, Layout
+from forge_huggingface.data.layout import Layout
+from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.rendering.render import Renderer
 from tiny import make_tokenizer
