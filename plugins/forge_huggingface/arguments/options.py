@@ -36,9 +36,13 @@ _TYPES: Mapping[str, Any] = {
 
 
 class Arguments(Table):
-    """What the arguments must agree on: all that the trainer would only say once the model is loaded."""
+    """What a method's keys in ``[train]`` must agree on: all that the trainer would only say once the model is loaded.
+
+    :func:`build` adds the keys themselves.
+    """
 
     config: ClassVar[str] = "SFTConfig"
+    """The class whose fields they are."""
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -92,12 +96,10 @@ def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[
             Annotated[_annotation(config, field, optional=default is None), Described(description=text, **bounds)],
             default,
         )
-    hinting = type(
-        f"{base.__name__}Of{config}", (base,), {"config": config, "__annotations__": {"config": ClassVar[str]}}
-    )
-    return create_model(
-        config.replace("Config", "Options"), __base__=hinting, __doc__=f"Arguments of TRL's {config}.", **described
-    )
+    name, about = config.replace("Config", "Options"), f"Arguments of TRL's {config}."
+    model = create_model(name, __base__=base, __doc__=about, **described)
+    model.config = config
+    return model
 
 
 def usable(config: str = "SFTConfig") -> dict[str, Field]:
