@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError
 from forge_gguf.file.vocabulary import inner
+from forge_gguf.file.writer import write_vocabulary
 from forge_gguf.llama.runtime import Generator
 
 if TYPE_CHECKING:
@@ -85,8 +86,6 @@ def find(tokenizer: Any, vocabulary: Vocabulary, texts: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="forge-gguf-") as scratch:
         path = Path(scratch, "vocabulary.gguf")
         for name in likely(tokenizer):
-            from forge_gguf.file.writer import write_vocabulary
-
             write_vocabulary(path, vocabulary.with_pre(name))
             wrong = differences(path, tokenizer, texts, enough=best[0] if best else None)
             if not wrong:

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,6 @@ def library() -> Any:
     Raises:
         BackendImportError: It is not installed or does not load, or its quantiser does not give a known answer.
     """
-    from importlib.util import find_spec
-
     what, do = "the quantiser of llama.cpp cannot be used", 'pip install "forge-train[gguf]"'
     spec = find_spec("libggml")
     if spec is None or not spec.submodule_search_locations:

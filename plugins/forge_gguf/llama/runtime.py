@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -215,8 +216,6 @@ class Generator:
 @contextmanager
 def _said() -> Iterator[list[str]]:
     """Collect what a library writes to the standard error, and pass it on."""
-    import tempfile
-
     lines: list[str] = []
     sys.stderr.flush()
     before = os.dup(2)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -131,8 +132,6 @@ def rows(folder: Path, count: int) -> list[list[int]]:
         folder: The run folder.
         count: How many at most.
     """
-    from importlib.util import find_spec
-
     if find_spec("pyarrow") is None:
         return []
     import pyarrow

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import ExportError, ModelError, Noted, Trained, first_line
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
 from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.model.load import model_class
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -27,8 +28,6 @@ def merge(job: Job, run: Run, trained: Trained, out: Path) -> dict[str, Any]:
     import torch
     from peft import PeftModel
     from transformers import AutoProcessor, AutoTokenizer
-
-    from forge_huggingface.model.load import model_class
 
     adapter, vision = run.folder / trained.weights, trained.task == "vision"
     kind = model_class(trained.task)

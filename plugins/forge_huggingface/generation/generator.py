@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answer, Noted, OutOfMemory, UsageError, first_line
+from forge.api import Answer, Noted, OutOfMemory, Prompt, UsageError, first_line
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.likelihood import sums
@@ -205,8 +205,6 @@ class ModelGenerator:
             _free()
 
     def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
-        from forge.api import Prompt
-
         if self.renderer.template is None:
             raise missing("messages")
         try:

@@ -11,6 +11,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomli
+
 from forge.api import UsageError, did_you_mean, locate
 from forge_huggingface.functions.find import find
 from forge_huggingface.functions.reference import reference
@@ -119,8 +121,6 @@ def _load_builtin(table: RewardTable, name: str, place: str) -> Reward:
 
 def _places(count: int, run: Run | None) -> list[str]:
     """Say where each table stands in the job file, or which it is where ``--set`` has made it."""
-    import tomli
-
     plain = [f"[[train.reward]] number {index + 1}" for index in range(count)]
     file = run.folder / "job.toml" if run else None
     if run is None or file is None or not file.is_file():

@@ -57,7 +57,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         Interrupted: The user asked to stop; a checkpoint has been saved.
         DiskFull: A checkpoint or the weights could not be written; the last whole checkpoint is kept.
     """
-    from forge_huggingface.training.callbacks import DryRunEnded
+    from forge_huggingface.training.callbacks import DryRunEnded  # imports transformers
 
     trainable = trainable_names(loaded.model, job)
     try:
@@ -97,7 +97,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     """Build the method's trainer with every argument given, and check that it holds them."""
     from transformers import EarlyStoppingCallback
 
-    from forge_huggingface.training.callbacks import ForgeCallback
+    from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers
 
     make: Callable[..., Recipe] = load_object(method.recipe)  # type: ignore[assignment]  # a name's object
     recipe = make(job, run, loaded, data)
