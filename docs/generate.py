@@ -46,8 +46,8 @@ from forge.model.facts import ModelFacts
 from forge_huggingface.arguments import fields, options, owned
 from forge_huggingface.arguments.foreign import METHODS as METHOD_NAMES
 from forge_huggingface.arguments.tables import DEFAULTS
+from forge_huggingface.data import cells, formats
 from forge_huggingface.data import files as readers
-from forge_huggingface.data import formats
 from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.evaluation import metrics
 from forge_huggingface.facts import shape as shapes
@@ -476,7 +476,7 @@ def data_formats() -> str:
 def data_roles() -> str:
     """Names of speakers."""
     by_role: dict[str, list[str]] = {}
-    for name, role in formats.ROLES.items():
+    for name, role in cells.ROLES.items():
         by_role.setdefault(role, []).append(name)
     lines = ((f"`{role}`", listed(names)) for role, names in by_role.items())
     return table(("role", "written as"), lines)

@@ -46,6 +46,10 @@ class LongRow(BadRow):
     """A row is longer than ``max_seq_length``, and the job does not want it cut."""
 
 
+class AlienRow(BadRow):
+    """A row holds what cannot be trained on here at all: it ends the run, whatever ``on_bad_row`` says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages that a chat template turns into text.

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_an_answer_comes_in_pieces_and_is_that_of_a_batch(trained: tuple[Project
 
 def test_closing_an_answer_stops_the_model(trained: tuple[Project, RunFolder]) -> None:
     generator: Any = generator_of(trained[1])
-    generator.stops = frozenset({10**6})  # never by itself
+    generator.settings = replace(generator.settings, stops=frozenset({10**6}))  # never by itself
     stream = generator.chat(ASKED, Sampling(max_new_tokens=400))
     next(stream)
     start = time.monotonic()

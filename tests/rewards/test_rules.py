@@ -65,24 +65,25 @@ WRONG = {
     'use = "length"\nweight = 0': (
         3, "weight", "its weight is 0, so nothing would be learned; give one of them a weight"),
     'use = "math-equal"\nargs = { colum = "x" }': (
-        3, "args.colum", "math-equal has no such setting; did you mean column?"),
-    'use = "choice"\nargs = { column = 3 }': (3, "args.column", "input should be a valid string, not 3"),
+        3, "args.colum", "unknown key; did you mean column?"),
+    'use = "choice"\nargs = { column = 3 }': (3, "args.column", "must be a string, not 3"),
     'use = "code-tests"\n[train.reward.args]\ntimeout = 0': (
-        4, "args.timeout", "input should be greater than 0, not 0"),
+        4, "args.timeout", "must be above 0.0, not 0"),
     'use = "code-tests"\n[train.reward.args]\nallow_network = "yes"': (
-        4, "args.allow_network", 'input should be a valid boolean, not the string "yes"'),
+        4, "args.allow_network", 'must be true or false, not the string "yes"'),
     'use = "regex"': (1, "args.pattern", "is missing"),
     'use = "regex"\nargs = { pattern = "(" }': (
-        3, "args", "pattern is no regular expression: missing ), unterminated subpattern at position 0"),
+        3, "args.pattern", "pattern is no regular expression: missing ), unterminated subpattern at position 0"),
     'use = "regex"\nargs = { pattern = "(a)", group = 2, column = "c" }': (
-        3, "args", "group 2 is not in the pattern, which has 1"),
-    'use = "regex"\nargs = { pattern = "(a)", group = 1 }': (3, "args", "group is compared with a column; name one"),
+        3, "args.group", "group 2 is not in the pattern, which has 1"),
+    'use = "regex"\nargs = { pattern = "(a)", group = 1 }': (
+        3, "args.group", "group is compared with a column; name one"),
     'use = "length"': (1, "args", "there is no length to keep to; write min, max or both"),
-    'use = "length"\nargs = { min = 9, max = 3 }': (3, "args", "min (9) is above max (3)"),
+    'use = "length"\nargs = { min = 9, max = 3 }': (3, "args.min", "min (9) is above max (3)"),
     'use = "json-schema"\nargs = { schema = { type = "strng" } }': (
-        3, "args", "schema is no JSON Schema: 'strng' is not valid under any of the given schemas (at type)"),
+        3, "args.schema", "schema is no JSON Schema: 'strng' is not valid under any of the given schemas (at type)"),
     'use = "json-schema"\nargs = { schema = {}, column = "s" }': (
-        3, "args", "schema and column are two ways to say the same; keep one"),
+        3, "args.schema", "schema and column are two ways to say the same; keep one"),
 }  # fmt: skip
 
 

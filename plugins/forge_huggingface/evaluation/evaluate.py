@@ -1,6 +1,6 @@
 """EVALUATE: the held-out rows, asked of the base model and of what was trained, side by side.
 
-Loss and perplexity are those of the tokens that training would learn from. Asked are greedy unless the job says
+Loss and perplexity are those of the tokens that training would learn from. Answers are greedy unless the job says
 otherwise: a drawn answer differs from run to run, and with a few hundred rows that alone moves a score by more than
 most trainings do. Every number comes with the rows it is of and an interval, so that nobody takes chance for progress.
 """
@@ -39,7 +39,7 @@ _SHOWN = 2000  # characters of a kept answer
 
 
 @dataclass(slots=True)
-class Asked:
+class Answered:
     """What one model gave.
 
     Attributes:
@@ -111,7 +111,7 @@ def ask_all(
     wanted: Sequence[int],
     count: int,
     generate: Callable[[str], Generator],
-) -> dict[str, Asked]:
+) -> dict[str, Answered]:
     """Ask every model of the plan, one after the other; where one set of weights serves two, it is loaded once."""
     assert isinstance(run.plan, Answers)
     models, found = run.plan.models, {}
@@ -146,11 +146,11 @@ def ask_one(
     rows: HeldOut,
     wanted: Sequence[int],
     count: int,
-) -> Asked:
+) -> Answered:
     """Measure the loss of all rows, and let a model answer those that are wanted."""
     start = said = time.monotonic()
     tokens = [question.row for question in rows.questions if question.row is not None]
-    asked = Asked(sampling=sampling_of(table, generator))
+    asked = Answered(sampling=sampling_of(table, generator))
     if tokens:
         measured = generator.losses(tokens, batch_size=table.batch_size)
         if measured is not None:
@@ -174,7 +174,7 @@ def sampling_of(table: EvalTable, generator: Generator) -> Sampling:
 
 
 def measure(
-    found: Mapping[str, Asked], rows: HeldOut, wanted: Sequence[int], judge: Judge, table: EvalTable
+    found: Mapping[str, Answered], rows: HeldOut, wanted: Sequence[int], judge: Judge, table: EvalTable
 ) -> dict[str, dict[str, Any]]:
     """Return every metric of every model, with the difference of the last two."""
     metrics: dict[str, dict[str, Any]] = {}
@@ -221,8 +221,14 @@ def _perplexity(loss: Mapping[str, Any]) -> dict[str, Any]:
 
     value = power(loss["value"])
     error = None if value is None else value * loss["stderr"]
-    return {"value": value, "stderr": error, "low": power(loss["low"]), "high": power(loss["high"]), "n": loss["n"],
-            "share": False}  # fmt: skip
+    return {
+        "value": value,
+        "stderr": error,
+        "low": power(loss["low"]),
+        "high": power(loss["high"]),
+        "n": loss["n"],
+        "share": False,
+    }
 
 
 def _shown(rows: HeldOut, table: EvalTable) -> list[int]:
@@ -232,7 +238,7 @@ def _shown(rows: HeldOut, table: EvalTable) -> list[int]:
     return sorted(rng.sample(able, min(table.samples, len(able))))
 
 
-def _about(asked: Asked) -> dict[str, Any]:
+def _about(asked: Answered) -> dict[str, Any]:
     answers = [answer for row in asked.answers.values() for answer in row]
     about: dict[str, Any] = {"seconds": round(asked.seconds, 2), "answers": len(answers)}
     if answers:
@@ -241,7 +247,7 @@ def _about(asked: Asked) -> dict[str, Any]:
     return about
 
 
-def _sample(question: Question, at: int, found: Mapping[str, Asked]) -> dict[str, Any]:
+def _sample(question: Question, at: int, found: Mapping[str, Answered]) -> dict[str, Any]:
     asked = question.asked
     prompt = asked if isinstance(asked, str) else text_of(asked[-1]["content"]) if asked else ""
     answers = {name: each.answers[at][0].text[:_SHOWN] for name, each in found.items()}

@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from forge.api import AdapterTable, Decision, Estimate, Lever, Part, settle
 from forge_huggingface.arguments.contradictions import CHECKS
+from forge_huggingface.arguments.options import defaults
 from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import TRANSFORMERS, Kernels, activations
@@ -302,7 +303,6 @@ def contradicts_itself(job: Job) -> bool:
     method = METHODS.get(job.train.method)
     if method is None:
         return False
-    from forge_huggingface.arguments.options import defaults  # pydantic, which listing plugins does not need
 
     known = defaults(job.adapter.type, method.config)
     values = known | {name: value for name, value in job.train.options.items() if name in known}

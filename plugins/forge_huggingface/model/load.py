@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned
+from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned, first_line
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.device import planned_device
 
@@ -159,7 +159,7 @@ def quantization(job: Job, kept: list[str] | None = None) -> Any:
 
 def _unreadable(name: str, error: BaseException) -> ModelError:
     traceback.print_exception(error)
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = first_line(error)
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{name} brings its own Python code",
