@@ -9,7 +9,7 @@ from forge_huggingface.batches import answers
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.data.layout import Layout, Part
 from forge_huggingface.methods import METHODS
-from forge_huggingface.rows import BadRow, LongRow, Pair, Rated, Record, Rendered, Row
+from forge_huggingface.rows import BadRow, LongRow, Pair, Rated, Record, Rendered, Row, parting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ class Pairs(_Preferences):
 
     def record(self, pair: Pair, chosen: Rendered, rejected: Rendered) -> Record | BadRow:  # noqa: ARG002
         """Put the two sides of a row together."""
-        start = min(_start(chosen), _start(rejected), _common(chosen.input_ids, rejected.input_ids))
+        start = min(_start(chosen), _start(rejected), parting(chosen.input_ids, rejected.input_ids))
         if self.sees:
             columns: dict[str, Any] = {"pictures": list(chosen.pictures)}
             for name, side in (("chosen", chosen), ("rejected", rejected)):
@@ -149,11 +149,6 @@ def _start(row: Rendered) -> int:
 def _from(row: Rendered, start: int) -> Rendered:
     """Return the row with everything from a place on in the loss, as preference trainers have it."""
     return replace(row, labels=[-100] * start + row.input_ids[start:])
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def _joined(name: str, prompt: Sequence[int], answer: Sequence[int]) -> Part:

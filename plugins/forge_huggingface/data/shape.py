@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge_huggingface.data.cells import messages_of, parsed, parsed_list, string_of, value_of
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Pair, Prompt, Rated, Row, Text
+from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Pair, Prompt, Rated, Row, Text, parting
 from forge_huggingface.vision.images import listed, seat
 
 IMAGES = ("images", "image")
@@ -85,8 +85,7 @@ class Shape:
                 sides = [Completion(text[:start], text[start:]) for text in (chosen, rejected)]
             else:
                 both = [messages_of(raw[names[name]], names[name]) for name in ("chosen", "rejected")]
-                alike = next((at for at, pair in enumerate(zip(*both, strict=False)) if pair[0] != pair[1]), None)
-                start = min(map(len, both)) if alike is None else alike
+                start = parting(*both)
                 if any(start >= len(messages) for messages in both):
                     raise BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
                 sides = [self._conversation(raw, messages, start, turns=False) for messages in both]
@@ -152,8 +151,7 @@ class Shape:
 
 def _shared(first: str, second: str) -> int:
     """Return where two texts part, without a space before it: a prompt that both begin with, as TRL takes it."""
-    pairs = enumerate(zip(first, second, strict=False))
-    part = next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
+    part = parting(first, second)
     if part == min(len(first), len(second)):
         raise BadRow(
             "has an answer that is the beginning of the other",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from forge.api import DataError
 from forge_huggingface.rendering.spans import Span, answers, inside, starts_at
 from forge_huggingface.rendering.templates import Template, missing
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Plain, Rendered, text_of
+from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Plain, Rendered, parting, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,7 +178,7 @@ class Renderer:
             if ids[:start] != prompt:
                 diverged = not piece.text.startswith(piece.prompt)
                 if diverged or encoding is None:
-                    start = _common(prompt, ids)
+                    start = parting(prompt, ids)
                 else:
                     start = starts_at(encoding.offsets, len(piece.prompt))
             runs = [(start, count)]
@@ -277,12 +277,3 @@ def _lost(messages: Sequence[Message], text: str) -> int | None:
             lines = text_of(messages[number - 1]["content"]).strip().splitlines()
             return number if lines and lines[-1].strip() not in text else None
     return None
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

@@ -16,7 +16,7 @@ from forge.api import DataError, first_line
 from forge_huggingface.rendering.render import Piece, Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
-from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parts_of
+from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parting, parts_of
 from forge_huggingface.vision.processors import image_tokens, placeholder
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _move(piece: Piece, expanded: _Expanded) -> tuple[Piece, bool]:
     """Return the piece in the processor's text, its prompt as a span; and whether the prompt is another text."""
     if piece.prompt is not None:
         same = piece.text.startswith(piece.prompt)
-        start = len(piece.prompt) if same else _common(piece.prompt, piece.text)
+        start = len(piece.prompt) if same else parting(piece.prompt, piece.text)
         spans: tuple[Span, ...] | None = ((start, len(piece.text)),)
     else:
         same, spans = True, piece.spans
@@ -171,7 +171,3 @@ def _move(piece: Piece, expanded: _Expanded) -> tuple[Piece, bool]:
 def _turns(row: Conversation) -> str:
     messages = [{**message, "content": parts_of(message["content"])} for message in row.messages]
     return json.dumps(messages, ensure_ascii=False, default=str)
-
-
-def _common(first: str, second: str) -> int:
-    return next((at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other), len(first))

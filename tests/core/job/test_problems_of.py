@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from pydantic import Field
 
+from forge import errors
 from forge.api import Mistake, Table, problems_of
 from forge.job import explain, nearest
 
@@ -60,6 +61,6 @@ def test_all_mistakes_are_told_at_once() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [explain, nearest])
+@pytest.mark.parametrize("module", [errors, explain, nearest])
 def test_the_examples_are_true(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
