@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from forge.api import Custom, Estimate, Part
-from forge.cli.runs import command
+from forge.cli import cli
 from forge.discovery.keys import PluginKeys
 from forge.disk.checkpoints import mark
 from forge.disk.events import EventLog
@@ -29,7 +29,7 @@ from forge.text.memory import verdict
 from forge_report.page import render, write_report
 from forge_report.record import SAMPLES, Record, read_record
 from forge_report.verdict import healthy, learned
-from pace import slowness
+from support.pace import slowness
 
 if TYPE_CHECKING:
     from forge.discovery.catalogue import Catalogue
@@ -502,17 +502,17 @@ def test_the_page_is_written_into_the_run_or_where_it_is_asked_for(run: Run, tmp
 
 @pytest.mark.parametrize("file", [None, "page.html"])
 def test_the_command_prints_where_the_page_is(run: Run, tmp_path: Path, file: str | None) -> None:
-    arguments = [str(run.folder.path), "--html", *([str(tmp_path / file)] if file else [])]
+    arguments = ["runs", str(run.folder.path), "--html", *([str(tmp_path / file)] if file else [])]
     page = tmp_path / file if file else run.folder.path / "report.html"
-    done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert (done.exit_code, done.output) == (0, f"{page}\n")
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     page.unlink()
-    done = CliRunner().invoke(command, [*arguments, "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
     assert json.loads(done.output) == {"html": str(page)}
     assert page.exists()
 
 
 def test_the_command_needs_a_run_for_a_page() -> None:
     with pytest.raises(UsageError, match="--html needs a run: none is named before it; write `forge runs RUN --html`"):
-        CliRunner().invoke(command, ["--html", "tale"], catch_exceptions=False)
+        CliRunner().invoke(cli, ["runs", "--html", "tale"], catch_exceptions=False)
