@@ -8,18 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forge.api.hooks import RunHooks
-from forge.api.offer import Offer
 from forge.api.reference import load_object
 from forge.api.stage import Stage
-from forge.discovery.catalogue import Plugin
 from forge.discovery.discover import discover
 from forge.discovery.guard import HEAVY
 from forge.discovery.keys import PluginKeys, config_models, model_of
 from forge.job.read import parse
 from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from forge.api.offer import Offer
+    from forge.discovery.catalogue import Plugin
 
 PROBE_SECONDS = 0.02
 """What a probe may take: ``forge plan`` asks every offer, and answers within half a second."""

@@ -22,11 +22,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
-from forge.api.generation import Answer, Generator, Prompt, Sampling, Who
 from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
 from forge.api.offer import Extension, Finding, Offer
 from forge.api.reference import load_object
-from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import ABILITIES, NAMES, Stage
 from forge.errors import (
     BackendImportError,
@@ -46,10 +44,6 @@ from forge.errors import (
     UsageError,
 )
 from forge.job.decisions import Decision, settle
-from forge.job.elsewhere import folded
-from forge.job.literal import literal, setting
-from forge.machine.machine import Accelerator, Machine, TorchBuild
-from forge.model.facts import ModelFacts, ModelTask
 
 if TYPE_CHECKING:
     from forge.api.estimate import Estimate, Lever, Part
@@ -85,9 +79,25 @@ if TYPE_CHECKING:
         Writing,
         event_of,
     )
-    from forge.api.plan import Against, Answers, Export, Plan, Preview, Step, Task, Training, Verdict, upgraded_plan
+    from forge.api.generation import Answer, Generator, Prompt, Sampling
+    from forge.api.plan import (
+        Against,
+        Answers,
+        Export,
+        Plan,
+        Preview,
+        Step,
+        Task,
+        Training,
+        Verdict,
+        Who,
+        upgraded_plan,
+    )
+    from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.job.elsewhere import folded
     from forge.job.job import Job
+    from forge.job.literal import literal, setting
     from forge.job.locate import locate
     from forge.job.tables import (
         AdapterTable,
@@ -102,6 +112,8 @@ if TYPE_CHECKING:
         Table,
         TrainTable,
     )
+    from forge.machine.machine import Accelerator, Machine, TorchBuild
+    from forge.model.facts import ModelFacts, ModelTask
     from forge.model.shape import Linear, Shape
 
 __all__ = [
@@ -213,7 +225,8 @@ __all__ = [
     "upgraded_plan",
 ]
 
-# What a plugin's offers do not need is imported when it is asked for: `forge plugins` then loads no pydantic.
+# What a plugin's offers do not need is imported when it is asked for: a record takes a millisecond, pydantic fifty, and
+# every command that looks for plugins would pay for them.
 _LATER = {
     "forge.api.event": (
         "Adapted",
@@ -248,6 +261,7 @@ _LATER = {
         "event_of",
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
+    "forge.api.generation": ("Answer", "Generator", "Prompt", "Sampling"),
     "forge.api.plan": (
         "Against",
         "Answers",
@@ -258,10 +272,14 @@ _LATER = {
         "Task",
         "Training",
         "Verdict",
+        "Who",
         "upgraded_plan",
     ),
+    "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
+    "forge.job.elsewhere": ("folded",),
     "forge.job.job": ("Job",),
+    "forge.job.literal": ("literal", "setting"),
     "forge.job.locate": ("locate",),
     "forge.job.tables": (
         "AdapterTable",
@@ -276,6 +294,8 @@ _LATER = {
         "Table",
         "TrainTable",
     ),
+    "forge.machine.machine": ("Accelerator", "Machine", "TorchBuild"),
+    "forge.model.facts": ("ModelFacts", "ModelTask"),
     "forge.model.shape": ("Linear", "Shape"),
 }
 _HOMES = {name: module for module, names in _LATER.items() for name in names}

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Stream
     from collections.abc import Iterator, Mapping, Sequence
-
-
-class Who(StrEnum):
-    """Who can be asked: the trained model, its base, a GGUF file of it."""
-
-    TUNED = "tuned"
-    BASE = "base"
-    GGUF = "gguf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from forge.errors import Problem
-from forge.machine.machine import Machine
-from forge.model.facts import ModelFacts
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from forge.api.stage import Stage
+    from forge.errors import Problem
     from forge.job.decisions import Decision
     from forge.job.job import Job
+    from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 import forge
 from forge import records
 from forge.api.estimate import Estimate
-from forge.api.generation import Who
 from forge.api.stage import Stage
 from forge.errors import PlanError, RunError
 from forge.job.decisions import Decision
@@ -38,6 +37,14 @@ class Task(StrEnum):
     EVAL = "eval"
     CHAT = "chat"
     EXPORT = "export"
+
+
+class Who(StrEnum):
+    """Who can be asked: the trained model, its base, a GGUF file of it."""
+
+    TUNED = "tuned"
+    BASE = "base"
+    GGUF = "gguf"
 
 
 class Against(StrEnum):
@@ -97,7 +104,7 @@ class Step:
     estimate: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a worker will do: what the plans of all tasks have.
 
@@ -191,7 +198,7 @@ class Plan:
             raise RunError(f"{path} is damaged", str(error)) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training(Plan):
     """A training, or a dry run of it.
 
@@ -205,7 +212,7 @@ class Training(Plan):
     estimate: Estimate | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Preview(Plan):
     """Rows to be shown as the trainer would get them.
 
@@ -217,7 +224,7 @@ class Preview(Plan):
     rows: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Answers(Plan):
     """An evaluation of trained weights, or a chat with them.
 
@@ -232,7 +239,7 @@ class Answers(Plan):
     target: str = "evaluation.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Export(Plan):
     """One export.
 

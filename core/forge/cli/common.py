@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from forge.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,9 +77,6 @@ def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situati
 
 def this_machine(*, pretend: bool) -> Machine:
     """Return the machine; a pretended one is refused where something really runs."""
-    import os
-
-    from forge.errors import UsageError
     from forge.machine.presets import current
 
     if os.environ.get("FORGE_MACHINE") and not pretend:
@@ -86,8 +86,6 @@ def this_machine(*, pretend: bool) -> Machine:
 
 def check_file(path: Path | None) -> None:
     """Refuse a file that is not there, or is none. Raises :class:`forge.errors.UsageError`."""
-    from forge.errors import UsageError
-
     if path is not None and not path.is_file():
         raise UsageError(f"there is no file {path}", do="exports of the run lie in its folder, below exports/")
 

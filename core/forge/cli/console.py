@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 from rich.text import Text
 
 from forge.api.event import (
@@ -40,12 +40,16 @@ from forge.api.event import (
     Writing,
 )
 from forge.api.plan import Plan, Training
-from forge.disk.folder import RunFolder
 from forge.text.evaluation import measured
 from forge.text.memory import measured as measured_beside
 from forge.text.memory import verdict as memory_verdict
 from forge.text.plan import turned_down
 from forge.text.units import amount, clock, size
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from forge.disk.folder import RunFolder
 
 
 class Console:
@@ -113,6 +117,13 @@ class Console:
         """Print one line above the progress bar; a part is text, or text and its style."""
         # Never as rich's markup: messages hold things like [train], [/INST] and forge-train[unsloth].
         (self.progress.console if self.progress else self.rich).print(Text.assemble(*parts, style=style))
+
+    def table(self, table: Table) -> None:
+        """Print a table as wide as it is: a pipe has no width, and a cut number would be a wrong one."""
+        for column in table.columns:
+            column.no_wrap = True
+        width = self.rich.measure(table, options=self.rich.options.update(width=10_000)).maximum
+        (self.progress.console if self.progress else self.rich).print(table, width=width, crop=False)
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -235,10 +246,13 @@ class Console:
     def on_evaluated(self, event: EvaluationDone) -> None:
         """Show what was measured, the models side by side."""
         head, *rows = measured(event.metrics)
-        widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-        for number, row in enumerate([head, *rows]):
-            cells = [row[0].ljust(widths[0]), *(cell.rjust(widths[at]) for at, cell in enumerate(row) if at)]
-            self.line(("        " if number else "result  ") + "  ".join(cells), style="" if number else "dim")
+        table = Table("result", *head, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.columns[0].min_width = 6
+        for column in table.columns[2:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row("", *map(Text, row))
+        self.table(table)
         for name, model in event.models.items():
             cut = 1 - model.get("finished", 1.0)
             if cut:

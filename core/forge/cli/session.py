@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forge.errors import ForgeError, ModelDied
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -61,8 +63,6 @@ class Session:
 
     def say(self, text: str) -> None:
         """Say something, and show the answer; one that fails is taken back."""
-        from forge.errors import ForgeError, ModelDied
-
         content: Any = text
         if self.pictures:
             shown = [{"type": "image", "image": path} for path in self.pictures]

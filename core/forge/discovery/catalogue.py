@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from forge.api.offer import Extension, Offer
-from forge.api.stage import Stage
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from forge.api.command import Command
+    from forge.api.offer import Extension, Offer
+    from forge.api.stage import Stage
     from forge.model.facts import ModelFacts
 
 
@@ -32,7 +31,7 @@ class Plugin:
         status: ``"ok"``, or why it does not take part.
         reason: What is wrong with it, if anything.
         offers: What it can do.
-        extensions: Its observers and wrappers.
+        extensions: Its observers.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
     """

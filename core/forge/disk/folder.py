@@ -75,8 +75,8 @@ class RunFolder:
             return cls(by_id[0])
         if by_id:
             raise RunError(f"{text} fits several runs", ", ".join(str(path) for path in by_id), "name one of them")
-        raise RunError(f"there is no run {text}", f"looked for a folder with plan.json there and in {runs}",
-                       "`forge runs` lists them")  # fmt: skip
+        why = f"looked for a folder with plan.json there and in {runs}"
+        raise RunError(f"there is no run {text}", why, "`forge runs` lists them")
 
     @property
     def events(self) -> Path:

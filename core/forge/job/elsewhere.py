@@ -6,7 +6,10 @@ write instead: ``did you mean "dpo"?`` for ``"ppo"`` would be a wrong answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _QLORA = "[model] load_in_4bit = true"
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli
 
 from forge.errors import JobError, Problem, UsageError
 from forge.job.check import JobCheck
-from forge.job.job import Job
 from forge.job.literal import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from forge.job.job import Job
     from forge.job.keys import Keys
     from forge.job.locate import Key
 

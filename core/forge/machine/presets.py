@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forge.errors import UsageError
 from forge.machine.machine import Accelerator, Machine, TorchBuild
 from forge.machine.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def current(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> Machine:

@@ -10,6 +10,7 @@ import ast
 import ctypes
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import sys
@@ -28,8 +29,6 @@ _KFD = Path("/sys/class/kfd/kfd/topology/nodes")
 
 def arch() -> str:
     """Return the processor's architecture."""
-    import platform
-
     return platform.machine()
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.event import Warned
-from forge.api.generation import Who
-from forge.api.plan import Answers, Plan, Task
-from forge.api.results import Trained
-from forge.discovery.catalogue import Catalogue
+from forge.api.plan import Answers, Plan, Task, Who
 from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
 from forge.disk.files import write_json
 from forge.disk.folder import EVALUATION, RunFolder
 from forge.errors import ForgeError, Interrupted, RunError
 from forge.job.job import Job, load_job
-from forge.job.read import JobFile
-from forge.machine.machine import Machine
-from forge.model.facts import ModelFacts
 from forge.parent.process import work
 from forge.planning.needs import asked_models
 from forge.planning.planner import answer_plan, export_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from forge.api.results import Trained
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.read import JobFile
+    from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
     from forge.parent.process import Outcome, Show
 
 

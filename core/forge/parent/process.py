@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.api.event import Done, Event, Failed, Noted, Stopped
 from forge.api.plan import Plan
@@ -21,6 +19,10 @@ from forge.disk.checkpoints import newest_marked
 from forge.disk.events import Follower
 from forge.disk.folder import RunFolder
 from forge.errors import ForgeError, Interrupted, RunError, from_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
 
 Show = Callable[[Event], None]
 """Called with each event as it comes."""

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forge.api.event import Warned
 from forge.api.plan import Plan, Task
-from forge.discovery.catalogue import Catalogue
 from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
-from forge.disk.folder import RunFolder
 from forge.errors import RunError
 from forge.job.decisions import differences
 from forge.job.job import load_job
-from forge.machine.machine import Machine
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
 from forge.planning.planner import renewed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from forge.discovery.catalogue import Catalogue
+    from forge.disk.folder import RunFolder
+    from forge.machine.machine import Machine
     from forge.parent.process import Ready, Show
 
 

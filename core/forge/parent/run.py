@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.event import Warned
 from forge.api.plan import Plan, Task
 from forge.api.stage import Stage
-from forge.discovery.catalogue import Catalogue
 from forge.discovery.describe import describe_model
 from forge.disk.folder import RunFolder
 from forge.errors import BackendImportError, OutOfMemory, PlanError
 from forge.job.decisions import Decision, settle
-from forge.job.read import JobFile
-from forge.machine.machine import Machine
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
 from forge.planning.planner import make_plan
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.read import JobFile
+    from forge.machine.machine import Machine
     from forge.parent.process import Outcome, Ready, Show
 
 

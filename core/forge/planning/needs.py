@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forge.api.generation import Who
+from forge.api.plan import Who
 from forge.api.stage import Stage
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from forge.api.generation import Who
 from forge.api.plan import Answers, Export, Preview, Step, Task, Training
 from forge.api.reference import load_object
 from forge.api.stage import Stage
@@ -15,9 +14,6 @@ from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.job.decisions import Decision, settle
 from forge.job.job import dump_job
 from forge.job.locate import locate
-from forge.job.read import JobFile
-from forge.machine.machine import Machine
-from forge.model.facts import ModelFacts
 from forge.planning.needs import answer_needs, asks, judge_need, needs
 from forge.planning.selection import Choice, select
 
@@ -26,8 +22,12 @@ if TYPE_CHECKING:
 
     from forge.api.estimate import Estimate
     from forge.api.offer import Offer
+    from forge.api.plan import Who
     from forge.discovery.catalogue import Catalogue
     from forge.job.job import Job
+    from forge.job.read import JobFile
+    from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
 
 
 T = TypeVar("T")

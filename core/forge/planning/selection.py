@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forge.api.offer import Offer
 from forge.api.plan import Against, Verdict
 from forge.api.stage import Stage
 from forge.discovery.guard import import_guard
@@ -20,6 +19,7 @@ from forge.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from forge.api.offer import Offer
     from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
     from forge.machine.machine import Machine

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from forge.api.event import Event
 from forge.api.generation import Answer, Sampling
 from forge.api.plan import Answers
 from forge.api.run import Run
@@ -31,6 +30,7 @@ from forge.worker.stages import Stages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from forge.api.event import Event
     from forge.api.generation import Generator
 
 

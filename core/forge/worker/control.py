@@ -7,13 +7,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forge.api.event import Stopped
 from forge.api.plan import Task
-from forge.api.run import Run
 from forge.errors import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from forge.api.run import Run
 
 UNDONE: Mapping[Task, str] = {
     Task.TRAIN: "stopped where there was nothing new to save",

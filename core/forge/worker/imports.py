@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
-from forge.api.plan import Plan
 from forge.api.stage import Stage
 from forge.errors import BackendImportError, PluginError
+
+if TYPE_CHECKING:
+    from forge.api.plan import Plan
 
 
 def check_imports(plan: Plan) -> None:

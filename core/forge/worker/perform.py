@@ -6,21 +6,25 @@ import contextlib
 import shutil
 import traceback
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Stopped, Warned
 from forge.api.plan import Training
-from forge.api.run import Run
 from forge.disk.checkpoints import MARK, newest_whole
 from forge.disk.files import disk_full, is_disk_full
-from forge.disk.folder import RunFolder
 from forge.errors import DiskFull, ForgeError, Interrupted, RunError
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.imports import preload
-from forge.worker.sink import Sink
 from forge.worker.stages import Stages
 from forge.worker.tasks import TASKS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.api.run import Run
+    from forge.disk.folder import RunFolder
+    from forge.worker.sink import Sink
 
 
 def resume_point(run: Run, folder: RunFolder) -> Path | None:

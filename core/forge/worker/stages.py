@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import time
 import traceback
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,17 +17,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from forge.api.event import Noted, Objected, StageChanged, Warned
-from forge.api.generation import Who
 from forge.api.hooks import RunHooks, hookimpl
-from forge.api.offer import Finding
-from forge.api.plan import Answers
+from forge.api.plan import Answers, Who
 from forge.api.reference import load_object
 from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
 from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from forge.api.generation import Generator
+    from forge.api.offer import Finding
     from forge.api.plan import Step
     from forge.api.run import Run
     from forge.job.job import Job

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forge.api.event import EvaluationDone, ExportDone, TrainingDone
 from forge.api.plan import Answers, Export, Plan, Preview, Task, Training
-from forge.api.results import Data
-from forge.api.run import Run
 from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.disk.files import seal, write_json
-from forge.disk.folder import RunFolder
 from forge.errors import PluginError, RunError
-from forge.job.job import Job
 from forge.worker.imports import check_imports
-from forge.worker.stages import Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from forge.api.results import Data
+    from forge.api.run import Run
+    from forge.disk.folder import RunFolder
+    from forge.job.job import Job
+    from forge.worker.stages import Stages
 
 P = TypeVar("P", bound=Plan)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.common import json_option, run_argument, runs_option, set_option, this_machine
+from forge.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,6 @@ def command(
     from forge.discovery.discover import discover
     from forge.discovery.keys import PluginKeys
     from forge.disk.folder import RunFolder
-    from forge.errors import UsageError
     from forge.job.job import load_job
     from forge.job.read import Change
     from forge.parent.after import export

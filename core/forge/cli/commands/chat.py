@@ -16,6 +16,7 @@ import click
 
 from forge.cli.common import check_file, run_argument, runs_option, set_option, this_machine
 from forge.cli.session import Session, opening, told
+from forge.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,12 +57,10 @@ def command(
     Answers are generated as the job's [generation], the model or its family recommend; options win. From a pipe, each
     line is a question of its own, and the answers are printed: `forge chat RUN < questions.txt`.
     """
-    from forge.api.generation import Who
-    from forge.api.plan import Task
+    from forge.api.plan import Task, Who
     from forge.discovery.discover import discover
     from forge.discovery.keys import PluginKeys
     from forge.disk.folder import RunFolder
-    from forge.errors import UsageError
     from forge.parent.after import plan_answers
 
     check_file(gguf)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.common import this_machine
+from forge.disk.files import write_text
+from forge.errors import UsageError
 from forge.text.units import size
 
 if TYPE_CHECKING:
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite PATH.")
 def command(path: Path, model: str, data: str, force: bool) -> None:
     """Write a commented job file to PATH (job.toml) that suits this machine: see it, change it, run it."""
-    from forge.disk.files import write_text
-    from forge.errors import UsageError
-
     if path.exists() and not force:
         raise UsageError(f"{path} exists", do="choose another name, or --force to overwrite it")
     if not path.parent.is_dir():
@@ -77,6 +77,4 @@ format = "merged"  # one whole model; "adapter" keeps the adapter apart
 
 
 def _string(text: str) -> str:
-    import json
-
     return json.dumps(text, ensure_ascii=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.common import json_option, print_json
+from forge.cli.scaffold import scaffold
+from forge.errors import UsageError
 
 if TYPE_CHECKING:
     from forge.discovery.catalogue import Plugin
@@ -50,8 +52,6 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 def new(name: str) -> None:
     """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder."""
-    from forge.cli.scaffold import scaffold
-
     for path in scaffold(name, Path()):
         click.echo(path)
 
@@ -65,7 +65,6 @@ def _show_command(name: str) -> click.Command:
     def show(before: bool, as_json: bool) -> None:
         """Show this plugin with its offers and commands."""
         from forge.discovery.discover import discover
-        from forge.errors import UsageError
 
         catalogue = discover()
         plugin = catalogue.find(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from forge.cli import plugin_command
 from forge.cli.common import json_option, print_json, runs_option
+from forge.errors import RunError, UsageError
 from forge.text.units import size
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ IN_RUN = "RUN/report.html"
 def command(context: click.Context, run: str | None, runs_dir: Path, as_json: bool, html: str | None) -> None:
     """List the runs below --runs-dir, or show one RUN: its plan, state, numbers and exports."""
     from forge.disk.folder import RunFolder
-    from forge.errors import RunError, UsageError
 
     if html is not None:
         if run is None:
@@ -55,13 +56,8 @@ def command(context: click.Context, run: str | None, runs_dir: Path, as_json: bo
             print_json(found)
         elif not found:
             click.echo(f"no runs in {runs_dir}; begin one with `forge run JOB`")
-        for line in [] if as_json else found:
-            parts = [
-                f"step {line['step'] or 0}/{line['of']}" if line["of"] else None,
-                f"loss {line['loss']:.4f}" if line["loss"] is not None else None,
-                line["error"],
-            ]
-            click.echo(f"{line['run']:<44} {line['state']:<9} {'  '.join(part for part in parts if part)}".rstrip())
+        else:
+            _list(found)
         return
     shown = _whole(RunFolder.find(run, runs_dir))
     if as_json:
@@ -74,6 +70,24 @@ def command(context: click.Context, run: str | None, runs_dir: Path, as_json: bo
         click.echo(f"export      {export['format']}: {export['folder']} ({size(export['bytes'])})")
     click.echo()
     click.echo(shown["plan"])
+
+
+def _list(found: list[dict[str, Any]]) -> None:
+    """Print the runs as a table, each with how far it is and what became of it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from forge.cli.console import Console
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for line in found:
+        parts = [
+            f"step {line['step'] or 0}/{line['of']}" if line["of"] else None,
+            f"loss {line['loss']:.4f}" if line["loss"] is not None else None,
+            line["error"],
+        ]
+        table.add_row(*map(Text, (line["run"], line["state"], "  ".join(part for part in parts if part))))
+    Console().table(table)
 
 
 def _line(folder: RunFolder) -> dict[str, Any]:
@@ -104,8 +118,6 @@ def _line(folder: RunFolder) -> dict[str, Any]:
 
 
 def _whole(folder: RunFolder) -> dict[str, Any]:
-    import json
-
     from forge.disk.checkpoints import newest_marked
     from forge.text.plan import describe
 

@@ -39,7 +39,7 @@ def command(
     Without options it does what the job's [eval] says, or measures the loss on the held-out rows of [data], and writes
     evaluation.json. With options the result goes to evaluations/ in the run folder. The weights are not touched.
     """
-    from forge.api.generation import Who
+    from forge.api.plan import Who
     from forge.cli.console import Console
     from forge.discovery.discover import discover
     from forge.discovery.keys import PluginKeys

@@ -1,0 +1,120 @@
+"""What plugins bring beside offers: commands, and what they know of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from forge.api import Command, ModelFacts
+from forge.discovery.catalogue import OWN, Catalogue, Plugin
+from forge.discovery.describe import describe_model
+from forge.errors import ModelError, PluginError
+
+if TYPE_CHECKING:
+    from sites import Site
+
+BRINGS = """
+import click
+from forge.api import Command, hookimpl
+
+@hookimpl
+def forge_commands():
+    yield Command("greet", "Say hello.", "brings_command:command")
+    yield Command("broken", "Name nothing.", "brings_command:nothing")
+    yield Command("run", "Take forge's own place.", "brings_command:command")
+"""
+COMMAND = """
+import click
+
+@click.command()
+@click.argument("name")
+def command(name):
+    '''Say hello to NAME.'''
+    click.echo(f"hello {name}")
+"""
+
+
+@pytest.fixture
+def installed(site: Site) -> Site:
+    site.install("forge-brings", {"brings": BRINGS, "brings_command": COMMAND}, "[forge_v1]\nbrings = brings\n")
+    return site
+
+
+def test_a_command_of_a_plugin_is_a_command_of_forge(installed: Site) -> None:
+    assert installed.forge("greet", "Ada").stdout == "hello Ada\n"
+    assert "forge greet" in installed.forge("plugins").stdout
+    assert "Say hello." in installed.forge("plugins", "brings").stdout
+
+
+def test_a_command_of_a_plugin_is_imported_only_when_it_is_called(installed: Site) -> None:
+    (installed.folder / "brings_command.py").write_text("raise SystemExit('imported')")
+    for arguments in (["--help"], ["plugins"], ["run", "--help"], ["doctor"]):
+        done = installed.forge(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert installed.forge("greet", "Ada").returncode != 0
+
+
+def test_forges_own_command_is_never_replaced(installed: Site) -> None:
+    assert "Train what JOB says" in installed.forge("run", "--help").stdout
+
+
+def test_a_command_that_cannot_be_had_names_its_plugin(installed: Site) -> None:
+    done = installed.forge("broken")
+    assert done.returncode == 1
+    assert "plugin brings (forge-brings 1.0) brings forge broken, which cannot be used" in done.stderr
+
+
+def test_a_command_of_a_name_that_nobody_can_type_disables_the_plugin(site: Site) -> None:
+    text = BRINGS.replace('"greet"', '"Greet Me"')
+    site.install("forge-brings", {"brings": text}, "[forge_v1]\nbrings = brings\n")
+    assert "broken: brings the command 'Greet Me'; a name is of lower-case" in site.forge("plugins").stdout
+
+
+def test_of_two_commands_of_one_name_forges_own_is_taken() -> None:
+    mine, theirs = (Command("report", "x", f"{name}:command") for name in ("mine", "theirs"))
+    found = Catalogue(
+        (
+            Plugin(name="a", distribution="forge-a", version="1", commands=(theirs,)),
+            Plugin(name="b", distribution=OWN, version="1", commands=(mine,)),
+        )
+    )
+    taken = found.command("report")
+    assert taken is not None
+    assert taken[1] is mine
+
+
+def describing(name: str, answer: object, *, own: bool = False) -> Plugin:
+    def describe(id: str, revision: str | None, folder: Path) -> ModelFacts | None:  # noqa: A002
+        if isinstance(answer, Exception):
+            raise answer
+        return ModelFacts(id=id, source="folder", model_type=name) if answer else None
+
+    return Plugin(name=name, distribution=OWN if own else f"forge-{name}", version="1", describe=describe)
+
+
+def described(*plugins: Plugin) -> ModelFacts:
+    return describe_model(Catalogue(plugins), "m", None, Path())
+
+
+def test_the_first_plugin_that_knows_a_model_describes_it_and_forges_own_is_asked_first() -> None:
+    assert described(describing("a", True), describing("z", True, own=True)).model_type == "z"
+    assert described(describing("a", True), describing("z", None, own=True)).model_type == "a"
+
+
+def test_a_stranger_may_know_what_forges_own_refuses() -> None:
+    refusing = describing("own", ModelError("m is no model"), own=True)
+    assert described(refusing, describing("a", True)).model_type == "a"
+    with pytest.raises(ModelError, match="m is no model"):
+        described(refusing, describing("a", None))
+
+
+def test_a_model_that_nobody_knows_is_unknown_with_a_note() -> None:
+    facts = described()
+    assert (facts.source, facts.note) == ("unknown", "no installed plugin knows it; assumed text, not verified")
+
+
+def test_a_plugin_that_fails_at_a_model_is_named() -> None:
+    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\) failed at describing m: ValueError: oops"):
+        described(describing("a", ValueError("oops")))

@@ -1,0 +1,88 @@
+"""Where events go, and what a worker may have imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from forge.api import Data, Noted
+from forge.api.plan import Plan
+from forge.disk.events import EventLog, read_events
+from forge.errors import PluginError
+from forge.worker.imports import check_imports, preload
+from forge.worker.sink import Sink
+from forge.worker.tasks import check_processor
+
+ROOMS = ("planning", "discovery", "text", "parent", "cli")
+
+
+def test_a_worker_imports_no_room_that_chooses() -> None:
+    code = (
+        "import json, sys, forge.worker.__main__; print(json.dumps([n for n in sys.modules if n.startswith('forge')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    assert [name for name in loaded if name.startswith(tuple(f"forge.{room}" for room in ROOMS))] == []
+    assert "forge.job.check" not in loaded, "the job was checked by the parent"
+    assert not [name for name in loaded if name.startswith("forge_")]
+
+
+def test_an_observer_sees_what_comes_after_it_was_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sees_all.py").write_text(
+        "from forge.api import hookimpl\nseen = []\n@hookimpl\ndef forge_event(event): seen.append(event.kind); 1 / 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    sink = Sink(log)
+    sink(Noted("before"))
+    sink.admit(cast(Plan, SimpleNamespace(observers=(("x", "sees_all"),))))
+    sink(Noted("after"))
+    log.close()
+    assert sys.modules["sees_all"].seen == ["note"]
+    assert [event["message"] for event in read_events(tmp_path / "events.jsonl")] == ["before", "after"]
+
+
+def test_an_observer_with_another_hook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wraps.py").write_text(
+        "from forge.api import hookimpl\n@hookimpl(wrapper=True)\ndef forge_train(): return (yield)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    with pytest.raises(PluginError, match="plugin x cannot act on this run: unknown hook 'forge_train'"):
+        Sink(log).admit(cast(Plan, SimpleNamespace(observers=(("x", "wraps"),))))
+    log.close()
+
+
+def test_modules_that_offers_say_change_others_are_refused_where_they_are_not_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "patches_all", SimpleNamespace())  # type: ignore[arg-type]
+    check_imports(cast(Plan, SimpleNamespace(refused=("other",))))
+    with pytest.raises(PluginError, match="patches_all was imported though the plan does not have it"):
+        check_imports(cast(Plan, SimpleNamespace(refused=("patches_all",))))
+
+
+def test_what_must_come_first_is_refused_once_the_others_are_there() -> None:
+    with pytest.raises(PluginError, match="json came before patches_all"):
+        preload(cast(Plan, SimpleNamespace(preload=("patches_all",), before=("json", "nowhere"))))
+
+
+def test_what_must_not_change_about_a_processor_is_for_its_plugin_to_say() -> None:
+    processor = {"size": 3, "name": "a"}
+    data = Data(
+        processor=processor, train=[], eval={}, layout="tokens", digest="d", fingerprint=lambda found: found["size"]
+    )
+    check_processor(data, 3, "loading")
+    processor["name"] = "b"
+    check_processor(data, 3, "loading")
+    processor["size"] = 4
+    with pytest.raises(PluginError, match="loading changed the tokenizer"):
+        check_processor(data, 3, "loading")
+    check_processor(replace(data, fingerprint=None), None, "loading")
