@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ from forge.text.memory import verdict
 from forge_report.page import render, write_report
 from forge_report.record import SAMPLES, Record, read_record
 from forge_report.verdict import healthy, learned
-from support.pace import slowness
 
 if TYPE_CHECKING:
     from forge.discovery.catalogue import Catalogue
@@ -471,7 +469,7 @@ def test_gradient_clipping_is_counted(run: Run) -> None:
     assert "Cut to max_grad_norm = 1 at 1 of 2 logged steps." in run.page.words
 
 
-def test_a_run_of_100_000_steps_is_rendered_in_two_seconds_and_stays_small(run: Run) -> None:
+def test_the_page_of_a_run_of_100_000_steps_stays_small(run: Run) -> None:
     run.begin(steps=100_000)
     line = {
         "time": 1.0, "kind": "step", "of": 100_000, "grad_norm": 0.5, "learning_rate": 1e-4, "entropy": 1.5,
@@ -480,11 +478,7 @@ def test_a_run_of_100_000_steps_is_rendered_in_two_seconds_and_stays_small(run: 
     with run.folder.events.open("a") as file:
         for step in range(1, 100_001):
             file.write(json.dumps({**line, "step": step, "loss": 1 + math.sin(step)}) + "\n")
-    before = time.process_time()
     text = render(run.record)
-    assert (
-        time.process_time() - before < 4 * slowness()
-    )  # 1.5 s were measured; a busy machine takes up to twice its processor time
     assert len(text) < 500_000
     Page(text)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +27,6 @@ from forge.job.read import parse
 from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
 from forge.planning.planner import make_plan
-from support.pace import slowness
 from support.sites import FORGE
 
 if TYPE_CHECKING:
@@ -79,11 +76,30 @@ finally:
 """
 
 
+OPENED = """
+import json, sys
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
+sys.argv = ["forge", "--help"]
+from forge.cli import main
+try:
+    main()
+finally:
+    sys.stdout.flush()
+    print("\\n" + json.dumps(opened))
+"""
+
+
+def modules(site: Site, *arguments: str) -> list[str]:
+    """Return the modules that a command loads."""
+    (site.folder / "job.toml").write_text(JOB)
+    names: list[str] = json.loads(site.python(MODULES, *arguments).splitlines()[-1])
+    return names
+
+
 def loaded(site: Site, *arguments: str) -> set[str]:
     """Return the top-level modules that a command loads."""
-    (site.folder / "job.toml").write_text(JOB)
-    names = json.loads(site.python(MODULES, *arguments).splitlines()[-1])
-    return {name.partition(".")[0] for name in names}
+    return {name.partition(".")[0] for name in modules(site, *arguments)}
 
 
 @pytest.mark.parametrize(
@@ -112,25 +128,18 @@ def test_help_and_the_list_of_plugins_load_neither_pydantic_nor_rich(site: Site,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "seconds"),
-    [(["--help"], 0.12), (["plugins"], 0.14), (["schema"], 0.6), (["plan", "job.toml"], 0.5)],
+    ("arguments", "most"), [(["--help"], 160), (["plugins"], 300), (["schema"], 420), (["plan", "job.toml"], 480)]
 )
-def test_what_only_looks_is_fast(
-    command: Command, record_property: pytest.RecordProperty, arguments: list[str], seconds: float
-) -> None:
-    resource = pytest.importorskip("resource", reason="Windows does not tell the time of children")
-    walls, times = [], []
-    for _ in range(5):
-        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([FORGE, *arguments], capture_output=True, check=True, cwd=command.folder)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        walls.append(time.perf_counter() - start)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    record_property("median_wall_seconds", round(statistics.median(walls), 3))
-    record_property("median_cpu_seconds", round(statistics.median(times), 3))
-    record_property("budget_seconds", seconds)
-    # The budget is for a quiet machine. A busy one takes up to twice its processor time; importing torch, ten times.
-    assert statistics.median(times) < 2.5 * seconds * slowness()
+def test_what_only_looks_loads_few_modules(site: Site, arguments: list[str], most: int) -> None:
+    # A third more than on Python 3.11 with pydantic 2.12. Importing torch alone loads 1,500; `benchmarks/startup.py`
+    # tells the times.
+    assert len(modules(site, *arguments)) < most
+
+
+def test_help_opens_no_file_but_its_modules(site: Site) -> None:
+    opened = site.python(OPENED).splitlines()[-1]
+    others = [path for path in json.loads(opened) if not path.endswith((".py", ".so")) and "__pycache__" not in path]
+    assert others == []
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

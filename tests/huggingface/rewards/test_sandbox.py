@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import psutil
 import pytest
 
 from forge.api import UsageError
-from forge_huggingface.rewards.builtin import jail, sandbox
+from forge_huggingface.rewards.builtin import code_tests, jail, sandbox
 from forge_huggingface.rewards.builtin.code_tests import NO_PROGRAM, program_of
 from forge_huggingface.rewards.builtin.sandbox import MIB, Limits
 from forge_huggingface.rewards.reward import RewardError
 from support.projects import wait_for
 
-LIMITS = Limits(seconds=2, memory=256 * MIB)
+LIMITS = Limits(seconds=30, memory=256 * MIB)  # time for a busy machine: other limits end these programs
 linux = pytest.mark.skipif(sys.platform != "linux", reason="seccomp and Landlock are Linux's")
 
 
@@ -138,10 +139,8 @@ def test_memory_ends_where_the_limit_is() -> None:
 
 @pytest.mark.parametrize("program", ["while True: pass", "import time\ntime.sleep(60)", "input()\nwhile True: pass"])
 def test_time_ends_where_the_limit_is(program: str) -> None:
-    start = time.monotonic()
     outcome = sandbox.run_script(program, "1\n", Limits(seconds=1, memory=256 * MIB))
     assert outcome.ended == "time"
-    assert time.monotonic() - start < 4
 
 
 def test_output_ends_where_the_limit_is() -> None:
@@ -162,13 +161,13 @@ def test_a_program_ends_with_the_process_that_started_it(tmp_path: Path) -> None
         "run_script('import time\\ntime.sleep(60)', '', Limits(seconds=60, memory=2**28))"
     )
     parent = psutil.Popen([sys.executable, "-c", started], env={**os.environ, "TMPDIR": str(tmp_path)})
-    wait_for(lambda: parent.children(), 20)
+    wait_for(lambda: parent.children())
     (child,) = parent.children()
     time.sleep(0.5)  # until it has begun
     assert child.is_running()
     parent.kill()
     parent.wait()
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_no_folder_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,20 +194,20 @@ def test_where_the_network_stays_open_programs_are_refused_unless_allowed(
         "this needs Linux on x86_64 or aarch64 with seccomp; run it where that is, or accept it with "
         "args = { allow_network = true }"
     )
-    files, calls = sandbox.check(Limits(seconds=2, memory=256 * MIB, network=True))
+    files, calls = sandbox.check(replace(LIMITS, network=True))
     assert files.startswith("files outside its folder cannot be protected here")
     assert calls.startswith("it may start further processes")
 
 
 def test_the_network_is_open_where_the_job_allows_it() -> None:
-    limits = Limits(seconds=2, memory=256 * MIB, network=True)
+    limits = replace(LIMITS, network=True)
     _, reports = sandbox.run_tests("import socket\nsocket.socket()", [], limits)
     assert reports == [None]
 
 
 def test_too_little_memory_to_start_is_told_before_training() -> None:
     with pytest.raises(UsageError, match="programs cannot be run here"):
-        sandbox.check(Limits(seconds=2, memory=8 * MIB))
+        sandbox.check(replace(LIMITS, memory=8 * MIB))
 
 
 # The reward
@@ -242,7 +241,8 @@ def test_code_tests_run_the_program_with_its_tests(
     make: Any, completion: str, score: float, feedback: str | None
 ) -> None:
     tests = ["assert add(0, 0) == 0", "assert add(2, 3) == 5, 'five'", "assert add(-1, 1) == 0"]
-    (found,) = make("code-tests", timeout=1)([completion], tests=[tests])
+    timeout = 1 if "while True" in completion else 30
+    (found,) = make("code-tests", timeout=timeout)([completion], tests=[tests])
     assert (found.score, found.feedback) == (score, feedback)
 
 
@@ -252,7 +252,7 @@ def test_code_tests_can_score_the_share_and_quote_the_test(make: Any) -> None:
     assert found.score == 0.5
     assert found.feedback == "Test 2 of 4 failed: the result is wrong\nassert f(2) == 4, 'four'"
     slow = code("def f(x):\n    while x == 3: pass\n    return x * x")
-    (found,) = make("code-tests", partial=True, timeout=1)([slow], tests=[tests])
+    (found,) = make("code-tests", partial=True, timeout=3)([slow], tests=[tests])
     assert found.score == 0.5  # what passed before the time was over counts
 
 
@@ -282,13 +282,19 @@ def test_programs_are_compiled_as_they_stand() -> None:
     assert sandbox.run_script(program, "", LIMITS).ended == "done"
 
 
-def test_one_case_that_takes_too_long_ends_the_row(make: Any) -> None:
+def test_one_case_that_takes_too_long_ends_the_row(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def counted(program: str, text: str, limits: Limits) -> sandbox.Outcome:
+        given.append(text)
+        return sandbox.run_script(program, text, limits)
+
+    monkeypatch.setattr(code_tests, "run_script", counted)
     cases = [{"input": str(n), "output": str(n)} for n in range(9)]
     program = "n = int(input())\nwhile n: pass\nprint(n)"
-    start = time.monotonic()
-    (found,) = make("code-tests", partial=True, timeout=1)([code(program)], tests=[cases])
+    (found,) = make("code-tests", partial=True, timeout=3)([code(program)], tests=[cases])
     assert found.score == pytest.approx(1 / 9)
-    assert time.monotonic() - start < 6
+    assert given == ["0", "1"]
 
 
 def test_code_tests_of_one_string_are_one_test(make: Any) -> None:
