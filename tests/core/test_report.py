@@ -30,6 +30,8 @@ from forge_report.record import SAMPLES, Record, read_record
 from forge_report.verdict import healthy, learned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from forge.discovery.catalogue import Catalogue
 
 JOB = """name = "tale"
@@ -149,14 +151,16 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, catalogue: Catalogue) -> Run:
+def run(tmp_path: Path, catalogue: Catalogue) -> Iterator[Run]:
     """A run that is planned and has not begun."""
     file = parse(JOB, str(tmp_path / "job.toml"), tmp_path, PluginKeys(catalogue))
     facts = ModelFacts(id="org/name", source="unknown", task="text")
     plan = make_plan(file, catalogue, PRESETS["linux-cpu"], facts)
     folder = RunFolder.create(tmp_path / "runs", file)
     folder.add_plan(plan)
-    return Run(folder, plan)
+    made = Run(folder, plan)
+    yield made
+    made.log.close()
 
 
 def entry(value: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.api.plan import Task
 from forge.api.run import Run
 from forge.discovery.discover import discover
 from forge.discovery.keys import PluginKeys
@@ -125,7 +126,7 @@ def test_a_job_is_planned_and_its_rows_become_what_its_method_trains_on(
         examples / f"{name}.toml", PluginKeys(catalogue), [change_of(text) for text in ["model.max_seq_length=512"]]
     )
     facts = describe(file.job.model.id, file.job.model.revision, file.job.folder)
-    plan = make_plan(file, catalogue, probe(), facts, task="train")
+    plan = make_plan(file, catalogue, probe(), facts, task=Task.TRAIN)
     folder = RunFolder.create(tmp_path / "runs", file)
     folder.add_plan(plan)
     data = Stages(Run(folder=folder.path, plan=plan), settle(file.job, plan.decisions)).collate()

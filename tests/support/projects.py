@@ -169,9 +169,8 @@ def perform_in(run: Run, folder: RunFolder) -> Finished:
     printed = io.StringIO()
     log = EventLog(folder.events)
     sink = Sink(log)
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with contextlib.closing(log), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = perform(replace(run, sink=sink), folder, sink)
-    log.close()
     return Finished(code, folder, printed.getvalue())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,9 @@ class Reward:
 
     def _wait(self, returned: Any) -> Any:
         """Run a coroutine to its end, in one loop for all calls: a client that the function keeps belongs to a loop."""
-        self._runner = self._runner or asyncio.Runner()
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+            weakref.finalize(self, self._runner.get_loop().close)
 
         async def finish() -> Any:
             return await returned

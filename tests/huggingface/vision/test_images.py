@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from support.looking import Collated, rewrite, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.looking import VisionProject
 
@@ -86,7 +86,7 @@ def test_hub_rows_keep_the_bytes_of_their_files(tmp_path: Path) -> None:
     for kind in (rows, rows.to_iterable_dataset()):
         first = next(iter(_undecoded(kind)))
         found = first["image"]
-        assert (found["bytes"] or open(found["path"], "rb").read()) == data  # noqa: PTH123, SIM115
+        assert (found["bytes"] or Path(found["path"]).read_bytes()) == data
         assert set(first["images"][0]) == {"bytes", "path"}
 
 
@@ -126,6 +126,7 @@ def web() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(autouse=True)
