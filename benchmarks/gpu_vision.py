@@ -27,7 +27,7 @@ sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 # They lie in folders, not in a package.
 from gpu import difference, events, failure, forge, job, resume  # noqa: E402
 
-from tiny_vlm import make_vlm  # noqa: E402
+from support.tiny_vlm import make_vlm  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -83,7 +83,7 @@ def write_rows(path: Path, count: int) -> None:
 TINY = """
 import sys
 from pathlib import Path
-from tiny import make_model
+from support.tiny import make_model
 from transformers import AutoTokenizer
 
 folder = make_model(Path(sys.argv[1]))

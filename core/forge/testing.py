@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from forge.api.offer import Offer
     from forge.discovery.catalogue import Plugin
 
-PROBE_SECONDS = 0.02
-"""What a probe may take: ``forge plan`` asks every offer, and answers within half a second."""
+PROBE_SECONDS = 0.1
+"""What a probe may take of the processor: ``forge plan`` asks every offer, and answers within half a second. A good one
+takes a millisecond; the rest is for busy machines. Waiting does not count, for others at work would count too."""
 
 
 def check_plugin(name: str) -> Plugin:
@@ -70,12 +71,12 @@ def check_offer(plugin: Plugin, offer: Offer) -> None:
         job = parse('[model]\nid = "m"\n[data]\npath = "d.jsonl"\n', "job.toml", Path(), PluginKeys(discover({}))).job
         facts = ModelFacts(id="m", source="unknown")
         for label, machine in PRESETS.items():
-            start = time.perf_counter()
+            start = time.process_time()
             answers = [offer.probe(machine, job, facts) for _ in range(2)]
-            took = (time.perf_counter() - start) / 2
+            took = (time.process_time() - start) / 2
             assert answers[0] == answers[1], f"{place}: the probe gives two answers for {label}"
             assert answers[0] is None or answers[0], f"{place}: the probe refuses {label} without a reason"
-            assert took < PROBE_SECONDS, f"{place}: the probe takes {took * 1000:.0f} ms for {label}"
+            assert took < PROBE_SECONDS, f"{place}: the probe takes {took * 1000:.0f} ms of the processor for {label}"
 
 
 def check_implementation(offer: Offer) -> None:

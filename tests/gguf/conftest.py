@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import pytest
-
-from projects import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHEELS = {"gguf": "gguf", "xllamacpp": "xllamacpp", "libggml-python": "libggml"}
 # This folder is called gguf too: found without an origin, it is no package.
@@ -24,9 +18,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "tests/gguf" in item.path.as_posix() and "test_rules" not in item.path.name:
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.fixture
-def project(tmp_path: Path, tiny_model: Path) -> Project:
-    """A project of its own for each test."""
-    return Project(tmp_path / "project", tiny_model)

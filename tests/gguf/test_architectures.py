@@ -15,7 +15,7 @@ from forge_gguf.file.writer import general, layout, write
 from forge_gguf.llama.runtime import Generator
 from forge_gguf.trial import verify
 from forge_gguf.trial.texts import corpus
-from tiny_gguf import MODELS, make
+from support.tiny_gguf import MODELS, make
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from doubles.hub import Hub
 from forge.api.run import Run
 from forge.discovery.discover import discover
 from forge.discovery.keys import PluginKeys
@@ -26,8 +25,9 @@ from forge.job.job import Job
 from forge.job.read import change_of, parse
 from forge.machine.probe import probe
 from forge.planning.planner import export_plan
-from projects import Finished, Project, json_of, perform_in
-from tiny_gguf import make, make_like_llama3
+from support.doubles.hub import Hub
+from support.projects import Finished, Project, json_of, perform_in
+from support.tiny_gguf import make, make_like_llama3
 
 TYPES = ["q8_0", "f16"]
 

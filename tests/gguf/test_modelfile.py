@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 import forge_huggingface
-from doubles.gotemplate import render
 from forge_gguf import modelfile
 from forge_gguf.file import vocabulary
 from forge_gguf.file.writer import write_vocabulary
 from forge_gguf.llama.runtime import Generator
 from forge_gguf.trial import verify
 from forge_gguf.trial.texts import CONVERSATIONS, rendered
-from tiny import CHATML, make_tokenizer
+from support.doubles.gotemplate import render
+from support.tiny import CHATML, make_tokenizer
 
 OWN = Path(forge_huggingface.__file__).parent / "chat_templates"
 LLAMA3 = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from sites import Site
+    from support.sites import Site
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "report"], ["plan", "job.toml"], ["runs"]])

@@ -15,10 +15,10 @@ from markupsafe import Markup
 from forge.api import Estimate, Part
 from forge_report.markup import UNSEEN, fill, seen
 from forge_report.page import PARTS, render
-from pages import Page
+from support.pages import Page
 
 if TYPE_CHECKING:
-    from pages import Run
+    from support.pages import Run
 
 EVIL = '<script>alert("1")</script>\'&\u202egnp\u200b\u2066\u061c\x07'
 SHOWN = "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;&#39;&amp;\\u202egnp\\u200b\\u2066\\u061c\\u0007"

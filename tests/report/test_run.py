@@ -11,10 +11,10 @@ import pytest
 from forge.disk.events import read_events
 from forge_report.page import render
 from forge_report.record import read_record
-from projects import cut_after
+from support.projects import cut_after
 
 if TYPE_CHECKING:
-    from projects import Project
+    from support.projects import Project
 
 
 def test_the_page_of_a_run_shows_what_was_trained_and_measured(project: Project) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-import unsloth_machines as machines
 from forge.api import Data, ModelFacts, PlanError, Stage
 from forge.api.run import Run
 from forge.discovery.discover import discover
@@ -26,14 +25,15 @@ from forge_huggingface.facts.describe import describe
 from forge_sdpo import preflight
 from forge_sdpo.options import Sdpo
 from forge_sdpo.teacher import FILE
-from projects import cut_after, perform_in, step_now, wait_for, worker_pid
+from support import machines
+from support.projects import cut_after, perform_in, step_now, wait_for, worker_pid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from forge.api import Finding
     from forge.api.plan import Plan
-    from sdpo.conftest import SdpoProject
+    from support.sdpo.project import SdpoProject
 
 
 def planned(project: SdpoProject) -> Plan:

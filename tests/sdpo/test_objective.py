@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from forge_sdpo import fused
 from forge_sdpo.fused import Tokens, loss
 from forge_sdpo.objective import Objective, policy, ratio, score
-from sdpo import reference
+from support.sdpo import reference
 
 ROWS, LENGTH, WIDTH, VOCABULARY = 6, 7, 5, 23
 FORMS = {

@@ -17,8 +17,8 @@ from forge_sdpo import head
 from forge_sdpo.shares import shares
 from forge_sdpo.teacher import FILE
 from forge_sdpo.trainer import SDPOTrainer, _AfterStep
-from sdpo import reference, two_processes
-from sdpo.worlds import fixed_rollouts, load, trainer
+from support.sdpo import reference, two_processes
+from support.sdpo.worlds import fixed_rollouts, load, trainer
 
 
 def first_batch(made: SDPOTrainer) -> dict[str, torch.Tensor]:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 if sys.argv[1] == "unsloth":
+    import unsloth
     import unsloth.trainer
     from unsloth.models import rl
-
-    import unsloth
 
     rl.patch_trl_disable_gradient_checkpointing()
     rl.patch_trl_rl_trainers()
@@ -24,8 +23,8 @@ if sys.argv[1] == "unsloth":
 
 import forge.worker
 from forge_huggingface.training import train
-from projects import Finished, Project, cut_after, perform_in
-from vision.conftest import VisionProject
+from support.looking import VisionProject
+from support.projects import Finished, Project, cut_after, perform_in
 
 JOBS: dict[str, dict[str, Any]] = {
     "plain job": {},

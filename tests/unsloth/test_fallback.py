@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli_w
 
-import unsloth_machines as machines
 from forge.api.plan import Plan
 from forge.discovery.discover import discover
 from forge.discovery.keys import PluginKeys
@@ -20,7 +19,8 @@ from forge.parent.run import run
 from forge.planning.planner import make_plan
 from forge_huggingface.facts.describe import describe
 from forge_unsloth.families import COMPARED
-from projects import merged
+from support import machines
+from support.projects import merged
 
 if TYPE_CHECKING:
     from forge.discovery.catalogue import Catalogue

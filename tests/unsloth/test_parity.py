@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tiny_vlm import make_vlm
+from support.tiny_vlm import make_vlm
 
 pytestmark = [
     pytest.mark.slow,

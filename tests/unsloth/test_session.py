@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli_w
 
-import unsloth_machines as machines
 from forge.api import BackendImportError, Loaded, ModelError, PluginError
 from forge.api.run import Run
 from forge.discovery.discover import discover
@@ -24,6 +23,7 @@ from forge_huggingface.facts.describe import describe
 from forge_unsloth import session
 from forge_unsloth_text.adapt import adapt
 from forge_unsloth_text.load import load
+from support import machines
 
 if TYPE_CHECKING:
     from forge.machine.machine import Machine

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli_w
 
-import unsloth_machines as machines
 from forge.api import PluginError
 from forge.api.run import Run
 from forge.discovery.discover import discover
@@ -22,7 +21,8 @@ from forge_huggingface.facts.describe import describe
 from forge_huggingface.model import parts
 from forge_unsloth_vision.adapt import adapt
 from forge_unsloth_vision.load import load
-from tiny_vlm import make_vlm
+from support import machines
+from support.tiny_vlm import make_vlm
 
 if TYPE_CHECKING:
     from pathlib import Path

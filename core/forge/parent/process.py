@@ -84,6 +84,9 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
                 if ended:
                     break
                 time.sleep(0.05)
+    with suppress(OSError):  # a word that it did not live to read is lost
+        if worker.stdin:
+            worker.stdin.close()
     return Outcome(verdict(worker.returncode, last, folder, wishes), asked=bool(wishes))
 
 

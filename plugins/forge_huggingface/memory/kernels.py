@@ -1,8 +1,9 @@
 """What comes and goes in a step, in bytes: what the layers keep for the backward pass, what that works with, the loss.
 
-Read from transformers' modules and peft's, tensor by tensor, and compared with autograd on a CPU (tests/estimate) and
-with peaks on an H200 (docs/memory.md). Bytes a token are told for one layer; h, i, q, k are the widths of stream,
-feed-forward part, queries and keys. What a backend does in another way is one :class:`Kernels`.
+Read from transformers' modules and peft's, tensor by tensor, and compared with autograd on a CPU
+(tests/huggingface/memory) and with peaks on an H200 (docs/memory.md). Bytes a token are told for one layer; h, i, q, k
+are the widths of stream, feed-forward part, queries and keys. What a backend does in another way is one
+:class:`Kernels`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,9 @@ class Reward:
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end, in one loop for all calls: a client that the function keeps belongs to a loop."""
-        self._runner = self._runner or asyncio.Runner()
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+            weakref.finalize(self, self._runner.get_loop().close)
         return self._runner.run(coroutine)
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import make_tokenizer
 
 from forge.errors import DataError
 from forge.job.job import Job
@@ -14,7 +15,6 @@ from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.rendering.render import Renderer
-from tiny import make_tokenizer
 
 
 def reader(folder: Path, rows: list[Any], layout: type[Layout] = Layout, **more: Any) -> Reader:

@@ -1,0 +1,96 @@
+"""How long forge takes to answer where it only looks: ``--help``, ``plugins``, ``schema`` and ``plan``.
+
+python benchmarks/startup.py
+python benchmarks/startup.py --against ../other-checkout
+python benchmarks/startup.py --job job.toml --rounds 20
+
+Whole processes, from the start of the interpreter to its end; each command once unmeasured, then in turn with the other
+checkout's, so that what else the machine does meets both. Both run in this environment: its packages, and the entry
+points of the forge that is installed in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+JOB = '[model]\nid = "org/name"\n[data]\npath = "rows.jsonl"\n'
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured in turn with this one")
+    parser.add_argument("--job", type=Path, help="the job to plan; default a short one, for a model that is nowhere")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each command is measured; default 10")
+    options = parser.parse_args()
+    if options.against and not (options.against / "core" / "forge").is_dir():
+        parser.error(f"{options.against} is no checkout of forge: it has no core/forge")
+    sides = [HERE, *([options.against.resolve()] if options.against else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        job = options.job.resolve() if options.job else Path(folder, "job.toml")
+        if not options.job:
+            job.write_text(JOB, encoding="utf-8")
+        rows = [
+            measure(arguments, sides, options.rounds, Path(folder))
+            for arguments in (["--help"], ["plugins"], ["schema"], ["plan", str(job)])
+        ]
+    print(table(rows, sides, options.rounds))
+
+
+def measure(arguments: list[str], sides: list[Path], rounds: int, folder: Path) -> tuple[str, list[list[float]]]:
+    """Return a command's name and, for each checkout, the seconds that it took."""
+    found: list[list[float]] = [[] for _ in sides]
+    for turn in range(rounds + 1):
+        order = range(len(sides)) if turn % 2 else reversed(range(len(sides)))
+        for index in order:
+            took = run(arguments, sides[index], folder)
+            if turn:  # the first one writes bytecode and fills the system's cache
+                found[index].append(took)
+    return arguments[0], found
+
+
+def run(arguments: list[str], checkout: Path, folder: Path) -> float:
+    """Run forge of a checkout to its end and return the seconds that it took."""
+    paths = os.pathsep.join([str(checkout / "core"), str(checkout / "plugins")])
+    environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "forge", *arguments],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    took = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"forge {' '.join(arguments)} of {checkout} failed:\n{done.stdout}{done.stderr}")
+    return took
+
+
+def table(rows: list[tuple[str, list[list[float]]]], sides: list[Path], rounds: int) -> str:
+    """Return the medians as a table, with the range of each."""
+    head = ["command", *(f"{side.name}, ms" for side in sides), *(["here / there"] if len(sides) > 1 else [])]
+    lines = [head, ["---"] * len(head)]
+    for name, found in rows:
+        cells = [
+            f"{statistics.median(times) * 1000:.0f} ({min(times) * 1000:.0f} to {max(times) * 1000:.0f})"
+            for times in found
+        ]
+        if len(found) > 1:
+            cells.append(f"{statistics.median(found[0]) / statistics.median(found[1]):.2f}")
+        lines.append([f"forge {name}", *cells])
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{text}\n\nMedians of {rounds}, and the range. Python {sys.version.split()[0]}."
+
+
+if __name__ == "__main__":
+    main()

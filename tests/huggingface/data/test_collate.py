@@ -1,0 +1,319 @@
+"""The stage: counts, choices and refusals over whole sources."""
+
+from __future__ import annotations
+
+import json
+import random
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge.api import Loaded
+from forge.api.run import Run
+from forge.errors import DataError, ModelError
+from forge.job.job import Job
+from forge.model.facts import ModelFacts
+from forge_huggingface.data.collate import collate
+from forge_huggingface.hub.snapshot import snapshot
+from support.tiny import make_rows, make_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.api import Data, Event
+
+
+class Case:
+    """A job in a folder of its own; calling it collates."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model = folder, model
+        self.events: list[Event] = []
+        self.run = self.handle("run")
+
+    def handle(self, name: str, **facts: Any) -> Run:
+        known = ModelFacts(**({"id": "tiny", "source": "folder", "path": str(self.model)} | facts))
+        step = SimpleNamespace(words=("text", "tokens"))
+        # For forge.api.plan.Plan, of which only this is read.
+        stand_in: Any = SimpleNamespace(facts=known, machine=None, step=lambda _: step)
+        return Run(folder=self.folder / name, plan=stand_in, sink=self.events.append)
+
+    def job(self, data: dict[str, Any], train: dict[str, Any] | None = None, **model: Any) -> Job:
+        job = Job.model_validate({"model": {"id": str(self.model)} | model, "data": data})
+        table = job.train.model_copy(update=train or {})
+        return job.model_copy(update={"folder": self.folder, "train": table})
+
+    def __call__(
+        self, *, train: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **data: Any
+    ) -> Data:
+        return collate(self.job({"path": "rows.jsonl"} | data, train, **(model or {})), self.run)
+
+    def warnings(self) -> list[str]:
+        return [event.values["message"] for event in self.events if event.kind == "warning"]
+
+    def write(self, rows: list[Any], name: str = "rows.jsonl") -> None:
+        (self.folder / name).write_text("\n".join(json.dumps(row) if not isinstance(row, str) else row for row in rows))
+
+
+def previewed(data: Data, count: int) -> list[dict[str, Any]]:
+    """Return what ``forge data`` shows."""
+    assert data.preview
+    return data.preview(data, count)
+
+
+@pytest.fixture
+def case(tmp_path: Path, tiny_model: Path) -> Case:
+    make_rows(tmp_path / "rows.jsonl", 16)
+    return Case(tmp_path, tiny_model)
+
+
+def chat(question: str, answer: str = "Paris") -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def test_rows_come_back_as_tokens_from_a_mapped_file(case: Case) -> None:
+    data = case()
+    assert len(data.train) == 16
+    assert data.layout == "tokens"
+    assert set(data.train.column_names) == {"input_ids", "labels"}
+    assert data.train.cache_files[0]["filename"].startswith(str(case.folder / "run" / "data"))
+    assert data.eval == {}
+    lengths = [len(ids) for ids in data.train["input_ids"]]
+    assert [lengths[index] for index in data.longest] == sorted(lengths, reverse=True)
+    (event,) = [event for event in case.events if event.kind == "data"]
+    assert event.values["rows"] == 16
+    assert event.values["tokens"] == sum(lengths)
+    assert event.values["supervised"] == sum(label != -100 for row in data.train["labels"] for label in row)
+    assert event.values["sources"][0]["format"] == "messages"
+    assert event.values["digest"] == data.digest
+    json.dumps(dict(event.values))
+
+
+def test_the_digest_is_of_the_rows_and_of_nothing_else(case: Case) -> None:
+    first = case().digest
+    case.run = case.handle("again")
+    assert case().digest == first
+    assert case(digest=first).digest == first
+    with pytest.raises(DataError, match="not those that the job names"):
+        case(digest="0" * 64)
+    assert case(train_on="all").digest != first
+    assert case(eval_size=2).digest != first
+
+
+def test_a_run_that_collates_again_gets_the_same_rows(case: Case) -> None:
+    first = case(packing=True, eval_size=0.25)
+    second = case(packing=True, eval_size=0.25)
+    assert first.digest == second.digest
+    assert first.train["input_ids"] == second.train["input_ids"]
+
+
+def test_a_bad_row_ends_the_run_and_says_how_many_there_are(case: Case) -> None:
+    case.write([chat("a"), "{", {"messages": []}, chat("b")])
+    with pytest.raises(DataError) as caught:
+        case()
+    assert str(caught.value).startswith("rows.jsonl:2 is not JSON: ")
+    assert "2 of all 4 rows are bad" in str(caught.value)
+
+
+def test_dropped_rows_are_counted_and_named(case: Case) -> None:
+    case.write([chat("a"), "{", {"messages": []}, chat("b")])
+    data = case(on_bad_row="drop", max_bad_rows=2)
+    assert len(data.train) == 2
+    assert data.summary["dropped"] == 2
+    assert data.summary["dropped_first"][0].startswith("rows.jsonl:2 is not JSON")
+    with pytest.raises(DataError, match=r"max_bad_rows is 1; the first: rows\.jsonl:2"):
+        case(on_bad_row="drop", max_bad_rows=1)
+    with pytest.raises(DataError, match=r"2 of 4 rows are bad: max_bad_rows is 0\.25"):
+        case(on_bad_row="drop", max_bad_rows=0.25)
+
+
+def test_no_usable_row_is_an_error(case: Case) -> None:
+    with pytest.raises(DataError, match=r"no usable rows in rows.jsonl"):
+        case(on_bad_row="drop", max_bad_rows=1000, model={"max_seq_length": 8})
+    with pytest.raises(DataError, match=r"rows.jsonl:1 has nothing to train on: its answer begins after the first 8"):
+        case(model={"max_seq_length": 8})
+
+
+def test_long_rows_are_cut_dropped_or_refused_as_the_job_says(case: Case) -> None:
+    lengths = [len(ids) for ids in case().train["input_ids"]]
+    limit = sorted(lengths)[8]
+    model = {"max_seq_length": limit}
+    over = sum(length > limit for length in lengths)
+    assert case(model=model).summary["truncated"] == over
+    assert case(model=model, on_long_row="drop").summary["dropped_long"] == over
+    with pytest.raises(DataError, match="max_seq_length is"):
+        case(model=model, on_long_row="error")
+
+
+def test_the_models_own_limit_can_be_taken(case: Case) -> None:
+    assert case(model={"max_seq_length": -1}).summary["max_seq_length"] == 512
+    case.run = case.handle("other", context=64)
+    assert case(model={"max_seq_length": -1}).summary["max_seq_length"] == 64
+
+
+def test_weights_repeat_rows_and_draw_a_share_by_the_seed(case: Case) -> None:
+    case.write([chat(f"other {index}") for index in range(8)], "b.jsonl")
+    sources = [{"path": "rows.jsonl", "weight": 2.0}, {"path": "b.jsonl", "weight": 0.5}]
+    data = collate(case.job({"sources": sources}), case.run)
+    assert len(data.train) == 32 + 4
+    assert data.summary["rows"] == 36
+    again = collate(case.job({"sources": sources}), case.handle("b"))
+    other = collate(case.job({"sources": sources}, {"seed": 7}), case.handle("c"))
+    assert data.digest == again.digest != other.digest
+
+
+def test_held_out_rows_are_not_trained_on(case: Case) -> None:
+    data = case(eval_size=0.25)
+    assert (len(data.train), len(data.eval["eval"])) == (12, 4)
+    train = {tuple(ids) for ids in data.train["input_ids"]}
+    assert not train & {tuple(ids) for ids in data.eval["eval"]["input_ids"]}
+    assert not case.warnings()
+    with pytest.raises(DataError, match="leaves nothing to train on"):
+        case(eval_size=16)
+
+
+def test_held_out_rows_that_are_trained_on_too_are_warned_of(case: Case) -> None:
+    case.write([chat("new"), *map(json.loads, (case.folder / "rows.jsonl").read_text().splitlines()[:3])], "e.jsonl")
+    data = case(eval_path="e.jsonl")
+    assert len(data.eval["eval"]) == 4
+    assert data.summary["eval"]["eval"]["rows"] == 4
+    assert any("3 of the 4 different rows" in message for message in case.warnings())
+
+
+def test_a_held_out_split_comes_from_the_same_folder(case: Case) -> None:
+    (case.folder / "d").mkdir()
+    make_rows(case.folder / "d" / "train.jsonl", 5)
+    case.write([chat("x")], "d/test.jsonl")
+    data = case(path="d", eval_split="test")
+    assert (len(data.train), len(data.eval["eval"])) == (5, 1)
+
+
+def test_max_rows_takes_the_first(case: Case) -> None:
+    whole = case().train["input_ids"][:5]
+    assert case(max_rows=5).train["input_ids"] == whole
+
+
+def test_packed_rows_hold_what_the_single_ones_held(case: Case) -> None:
+    single = case()
+    data = case(packing=True, model={"max_seq_length": 256})
+    assert data.summary["packed"] == len(data.train) < 16
+    rows = []
+    for row in data.train:
+        assert sum(row["seq_lengths"]) == len(row["input_ids"]) <= 256
+        start = 0
+        for length in row["seq_lengths"]:
+            rows.append((row["input_ids"][start : start + length], row["labels"][start : start + length]))
+            start += length
+    assert sorted(rows) == sorted((row["input_ids"], row["labels"]) for row in single.train)
+
+
+def test_rows_without_a_template_are_refused_with_names_of_templates(case: Case, tmp_path: Path) -> None:
+    case.model = make_tokenizer(tmp_path / "bare", template=None)
+    case.run = case.handle("bare")
+    with pytest.raises(DataError, match=r"rows of the format messages need a chat template: .* alpaca, chatml"):
+        case()
+    case.write([{"question": "a", "answer": "b"}])
+    with pytest.raises(DataError, match=r"rows of the format input-output need a chat template"):
+        case()
+    data = case(chat_template="alpaca")
+    assert data.processor.chat_template is not None
+    assert data.summary["template"] == {"name": "alpaca", "origin": "forge"}
+    case.write([{"prompt": "a", "completion": "b"}])
+    assert len(case().train) == 1
+    with pytest.raises(DataError, match="no chat template 'vicuna': forge ships alpaca"):
+        case(chat_template="vicuna")
+
+
+def test_a_missing_pad_token_is_replaced_without_a_new_token(case: Case, tmp_path: Path) -> None:
+    case.model = make_tokenizer(tmp_path / "nopad")
+    config = json.loads((case.model / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (case.model / "tokenizer_config.json").write_text(json.dumps(config))
+    case.run = case.handle("nopad")
+    data = case()
+    assert data.processor.pad_token == "<pad>"
+    assert len(data.processor) == 400
+    assert "found in the vocabulary" in data.summary["pad"]
+
+
+def test_much_that_is_cut_is_warned_of(case: Case) -> None:
+    case(model={"max_seq_length": 45})
+    assert any("are cut at max_seq_length" in message for message in case.warnings())
+
+
+def test_streamed_rows_equal_the_others_and_begin_anew_the_same(case: Case) -> None:
+    whole = case()
+    data = case(streaming=True)
+    rows = list(data.train)
+    assert [row["input_ids"] for row in rows] == list(whole.train["input_ids"])
+    assert rows == list(data.train)
+    assert rows[5:] == list(data.train.skip(5))
+    assert data.digest == case(streaming=True).digest
+    assert data.summary["streaming"] is True
+
+
+def test_streamed_sources_are_mixed_by_the_seed(case: Case) -> None:
+    case.write([chat(f"other {index}") for index in range(8)], "b.jsonl")
+    table = {"sources": [{"path": "rows.jsonl", "weight": 2.0}, {"path": "b.jsonl"}], "streaming": True}
+    first = [row["input_ids"] for row in collate(case.job(table), case.run).train]
+    assert len(first) == 40
+    assert first == [row["input_ids"] for row in collate(case.job(table), case.run).train]
+    assert first != [row["input_ids"] for row in collate(case.job(table, {"seed": 7}), case.run).train]
+
+
+def test_a_stream_can_be_sent_to_a_loader_process(case: Case) -> None:
+    from torch.utils.data import DataLoader
+
+    data = case(streaming=True)
+    loader = DataLoader(data.train, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    assert [row["input_ids"] for row in loader] == [row["input_ids"] for row in data.train]
+
+
+def test_a_streamed_bad_row_ends_the_run(case: Case) -> None:
+    case.write([chat("a"), "{"])
+    with pytest.raises(DataError, match=r"rows.jsonl:2 is not JSON"):
+        case(streaming=True)
+
+
+def test_the_preview_shows_the_tokenised_rows(case: Case) -> None:
+    data = case()
+    (first, second) = previewed(data, 2)
+    assert first["origin"] == "rows.jsonl:1"
+    assert second["length"] == len(data.train[1]["input_ids"])
+    assert [segment["supervised"] for segment in first["segments"]] == [False, True]
+    assert first["segments"][1]["text"].endswith("<|im_end|>\n</s>")
+    assert [token for segment in first["segments"] for token in segment["ids"]] == data.train[0]["input_ids"]
+    json.dumps(first)
+    assert " + " in previewed(case(packing=True), 1)[0]["origin"]
+    assert previewed(case(streaming=True), 3)[2]["origin"] is None
+
+
+def test_the_collator_is_made_for_the_model(case: Case) -> None:
+    data = case()
+    assert data.collator is not None
+    model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
+    loaded = Loaded(model=model, traits=frozenset({"hf-model"}))
+    batch = data.collator(loaded)([data.train[0], data.train[1]])
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
+
+
+def test_collating_leaves_the_random_state_alone(case: Case) -> None:
+    random.seed(1)
+    before = random.getstate()
+    case(eval_size=4)
+    assert random.getstate() == before
+
+
+def test_a_damaged_or_missing_model_is_a_model_error(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    case.model = tmp_path / "empty"
+    case.run = case.handle("x")
+    with pytest.raises(ModelError, match=r"the tokenizer of .* cannot be loaded"):
+        case()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    run = case.handle("y", source="hub", path=None)
+    with pytest.raises(ModelError, match="cannot be had: the hub cannot be reached"):
+        snapshot(case.job({"path": "x"}, id="org/none"), run, weights=False)

@@ -1,0 +1,59 @@
+"""Answers of the trained model: piece by piece, stopped when nobody wants more, and refused where it cannot."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge.api import Answer, Sampling
+from forge.errors import UsageError
+from support.evaluating import ASKED, generator_of, heard
+
+if TYPE_CHECKING:
+    from forge.disk.folder import RunFolder
+    from support.projects import Project
+
+
+def test_an_answer_comes_in_pieces_and_is_that_of_a_batch(trained: tuple[Project, RunFolder]) -> None:
+    generator: Any = generator_of(trained[1])
+    sampling = Sampling(max_new_tokens=12)
+    pieces, end = heard(generator.chat(ASKED, sampling))
+    whole = next(generator.complete([generator._prompt(ASKED)], sampling))[1][0]
+    assert len(pieces) > 1
+    assert "".join(pieces) == whole.text
+    assert end == whole
+    assert isinstance(end, Answer)
+
+
+def test_closing_an_answer_stops_the_model(trained: tuple[Project, RunFolder]) -> None:
+    generator: Any = generator_of(trained[1])
+    generator.stops = frozenset({10**6})  # never by itself
+    asked: list[None] = []
+
+    def slowly(*_: Any) -> None:
+        asked.append(None)
+        time.sleep(0.02)  # all 400 tokens would take longer than any machine needs to close a stream
+
+    hook = generator.model.get_output_embeddings().register_forward_hook(slowly)
+    stream = generator.chat(ASKED, Sampling(max_new_tokens=400))
+    next(stream)
+    stream.close()
+    hook.remove()
+    assert 0 < len(asked) < 400
+    _, end = heard(generator.chat(ASKED, Sampling(max_new_tokens=4)))
+    assert end.tokens == 4, "it answers again"
+
+
+def test_a_conversation_longer_than_the_model_takes_is_refused(trained: tuple[Project, RunFolder]) -> None:
+    generator = generator_of(trained[1])
+    with pytest.raises(UsageError, match="the model takes 512"):
+        next(generator.chat([{"role": "user", "content": "the sea " * 600}], Sampling()))
+
+
+def test_a_text_model_refuses_an_image(trained: tuple[Project, RunFolder]) -> None:
+    generator = generator_of(trained[1])
+    content = [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What is this?"}]
+    with pytest.raises(UsageError, match="takes text only"):
+        next(generator.chat([{"role": "user", "content": content}], Sampling()))

@@ -1,0 +1,187 @@
+"""What is counted equals what torch reports, on real models: parameters, weights, adapters, gradients, optimizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from forge_huggingface.facts import shape as shapes
+from forge_huggingface.memory import footprint, kernels
+from forge_huggingface.memory.footprint import Setting
+from forge_huggingface.memory.kernels import TRANSFORMERS
+from forge_huggingface.memory.parts import bare, setting_of
+from forge_huggingface.model.adapt import add_lora
+from forge_huggingface.training.outlook import in_memory
+from support.measuring import CPU, FAMILIES, facts_of, kept_by_autograd, make_job, save_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.job.job import Job
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "auto": {"r": 4},
+    "names": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
+    "dora": {"r": 4, "use_dora": True},
+    "rank_pattern": {"r": 4, "rank_pattern": {"q_proj": 8}},
+    "layers": {"r": 4, "layers_to_transform": [1]},
+    "exclude": {"r": 4, "exclude_modules": ["down_proj"]},
+    "head": {"r": 4, "modules_to_save": ["lm_head"]},
+}
+
+
+def setting(folder: Path, job: Job, longest: int | None = None) -> Setting:
+    found = setting_of(CPU, job, facts_of(folder), TRANSFORMERS, longest)
+    assert found is not None
+    return found[0]
+
+
+def parts(folder: Path, job: Job) -> dict[str, int | None]:
+    found = bare(CPU, job, facts_of(folder), TRANSFORMERS, None)
+    assert found is not None
+    return {part.name: part.bytes for part in found.parts}
+
+
+def stepped(model: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """Take one step, so that gradients and optimizer states are there."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind: Any = {"adamw_torch_fused": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
+    optimizer: torch.optim.Optimizer = kind[options["optim"]](trained, lr=1e-3)
+    model(input_ids=torch.zeros(1, 8, dtype=torch.long)).logits.float().sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def in_bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_of_a_model_is_counted_from_its_files_and_from_its_config_alone(
+    family: str, tied: bool, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path, family, tied=tied)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    facts = facts_of(tmp_path)
+    assert facts.shape is not None
+    assert facts.shape.exact
+    assert (facts.parameters, facts.shape.parameters) == (count, count)
+    config = shapes.from_config(model.config.to_dict())
+    assert config is not None
+    assert config.parameters == count
+    assert {(x.name, x.inputs, x.outputs, x.count) for x in config.linears} == {
+        (x.name, x.inputs, x.outputs, x.count) for x in facts.shape.linears
+    }
+    assert (config.norms, config.head_norms, config.tied) == (facts.shape.norms, facts.shape.head_norms, tied)
+
+
+@pytest.mark.parametrize(
+    ("family", "adapter"), [*(("llama", name) for name in ADAPTERS), ("qwen3", "auto"), ("gemma3_text", "auto")]
+)
+def test_the_adapter_has_as_many_values_as_peft_makes(family: str, adapter: str, tmp_path: Path) -> None:
+    model = save_model(tmp_path, family, tied=False)
+    job = make_job({"adapter": ADAPTERS[adapter]})
+    model, _ = add_lora(model, job)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert sum(footprint.trained(setting(tmp_path, job))) == trained
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "optim"),
+    [
+        *((family, dtype, "adamw_torch_fused") for family in FAMILIES for dtype in ("float32", "bfloat16")),
+        ("llama", "float32", "sgd"),
+        ("llama", "float32", "rmsprop"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lora", "none"])
+def test_weights_gradients_and_optimizer_take_the_bytes_that_torch_reports(
+    family: str, kind: str, dtype: str, optim: str, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path, family, dtype=dtype)
+    tables = {"model": {"dtype": dtype}, "adapter": {"r": 4} if kind == "lora" else {"type": "none"}}
+    job = make_job(tables, optim=optim)
+    if kind == "lora":
+        model, _ = add_lora(model, job)
+    optimizer = stepped(model, dict(job.train.options))
+    states = (value for state in optimizer.state.values() for value in state.values())
+    real = {
+        "weights": in_bytes(model.parameters()),
+        "gradients": in_bytes(p.grad for p in model.parameters() if p.grad is not None),
+        "optimizer": in_bytes(value for value in states if torch.is_tensor(value) and value.dim() > 0),
+    }
+    found = parts(tmp_path, job)
+    counted = {name: found[name] or 0 for name in real}
+    counted["weights"] += found.get("adapter") or 0
+    assert counted == real
+    assert in_memory(model, optim)[1:] == (real["gradients"], real["optimizer"])
+    assert in_memory(model, optim)[0] - in_bytes(model.buffers()) == real["weights"]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("kind", ["lora", "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_keeps_what_autograd_keeps(family: str, kind: str, mixed: bool, tmp_path: Path) -> None:
+    """Two models that differ in two layers: what the deeper one keeps more is theirs."""
+    kept, length = [], 128
+    tables = {"adapter": {"r": 4} if kind == "lora" else {"type": "none"}}
+    job = make_job(tables, bf16=mixed, per_device_train_batch_size=1)
+    for layers in (2, 4):
+        model = save_model(tmp_path / str(layers), family, layers=layers)
+        if kind == "lora":
+            model, _ = add_lora(model, job)
+        kept.append(kept_by_autograd(model.train(), 1, length, mixed=mixed))
+    s = setting(tmp_path / "4", job, length)
+    expected = kernels.kept(s) * length
+    if mixed:  # the 16-bit copies of the weights: kernels.activations counts them beside the layers
+        expected += 2 * sum(linear.parameters for linear in s.shape.linears) / s.shape.layers
+    assert expected == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_dropout_before_the_adapter_gives_each_layer_a_copy_and_a_mask(mixed: bool, tmp_path: Path) -> None:
+    kept, length = [], 128
+    job = make_job({"adapter": {"r": 4, "lora_dropout": 0.1}}, bf16=mixed, per_device_train_batch_size=1)
+    for layers in (2, 4):
+        model, _ = add_lora(save_model(tmp_path / str(layers), "llama", layers=layers), job)
+        kept.append(kept_by_autograd(model.train(), 1, length, mixed=mixed))
+    s = setting(tmp_path / "4", job, length)
+    copies = 2 * sum(linear.parameters for linear in s.shape.linears) / s.shape.layers if mixed else 0
+    assert kernels.kept(s) * length + copies == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05)
+
+
+def test_eager_attention_keeps_all_scores(tmp_path: Path) -> None:
+    length = 128
+    tables = {"model": {"attn_implementation": "eager"}, "adapter": {"r": 4}}
+    job = make_job(tables, per_device_train_batch_size=1)
+    kept = []
+    for layers in (2, 4):
+        model = save_model(tmp_path / str(layers), "llama", layers=layers)
+        model.set_attn_implementation("eager")
+        model, _ = add_lora(model, job)
+        kept.append(kept_by_autograd(model.train(), 1, length, mixed=False))
+    expected = kernels.kept(setting(tmp_path / "4", job, length)) * length
+    assert expected == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("adapter", [{}, {"finetune_vision_layers": False}, {"finetune_mlp_modules": False}], ids=str)
+@pytest.mark.parametrize("arch", ["gemma3", "llava", "qwen2_5_vl"])
+def test_a_vision_models_adapter_is_counted_part_by_part(arch: str, adapter: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    from support.tiny_vlm import make_vlm
+
+    pytest.importorskip("PIL")
+    if arch == "qwen2_5_vl":
+        pytest.importorskip("torchvision")
+    folder = make_vlm(tmp_path / "model", arch)
+    job = make_job({"adapter": {"r": 4, **adapter}})
+    facts = facts_of(folder)
+    assert facts.shape is not None
+    assert facts.shape.parameters == facts.parameters
+    model, _ = add_lora(AutoModelForImageTextToText.from_pretrained(folder), job)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert sum(footprint.trained(setting(folder, job))) == trained

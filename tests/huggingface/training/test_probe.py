@@ -1,0 +1,40 @@
+"""The probe before training: its rows, and what it may change to make them fit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from forge_huggingface.methods import splits
+from forge_huggingface.training.probe import longest, relief
+
+
+def test_the_probe_of_kto_has_the_longest_answers_on_both_sides() -> None:
+    rows = [
+        {"prompt_ids": [1], "completion_ids": [2] * length, "KL_completion_ids": [3], "label": True}
+        for length in (1, 9, 8, 2)
+    ]
+    data: Any = SimpleNamespace(train=rows, longest=(1, 2))
+    assert [len(row["KL_completion_ids"]) for row in longest(data, 2)] == [8, 9]
+    assert [len(row["KL_completion_ids"]) for row in rows] == [1] * 4, "the rows themselves stay"
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "same"),
+    [
+        ("sft", {}, True),
+        ("kto", {"loss_type": "kto"}, False),  # compares the rows of a batch
+        ("kto", {"loss_type": "apo_zero_unpaired"}, True),
+        ("grpo", {"steps_per_generation": None}, True),  # as many answers at a time, since accumulation makes up for it
+        ("grpo", {"steps_per_generation": 2}, False),
+        ("sdpo", {"steps_per_generation": 2}, False),
+    ],
+)
+def test_memory_is_never_won_by_another_training(method: str, options: dict[str, Any], same: bool) -> None:
+    assert splits(method, options) is same
+    sizes = {"gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    changes = {change["key"] for step in relief(SimpleNamespace(**sizes), splits=same) for change in step}
+    both = {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}
+    assert changes == (both if same else set())

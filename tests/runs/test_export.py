@@ -1,0 +1,217 @@
+"""Exports: repeatable, checked, uploaded on request, and never at the price of the trained weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge.api.run import Run
+from forge.discovery.discover import discover
+from forge.errors import ExportError, ForgeError
+from forge.job.job import load_job
+from forge.machine.probe import probe
+from forge.planning.planner import export_plan
+from support.doubles.hub import TOKEN, Hub
+from support.projects import Finished, Project, json_of, perform_in
+from support.tiny import make_model
+
+
+def exported(done: Finished, index: int = 0) -> Finished:
+    """Make an export of a finished run in this process."""
+    plan = done.folder.plan()
+    trained = done.folder.trained()
+    assert trained is not None
+    job = load_job(plan.job)
+    made = export_plan(job, index, discover({}), probe(), plan.facts, trained.traits, plan.source)
+    from dataclasses import replace
+
+    made = replace(made, decisions=(*plan.decisions, *made.decisions))
+    return perform_in(Run(folder=done.folder.path, plan=made), done.folder)
+
+
+def answers(folder: Path, adapter: Path | None = None) -> Any:
+    """Return a model's logits for a fixed input."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter)
+    with torch.inference_mode():
+        return model.eval()(input_ids=torch.arange(5, 25)[None]).logits
+
+
+def test_a_merged_model_answers_as_base_and_adapter_do(project: Project) -> None:
+    import torch
+
+    project.write(export=[{"format": "merged"}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == 0, made.printed
+    out = done.folder.path / "exports" / "1-merged"
+    base, tuned = project.folder / "model", done.folder.path / "adapter"
+    torch.testing.assert_close(answers(out), answers(base, tuned), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(answers(out), answers(base), atol=1e-2)
+    report = json_of(out / "export.json")
+    assert report["report"]["error"] < 1e-5
+    assert set(report["files"]) >= {"model.safetensors", "tokenizer.json", "config.json", "README.md"}
+
+
+def test_a_merged_model_that_differs_does_not_count(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft.tuners.lora import LoraModel
+
+    merge = LoraModel.merge_and_unload
+
+    def wrong(model: Any, *arguments: Any, **named: Any) -> Any:
+        merged = merge(model, *arguments, **named)
+        merged.model.layers[0].self_attn.q_proj.weight.data *= 1.5
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", wrong)
+    project.write(export=[{"format": "merged"}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == ExportError.exit_code
+    assert "not the trained one" in made.error["what"]
+    assert not (done.folder.path / "exports" / "1-merged").exists()
+    assert (done.folder.path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_an_adapter_export_is_what_peft_reads(project: Project) -> None:
+    project.write(export=[{"format": "adapter"}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == 0, made.printed
+    out = done.folder.path / "exports" / "1-adapter"
+    trained = done.folder.path / "adapter" / "adapter_model.safetensors"
+    assert (out / "adapter_model.safetensors").read_bytes() == trained.read_bytes()
+
+
+def test_a_whole_model_is_exported_as_it_is(project: Project) -> None:
+    project.write(adapter={"type": "none", "r": None, "lora_alpha": None}, export=[{"format": "merged"}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == 0, made.printed
+    first, second = done.folder.path / "model", done.folder.path / "exports" / "1-merged"
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_an_export_can_be_made_again_later_and_in_another_format(project: Project) -> None:
+    project.write(export=[{"format": "merged"}])
+    done = project.perform()
+    run = str(done.folder.path)
+    project.forge("export", run)
+    first = (done.folder.path / "exports" / "1-merged" / "model.safetensors").read_bytes()
+    project.forge("export", run, "--format", "adapter")
+    assert (done.folder.path / "exports" / "2-adapter" / "adapter_config.json").exists()
+    assert exported(done).code == 0
+    assert (done.folder.path / "exports" / "1-merged" / "model.safetensors").read_bytes() == first
+
+
+def test_when_an_export_fails_the_run_says_that_the_model_is_safe(project: Project) -> None:
+    from forge.parent.after import export_all
+
+    project.write(export=[{"format": "adapter", "push_to_hub": "nobody/there"}, {"format": "merged"}])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "hf_of_a_day_that_is_over")
+        done = project.perform()
+    shown: list[Any] = []
+    environ = {"HF_TOKEN": None, "HF_HOME": str(project.folder / "home"), "HF_HUB_OFFLINE": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environ.items():
+            patch.delenv(key, raising=False) if value is None else patch.setenv(key, value)
+        with pytest.raises(ForgeError) as caught:
+            export_all(done.folder, discover({}), probe(), shown.append)
+    assert "trained and safe" in caught.value.what
+    assert "nobody is logged in" in str(caught.value)
+    assert f"forge export {done.folder.path}" in str(caught.value)
+    assert (done.folder.path / "exports" / "2-merged" / "export.json").exists(), "the other export is made all the same"
+
+
+def test_the_base_model_must_still_be_there(project: Project) -> None:
+    project.write(export=[{"format": "merged"}])
+    done = project.perform()
+    (project.folder / "model" / "model.safetensors").unlink()
+    made = exported(done)
+    assert made.code == 2
+    assert "cannot read the model" in made.error["what"]
+
+
+@pytest.mark.slow
+def test_an_export_finds_a_base_that_was_moved_and_refuses_another(project: Project) -> None:
+    project.write(export=[{"format": "merged"}])
+    done = project.perform()
+    run, moved = str(done.folder.path), project.folder / "elsewhere"
+    (project.folder / "model").rename(moved)
+    assert "model" in project.forge("export", run, code=2)
+    other = make_model(project.folder / "other", hidden=48)
+    said = project.forge("export", run, "--set", f"model.id={other}", code=2)
+    assert "not the base model that the run was trained on" in said
+    project.forge("export", run, "--set", f"model.id={moved}")
+    assert (done.folder.path / "exports" / "1-merged" / "export.json").exists()
+
+
+def test_what_was_trained_in_four_bits_is_merged_into_the_whole_base(project: Project) -> None:
+    pytest.importorskip("bitsandbytes")
+    project.write(model={"load_in_4bit": True}, export=[{"format": "merged"}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == 0, made.printed
+    report = json_of(done.folder.path / "exports" / "1-merged" / "export.json")["report"]
+    assert report["dtype"] == "float32"
+    assert "trained on the 4bit base, merged into its float32 weights" in report["note"]
+
+
+def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> None:
+    """With the double of a hub: download, training, upload; the token is written nowhere."""
+    folder = make_model(tmp_path / "hubmodel")
+    with Hub() as hub:
+        commit = hub.add_folder("org/tiny", folder)
+        project = Project(tmp_path / "project", folder)
+        project.write(model={"id": "org/tiny"}, export=[{"format": "adapter", "push_to_hub": "me/tuned"}])
+        environ = hub.environment(tmp_path / "home")
+        output = subprocess.run(
+            [sys.executable, "-P", "-m", "forge", "run", "job.toml"],
+            cwd=project.folder, env={**os.environ, **environ}, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert output.returncode == 0, output.stdout + output.stderr
+        uploaded = hub.repos["me/tuned"]
+        assert uploaded.private
+        assert "adapter_model.safetensors" in uploaded.files
+        assert b"base_model: org/tiny" in uploaded.files["README.md"]
+    run = project.newest().path
+    config = json_of(run / "adapter" / "adapter_config.json")
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", commit)
+    assert f'revision = "{commit}"' in (run / "job.lock.toml").read_text()
+    for path in [*run.rglob("*")]:
+        if path.is_file():
+            assert TOKEN.encode() not in path.read_bytes(), f"the token is in {path}"
+
+
+@pytest.mark.parametrize(("kind", "words"), [("gated", "accept the licence"), ("missing", "org/tiny")])
+def test_a_model_that_cannot_be_had_is_one_clear_sentence(tmp_path: Path, kind: str, words: str) -> None:
+    folder = make_model(tmp_path / "hubmodel")
+    with Hub() as hub:
+        if kind == "gated":
+            hub.add_folder("org/tiny", folder, gated=True)
+        project = Project(tmp_path / "project", folder)
+        project.write(model={"id": "org/tiny"})
+        output = project.forge("plan", "job.toml", code=2, **hub.environment(tmp_path / "home"))
+    assert output.startswith("error:")
+    assert words in output
+    assert len(output.strip().splitlines()) == 1, output
+
+
+def test_events_of_an_export_are_json(project: Project) -> None:
+    project.write(export=[{"format": "adapter"}])
+    done = project.perform()
+    output = project.forge("export", str(done.folder.path), "--json")
+    kinds = [json.loads(line)["kind"] for line in output.splitlines()]
+    assert "exported" in kinds

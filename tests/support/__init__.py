@@ -1,0 +1,1 @@
+"""What tests share: projects, tiny models, doubles, and the fixtures that several folders ask for."""

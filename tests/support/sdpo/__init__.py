@@ -1,0 +1,1 @@
+"""What the tests of SDPO share, and the child process that they start."""
