@@ -32,7 +32,7 @@ class Plugin:
         status: ``"ok"``, or why it does not take part.
         reason: What is wrong with it, if anything.
         offers: What it can do.
-        extensions: Its observers and wrappers.
+        extensions: Its observers.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
     """

@@ -354,9 +354,7 @@ class UseTable(Table):
     generate: str | None = Field(None, description="Plugin for this stage; a GGUF file's is the one that reads it.")
     evaluate: str | None = Field(None, description="Plugin for this stage.")
     export: str | None = Field(None, description="Plugin for this stage.")
-    with_: list[str] = Field(
-        default_factory=list, alias="with", description="Plugins whose observers and wrappers act on this run."
-    )
+    with_: list[str] = Field(default_factory=list, alias="with", description="Plugins whose observers act on this run.")
 
 
 TABLES: Mapping[str, type[BaseModel]] = {
