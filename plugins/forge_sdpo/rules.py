@@ -91,7 +91,7 @@ def can_feed_back(job: Job) -> bool:
 
 
 def _has_word(path: Path) -> bool:
-    """Whether a file has the key or the argument ``feedback``, which :class:`Score` calls it too."""
+    """Whether a file has the word ``feedback``, as :class:`forge_huggingface.rewards.score.Score` calls it."""
     import ast
 
     return any(

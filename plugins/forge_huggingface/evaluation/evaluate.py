@@ -1,6 +1,6 @@
 """EVALUATE: the held-out rows, asked of the base model and of what was trained, side by side.
 
-Loss and perplexity are those of the tokens that training would learn from. Asked are greedy unless the job says
+Loss and perplexity are those of the tokens that training would learn from. Answers are greedy unless the job says
 otherwise: a drawn answer differs from run to run, and with a few hundred rows that alone moves a score by more than
 most trainings do. Every number comes with the rows it is of and an interval, so that nobody takes chance for progress.
 """

@@ -2,7 +2,8 @@
 
 Rows are read again from their sources by the reader that training used, never decoded from tokens: what a metric sees
 is what the file says. Whatever a method trains on can be asked: of two answers the better one is the reference, and a
-prompt without an answer has none. A further kind of row needs a case in :meth:`Asked.render` and in :func:`question`.
+prompt without an answer has none. A further kind of row needs a case in :meth:`HeldOutLayout.render` and in
+:func:`question`.
 """
 
 from __future__ import annotations
