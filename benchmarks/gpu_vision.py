@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 # They lie in folders, not in a package.
-from gpu import difference, events, failure, forge, job, resume  # noqa: E402
-
+from rig.forge import events, failure, forge, job  # noqa: E402
+from rig.runs import difference, resume  # noqa: E402
 from tiny_vlm import make_vlm  # noqa: E402
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+
 from trl_parity import LINEAR, MOST_LOSS, QUICKSTART, spawn, tiny_model, weights_equal
 
 HERE = Path(__file__).resolve().parent
