@@ -65,6 +65,21 @@ class Offer:
 
     A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
     that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
+
+    Example:
+        >>> from forge.api import Stage
+        >>> def cannot(machine, job, facts):
+        ...     return None if machine.accelerators else "needs a GPU"
+        >>> offer = Offer(
+        ...     stage=Stage.EXPORT,
+        ...     impl="forge_zip.export:export",
+        ...     serves=frozenset({"zip/weights"}),
+        ...     supports=frozenset({"push"}),
+        ...     requires_dist=("zipp>=3",),
+        ...     probe=cannot,
+        ... )
+        >>> sorted(offer.words)
+        ['push', 'zip/weights']
     """
 
     stage: Stage
