@@ -101,7 +101,7 @@ def can_feed_back(job: Job) -> bool:
 
 
 def _has_word(path: Path) -> bool:
-    """Whether a file has the key or the argument ``feedback``, which :class:`Score` calls it too."""
+    """Whether a file has the key or the argument ``feedback``, which ``Score`` of the rewards has too."""
     return any(
         (isinstance(node, ast.Constant) and node.value == "feedback")
         or (isinstance(node, ast.keyword) and node.arg == "feedback")

@@ -64,7 +64,8 @@ def messages_of(value: Any, column: str, *, sharegpt: bool = False) -> list[Mess
     """Return the messages of a column in forge's form, by ``from`` and ``value`` in a ``sharegpt`` row.
 
     Raises:
-        BadRow: It holds no messages; :class:`AlienRow` if one has a part that forge cannot train on.
+        BadRow: It holds no messages;
+            :class:`forge_huggingface.rows.AlienRow` if one has a part that forge cannot train on.
     """
     value = parsed(value, column)
     if not isinstance(value, Sequence) or isinstance(value, str):

@@ -34,7 +34,8 @@ class Shape:
         """Turn a row of the source into forge's form.
 
         Raises:
-            BadRow: It cannot be used; :class:`AlienRow` if it holds what forge cannot train on at all.
+            BadRow: It cannot be used;
+                :class:`forge_huggingface.rows.AlienRow` if it holds what forge cannot train on at all.
         """
         if self.format == "text":
             return Text(string_of(raw, self.columns["text"]))

@@ -100,7 +100,7 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
 
 
 def model_class(task: str) -> Any:
-    """Return transformers' class for a task, as in :class:`ModelFacts`."""
+    """Return transformers' class for a task, as in :class:`~forge.api.ModelFacts`."""
     import transformers
 
     names = {"vision": "ImageTextToText", "seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}

@@ -229,7 +229,8 @@ def quantised(trainer: Any) -> bool:
 def relief(args: Any, *, splits: bool) -> list[list[Mapping[str, Any]]]:
     """Return changes that keep the training the same and take less memory, the most effective first.
 
-    Each entry is a list of changes that belong together. ``splits`` is what :func:`.methods.splits` says.
+    Each entry is a list of changes that belong together. ``splits`` is what :func:`forge_huggingface.methods.splits`
+    says.
     """
     found: list[list[Mapping[str, Any]]] = []
     checkpointing = getattr(args, "gradient_checkpointing", False) or getattr(args, "activation_checkpointing", False)

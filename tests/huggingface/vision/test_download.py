@@ -58,6 +58,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 def test_a_link_is_followed_and_no_login_is_sent(web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
