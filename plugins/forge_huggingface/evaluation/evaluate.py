@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answering, Answers, Evaluated, Noted, Sampling
+from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
 from forge.disk.folder import EVALUATION, RunFolder
 from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
@@ -55,7 +55,7 @@ class Answered:
     seconds: float = 0.0
 
 
-def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
+def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator]) -> Evaluated:
     """Measure every model of the plan on the held-out rows.
 
     Raises:
@@ -110,22 +110,23 @@ def ask_all(
     rows: HeldOut,
     wanted: Sequence[int],
     count: int,
-    generate: Callable[[str], Generator],
+    generate: Callable[[Who], Generator],
 ) -> dict[str, Answered]:
     """Ask every model of the plan, one after the other; where one set of weights serves two, it is loaded once."""
     assert isinstance(run.plan, Answers)
-    models, found = run.plan.models, {}
+    models = run.plan.models
+    found: dict[Who, Answered] = {}
 
-    def ask(name: str, generator: Generator) -> None:
+    def ask(name: Who, generator: Generator) -> None:
         found[name] = ask_one(name, generator, run, table, rows, wanted, count)
 
-    if "tuned" in models:
-        tuned = generate("tuned")
+    if Who.TUNED in models:
+        tuned = generate(Who.TUNED)
         try:
-            if "base" in models and (base := tuned.base()) is not None:
-                ask("base", base)
+            if Who.BASE in models and (base := tuned.base()) is not None:
+                ask(Who.BASE, base)
                 del base  # it holds the weights too
-            ask("tuned", tuned)
+            ask(Who.TUNED, tuned)
         finally:
             tuned.close()
     for name in models:

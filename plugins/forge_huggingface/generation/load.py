@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, RunError, first_line
+from forge.api import ModelError, RunError, Who, first_line
 from forge_huggingface.generation.generator import ModelGenerator, Settings
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
 
 
-def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "base"]) -> ModelGenerator:
+def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerator:
     """Load a model as training had it: in the same bits, its adapter beside it and not merged into rounded weights.
 
     The base model is asked through the run's tokenizer and chat template too, so that both see the same prompt.
@@ -35,7 +35,8 @@ def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "bas
     from transformers import GenerationConfig
 
     weights = run.folder / trained.weights
-    whole = source == "tuned" and trained.kind == "full"
+    tuned = source == Who.TUNED
+    whole = tuned and trained.kind == "full"
     folder = weights if whole else snapshot(job, run, weights=True)
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -47,7 +48,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "bas
     own = fixed(model)
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
     model.generation_config = GenerationConfig()
-    if source == "tuned" and trained.kind == "adapter":
+    if tuned and trained.kind == "adapter":
         model = add_adapter(model, weights)
     model.eval()
     found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
@@ -61,7 +62,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "bas
         positions=positions(facts),
         fixed=own,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
-        shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
+        shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",
     )
     return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, settings, run)
 
