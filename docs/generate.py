@@ -27,6 +27,7 @@ import tomli
 
 from forge import api, errors
 from forge.cli import COMMANDS, cli
+from forge.discovery.discover import discover
 from forge.job.job import Job
 from forge.job.tables import (
     AdapterTable,
@@ -424,10 +425,11 @@ def trackers() -> str:
 
 @part
 def commands() -> str:
-    """The help text of every command."""
+    """The help text of every command, those of forge's own plugins after the core's."""
     root = click.Context(cli, terminal_width=100, info_name="forge", **cli.context_settings)
     texts = [f"```text\n{cli.get_help(root).rstrip()}\n```"]
-    for name in COMMANDS:
+    brought = [command.name for plugin in discover({"FORGE_PLUGINS": ""}).usable for command in plugin.commands]
+    for name in (*COMMANDS, *sorted(brought)):
         command = cli.get_command(root, name)
         assert command is not None
         context = click.Context(command, info_name=name, parent=root, terminal_width=100)

@@ -1,8 +1,9 @@
 """Line charts as inline SVG, which need no script, no library and no network.
 
-Letters keep their size on every screen: axes and labels are placed in percent of the drawing, and only the lines lie in
-a box of their own that is stretched. A value can be read by pointing at it, since each strip of the chart has a title,
-and without a mouse from the table below the chart.
+What is drawn where is said here, and ``chart.html.jinja`` writes it down. Letters keep their size on every screen: axes
+and labels are placed in percent of the drawing, and only the lines lie in a box of their own that is stretched. A value
+can be read by pointing at it, since each strip of the chart has a title, and without a mouse from the table below the
+chart.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from forge_report.markup import NONE, Markup, join, tag
+from forge_report.markup import fill
 from forge_report.record import Series
 from forge_report.scale import Scale, linear, logarithmic, short, smooth, spread, thin
+from forge_report.text import NONE
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 BUCKETS = 360
 """Parts that a long line is cut into: more than a screen shows of a chart."""
@@ -74,18 +80,18 @@ def draw(chart: Chart) -> Markup | None:
     values = [value for line in lines for value in line.series.finite()]
     log = not chart.zero and spread(values)
     drawn = [_Drawn(line, index % COLOURS, log=log) for index, line in enumerate(lines) if line.series.finite()]
-    told = any(line.window for line in drawn)
-    return tag(
-        "figure",
-        tag("figcaption", tag("h3", chart.title), tag("span", chart.unit, class_="unit") if chart.unit else None),
-        tag("div", *(line.key() for line in drawn), class_="legend") if len(drawn) > 1 or told else None,
-        _plot(chart, drawn, logarithmic(values) if log else linear(values, zero=chart.zero))
-        if drawn
-        else tag("p", "There is no finite value to draw.", class_="empty"),
-        *(tag("p", said, class_="bad") for line in lines if (said := _broken(line))),
-        tag("p", chart.note, class_="note") if chart.note else None,
-        _table(lines, chart.unit),
-        class_="chart wide" if chart.wide else "chart",
+    return fill(
+        "chart",
+        title=chart.title,
+        unit=chart.unit,
+        wide=chart.wide,
+        note=chart.note,
+        lines=drawn,
+        legend=len(drawn) > 1 or any(line.window for line in drawn),
+        plot=_plot(chart, drawn, logarithmic(values) if log else linear(values, zero=chart.zero)) if drawn else None,
+        broken=[said for line in lines if (said := _broken(line))],
+        head=[line.label for line in lines],
+        rows=_rows(lines),
     )
 
 
@@ -104,28 +110,20 @@ class _Drawn:
         self.finite = series.finite()
         self.mean = f", {'geometric ' if log else ''}mean of {self.window:,}" if self.window else ""
 
-    def key(self) -> Markup:
-        sample = tag("svg", tag("line", x1=0, x2=24, y1=5, y2=5, class_=f"line s{self.colour}"),
-                     class_="key", width=24, height=10, aria_hidden="true")  # fmt: skip
-        return tag("span", sample, self.label, tag("small", self.mean) if self.mean else None)
-
-    def paths(self, across: Scale, up: Scale) -> list[Markup]:
-        found = []
+    def paths(self, across: Scale, up: Scale) -> list[tuple[str, str]]:
+        """Return classes and what is drawn of them: the values faintly below their mean, or the values alone."""
+        found = [(f"s{self.colour}", _path(*thin(self.x, self.y, BUCKETS), across, up))]
         if self.window:
-            found.append(_path(*thin(self.series.x, self.series.y, BUCKETS), across, up, f"line faint s{self.colour}"))
-        return [*found, _path(*thin(self.x, self.y, BUCKETS), across, up, f"line s{self.colour}")]
+            values = _path(*thin(self.series.x, self.series.y, BUCKETS), across, up)
+            found.insert(0, (f"faint s{self.colour}", values))
+        return found
 
-    def dots(self, across: Scale, up: Scale) -> list[Markup]:
+    def dots(self, across: Scale, up: Scale) -> list[tuple[str, str, int]]:
+        """Return the values that are shown each by itself: where, and in which colour."""
         if min(len(self.x), len(self.finite)) > DOTS:
             return []
         return [
-            tag(
-                "circle",
-                cx=_percent(across(self.x[index])),
-                cy=_percent(1 - up(value)),
-                r=2.5,
-                class_=f"dot s{self.colour}",
-            )
+            (_percent(across(self.x[index])), _percent(1 - up(value)), self.colour)
             for index, value in enumerate(self.y)
             if value == value and (len(self.x) <= DOTS or _alone(self.y, index))
         ]
@@ -138,39 +136,24 @@ class _Drawn:
         return f"{self.label} {short(self.y[(first + last) // 2])}"
 
 
-def _plot(chart: Chart, drawn: list[_Drawn], up: Scale) -> Markup:
-    steps = [line.x[end] for line in drawn for end in (0, -1)]
-    across = linear(steps, whole=True)
+def _plot(chart: Chart, drawn: list[_Drawn], up: Scale) -> dict[str, Any]:
+    """Return what lies in the box between the axes; all places but those on lines are shares of its size."""
+    across = linear([line.x[end] for line in drawn for end in (0, -1)], whole=True)
     said = f"{chart.title}: " + "; ".join(_said(line) for line in drawn) + (" (logarithmic axis)" if up.log else "")
-    grid = [
-        join(
-            tag("line", x1=0, x2="100%", y1=_percent(1 - up(tick)), y2=_percent(1 - up(tick)), class_="grid"),
-            tag("text", label, x=-8, y=_percent(1 - up(tick)), dy="0.32em", class_="y"),
-        )
-        for tick, label in zip(up.ticks, up.labels(), strict=True)
-    ]
-    below = [
-        tag("text", label, x=_percent(across(tick)), y="100%", dy="1.5em", class_="x")
-        for tick, label in zip(across.ticks, across.labels(), strict=True)
-    ]
-    marks = [
-        tag("line", tag("title", text), x1=_percent(across(step)), x2=_percent(across(step)), y1=0, y2="100%",
-            class_="mark")
-        for step, text in chart.marks
-        if across.low <= step <= across.high
-    ]  # fmt: skip
-    lines = tag(
-        "svg", *(path for line in drawn for path in line.paths(across, up)), viewBox=f"0 0 {BOX} {BOX}",
-        preserveAspectRatio="none", width="100%", height="100%", class_="lines",
-    )  # fmt: skip
-    dots = [dot for line in drawn for dot in line.dots(across, up)]
-    inside = join(*grid, *below, lines, *dots, *_strips(drawn, across), *marks)
-    svg = tag("svg", inside, role="img", aria_label=said, width="100%", height="100%")
-    return tag("div", svg, class_="plot")
+    return {
+        "said": said,
+        "box": BOX,
+        "up": [(_percent(1 - up(tick)), label) for tick, label in zip(up.ticks, up.labels(), strict=True)],
+        "across": [(_percent(across(tick)), label) for tick, label in zip(across.ticks, across.labels(), strict=True)],
+        "paths": [path for line in drawn for path in line.paths(across, up)],
+        "dots": [dot for line in drawn for dot in line.dots(across, up)],
+        "strips": _strips(drawn, across),
+        "marks": [(_percent(across(step)), text) for step, text in chart.marks if across.low <= step <= across.high],
+    }
 
 
-def _strips(drawn: list[_Drawn], across: Scale) -> list[Markup]:
-    """Return one transparent strip a step, or for many steps together, with their values as its title."""
+def _strips(drawn: list[_Drawn], across: Scale) -> list[tuple[str, str, str]]:
+    """Return one transparent strip a step, or for many steps together: where it begins, how wide it is, its values."""
     steps = sorted({step for line in drawn for step in line.x}) if max(len(line.x) for line in drawn) <= STRIPS else []
     if 1 < len(steps) <= STRIPS:
         middles = [(before + after) / 2 for before, after in pairwise(steps)]
@@ -185,14 +168,12 @@ def _strips(drawn: list[_Drawn], across: Scale) -> list[Markup]:
         begin, end = edges[index], edges[index + 1]
         last = math.inf if index == len(names) - 1 else end
         if texts := [text for line in drawn if (text := line.at(begin, last))]:
-            found.append(tag(
-                "rect", tag("title", f"{name}: {', '.join(texts)}"), x=_percent(across(begin)), y=0,
-                width=_percent(across(end) - across(begin)), height="100%", class_="strip",
-            ))  # fmt: skip
+            wide = _percent(across(end) - across(begin))
+            found.append((_percent(across(begin)), wide, f"{name}: {', '.join(texts)}"))
     return found
 
 
-def _path(x: Sequence[int], y: Sequence[float], across: Scale, up: Scale, class_: str) -> Markup:
+def _path(x: Sequence[int], y: Sequence[float], across: Scale, up: Scale) -> str:
     parts, pen = [], "M"
     for step, value in zip(x, y, strict=True):
         if value != value:
@@ -200,7 +181,7 @@ def _path(x: Sequence[int], y: Sequence[float], across: Scale, up: Scale, class_
             continue
         parts.append(f"{pen}{across(step) * BOX:.4g} {(1 - up(value)) * BOX:.4g}")
         pen = "L"
-    return tag("path", d="".join(parts), class_=class_)
+    return "".join(parts)
 
 
 def _alone(values: Sequence[float], index: int) -> bool:
@@ -223,19 +204,13 @@ def _broken(line: Line) -> str | None:
     return f"{line.label} was not finite at {len(wrong)} of {len(line.series.x)} logged steps: {where}."
 
 
-def _table(lines: Sequence[Line], unit: str) -> Markup:
-    """Return some of the values as a table: at the steps of the line with the fewest points, which the others share."""
+def _rows(lines: Sequence[Line]) -> list[tuple[int, list[str]]]:
+    """Return some of the values: at the steps of the line with the fewest points, which the others share."""
     steps = min((line.series.x for line in lines), key=len)
     steps = sorted({lines[0].series.x[0], *steps, lines[0].series.x[-1]})
     if len(steps) > ROWS:
         steps = [steps[round(index * (len(steps) - 1) / (ROWS - 1))] for index in range(ROWS)]
-    head = tag("tr", tag("th", "step", scope="col"), *(tag("th", line.label, scope="col") for line in lines))
-    rows = [
-        tag("tr", tag("th", step, scope="row"), *(tag("td", _at(line.series, step)) for line in lines))
-        for step in steps
-    ]
-    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="numbers")
-    return tag("details", tag("summary", f"Numbers{f' in {unit}' if unit else ''}"), tag("div", table, class_="scroll"))
+    return [(step, [_at(line.series, step) for line in lines]) for step in steps]
 
 
 def _at(series: Series, step: int) -> str:

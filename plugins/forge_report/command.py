@@ -1,4 +1,4 @@
-"""``forge report RUN``: the page of a run."""
+"""``forge report RUN``: the page of a run. What writes it is imported when it is written: `--help` needs no jinja2."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 
 import click
-
-from forge.disk.folder import RunFolder
-from forge_report.page import write_report
 
 
 @click.command(name="report")
@@ -31,5 +28,8 @@ def command(run: str, out: Path | None, runs_dir: Path, as_json: bool) -> None:
 
     The page needs nothing but itself: no script, no network. It is made from the run's files, also while it trains.
     """
+    from forge.disk.folder import RunFolder
+    from forge_report.page import write_report
+
     page = write_report(RunFolder.find(run, runs_dir), out)
     click.echo(json.dumps({"html": str(page)}, indent=2) if as_json else page)

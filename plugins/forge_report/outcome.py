@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.text.evaluation import measured
-from forge_report.markup import Markup, tag
 from forge_report.scale import short
-from forge_report.text import block, facts, more, table, value
+from forge_report.text import facts, value
 
 if TYPE_CHECKING:
     from forge_report.record import Record
@@ -23,24 +22,19 @@ _WANTED = ("reference", "expected", "target", "label")
 _ANSWERS = frozenset({"answers", "outputs", "completions"})
 
 
-def metrics(record: Record) -> Markup | None:
+def metrics(record: Record) -> dict[str, Any] | None:
     """Return the metrics of ``evaluation.json``, and of later evaluations, as tables; None if there are none."""
     found = {"": record.evaluation or {}, **record.evaluations}
-    shown = [part for name, each in found.items() if each.get("metrics") for part in _measured(name, each)]
-    return tag("div", *shown) if shown else None
+    shown = [_measured(name, each) for name, each in found.items() if each.get("metrics")]
+    return {"evaluations": shown} if shown else None
 
 
-def _measured(name: str, evaluation: Mapping[str, Any]) -> Iterator[Markup]:
+def _measured(name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     head, *rows = measured(evaluation["metrics"])
     report = {key.replace("_", " "): each for key, each in (evaluation.get("report") or {}).items()}
     for model, told in (evaluation.get("models") or {}).items():
         report |= {f"{model}, {key.replace('_', ' ')}": each for key, each in told.items()}
-    if name:
-        yield tag("h3", name)
-    yield tag("p", f"Measured on {value(evaluation.get('rows'))} held-out rows; in brackets the 95 % interval.")
-    yield table(head, rows, "numbers")
-    if report:
-        yield more("How it was measured", facts(report))
+    return {"name": name, "count": value(evaluation.get("rows")), "head": head, "rows": rows, "report": facts(report)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ def comparisons(record: Record) -> Iterator[Comparison]:
             yield Comparison(name, values, between.get("low"), between.get("high"), share)
 
 
-def samples(record: Record) -> list[Markup]:
+def samples(record: Record) -> dict[str, Any] | None:
     """Return held-out rows with the answer of each model."""
     found = (record.evaluation or {}).get("samples")
     rows = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
@@ -85,19 +79,18 @@ def samples(record: Record) -> list[Markup]:
     return _some([_sample(name, {**row, "origin": None}, record) for name, row in zip(names, rows, strict=True)])
 
 
-def answers(record: Record) -> list[Markup]:
+def answers(record: Record) -> dict[str, Any] | None:
     """Return what the model answered while it was trained, the first and the last that were logged."""
     return _some(
         [_sample(f"Step {value(each.get('step'))}", {**each, "step": None}, record) for each in record.samples]
     )
 
 
-def _some(shown: list[Markup]) -> list[Markup]:
-    rest = shown[OPEN:]
-    return [*shown[:OPEN], *([more(f"{len(rest)} more", *rest)] if rest else [])]
+def _some(shown: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return {"open": shown[:OPEN], "rest": shown[OPEN:]} if shown else None
 
 
-def _sample(title: str, row: Mapping[str, Any], record: Record) -> Markup:
+def _sample(title: str, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
     """Return a sample: what was asked, what was wanted, the answers, and whatever else is told about it."""
     models = _table(record, "models")
     flat: dict[str, Any] = {}
@@ -112,15 +105,11 @@ def _sample(title: str, row: Mapping[str, Any], record: Record) -> Markup:
     order = [*first, *(key for key in flat if key not in first)]
     texts = [key for key in order if isinstance(flat[key], str | list | dict)]
     numbers = {key.replace("_", " "): flat[key] for key in order if key not in texts}
-    parts = [
-        tag("div", tag("dt", key.replace("_", " ")), tag("dd", block(_said(flat[key]))), class_=_class(key))
-        for key in texts
-    ]
-    return tag("article", tag("h3", title), tag("dl", *parts), facts(numbers) if numbers else None, class_="sample")
-
-
-def _class(key: str) -> str | None:
-    return "tuned" if key == "tuned" else None
+    return {
+        "title": title,
+        "texts": [(key.replace("_", " "), _said(flat[key])) for key in texts],
+        "numbers": facts(numbers),
+    }
 
 
 def _said(found: Any) -> str:

@@ -1,4 +1,7 @@
-"""The parts of a report that tell what was run: plan, rows, history, exports, and how to repeat it."""
+"""What the parts of a report show that tell what was run: plan, rows, history, exports, and how to repeat it.
+
+Each function returns the values that the template of its name asks for, or None where the run has nothing to show.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Estimate
 from forge.text import memory as budget
 from forge.text.units import amount, size
-from forge_report.markup import NONE, Markup, tag
 from forge_report.record import told
-from forge_report.text import block, clock, facts, moment, more, prose, table, value
+from forge_report.text import NONE, clock, facts, value
 
 if TYPE_CHECKING:
     from forge_report.record import Record
@@ -23,45 +25,31 @@ LINES = 100
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "unsloth", "accelerate", "datasets", "bitsandbytes", "vllm")
 
 
-def plan(record: Record) -> Markup | None:
+def plan(record: Record) -> dict[str, Any] | None:
     """Return what was chosen and decided, each with its reason, and what the job itself says."""
     made = record.plan
     if not made:
         return None
-    steps, verdicts = made.get("steps") or [], made.get("verdicts") or []
-    chosen = {(step.get("label"), step.get("plugin")) for step in steps}
-    reasons = {(each.get("label"), each.get("plugin")): each.get("reason") for each in verdicts}
-    rows = [
-        [step.get("label"), f"{step.get('plugin')} {step.get('version')}",
-         reasons.get((step.get("label"), step.get("plugin"))), step.get("impl")]
-        for step in steps
-    ]  # fmt: skip
-    turned_down = [
-        [each.get("label"), each.get("plugin"), each.get("reason")]
-        for each in verdicts
-        if (each.get("label"), each.get("plugin")) not in chosen
-    ]
-    decisions = [[tag("code", each.get("key")), value(each.get("value")), each.get("reason")]
-                 for each in made.get("decisions") or []]  # fmt: skip
-    named = [[tag("code", key), value(_get(made.get("job") or {}, key))] for key in made.get("named") or []]
-    return tag(
-        "div",
-        table(["stage", "plugin", "why", "implementation"], rows),
-        tag("h3", "Decided where the job left it open") if decisions else None,
-        table(["key", "value", "reason"], decisions) if decisions else None,
-        tag("h3", "Said by the job") if named else None,
-        table(["key", "value"], named) if named else None,
-        more(f"Turned down ({len(turned_down)})", table(["stage", "plugin", "reason"], turned_down))
-        if turned_down
-        else None,
-        *(tag("p", "Note: ", note, class_="note") for note in made.get("notes") or []),
-        tag("p", "Changed on the command line: ", tag("code", " ".join(made["overrides"])))
-        if made.get("overrides")
-        else None,
-    )
+    steps = [(step.get("label"), step.get("plugin"), step) for step in made.get("steps") or []]
+    verdicts = [(each.get("label"), each.get("plugin"), each.get("reason")) for each in made.get("verdicts") or []]
+    chosen = {(label, plugin) for label, plugin, _ in steps}
+    reasons = {(label, plugin): reason for label, plugin, reason in verdicts}
+    return {
+        "steps": [
+            (label, f"{plugin} {step.get('version')}", reasons.get((label, plugin)), step.get("impl"))
+            for label, plugin, step in steps
+        ],
+        "turned_down": [each for each in verdicts if each[:2] not in chosen],
+        "decisions": [
+            (each.get("key"), value(each.get("value")), each.get("reason")) for each in made.get("decisions") or []
+        ],
+        "named": [(key, value(_get(made.get("job") or {}, key))) for key in made.get("named") or []],
+        "notes": made.get("notes") or [],
+        "overrides": " ".join(made.get("overrides") or []),
+    }
 
 
-def machine(record: Record) -> Markup | None:
+def machine(record: Record) -> dict[str, Any]:
     """Return the machine, the model, and the classes that trained it."""
     made = record.plan
     here, model, last = made.get("machine") or {}, made.get("facts") or {}, record.last
@@ -89,149 +77,140 @@ def machine(record: Record) -> Markup | None:
         **{name: versions.get(name) for name in _LIBRARIES},
     }
     classes = {name: found for name, found in {**loaded, **trainer}.items() if name not in {"time", "kind"}}
-    return tag(
-        "div",
-        facts(first),
-        more("Classes that ran", facts(classes)) if classes else None,
-        more(f"All {len(versions)} packages", facts(versions)) if versions else None,
-    )
+    return {"first": facts(first), "classes": facts(classes), "packages": facts(versions), "count": len(versions)}
 
 
-def data(record: Record) -> Markup | None:
+def data(record: Record) -> dict[str, Any] | None:
     """Return the counts of the rows and where they came from."""
     summary: dict[str, Any] = dict((record.data or {}).get("summary") or {})
     if not summary:
         return None
-    head = ["", "rows", "tokens", "trained on", "share", "longest", "cut", "dropped"]
     names = ("rows", "tokens", "supervised", "share", "longest", "truncated", "dropped")
     splits = {"training": summary, **(summary.get("eval") or {})}
-    rows = [
-        ["held out" if name == "eval" else name, *(_count(split, key) for key in names)]
-        for name, split in splits.items()
-        if isinstance(split, Mapping)
-    ]
-    sources = [
-        [str(source.get("path")), source.get("format"), value(source.get("split")), value(source.get("weight")),
-         ", ".join(key if key == name else f"{key} from {name}" for key, name in (source.get("columns") or {}).items()),
-         value(source.get("ignored") or None)]
-        for source in summary.get("sources") or []
-        if isinstance(source, dict)
-    ]  # fmt: skip
     known = {*names, "eval", "sources", "dropped_first"}
-    first = [tag("li", text) for text in summary.get("dropped_first") or []]
-    return tag(
-        "div",
-        table(head, rows, "numbers"),
-        table(["source", "format", "split", "weight", "columns", "not used"], sources) if sources else None,
-        more("The first dropped rows", tag("ul", *first)) if first else None,
-        facts({name.replace("_", " "): found for name, found in summary.items() if name not in known}),
-    )
+    return {
+        "splits": [
+            ["held out" if name == "eval" else name, *(_count(split, key) for key in names)]
+            for name, split in splits.items()
+            if isinstance(split, Mapping)
+        ],
+        "sources": [_source(source) for source in summary.get("sources") or [] if isinstance(source, dict)],
+        "dropped": summary.get("dropped_first") or [],
+        "others": facts({name.replace("_", " "): found for name, found in summary.items() if name not in known}),
+    }
 
 
-def memory(record: Record) -> Markup | None:
+def memory(record: Record) -> dict[str, Any] | None:
     """Return what the plan estimated, and beside it what a dry run measured."""
     made, dry = record.plan.get("estimate"), record.last.get("dry-run")
     estimated = budget.describe(Estimate.from_json(made)) if made else []
-    found = budget.measured(dry) if dry else []
-    if not estimated and not found:
+    measured = budget.measured(dry) if dry else []
+    if not estimated and not measured:
         return None
-    return tag(
-        "div",
-        tag("div", "Estimated by the plan:", block("\n".join(estimated))) if estimated else None,
-        tag("div", "Measured by the dry run:", block("\n".join(found))) if found else None,
-    )
+    return {"estimated": "\n".join(estimated), "measured": "\n".join(measured)}
 
 
-def history(record: Record) -> Markup | None:
+def history(record: Record) -> dict[str, Any] | None:
     """Return what each worker did, the checkpoints, and every warning, note and failure."""
     if not record.sessions:
         return None
-    rows = [
-        [index + 1, session.task, moment(session.began), clock(max(0.0, session.ended - session.began)),
-         NONE if session.start is None else f"{session.start} → {session.step}",
-         prose(session.end + (f": {session.message}" if session.message else "")),
-         ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in session.stages.items())]
-        for index, session in enumerate(record.sessions)
-    ]  # fmt: skip
-    lines = [
-        [moment(float(event.get("time") or 0)), event.get("kind"), prose(told(event))] for event in record.happened
+    sessions = [
+        {
+            "task": session.task,
+            "began": session.began,
+            "took": max(0.0, session.ended - session.began),
+            "steps": NONE if session.start is None else f"{session.start} → {session.step}",
+            "end": session.end + (f": {session.message}" if session.message else ""),
+            "stages": list(session.stages.items()),
+        }
+        for session in record.sessions
     ]
-    cut = len(lines) - 2 * LINES
-    if cut > 0:
-        lines[LINES:-LINES] = [["…", "", f"{cut} more in events.jsonl"]]
-    return tag(
-        "div",
-        table(["", "what", "began", "took", "steps", "end", "stages"], rows),
-        _checkpoints(record),
-        more(f"Warnings, notes and failures ({len(record.happened)})", table(["when", "kind", "what"], lines))
-        if lines
-        else None,
-    )
+    lines = [(float(event.get("time") or 0), event.get("kind"), told(event)) for event in record.happened]
+    left_out = max(0, len(lines) - 2 * LINES)
+    return {
+        "sessions": sessions,
+        "checkpoints": _checkpoints(record),
+        "count": len(lines),
+        "begin": lines[:LINES] if left_out else lines,
+        "left_out": left_out,
+        "end": lines[-LINES:] if left_out else [],
+    }
 
 
-def exports(record: Record) -> Markup | None:
-    """Return each export with what was checked of it."""
-    found = []
-    for name, export in record.exports.items():
-        if export is None:
-            found.append(tag("article", tag("h3", name), tag("p", "It is not whole.", class_="bad")))
-            continue
-        files = [(key, each) for key, each in (export.get("files") or {}).items() if isinstance(each, dict)]
-        total = sum(each.get("bytes") or 0 for _, each in files)
-        checks = {key.replace("_", " "): each for key, each in (export.get("report") or {}).items()}
-        rows = [[key, size(each.get("bytes")), tag("code", each.get("sha256"))] for key, each in files]
-        about = {"format": export.get("format"), "size": f"{size(total)} in {len(files)} files"}
-        listed = more("Files", table(["file", "size", "sha256"], rows))
-        found.append(
-            tag("article", tag("h3", name), facts({**about, "uploaded to": export.get("url"), **checks}), listed)
-        )
+def exports(record: Record) -> dict[str, Any] | None:
+    """Return each export with what was checked of it, and those that the job asks for and that are not there."""
     asked = (record.plan.get("job") or {}).get("export") or []
     names = [f"{index + 1}-{str(each.get('format')).replace('/', '-')}" for index, each in enumerate(asked)]
-    if missing := [name for name in names if name not in record.exports]:
-        found.append(tag("p", f"Asked for by the job and not made: {', '.join(missing)}."))
-    return tag("div", *found) if found else None
+    missing = [name for name in names if name not in record.exports]
+    found = [_export(name, export) for name, export in record.exports.items()]
+    return {"exports": found, "missing": ", ".join(missing)} if found or missing else None
 
 
-def repeat(record: Record) -> Markup:
+def repeat(record: Record) -> dict[str, Any]:
     """Return the commands that repeat the run or go on with it, and what it was made of."""
     folder = shlex.quote(str(record.path))
     lock = shlex.quote(str(record.path / "job.lock.toml"))
     options = (record.plan.get("job") or {}).get("train") or {}
-    commands = [
-        ("The same job again, with every value written out:", f"forge run {lock}"),
-        ("Make the exports again:", f"forge export {folder}")
-        if record.trained
-        else ("Go on from the newest whole checkpoint:", f"forge resume {folder}"),
-    ]
     weights = (record.trained or {}).get("weights")
     files = (record.trained or {}).get("files") or {}
-    return tag(
-        "div",
-        *(tag("div", words, block(command)) for words, command in commands),
-        facts({
-            "seed": options.get("seed"),
-            "rows' digest": (record.data or {}).get("digest"),
-            "job's digest": record.plan.get("job_digest"),
-            "base model's digest": (record.plan.get("facts") or {}).get("digest"),
-            "weights": str(record.path / weights) if weights else None,
-            **{f"sha256 of {name}": each.get("sha256") for name, each in files.items()
-               if isinstance(each, dict) and name.endswith(".safetensors")},
-        }),
-        more("job.lock.toml", block(record.lock)) if record.lock else None,
-    )  # fmt: skip
+    made_of = {
+        "seed": options.get("seed"),
+        "rows' digest": (record.data or {}).get("digest"),
+        "job's digest": record.plan.get("job_digest"),
+        "base model's digest": (record.plan.get("facts") or {}).get("digest"),
+        "weights": str(record.path / weights) if weights else None,
+    }
+    for name, each in files.items():
+        if isinstance(each, dict) and name.endswith(".safetensors"):
+            made_of[f"sha256 of {name}"] = each.get("sha256")
+    return {
+        "trained": bool(record.trained),
+        "again": f"forge run {lock}",
+        "export": f"forge export {folder}",
+        "resume": f"forge resume {folder}",
+        "made_of": facts(made_of),
+        "lock": record.lock,
+    }
 
 
-def _checkpoints(record: Record) -> Markup | None:
+def _source(source: Mapping[str, Any]) -> list[object]:
+    columns = (source.get("columns") or {}).items()
+    return [
+        str(source.get("path")),
+        source.get("format"),
+        value(source.get("split")),
+        value(source.get("weight")),
+        ", ".join(key if key == name else f"{key} from {name}" for key, name in columns),
+        value(source.get("ignored") or None),
+    ]
+
+
+def _export(name: str, export: Mapping[str, Any] | None) -> dict[str, Any]:
+    if export is None:
+        return {"name": name, "whole": False}
+    files = [(key, each) for key, each in (export.get("files") or {}).items() if isinstance(each, dict)]
+    total = sum(each.get("bytes") or 0 for _, each in files)
+    about = {
+        "format": export.get("format"),
+        "size": f"{size(total)} in {len(files)} files",
+        "uploaded to": export.get("url"),
+        **{key.replace("_", " "): each for key, each in (export.get("report") or {}).items()},
+    }
+    listed = [(key, each.get("bytes"), each.get("sha256")) for key, each in files]
+    return {"name": name, "whole": True, "facts": facts(about), "files": listed}
+
+
+def _checkpoints(record: Record) -> str | None:
     saved, there = record.saved, record.checkpoints
     if not saved and not there:
         return None
     text = f"{len(saved)} checkpoints were written" if len(saved) != 1 else "1 checkpoint was written"
     if saved:
         sizes, seconds = sorted(each[1] for each in saved), sorted(each[2] for each in saved)
-        text += f", the last at step {saved[-1][0]}; {size(sizes[len(sizes) // 2])} each, marked as whole in " \
-                f"{clock(seconds[len(seconds) // 2])} (medians)"  # fmt: skip
+        middle = f"{size(sizes[len(sizes) // 2])} each, marked as whole in {clock(seconds[len(seconds) // 2])}"
+        text += f", the last at step {saved[-1][0]}; {middle} (medians)"
     kept = ", ".join(f"{name} ({size(total)}{'' if whole else ', not whole'})" for name, total, whole in there)
-    return tag("p", f"{text}. On disk: {kept or 'none'}.")
+    return f"{text}. On disk: {kept or 'none'}."
 
 
 def _count(split: Mapping[str, Any], key: str) -> str:

@@ -1,17 +1,25 @@
-"""Values as people read them, and the few shapes that most of a report is made of."""
+"""Values as people read them."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from forge_report.markup import NONE, Markup, escape, join, tag
 from forge_report.scale import short
+
+NONE = "–"  # noqa: RUF001 - a dash, where a table has no value
 
 LONGEST = 20_000
 """Letters of one text that are shown; a model that never stopped would make the page too large to open."""
+
+
+class Moment(NamedTuple):
+    """A time of the clock where the report is made, for people, and with the difference to UTC for programs."""
+
+    shown: str
+    exact: str
 
 
 def value(found: Any) -> str:
@@ -33,6 +41,12 @@ def value(found: Any) -> str:
     return json.dumps(found, ensure_ascii=False)
 
 
+def facts(pairs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values for people; what is None or empty is left out."""
+    empty: tuple[Any, ...] = (None, "", [], {})
+    return [(name, value(found)) for name, found in pairs.items() if found not in empty]
+
+
 def clock(seconds: float) -> str:
     """Return a duration: 4.2 s, 3:07 min, 2:05:00 h."""
     if seconds < 60:
@@ -42,47 +56,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{left:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
 
 
-def moment(seconds: float) -> Markup:
-    """Return a time of the clock where the report is made, with the difference to UTC in its attribute."""
+def moment(seconds: float) -> Moment | None:
+    """Return a time as it is told here, or None if this system knows no such time."""
     try:
         local = time.localtime(seconds)
-    except (ValueError, OverflowError, OSError):  # no time that this system knows
-        return tag("span", NONE)
-    return tag("time", time.strftime("%Y-%m-%d %H:%M:%S", local), datetime=time.strftime("%Y-%m-%dT%H:%M:%S%z", local))
+    except (ValueError, OverflowError, OSError):
+        return None
+    return Moment(time.strftime("%Y-%m-%d %H:%M:%S", local), time.strftime("%Y-%m-%dT%H:%M:%S%z", local))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], class_: str = "") -> Markup:
-    """Return a table whose first column names the rows; it scrolls by itself where the screen is narrow."""
-    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    top = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))
-    return tag("div", tag("table", top, tag("tbody", *body), class_=class_ or None), class_="scroll")
-
-
-def facts(pairs: Mapping[str, Any]) -> Markup:
-    """Return names and values; what is None or empty is left out."""
-    shown = [
-        tag("div", tag("dt", name), tag("dd", found if isinstance(found, Markup) else value(found)))
-        for name, found in pairs.items()
-        if found is not None and found != "" and found != [] and found != {}
-    ]
-    return tag("dl", *shown, class_="facts")
-
-
-def prose(text: str) -> Markup:
-    """Return a sentence; what stands between backticks is code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # one of them has no partner
-        return escape(text)
-    return join(*(tag("code", part) if index % 2 else part for index, part in enumerate(parts)))
-
-
-def block(text: str, class_: str | None = None) -> Markup:
-    """Return a text as it is, with its lines; it can be reached by the keyboard, since it may scroll."""
+def cut(text: str) -> str:
+    """Return a text, or its beginning with the number of letters that are left out."""
     more = len(text) - LONGEST
-    shown = text if more <= 0 else f"{text[:LONGEST]}\n… {more:,} more characters"
-    return tag("pre", shown, class_=class_, tabindex="0", dir="auto")
-
-
-def more(summary: object, *inside: object) -> Markup:
-    """Return what is shown when it is asked for."""
-    return tag("details", tag("summary", summary), *inside)
+    return text if more <= 0 else f"{text[:LONGEST]}\n… {more:,} more characters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORGE = str(Path(sys.executable).with_name("forge"))
+
+
+_MODULES = """
+import json, sys
+sys.argv[0] = "forge"
+from forge.cli import main
+try:
+    main()
+finally:
+    sys.stdout.flush()
+    print("\\n" + json.dumps(sorted(sys.modules)))
+"""
 
 
 class Site:
@@ -46,6 +59,10 @@ class Site:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def modules(self, *arguments: str) -> set[str]:
+        """Return the modules that a command of ``forge`` loads."""
+        return set(json.loads(self.python(_MODULES, *arguments).splitlines()[-1]))
 
     def forge(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the command ``forge``."""

@@ -64,18 +64,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return Command(tmp_path, monkeypatch, capsys)
 
 
-MODULES = """
-import json, sys
-sys.argv[0] = "forge"
-from forge.cli import main
-try:
-    main()
-finally:
-    sys.stdout.flush()
-    print("\\n" + json.dumps(sorted(sys.modules)))
-"""
-
-
 OPENED = """
 import json, sys
 opened = []
@@ -90,11 +78,10 @@ finally:
 """
 
 
-def modules(site: Site, *arguments: str) -> list[str]:
+def modules(site: Site, *arguments: str) -> set[str]:
     """Return the modules that a command loads."""
     (site.folder / "job.toml").write_text(JOB)
-    names: list[str] = json.loads(site.python(MODULES, *arguments).splitlines()[-1])
-    return names
+    return site.modules(*arguments)
 
 
 def loaded(site: Site, *arguments: str) -> set[str]:

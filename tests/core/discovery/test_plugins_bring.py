@@ -13,7 +13,7 @@ from forge.discovery.describe import describe_model
 from forge.errors import ModelError, PluginError
 
 if TYPE_CHECKING:
-    from sites import Site
+    from support.sites import Site
 
 BRINGS = """
 import click
