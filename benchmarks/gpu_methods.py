@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu import PROJECTIONS, SEED, events, failure, forge, job, make_model, words
+from rig.forge import PROJECTIONS, events, failure, forge, job
+from rig.models import SEED, make_model, words
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("trl", "forge-huggingface", "forge-unsloth")
@@ -126,7 +127,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument("--model", type=Path, default=None, help="a model that gpu.make_model has made already")
+    parser.add_argument("--model", type=Path, default=None, help="a model that rig.models.make_model has made already")
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp(prefix="gpu-methods-"))
     out = options.out or work

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 # They lie in folders, not in a package.
-from gpu import difference, events, failure, forge, job, resume  # noqa: E402
+from rig.forge import events, failure, forge, job  # noqa: E402
+from rig.runs import difference, resume  # noqa: E402
 
 from support.tiny_vlm import make_vlm  # noqa: E402
 

@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import gpu
 from gpu_methods import write_rows
+from rig.forge import events, failure, forge, job
+from rig.models import build, words
+from rig.tables import about, heading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,15 +79,15 @@ def make_rows(folder: Path, length: int) -> Path:
     path, rng = folder / f"rows-{length}.jsonl", random.Random(length)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(16):
-            file.write(json.dumps({"text": " ".join(gpu.words(rng, 2 * length))}) + "\n")
+            file.write(json.dumps({"text": " ".join(words(rng, 2 * length))}) + "\n")
     return path
 
 
 def dry_run(place: Path) -> dict[str, Any]:
     """Do a dry run of the job in a folder and return what it estimated and measured, in bytes, or its error."""
     began = time.time()
-    gpu.forge("run", "job.toml", "--dry-run", folder=place)
-    event, error = next(iter(gpu.events(place, "dry-run")), None), gpu.failure(place)
+    forge("run", "job.toml", "--dry-run", folder=place)
+    event, error = next(iter(events(place, "dry-run")), None), failure(place)
     if event is None or event.get("estimate") is None or error:
         return {"error": error or "there was no estimate", "seconds": round(time.time() - began, 1)}
     estimate, measured = event["estimate"], event["measured"]
@@ -108,7 +110,7 @@ def case(work: Path, models: Path, size: str, mode: str, backend: str, rows: int
     changes = {name: dict(table) for name, table in MODES[mode].items()}
     changes["model"] = {"max_seq_length": length} | changes.get("model", {})
     changes["train"] = {"max_steps": 2, "per_device_train_batch_size": rows} | changes.get("train", {})
-    gpu.job(place, models / size, work / f"rows-{length}.jsonl", backend, **changes)
+    job(place, models / size, work / f"rows-{length}.jsonl", backend, **changes)
     about = {"model": size, "mode": mode, "backend": backend, "rows": rows, "length": length}
     return about | dry_run(place)
 
@@ -127,22 +129,22 @@ def method_case(work: Path, model: Path, method: str, mode: str, backend: str) -
     changes["train"] = train | changes.get("train", {})
     changes["model"] = {"max_seq_length": METHOD_LENGTH}
     rows = work / f"{'grpo' if online else 'kto' if method == 'kto' else 'dpo'}.jsonl"
-    gpu.job(place, model, rows, backend, **changes)
+    job(place, model, rows, backend, **changes)
     about = {"model": f"{model.name} {method}", "mode": mode, "backend": backend, "rows": METHOD_ROWS}
     found = about | {"length": METHOD_LENGTH} | dry_run(place)
     if "error" in found:
         return found
-    gpu.forge("run", "job.toml", folder=place)
-    if error := gpu.failure(place):
+    forge("run", "job.toml", folder=place)
+    if error := failure(place):
         return found | {"error": error}
-    steps = max(step["memory"] for step in gpu.events(place, "step"))
+    steps = max(step["memory"] for step in events(place, "step"))
     return found | {"probe": found["measured"], "steps": steps, "measured": max(found["measured"], steps)}
 
 
 def table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = [
-        *gpu.heading(results["about"]),
+        *heading(results["about"]),
         "",
         "| model | training | backend | rows x tokens | weights, adapter GiB | estimated GiB | measured GiB | ratio | "
         "reserved GiB |",
@@ -180,13 +182,12 @@ def main() -> int:
     for folder in (work, models, options.out):
         folder.mkdir(parents=True, exist_ok=True)
     began = time.time()
-    about = gpu.about()
     results: dict[str, Any] = {
-        "about": about | {"command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]])}
+        "about": about() | {"command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]])}
     }
     by_method = options.methods is not None
     for size in [options.model] if by_method else options.sizes:
-        gpu.build(models, size)
+        build(models, size)
         for _, length in LENGTHS[size]:
             make_rows(work, length)
     tasks: list[tuple[Any, ...]] = [

@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gpu
+from rig.forge import events, failure, forge, job
+from rig.models import make_model, words
 
 REWARD = '''
 def told(completions, completion_ids):
@@ -50,7 +51,7 @@ def make_prompts(work: Path) -> None:
     rng = random.Random(2)
     with (work / "prompts.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(64):
-            text = " ".join(gpu.words(rng, PROMPT))
+            text = " ".join(words(rng, PROMPT))
             file.write(json.dumps({"prompt": [{"role": "user", "content": text}]}) + "\n")
     (work / "rewards.py").write_text(REWARD, encoding="utf-8")
 
@@ -72,15 +73,15 @@ def measure(part: str, method: str, work: Path, models: Path) -> dict[str, Any]:
     train |= changes.get("train", {})
     plugins["sdpo"] |= changes.get("plugins", {}).get("sdpo", {})
     model = {"load_in_4bit": True} if setting["bits"] == 4 else {}
-    gpu.job(
+    job(
         place, models / ("small" if part == "tiny" else part), work / "prompts.jsonl", "huggingface",
         model=model, train=train, plugins=plugins,
     )  # fmt: skip
-    process = gpu.forge("run", "job.toml", folder=place)
-    steps = gpu.events(place, "step")[1:]
+    process = forge("run", "job.toml", folder=place)
+    steps = events(place, "step")[1:]
     entry: dict[str, Any] = {"part": part, "method": method, "wall": round(time.time() - began, 1)}
     if process.returncode or not steps:
-        return entry | {"error": gpu.failure(place) or "no step was logged"}
+        return entry | {"error": failure(place) or "no step was logged"}
     return entry | {
         "seconds": statistics.median(step["step_time"] for step in steps),
         "memory": max((step["memory"] or 0) for step in steps) / 2**30,
@@ -125,7 +126,7 @@ def main() -> None:
     for part in ["tiny"] if options.tiny else options.parts:
         shape = "small" if part == "tiny" else part
         if not (models / shape).exists():
-            gpu.make_model(models / shape, shape)
+            make_model(models / shape, shape)
         for method in options.only or PARTS[part]["methods"]:
             results.append(measure(part, method, work, models))
             print(json.dumps(results[-1]), flush=True)

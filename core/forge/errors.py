@@ -238,3 +238,13 @@ def _family(kind: type[ForgeError]) -> Iterator[type[ForgeError]]:
     yield kind
     for child in kind.__subclasses__():
         yield from _family(child)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what somebody else's error says, as a phrase; its class where it says nothing.
+
+    >>> first_line(OSError("no such file."))
+    'no such file'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__

@@ -6,6 +6,7 @@ hash, and what the gates found. So an export that was killed goes on, and other 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -15,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from forge.api import Exported, ExportError, Noted, Warned, Writing
+from forge.api import DiskFull, Exported, ExportError, Noted, Warned, Writing
 from forge.disk.files import disk_errors, files_below, sha256, write_json, write_text
 from forge.disk.folder import RunFolder
 from forge_gguf import lora, modelfile
+from forge_gguf.file.architectures import tensors_of_first
 from forge_gguf.file.quants import KINDS
 from forge_gguf.file.writer import layout, size, write
 from forge_gguf.llama import upstream
@@ -26,6 +28,8 @@ from forge_gguf.llama.runtime import Generator
 from forge_gguf.source import Source, source_of
 from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference, fits
+from forge_gguf.trial.texts import CONVERSATIONS
+from forge_huggingface.hub.push import push
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,8 +103,6 @@ def finish(
     write_text(out / "README.md", text)
     upload: Callable[[Path], str] | None = None
     if export.push_to_hub:
-        from forge_huggingface.hub.push import push
-
         upload = functools.partial(push, name=export.push_to_hub, private=export.private)
     report = {
         name: {key: value for key, value in each.items() if key != "fingerprint"} for name, each in record.items()
@@ -151,8 +153,6 @@ def _link(file: Path, other: Path) -> None:
 
 def room(out: Path, source: Source, kinds: Sequence[Kind]) -> None:
     """Refuse to begin what the disk cannot hold. Raises :class:`DiskFull`."""
-    from forge.api import DiskFull
-
     needed = sum(size(source.tensors, kind, source.shape) for kind in kinds) + 64 * 2**20
     free = shutil.disk_usage(out).free
     if needed > free:
@@ -270,8 +270,6 @@ class Trials:
 
     def prompt(self) -> list[int]:
         """Return a question for an answer."""
-        from forge_gguf.trial.texts import CONVERSATIONS
-
         tokenizer = self.source.tokenizer
         if not tokenizer.chat_template:
             return list(self.source.rows[0][:16])
@@ -281,10 +279,6 @@ class Trials:
 
 def conversion(source: Source, folder: Path, layers: int) -> Gate:
     """Write the first layers in 16 bit, and compare their logits with those of the trained model's first layers."""
-    import dataclasses
-
-    from forge_gguf.file.architectures import tensors_of_first
-
     kind = KINDS["f16"]
     cut = dataclasses.replace(
         source,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge_gguf.file.architectures import rope
 from forge_gguf.trial.texts import rendered
+from forge_huggingface.hub.card import model_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -213,8 +214,6 @@ def card(
         evaluation: The content of ``evaluation.json``, if there is one.
         adapter: Whether the files hold an adapter alone.
     """
-    from forge_huggingface.hub.card import model_card
-
     told = usage(source.name, files, adapter=adapter)
     return model_card(job, plan, trained, "gguf", evaluation, usage=told)
 

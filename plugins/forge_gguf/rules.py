@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
-from forge_huggingface.facts.lookup import token
+from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
+from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.export import NO_ADAPTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,10 +17,18 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 ARCHITECTURES = (
-    "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GemmaForCausalLM",
-    "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Phi3ForCausalLM", "SmolLM3ForCausalLM", "GraniteForCausalLM",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "GemmaForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "Phi3ForCausalLM",
+    "SmolLM3ForCausalLM",
+    "GraniteForCausalLM",
     "Olmo2ForCausalLM",
-)  # fmt: skip
+)
 """Those that forge writes itself: the names of ``architectures.BUILTIN``, here because they are needed without it."""
 
 SCRIPT = "convert_hf_to_gguf.py"
@@ -50,7 +60,7 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
     """Return why the trained model could not be written as GGUF, or None."""
     if facts.quantized:
         return f"the base is stored in {facts.quantized}; GGUF files are made from 16 or 32 bit weights: train on those"
-    if job.train.method == "reward":
+    if (method := METHODS.get(job.train.method)) and not method.answers:
         return "a reward model ends in one number, not in words, and llama.cpp's programs only write words"
     tree = converter(job)
     if tree is not None and not (tree / SCRIPT).is_file():
@@ -79,9 +89,8 @@ def problems(job: Job) -> Iterable[Problem]:
     for index, export in enumerate(job.export):
         if export.format != "gguf":
             continue
-        if export.push_to_hub and not token(os.environ):
-            where = f"export.{index}.push_to_hub"
-            yield Problem(where, "nobody is logged in to the hub", "`hf auth login`, or set HF_TOKEN")
+        if export.push_to_hub and not token():
+            yield Problem(f"export.{index}.push_to_hub", *NOT_LOGGED_IN)
         if export.options.get("adapter"):
             yield from _adapter_problems(job, f"export.{index}.adapter")
 
@@ -89,8 +98,7 @@ def problems(job: Job) -> Iterable[Problem]:
 def _adapter_problems(job: Job, where: str) -> Iterable[Problem]:
     table = job.adapter
     if table.type == "none":
-        why = 'there is no adapter to export: [adapter] type = "none" trains the whole model'
-        yield Problem(where, why, "remove the key")
+        yield Problem(where, NO_ADAPTER, "remove the key")
         return
     whole = "write the merged model: remove the key"
     if table.use_dora:

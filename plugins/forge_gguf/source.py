@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError
-from forge_gguf.file import architectures
+from forge_gguf.file import architectures, pretokenizer
 from forge_gguf.file.quants import KINDS, Shape
 from forge_gguf.file.vocabulary import Vocabulary, vocabulary
 from forge_gguf.file.weights import Weights
 from forge_gguf.file.writer import general
-from forge_gguf.trial.texts import corpus
+from forge_gguf.trial.texts import CONVERSATIONS, corpus, rows
+from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
@@ -89,10 +90,6 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    from forge_gguf.file import pretokenizer
-    from forge_gguf.trial.texts import rows
-    from forge_huggingface.hub.snapshot import snapshot
-
     weights_at = run.folder / trained.weights
     adapter = weights_at if trained.kind == "adapter" else None
     base = snapshot(job, run, weights=True) if adapter else weights_at
@@ -131,8 +128,6 @@ def stop_ids(folder: Path) -> tuple[int, ...]:
 
 def samples(tokenizer: Any, known: list[list[int]], length: int = 48, count: int = 3) -> list[tuple[int, ...]]:
     """Return rows for the comparison of logits: some of the run's own, a plain text, and a conversation."""
-    from forge_gguf.trial.texts import CONVERSATIONS
-
     found = [tuple(ids[:length]) for ids in known[:count]]
     text = "The harbour is quiet in the morning. def add(first, second): return first + second  # 12 + 30 = 42"
     found.append(tuple(tokenizer(text)["input_ids"][:length]))

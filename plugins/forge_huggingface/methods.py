@@ -29,6 +29,8 @@ class Method:
         whole: Whether its loss reads prompt and answer as one sequence, so that a batch holds both sides whole.
         rewards: Whether it learns from reward functions, ``[[train.reward]]``.
         reference: Whether the trained model is compared with what it was before.
+        teacher: Whether it learns from another model, which the job must name.
+        mixes: The ``loss_type`` that compares the rows of a batch with each other, if it has one.
         environment: Variables that the worker starts with.
     """
 
@@ -43,7 +45,14 @@ class Method:
     whole: bool = False
     rewards: bool = False
     reference: bool = False
+    teacher: bool = False
+    mixes: str | None = None
     environment: Mapping[str, str] | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether what it trains gives words, not a number."""
+        return self.head == "causal"
 
 
 # TRL warns at each import that these trainers may change; docs/methods.md says it.
@@ -70,6 +79,7 @@ METHODS: Mapping[str, Method] = {
             "rated",
             "Kahneman-Tversky optimization",
             reference=True,
+            mixes="kto",
         ),
         Method(
             "orpo",
@@ -115,6 +125,7 @@ METHODS: Mapping[str, Method] = {
             "prompts",
             "on-policy distillation from a teacher",
             online=True,
+            teacher=True,
         ),
     )
 }
@@ -124,9 +135,9 @@ METHODS: Mapping[str, Method] = {
 def splits(method: str, options: Mapping[str, Any]) -> bool:
     """Whether a smaller batch and more accumulation are the same training.
 
-    Not so under kto's own loss, which compares the rows of a batch with each other, nor where ``steps_per_generation``
-    says how many batches of answers are made at a time.
+    Not so under a loss that compares the rows of a batch with each other, nor where ``steps_per_generation`` says how
+    many batches of answers are made at a time.
     """
-    if method == "kto":
-        return options.get("loss_type") != "kto"
-    return options.get("steps_per_generation") is None
+    known = METHODS.get(method)
+    mixed = known is not None and known.mixes is not None and options.get("loss_type") == known.mixes
+    return not mixed and options.get("steps_per_generation") is None

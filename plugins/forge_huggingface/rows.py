@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -44,6 +44,10 @@ class BadRow(Exception):  # noqa: N818 - a verdict that travels as a value more 
 
 class LongRow(BadRow):
     """A row is longer than ``max_seq_length``, and the job does not want it cut."""
+
+
+class AlienRow(BadRow):
+    """A row holds what cannot be trained on here at all: it ends the run, whatever ``on_bad_row`` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +208,13 @@ def parts_of(content: Any) -> list[dict[str, Any]]:
 def text_of(content: Any) -> str:
     """Return the text of a message's content."""
     return "".join(part.get("text") or "" for part in parts_of(content))
+
+
+def parting(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Return the first place at which two texts, or two rows of tokens, differ: the end of the shorter if nowhere.
+
+    >>> parting("to be", "to do"), parting([1, 2], [1, 2, 3])
+    (3, 2)
+    """
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))

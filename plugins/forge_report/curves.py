@@ -49,11 +49,16 @@ REWARD = Topic("Reward", ("reward", "mean_reward"), wide=True)
 LOSS = Topic("Loss", ("loss", r".+_loss"), wide=True)
 TOPICS = (
     Topic("Reward by function", (r"rewards/(?!chosen|rejected|margins|accuracies).+/mean",)),
-    Topic("Spread of rewards in a group", ("reward_std", "frac_reward_zero_std"),
-          note="reward_std is the standard deviation in a group, frac_reward_zero_std the share of groups whose "
-          "answers all earned the same: those teach nothing."),
-    Topic("Reward of preferred and rejected answers",
-          ("rewards/chosen", "rewards/rejected", "rewards/margins", "margin", "min_reward", "max_reward")),
+    Topic(
+        "Spread of rewards in a group",
+        ("reward_std", "frac_reward_zero_std"),
+        note="reward_std is the standard deviation in a group, frac_reward_zero_std the share of groups whose "
+        "answers all earned the same: those teach nothing.",
+    ),
+    Topic(
+        "Reward of preferred and rejected answers",
+        ("rewards/chosen", "rewards/rejected", "rewards/margins", "margin", "min_reward", "max_reward"),
+    ),
     Topic("Accuracy", ("rewards/accuracies", "accuracy", "mean_token_accuracy"), "share"),
     Topic("Length of completions", (r"completions/(mean|min|max)_length",), "tokens", zero=True),
     Topic("Completions cut at the limit", ("completions/clipped_ratio",), "share"),
@@ -64,7 +69,7 @@ TOPICS = (
     Topic("Throughput", ("tokens_per_second",), "tokens/s", zero=True),
     Topic("Time of a step", ("step_time", "seconds_per_step"), "s", zero=True),
     Topic("Memory at the peak", ("memory",), "GiB", zero=True, scale=GIB, noisy=False),
-)  # fmt: skip
+)
 
 
 def charts(record: Record, *, online: bool) -> tuple[list[Chart], list[Chart]]:

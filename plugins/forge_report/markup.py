@@ -2,7 +2,7 @@
 
 A report shows model outputs, file names and messages of libraries. None of them may become markup, hide text or turn
 its direction around, whatever they hold. Every value goes through :func:`seen` and jinja2's escaping on its way into a
-template, and :class:`Markup` is made only here, of what a template became.
+template, and ``Markup`` is made only here, of what a template became.
 """
 
 from __future__ import annotations

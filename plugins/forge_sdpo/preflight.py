@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, Finding
+from forge_huggingface.rewards.table import reward_tables
 from forge_sdpo.context import question_of
 from forge_sdpo.options import settings_of
 
@@ -21,8 +22,6 @@ EDGE = 0.05
 
 def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:  # noqa: ARG001 - the contract's signature
     """Yield what would make an SDPO run fail, or learn little."""
-    from forge_huggingface.rewards.table import reward_tables
-
     settings = settings_of(job)
     yield from prompts(data.train, settings)
     for rows in data.eval.values():

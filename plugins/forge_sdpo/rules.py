@@ -5,10 +5,15 @@ Imports nothing heavy; pydantic and ``ast`` only for a job that has this method.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
+from forge_huggingface.functions.reference import reference
+from forge_huggingface.functions.source import module_file
+from forge_huggingface.rewards.builtin import table as builtin
+from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules import training
 from forge_huggingface.rules.data import layout_problems
 
@@ -38,10 +43,18 @@ LEARNING_RATE = {False: 1e-5, True: 1e-6}
 """The paper's for every weight, without and with feedback. It trained no adapters."""
 
 NO_SAY = (
-    "beta", "delta", "entropy_coef", "importance_sampling_level", "loss_type", "multi_objective_aggregation",
-    "off_policy_mask_threshold", "sync_ref_model", "top_entropy_quantile", "use_adaptive_entropy",
+    "beta",
+    "delta",
+    "entropy_coef",
+    "importance_sampling_level",
+    "loss_type",
+    "multi_objective_aggregation",
+    "off_policy_mask_threshold",
+    "sync_ref_model",
+    "top_entropy_quantile",
+    "use_adaptive_entropy",
     "use_bias_correction_kl",
-)  # fmt: skip
+)
 """Arguments of GRPO's loss, which SDPO does not compute."""
 
 
@@ -71,10 +84,7 @@ def can_feed_back(job: Job) -> bool:
     """Whether a column or one of the rewards can give feedback, as far as its source tells: it has the word."""
     if table_of(job).get("feedback_column"):
         return True
-    from forge_huggingface.functions.reference import reference
-    from forge_huggingface.functions.source import module_file
-    from forge_huggingface.rewards.builtin import table as builtin
-    from forge_huggingface.rewards.table import reward_tables
+    from forge_huggingface.rewards.table import reward_tables  # pydantic, which listing plugins does not need
 
     for table in reward_tables(job):
         refers = reference(table.use)
@@ -91,9 +101,7 @@ def can_feed_back(job: Job) -> bool:
 
 
 def _has_word(path: Path) -> bool:
-    """Whether a file has the key or the argument ``feedback``, which :class:`Score` calls it too."""
-    import ast
-
+    """Whether a file has the key or the argument ``feedback``, which ``Score`` of the rewards has too."""
     return any(
         (isinstance(node, ast.Constant) and node.value == "feedback")
         or (isinstance(node, ast.keyword) and node.arg == "feedback")
@@ -104,8 +112,7 @@ def _has_word(path: Path) -> bool:
 
 def problems(job: Job) -> Iterable[Problem]:
     """Yield what contradicts each other in an SDPO job."""
-    from forge_huggingface.arguments.options import default_of
-    from forge_huggingface.rewards.rules import reward_problems
+    from forge_huggingface.arguments.options import default_of  # pydantic, which listing plugins does not need
 
     yield from training.train_problems(job)
     yield from reward_problems(job)
@@ -122,8 +129,6 @@ def problems(job: Job) -> Iterable[Problem]:
 
 def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train, or None."""
-    from forge_huggingface.rewards.rules import cannot_reward
-
     return training.cannot_train(machine, job, facts) or cannot_reward(machine, job, facts)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Warned
 from forge_huggingface.methods import Method
+from forge_huggingface.rewards.load import load
+from forge_huggingface.rewards.trl import functions, weights
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.train import train_by
 from forge_sdpo.options import settings_of
@@ -30,8 +32,6 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     """Return what SDPO adds to the common way of training."""
     from trl import GRPOConfig
 
-    from forge_huggingface.rewards.load import load
-    from forge_huggingface.rewards.trl import functions, weights
     from forge_huggingface.training.recipes.online import steps_per_answers
     from forge_sdpo.trainer import SDPOTrainer
 

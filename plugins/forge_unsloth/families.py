@@ -9,18 +9,47 @@ from __future__ import annotations
 KERNELS = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
 """Families with kernels of their own."""
 
-COMPILED = frozenset({
-    "apertus", "cohere", "cohere2", "gemma3_text", "glm4", "gpt_oss", "granite", "granitemoehybrid", "lfm2",
-    "ministral3", "mixtral", "olmo2", "olmo3", "phi", "phi3", "qwen2_moe", "qwen3_moe", "qwen3_next", "smollm3",
-    "starcoder2",
-})  # fmt: skip
+COMPILED = frozenset(
+    {
+        "apertus",
+        "cohere",
+        "cohere2",
+        "gemma3_text",
+        "glm4",
+        "gpt_oss",
+        "granite",
+        "granitemoehybrid",
+        "lfm2",
+        "ministral3",
+        "mixtral",
+        "olmo2",
+        "olmo3",
+        "phi",
+        "phi3",
+        "qwen2_moe",
+        "qwen3_moe",
+        "qwen3_next",
+        "smollm3",
+        "starcoder2",
+    }
+)
 """Families that Unsloth's compiler is made for."""
 
 TEXT = KERNELS | COMPILED
 
-COMPARED = frozenset({
-    "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
-})  # fmt: skip
+COMPARED = frozenset(
+    {
+        "gemma3_text",
+        "granite",
+        "llama",
+        "mistral",
+        "olmo2",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+    }
+)
 """Families that trained alike on Unsloth and on transformers, on a GPU, in 16 and in 4 bit: ``benchmarks/gpu.py --parts
 families``, and ``1b`` and ``8b`` for Llama."""
 

@@ -61,9 +61,8 @@ def forge_offers() -> Iterable[Offer]:
         requires_dist=NEEDS,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,
-        provides=frozenset(
-            {"unsloth-batches"}
-        ),  # huggingface's loader conflicts with it: Unsloth is in the process then
+        # huggingface's loader conflicts with it: Unsloth is in the process then.
+        provides=frozenset({"unsloth-batches"}),
         preload=PRELOAD,
         before=BEFORE,
         patches=PATCHES,

@@ -66,11 +66,15 @@ def heads(processor: Any) -> tuple[str, str]:
     turns = [("user", _QUESTION), ("assistant", _ANSWER), ("user", _QUESTION)]
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
     text = processor.apply_chat_template(messages, tokenize=False)
-    first, answer, second = (text.find(mark, at) for mark, at in
-                             ((_QUESTION, 0), (_ANSWER, 0), (_QUESTION, text.find(_ANSWER))))  # fmt: skip
+    first, answer, second = (
+        text.find(mark, at) for mark, at in ((_QUESTION, 0), (_ANSWER, 0), (_QUESTION, text.find(_ANSWER)))
+    )
     if min(first, answer, second) < 0:
-        raise DataError("Unsloth's collator cannot be used", "the chat template does not write a conversation plainly",
-                        "remove [use] collate")  # fmt: skip
+        raise DataError(
+            "Unsloth's collator cannot be used",
+            "the chat template does not write a conversation plainly",
+            "remove [use] collate",
+        )
     # Both heads follow the end of a turn; what they share with it is none of theirs.
     before_answer, before_question = text[first + len(_QUESTION) : answer], text[answer + len(_ANSWER) : second]
     shared = 0

@@ -9,9 +9,19 @@ from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_method,
 if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
-FAMILIES = frozenset({
-    "gemma3", "llava", "llava_next", "mistral3", "mllama", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe",
-})  # fmt: skip
+FAMILIES = frozenset(
+    {
+        "gemma3",
+        "llava",
+        "llava_next",
+        "mistral3",
+        "mllama",
+        "qwen2_5_vl",
+        "qwen2_vl",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+    }
+)
 """Families of vision models, by ``model_type``, that Unsloth names or publishes models of."""
 
 COMPARED = frozenset({"qwen2_5_vl", "qwen3_vl"})

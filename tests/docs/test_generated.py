@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
 import itertools
 import os
 import re
@@ -26,7 +26,7 @@ from forge.job.read import parse
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
@@ -65,38 +65,50 @@ def prose(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def generate() -> Any:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     return discover({})
 
 
-def test_generated_parts_are_current(generate: Any) -> None:
-    stale = [path.name for path, (old, new) in generate.pages().items() if old != new]
-    assert not stale, "run: python docs/generate.py"
-    assert not generate.unused()
+def cog(*options: str) -> str:
+    """Call cog on the pages as the tasks do; return what it printed."""
+    call = [sys.executable, "-m", "cogapp", "-I", "docs", "--markers", "[[[cog ]]]--> [[[end]]]", *options]
+    pages = [path.relative_to(ROOT).as_posix() for path in PAGES if path.parent == ROOT / "docs"]
+    done = subprocess.run([*call, *pages], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    return done.stdout + done.stderr if done.returncode else ""
 
 
-def test_generated_tables_do_not_depend_on_the_installed_trl(generate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forge_huggingface.arguments import fields
+def test_generated_parts_are_current() -> None:
+    assert not cog("--check", "--diff"), "run: nox -s generate"
 
-    def older(config: str = "SFTConfig") -> dict[str, fields.Field]:
-        return list(fields.committed(config).values())[-1]
 
-    names = [name for name in generate.PARTS if name.startswith(("train-", "sft-", "method"))]
-    monkeypatch.setattr("forge_huggingface.arguments.options.table", older)
-    with_older = [generate.PARTS[name]() for name in names]
-    monkeypatch.undo()
-    assert with_older == [generate.PARTS[name]() for name in names]
+def test_generated_tables_do_not_depend_on_the_installed_trl() -> None:
+    older = (
+        "from forge_huggingface.arguments import fields, options; "
+        "options.table = lambda config='SFTConfig': list(fields.committed(config).values())[-1]"
+    )
+    assert not cog("--check", "-p", older)
+
+
+def test_every_function_that_makes_a_part_is_shown() -> None:
+    shown = "".join(text for _, text in pages())
+    made = [
+        f"{path.stem}.{each.name}("
+        for path in (ROOT / "docs" / "parts").glob("*.py")
+        for each in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(each, ast.FunctionDef) and ast.unparse(each.returns or each) == "str" and not each.args.args
+    ]
+    assert len(made) > 40
+    assert not [name for name in made if f"show({name}" not in shown and name != "markdown.row("]
+
+
+def test_prose_is_wrapped_at_120_columns() -> None:
+    long = [
+        f"{page}: {line[:60]}"
+        for page, text in pages()
+        for line in re.sub(r"\[\[\[cog.*?\[\[\[end\]\]\]", "", prose(text), flags=re.DOTALL).splitlines()
+        if len(line) > 120 and not line.startswith("|")
+    ]
+    assert not long
 
 
 def slug(heading: str) -> str:
@@ -165,7 +177,9 @@ def test_every_command_shown_parses() -> None:
             with cli.make_context("forge", list(words)) as context:
                 if words[0] in known:
                     command = cli.get_command(context, words[0])
-                    assert command is not None
+                    if command is None:
+                        wrong.append(f"{place}: there is no command {words[0]}")
+                        continue
                     command.make_context(words[0], words[1:], parent=context)
         except click.exceptions.Exit:  # --help and --version
             continue
@@ -213,7 +227,7 @@ def test_ci_installs_and_tests_as_the_readme_says() -> None:
     assert f'pip install -c "$set" {install[1]}' in script
     assert "```sh\npytest\n```" in readme
     # With the first set all of them: no folder is named but under another one.
-    assert ' tests" pytest "${tests[@]}"\n' in script
+    assert ' tests" pytest "${tests[@]}" "${cover[@]}"\n' in script
     assert "  tests=()\n  if [[ $set != constraints.txt ]]; then\n    tests=(" in script
 
 

@@ -191,7 +191,7 @@ def test_another_device_than_the_planned_is_a_failed_import(
 
 
 def test_packed_rows_carry_their_lengths_for_unsloths_attention() -> None:
-    from forge_huggingface.data.layouts import _tokens
+    from forge_huggingface.data.layout import _tokens
 
     rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}]
     model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))

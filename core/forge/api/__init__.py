@@ -42,6 +42,7 @@ from forge.errors import (
     Problem,
     RunError,
     UsageError,
+    first_line,
 )
 from forge.job.decisions import Decision, settle
 
@@ -96,9 +97,11 @@ if TYPE_CHECKING:
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
     from forge.job.elsewhere import folded
+    from forge.job.explain import problems_of
     from forge.job.job import Job
     from forge.job.literal import literal, setting
     from forge.job.locate import locate
+    from forge.job.nearest import alike, did_you_mean, nearest
     from forge.job.tables import (
         AdapterTable,
         DataTable,
@@ -113,6 +116,7 @@ if TYPE_CHECKING:
         TrainTable,
     )
     from forge.machine.machine import Accelerator, Machine, TorchBuild
+    from forge.machine.probe import cores
     from forge.model.facts import ModelFacts, ModelTask
     from forge.model.shape import Linear, Shape
 
@@ -214,12 +218,18 @@ __all__ = [
     "Warned",
     "Who",
     "Writing",
+    "alike",
+    "cores",
+    "did_you_mean",
     "event_of",
+    "first_line",
     "folded",
     "hookimpl",
     "literal",
     "load_object",
     "locate",
+    "nearest",
+    "problems_of",
     "setting",
     "settle",
     "upgraded_plan",
@@ -278,9 +288,11 @@ _LATER = {
     "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
     "forge.job.elsewhere": ("folded",),
+    "forge.job.explain": ("problems_of",),
     "forge.job.job": ("Job",),
     "forge.job.literal": ("literal", "setting"),
     "forge.job.locate": ("locate",),
+    "forge.job.nearest": ("alike", "did_you_mean", "nearest"),
     "forge.job.tables": (
         "AdapterTable",
         "DataTable",
@@ -295,6 +307,7 @@ _LATER = {
         "TrainTable",
     ),
     "forge.machine.machine": ("Accelerator", "Machine", "TorchBuild"),
+    "forge.machine.probe": ("cores",),
     "forge.model.facts": ("ModelFacts", "ModelTask"),
     "forge.model.shape": ("Linear", "Shape"),
 }

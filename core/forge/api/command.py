@@ -13,6 +13,14 @@ class Command:
         name: What is typed after ``forge``: lower-case letters, digits and dashes. A command of forge's own wins.
         help: What it does, in one line, for ``forge plugins``.
         impl: ``"package.module:name"`` of a :class:`click.Command`, imported when it is called, and not before.
+
+    Example:
+        >>> from forge.api import hookimpl
+        >>> @hookimpl
+        ... def forge_commands():
+        ...     yield Command("zip", "Pack a run.", "forge_zip.command:pack")
+        >>> [command.name for command in forge_commands()]
+        ['zip']
     """
 
     name: str

@@ -43,6 +43,10 @@ class Lever:
         changes: Keys and values, as ``("train.gradient_checkpointing", True)``.
         saves: Bytes less at the peak, if nothing else is changed.
         cost: What they cost, as a phrase; empty if the training stays the same.
+
+    Example:
+        >>> str(Lever((("train.gradient_checkpointing", True),), saves=1_000, cost="a third more time"))
+        '[train] gradient_checkpointing = true'
     """
 
     changes: tuple[tuple[str, Any], ...]
@@ -69,6 +73,12 @@ class Estimate:
         levers: What would take less, the most effective first.
         cure: If it does not fit: levers that together make it fit, the gentlest first; empty if none do.
         cured: What the process would take with them.
+
+    Example:
+        >>> parts = (Part("weights", 2_000, "measured"), Part("activations", None, "unknown"))
+        >>> found = Estimate(parts=parts, peak=2_000, process=2_500, device="a GPU", room=4_000, batch="1 row")
+        >>> found.fits, found.partial
+        (True, True)
     """
 
     parts: tuple[Part, ...]

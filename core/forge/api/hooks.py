@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from forge.api.command import Command
     from forge.api.event import Event
-    from forge.api.generation import Generator
+    from forge.api.generation import Generator, Who
     from forge.api.offer import Extension, Offer
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
@@ -95,7 +95,7 @@ class RunHooks:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def forge_evaluate(self, job: Job, run: Run, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
+    def forge_evaluate(self, job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator]) -> Evaluated:
         """Ask the held-out rows of the models in ``run.plan.models``, each of them made by ``generate``."""
         raise NotImplementedError
 

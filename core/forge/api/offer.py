@@ -58,12 +58,27 @@ class Offer:
         resumes: For exports: whether the implementation goes on from what an earlier try left in ``out``. Without it,
             each try begins with an empty folder.
         estimate: ``"package.module:function"`` of ``(machine, job, facts, *, longest=None)`` that returns an
-            :class:`Estimate` of the memory of a training, or None; ``longest`` is the longest row in tokens, if known.
-            The first chosen offer that has one is asked, in running order: what loads the model knows its kernels.
-            It is imported at planning time, so it must be light, and again in the worker of a dry run.
+            :class:`~forge.api.Estimate` of the memory of a training, or None; ``longest`` is the longest row in tokens,
+            if known. The first chosen offer that has one is asked, in running order: what loads the model knows its
+            kernels. It is imported at planning time, so it must be light, and again in the worker of a dry run.
 
     A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
     that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
+
+    Example:
+        >>> from forge.api import Stage
+        >>> def cannot(machine, job, facts):
+        ...     return None if machine.accelerators else "needs a GPU"
+        >>> offer = Offer(
+        ...     stage=Stage.EXPORT,
+        ...     impl="forge_zip.export:export",
+        ...     serves=frozenset({"zip/weights"}),
+        ...     supports=frozenset({"push"}),
+        ...     requires_dist=("zipp>=3",),
+        ...     probe=cannot,
+        ... )
+        >>> sorted(offer.words)
+        ['push', 'zip/weights']
     """
 
     stage: Stage

@@ -8,6 +8,9 @@ import importlib
 def load_object(reference: str) -> object:
     """Import ``"package.module:name"`` and return the object.
 
+    >>> load_object("json:dumps")([1])
+    '[1]'
+
     Raises:
         ImportError: The module, or the name in it, does not exist.
     """

@@ -61,7 +61,7 @@ class Trained:
     Attributes:
         weights: The folder with the trained weights, relative to the run folder.
         kind: ``"adapter"`` for a peft adapter, ``"full"`` for a whole model.
-        task: The model's task, as in :class:`ModelFacts`.
+        task: The model's task, as in :class:`~forge.api.ModelFacts`.
         base: Where the base model came from: ``id``, ``revision``, ``digest``.
         processor: The folder with the tokenizer or processor, relative to the run folder.
         traits: Traits of the trained model.

@@ -54,11 +54,11 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib  # half a millisecond that only mistakes pay
+            from forge.job.nearest import nearest  # difflib is half a millisecond that only mistakes pay
 
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            if near and near[0] not in error.message:  # newer versions of click say it themselves
-                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from None
+            near = nearest(args[0], COMMANDS)
+            if near and near not in error.message:  # newer versions of click say it themselves
+                raise click.UsageError(f"{error.message} Did you mean '{near}'?", ctx) from None
             raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from forge.errors import Mistake, Mistakes, Problem
-from forge.job.explain import explain, in_union, is_branch, known, missing, table_at
+from forge.errors import Problem
+from forge.job.explain import faults, first_there, known
 from forge.job.job import Job
 from forge.job.keys import SELECTORS
 from forge.job.locate import locate
+from forge.job.nearest import nearest
 from forge.job.tables import TABLES, Hint, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
-
-    from pydantic_core import ErrorDetails
 
     from forge.job.keys import Keys
     from forge.job.locate import Key
@@ -86,8 +84,8 @@ class JobCheck:
             return
         models = [model for word in words for model in self.keys.models(name, word)]
         if isinstance(word, str):
-            near = difflib.get_close_matches(word.lower(), words, n=1)
-            say = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(words)}"
+            near = nearest(word.lower(), words)
+            say = f'did you mean "{near}"?' if near else f"there are: {', '.join(words)}"
             elsewhere = (model.forge_word(word) for model in (core, *models) if issubclass(model, Table))
             say = next((said for said in elsewhere if said), say)
             self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
@@ -120,8 +118,8 @@ class JobCheck:
             tables[name] = {}
             settings = self.keys.settings(name)
             if settings is None:
-                near = difflib.get_close_matches(name, self.keys.plugins(), n=1)
-                say = f"did you mean [plugins.{near[0]}]?" if near else f"install it (often `pip install forge-{name}`)"
+                near = nearest(name, self.keys.plugins())
+                say = f"did you mean [plugins.{near}]?" if near else f"install it (often `pip install forge-{name}`)"
                 self.add(("plugins", name), f"there is no plugin {name}", say)
             elif settings.fault:
                 self.add(("plugins", name), f"plugin {name} cannot be used: {settings.fault}")
@@ -138,45 +136,12 @@ class JobCheck:
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            found: dict[Key, list[ErrorDetails]] = {}
-            for detail in error.errors(include_url=False):
-                key = (*prefix, *(part for part in detail["loc"] if not is_branch(part)))
-                found.setdefault(key, []).append(detail)
-            for key, details in found.items():
-                # Of a union's branches, the one that got further is meant.
-                if not any(other[: len(key)] == key != other and in_union(details) for other in found):
-                    self.translate(model, details, key, unknown)
+            for fault in faults(model, error, prefix):
+                if fault.stranger_in:
+                    unknown(fault.key, fault.stranger_in)
+                else:
+                    self.add(first_there(self.raw, fault.key, fault.names), fault.message, fault.do)
             return None
-
-    def translate(
-        self,
-        model: type[BaseModel],
-        details: Sequence[ErrorDetails],
-        key: Key,
-        unknown: Callable[[Key, type[BaseModel]], None],
-    ) -> None:
-        """Turn what pydantic says about one key into a mistake in words."""
-        kind, place = details[0]["type"], details[0]["loc"]
-        if kind == "extra_forbidden":
-            unknown(key, table_at(model, place[:-1]) or model)
-        elif kind == "list_type" and isinstance(details[0]["input"], dict) and table_at(model, (*place, 0)):
-            path = ".".join(map(str, key))
-            self.add(key, "is one table", f"write [[{path}]] with two brackets: there can be several")
-        elif kind == "missing":
-            self.add(key, "is missing", missing(key))
-        elif kind == "value_error":
-            error = details[0]["ctx"]["error"]
-            for mistake in error.mistakes if isinstance(error, Mistakes) else [Mistake(str(error))]:
-                self.add(self.first_there(key, mistake.keys), mistake.message)
-        else:
-            self.add(key, explain(details))
-
-    def first_there(self, key: Key, names: Iterable[str]) -> Key:
-        """Return the first of a table's keys that the file has, or else the table's own."""
-        table: Any = self.raw
-        for part in key:
-            table = table[part] if isinstance(table, list) and isinstance(part, int) else table.get(part, {})
-        return next(((*key, name) for name in names if isinstance(table, dict) and name in table), key)
 
     def unknown_core(self, key: Key, model: type[BaseModel]) -> None:
         """Report a key that the core, or a plugin's model, does not know."""
@@ -200,12 +165,12 @@ class JobCheck:
         homes = [table for table, model in TABLES.items() if table != key[0] and name in model.model_fields]
         # [eval] has keys that mean something else in [train]: seed, path, batch_size.
         home = next((table for table in homes if table not in {"eval", "generation"}), None)
-        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
+        near = nearest(name, fields)
         kind = "table" if len(key) == 1 and isinstance(self.raw.get(name), dict) else "key"
         if home and len(key) > 1:
             self.add(key, f"unknown {kind}", f"{name} belongs to [{home}]")
         elif near:
-            self.add(key, f"unknown {kind}", f"did you mean {near[0]}?")
+            self.add(key, f"unknown {kind}", f"did you mean {near}?")
         elif home := self.train_home(name, key):
             self.add(key, f"unknown {kind}", home)
         elif homes and len(key) > 1:

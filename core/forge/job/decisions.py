@@ -18,6 +18,13 @@ class Decision:
         key: The key of the job, as in ``model.dtype``.
         value: The value taken, as JSON data.
         reason: Why, as a phrase.
+
+    Example:
+        An offer's ``decide`` yields one for each value that the job leaves open:
+
+        >>> def decide(machine, job, facts):
+        ...     if job.model.dtype == "auto":
+        ...         yield Decision("model.dtype", "float32", "no GPU is used")
     """
 
     key: str
@@ -26,7 +33,13 @@ class Decision:
 
 
 def settle(job: Job, decisions: Iterable[Decision]) -> Job:
-    """Return the job with decisions in place of what it left open; the last one for a key holds."""
+    """Return the job with decisions in place of what it left open; the last one for a key holds.
+
+    >>> from forge.api import Job
+    >>> job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "rows.jsonl"}})
+    >>> settle(job, [Decision("model.dtype", "float32", "no GPU is used")]).model.dtype
+    'float32'
+    """
     for decision in decisions:
         name, _, key = decision.key.partition(".")
         if name == "plugins":

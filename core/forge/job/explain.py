@@ -4,17 +4,121 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from forge.errors import Mistake, Mistakes, Problem
+from forge.job.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pydantic_core import ErrorDetails
 
     from forge.job.locate import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that pydantic finds wrong with a table.
+
+    Attributes:
+        key: Where: the path of a value.
+        message: What is wrong.
+        do: What to write instead, where something can be said.
+        names: The keys of the table at ``key`` that it is about, of a contradiction.
+        stranger_in: The model of the table that does not know the key; None where the key is known. There may be
+            better advice than what stands in ``do``, the nearest name.
+    """
+
+    key: Key
+    message: str
+    do: str | None = None
+    names: tuple[str, ...] = ()
+    stranger_in: type[BaseModel] | None = None
+
+
+def faults(model: type[BaseModel], error: ValidationError, prefix: Key = ()) -> Iterator[Fault]:
+    """Yield what a model finds wrong with a table, each key once, in words.
+
+    Args:
+        model: The model.
+        error: What it raised.
+        prefix: The path of the table.
+    """
+    found: dict[Key, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        key = (*prefix, *(part for part in detail["loc"] if not is_branch(part)))
+        found.setdefault(key, []).append(detail)
+    for key, details in found.items():
+        # Of a union's branches, the one that got further is meant.
+        if not any(other[: len(key)] == key != other and in_union(details) for other in found):
+            yield from _translated(model, details, key)
+
+
+def _translated(model: type[BaseModel], details: Sequence[ErrorDetails], key: Key) -> Iterator[Fault]:
+    """Turn what pydantic says about one key into words."""
+    kind, place = details[0]["type"], details[0]["loc"]
+    if kind == "extra_forbidden":
+        table = table_at(model, place[:-1]) or model
+        say = did_you_mean(str(key[-1]), table.model_fields, known(table.model_fields))
+        yield Fault(key, "unknown key", say, stranger_in=table)
+    elif kind == "list_type" and isinstance(details[0]["input"], dict) and table_at(model, (*place, 0)):
+        path = ".".join(map(str, key))
+        yield Fault(key, "is one table", f"write [[{path}]] with two brackets: there can be several")
+    elif kind == "missing":
+        yield Fault(key, "is missing", missing(key))
+    elif kind == "value_error":
+        error = details[0]["ctx"]["error"]
+        for mistake in error.mistakes if isinstance(error, Mistakes) else [Mistake(str(error))]:
+            yield Fault(key, mistake.message, names=mistake.keys)
+    else:
+        yield Fault(key, explain(details))
+
+
+def first_there(values: Any, key: Key, names: Iterable[str]) -> Key:
+    """Return the first of a table's keys that is there, or else the table's own.
+
+    Args:
+        values: What holds the table.
+        key: The table's path in it.
+        names: The keys.
+    """
+    table: Any = values
+    for part in key:
+        table = table[part] if isinstance(table, list) and isinstance(part, int) else table.get(part, {})
+    return next(((*key, name) for name in names if isinstance(table, dict) and name in table), key)
+
+
+def problems_of(model: type[BaseModel], value: Any, where: str) -> list[Problem]:
+    """Return what a model finds wrong with a table that a plugin checks itself, in the words of any other table.
+
+    Args:
+        model: The model.
+        value: The table.
+        where: The table's path, as in ``"train.reward.0.args"``.
+
+    Example:
+        >>> class Args(BaseModel, extra="forbid"):
+        ...     column: str
+        >>> for problem in problems_of(Args, {"colum": "x"}, "train.reward.0.args"):
+        ...     print(problem.where, problem.message, problem.do)
+        train.reward.0.args.column is missing None
+        train.reward.0.args.colum unknown key did you mean column?
+    """
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        table = tuple(where.split("."))
+        found = []
+        for fault in faults(model, error, table):
+            key = first_there(value, fault.key[len(table) :], fault.names)
+            found.append(Problem(".".join([where, *map(str, key)]), fault.message, fault.do))
+        return found
+    return []
 
 
 def is_branch(part: str | int) -> bool:

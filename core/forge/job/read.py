@@ -6,7 +6,6 @@ the job's method, type or format, or to a plugin's own table. Whatever is left o
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import tomli
 from forge.errors import JobError, Problem, UsageError
 from forge.job.check import JobCheck
 from forge.job.literal import literal
+from forge.job.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,8 +79,8 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
     except FileNotFoundError:
         beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=1) or beside[:1]
-        hint = f"did you mean {path.parent / near[0]}?" if near else "make one with `forge init`"
+        near = nearest(path.name, beside) or next(iter(beside), None)
+        hint = f"did you mean {path.parent / near}?" if near else "make one with `forge init`"
         raise UsageError(f"there is no job file {path}", do=hint) from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder", do="name the job file in it") from None

@@ -33,7 +33,23 @@ class Hint:
 
 
 class Table(BaseModel):
-    """One table of a job file: unknown keys and wrong types are errors, and nothing changes afterwards."""
+    """One table of a job file: unknown keys and wrong types are errors, and nothing changes afterwards.
+
+    Example:
+        What ``Offer.options`` of a plugin may name; a contradiction is told with the line of its first key:
+
+        >>> class ZipOptions(Table):
+        ...     level: int = Field(6, ge=0, le=9, description="How hard to try.")
+        ...     store: bool = Field(False, description="Do not compress.")
+        ...
+        ...     def contradictions(self):
+        ...         if self.store and "level" in self.model_fields_set:
+        ...             yield Mistake("store = true compresses nothing; remove level", ("level", "store"))
+        >>> ZipOptions(level=9).level
+        9
+        >>> [mistake.keys for mistake in ZipOptions.model_construct({"store", "level"}, store=True).contradictions()]
+        [('level', 'store')]
+    """
 
     # TOML has nan and inf, and a bound alone lets inf through.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

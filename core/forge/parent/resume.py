@@ -31,7 +31,7 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
 
     Raises:
         RunError: The run is in use, or its job, base model, plugins or number of processes have changed.
-        ForgeError: As :func:`run`.
+        ForgeError: As :func:`forge.parent.run.run`.
     """
     if folder.busy():
         raise RunError(f"{folder.path} is in use", "its worker still runs", "wait for it, or stop it, then try again")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError
 from forge_gguf.file.vocabulary import inner
+from forge_gguf.file.writer import write_vocabulary
 from forge_gguf.llama.runtime import Generator
 
 if TYPE_CHECKING:
@@ -25,10 +26,35 @@ if TYPE_CHECKING:
 
 # One name of each way of splitting that llama.cpp has (src/llama-vocab.cpp, llm_tokenizer_bpe), the common ones first.
 NAMES = (
-    "gpt-2", "llama-bpe", "qwen2", "smollm", "tekken", "gpt-4o", "deepseek-v3", "deepseek-llm", "deepseek-coder",
-    "falcon", "starcoder", "dbrx", "stablelm2", "qwen35", "chatglm-bpe", "viking", "bloom", "mpt", "chameleon",
-    "kimi-k2", "superbpe", "bailingmoe", "seed-coder", "grok-2", "afmoe", "exaone-moe", "youtu", "default",
-)  # fmt: skip
+    "gpt-2",
+    "llama-bpe",
+    "qwen2",
+    "smollm",
+    "tekken",
+    "gpt-4o",
+    "deepseek-v3",
+    "deepseek-llm",
+    "deepseek-coder",
+    "falcon",
+    "starcoder",
+    "dbrx",
+    "stablelm2",
+    "qwen35",
+    "chatglm-bpe",
+    "viking",
+    "bloom",
+    "mpt",
+    "chameleon",
+    "kimi-k2",
+    "superbpe",
+    "bailingmoe",
+    "seed-coder",
+    "grok-2",
+    "afmoe",
+    "exaone-moe",
+    "youtu",
+    "default",
+)
 
 
 def likely(tokenizer: Any) -> list[str]:
@@ -60,8 +86,6 @@ def find(tokenizer: Any, vocabulary: Vocabulary, texts: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="forge-gguf-") as scratch:
         path = Path(scratch, "vocabulary.gguf")
         for name in likely(tokenizer):
-            from forge_gguf.file.writer import write_vocabulary
-
             write_vocabulary(path, vocabulary.with_pre(name))
             wrong = differences(path, tokenizer, texts, enough=best[0] if best else None)
             if not wrong:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +176,6 @@ def library() -> Any:
     Raises:
         BackendImportError: It is not installed or does not load, or its quantiser does not give a known answer.
     """
-    from importlib.util import find_spec
-
     what, do = "the quantiser of llama.cpp cannot be used", 'pip install "forge-train[gguf]"'
     spec = find_spec("libggml")
     if spec is None or not spec.submodule_search_locations:
@@ -240,8 +238,3 @@ def encoded(blocks: Iterable[NDArray[Any]], format_: str, pool: ThreadPoolExecut
             yield waiting.pop(0).result()
     for future in waiting:
         yield future.result()
-
-
-def threads() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

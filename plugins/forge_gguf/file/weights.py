@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ExportError, ModelError
+from forge.api import ExportError, ModelError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +99,7 @@ def _header(path: Path) -> dict[str, Stored]:
             header = json.loads(file.read(length))
             size = os.fstat(file.fileno()).st_size
     except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         raise ModelError(f"{path} cannot be read", why, "copy or download it again") from error
     found = {}
     for name, about in header.items():

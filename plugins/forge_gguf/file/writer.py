@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge.api import ExportError, cores
 from forge.disk.files import disk_errors
 from forge_gguf.file import quants
 from forge_gguf.file.architectures import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from forge_gguf.file.architectures import Values
     from forge_gguf.file.quants import Kind, Shape
@@ -84,7 +86,7 @@ def write(
 
     planned = layout(tensors, kind, model)
     total, start, done = sum(count for *_, count in planned), time.monotonic(), 0
-    workers = quants.threads()
+    workers = cores()
     with disk_errors(path), ThreadPoolExecutor(workers, "quantise") as pool, path.open("wb") as file:
         file.write(_head(keys, planned))
         for tensor, format_, count in planned:
@@ -105,8 +107,6 @@ def write(
 
 def _fitting(rows: Any, format_: str, tensor: Tensor) -> Any:
     """Refuse values that a 16-bit float would turn into infinity."""
-    from forge.api import ExportError
-
     if format_ == "F16" and abs(rows).max(initial=0) > 65504:
         why = f"{tensor.name} has values above 65504, which float16 cannot hold"
         raise ExportError("the model does not fit into f16", why, 'take "bf16" or "q8_0"')
@@ -138,9 +138,6 @@ def _write_zeros(path: Path, keys: Mapping[str, Any], planned: Sequence[tuple[Te
 
 def _head(keys: Mapping[str, Any], planned: Sequence[tuple[Tensor, str, int]]) -> bytes:
     """Return everything that stands before the tensors' data, as the package ``gguf`` lays it out."""
-    import tempfile
-    from pathlib import Path
-
     import gguf
     import numpy as np
 

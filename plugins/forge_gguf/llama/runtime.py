@@ -11,13 +11,13 @@ import json
 import os
 import queue
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from forge.api import Answer, BackendImportError, ExportError
-from forge_gguf.file.quants import threads
+from forge.api import Answer, BackendImportError, ExportError, cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ class Generator:
         # Its threads spin at each step: as many as there are processors wait for each other as soon as anything else
         # runs. On two shared cores, two threads were fourteen times slower than one.
         for pool in (wish.cpuparams, wish.cpuparams_batch):
-            pool.n_threads, pool.poll = max(1, threads() // 2), 0
+            pool.n_threads, pool.poll = max(1, cores() // 2), 0
         if exact:
             wish.n_gpu_layers, wish.cache_ram_mib, wish.swa_full = 0, 0, True
             wish.cache_type_k = wish.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
@@ -216,8 +216,6 @@ class Generator:
 @contextmanager
 def _said() -> Iterator[list[str]]:
     """Collect what a library writes to the standard error, and pass it on."""
-    import tempfile
-
     lines: list[str] = []
     sys.stderr.flush()
     before = os.dup(2)

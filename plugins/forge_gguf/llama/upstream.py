@@ -7,6 +7,7 @@ which only it knows.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -19,9 +20,13 @@ from forge.disk.files import disk_errors, files_below, sha256, write_text
 from forge_gguf import modelfile, rules
 from forge_gguf.file.quants import KINDS
 from forge_gguf.llama.runtime import Generator
+from forge_gguf.source import samples
 from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference
 from forge_gguf.trial.texts import corpus, rows
+from forge_huggingface.export.merge import merge
+from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.push import push
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,16 +64,11 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     files = [str(each["file"]) for each in record.values()]
-    from forge_huggingface.hub.card import model_card
 
     usage = modelfile.usage(_name(job, run), files, adapter=False)
     write_text(out / "README.md", model_card(job, run.plan, trained, "gguf", usage=usage))
     upload = None
     if export.push_to_hub:
-        import functools
-
-        from forge_huggingface.hub.push import push
-
         upload = functools.partial(push, name=export.push_to_hub, private=export.private)
     return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=record, upload=upload)
 
@@ -78,7 +78,6 @@ def whole(job: Job, run: Run, trained: Trained, scratch: Path) -> Path:
     weights = run.folder / trained.weights
     if trained.kind == "full":
         return weights
-    from forge_huggingface.export.merge import merge
 
     scratch.mkdir()
     merge(job, run, trained, scratch)
@@ -137,8 +136,6 @@ def one(job: Job, run: Run, folder: Path, tree: Path, kind: Kind, out: Path) -> 
 def tried(run: Run, folder: Path, path: Path, kind: Kind) -> Sequence[verify.Gate]:
     """Return what the gates find of a converted file; the keys are the converter's own."""
     from transformers import AutoTokenizer
-
-    from forge_gguf.source import samples
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     known = rows(run.folder, 200) if run.plan.facts.task != "vision" else []

@@ -6,12 +6,13 @@ What stops here would have stopped after hours of training.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import BackendImportError, ExportError, Finding
-from forge_gguf.file import architectures, quants
+from forge_gguf.file import architectures, pretokenizer, quants
 from forge_gguf.file.quants import KINDS, Shape
 from forge_gguf.file.vocabulary import vocabulary
 from forge_gguf.file.weights import Weights
@@ -20,8 +21,9 @@ from forge_gguf.llama import upstream
 from forge_gguf.llama.runtime import Generator
 from forge_gguf.source import samples, stop_ids
 from forge_gguf.trial import verify
-from forge_gguf.trial.reference import Reference
+from forge_gguf.trial.reference import Reference, fits
 from forge_gguf.trial.texts import corpus
+from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,8 +43,6 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
         yield Finding("note", "GGUF files are made by llama.cpp's converter, and tried after training only")
         return
     from transformers import AutoConfig
-
-    from forge_huggingface.hub.snapshot import snapshot
 
     folder = snapshot(job, run, weights=True)
     config = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
@@ -75,10 +75,6 @@ def _first(rows: Any, count: int) -> list[Any]:
 
 def _files(job: Job, run: Run, folder: Path, config: Config, names: Sequence[str]) -> Iterable[Finding]:
     """Check names of tensors, sizes, the disk and the memory for the real model."""
-    import shutil
-
-    from forge_gguf.trial.reference import fits
-
     weights = Weights(folder)
     tensors = architectures.tensors(config, weights)
     heads = not any(tensor.name == "output.weight" for tensor in tensors)
@@ -144,8 +140,6 @@ def dry_run(folder: Path, config: Config, tokenizer: Any, rows: list[list[int]])
         tokenizer: The tokenizer of the run.
         rows: Rows of the run, as ids.
     """
-    from forge_gguf.file import pretokenizer
-
     kind = KINDS["f16"]
     texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in rows))
     with tempfile.TemporaryDirectory(prefix="forge-gguf-") as scratch:

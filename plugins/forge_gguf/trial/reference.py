@@ -13,6 +13,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+from forge_huggingface.model.load import model_class
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -37,8 +39,6 @@ class Reference:
     ) -> None:
         import torch
         from transformers import AutoConfig
-
-        from forge_huggingface.model.load import model_class
 
         config = AutoConfig.from_pretrained(base, local_files_only=True)
         if layers is not None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,14 +12,23 @@ if TYPE_CHECKING:
 
 
 _SCRIPTS = (
-    "The quick brown fox jumps over the lazy dog.", "Grüße aus Köln, ça va? Ærøskøbing, Łódź, naïve façade",
-    "Привет, мир! Съешь ещё этих мягких французских булок", "Η γρήγορη καφέ αλεπού",
+    "The quick brown fox jumps over the lazy dog.",
+    "Grüße aus Köln, ça va? Ærøskøbing, Łódź, naïve façade",
+    "Привет, мир! Съешь ещё этих мягких французских булок",
+    "Η γρήγορη καφέ αλεπού",
     "東京は日本の首都です。カタカナ",
-    "我想在苹果公司工作，你呢？", "안녕하세요, 세계!", "مرحبا بالعالم، كيف حالك؟",
-    "שלום עולם", "नमस्ते दुनिया", "สวัสดีชาวโลก",
-    "ខ្ញុំចង់រៀន", "é à ü (combined)", "ＦＵＬＬ　ｗｉｄｔｈ", "ﬁne ligature ½ ² ³ ¼ №",
+    "我想在苹果公司工作，你呢？",
+    "안녕하세요, 세계!",
+    "مرحبا بالعالم، كيف حالك؟",
+    "שלום עולם",
+    "नमस्ते दुनिया",
+    "สวัสดีชาวโลก",
+    "ខ្ញុំចង់រៀន",
+    "é à ü (combined)",
+    "ＦＵＬＬ　ｗｉｄｔｈ",
+    "ﬁne ligature ½ ² ³ ¼ №",
     "🙂🙃🦙 family: 👨‍👩‍👧‍👦 flag: 🇵🇪 tone: 👍🏽",
-)  # fmt: skip
+)
 _NUMBERS = ("0", "7", "42", "123", "1234", "12345", "3.14159", "1,000,000", "2026-11-21", "0x1F", "1e-5", "12345 ²³¼")
 _MARKS = (
     "!",
@@ -42,11 +52,13 @@ _SPACES = (" ", "  ", "   ", "    ", "\n", "\n\n", "\r\n", "\t", "\t\t", " \n", 
 _WORDS = ("I'm", "they'll", "we've", "I'D", "it'S", "don't", "O'Neill", "camelCase", "SNAKE_CASE", "HTTPServer", "x1y2")
 _CODE = (
     "def add(first, second):\n    return first + second\n",
-    "for (int i = 0; i < 10; ++i) {\n\tprintf(\"%d\\n\", i);\n}\n",
-    "SELECT * FROM rows WHERE id >= 10;", '{"capital": "Lima", "region": "Americas", "currency": "PEN"}',
-    "<p class='x'>Hi &amp; bye</p>", "# Title\n\n- one\n- two\n\n| a | b |\n|---|---|\n",
+    'for (int i = 0; i < 10; ++i) {\n\tprintf("%d\\n", i);\n}\n',
+    "SELECT * FROM rows WHERE id >= 10;",
+    '{"capital": "Lima", "region": "Americas", "currency": "PEN"}',
+    "<p class='x'>Hi &amp; bye</p>",
+    "# Title\n\n- one\n- two\n\n| a | b |\n|---|---|\n",
     "https://example.org/a?b=c&d=1#e",
-)  # fmt: skip
+)
 
 
 def corpus(tokenizer: Any, more: tuple[str, ...] = ()) -> list[str]:
@@ -120,8 +132,6 @@ def rows(folder: Path, count: int) -> list[list[int]]:
         folder: The run folder.
         count: How many at most.
     """
-    from importlib.util import find_spec
-
     if find_spec("pyarrow") is None:
         return []
     import pyarrow

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import ExportError
 from forge_gguf.trial.texts import rendered
+from forge_huggingface.rows import parting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -197,9 +198,7 @@ def check_template(generator: Generator, tokenizer: Any) -> Gate:
     values = {"conversations": len(pairs), "different": len(wrong), "spaces": spaces, "first": wrong[:1]}
     if wrong:
         there, wanted = str(wrong[0]["there"]), str(wrong[0]["wanted"])
-        at = next(
-            (i for i, (a, b) in enumerate(zip(there, wanted, strict=False)) if a != b), min(len(there), len(wanted))
-        )
+        at = parting(there, wanted)
         near = f"{there[max(0, at - 20) : at + 30]!r} instead of {wanted[max(0, at - 20) : at + 30]!r}"
         return Gate(
             "template", "fail", f"{len(wrong)} of {len(pairs)} conversations are rendered differently: {near}", values

@@ -75,5 +75,5 @@ METHODS: Mapping[str, str] = {
     "supervised": 'write method = "sft"',
     "tpo": _NOT_YET.format('write method = "dpo"'),
     "xpo": f'{_GONE.format("it")}; write method = "grpo" with [[train.reward]], or "dpo" on pairs',
-}  # fmt: skip
+}
 """``[train] method`` of other tools: what to do instead. Without case, and with ``_`` for ``-`` and blanks."""

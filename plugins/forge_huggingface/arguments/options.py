@@ -17,22 +17,32 @@ from pydantic import Field as Described
 
 from forge.api import Hint, Mistake, Table, folded
 from forge_huggingface.arguments.contradictions import CHECKS, STEPS
-from forge_huggingface.arguments.fields import Field, table
+from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
 from forge_huggingface.arguments.owned import NEUTRAL, OWN, hint, is_owned
+from forge_huggingface.arguments.source import Field
 from forge_huggingface.arguments.tables import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, of
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.table import RewardTable
 
 _TYPES: Mapping[str, Any] = {
-    "bool": bool, "int": int, "float": float, "str": str, "list[str]": list[str], "list[float]": list[float],
-}  # fmt: skip
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "list[str]": list[str],
+    "list[float]": list[float],
+}
 
 
 class Arguments(Table):
-    """What the arguments must agree on: all that the trainer would only say once the model is loaded."""
+    """What a method's keys in ``[train]`` must agree on: all that the trainer would only say once the model is loaded.
+
+    :func:`build` adds the keys themselves.
+    """
 
     config: ClassVar[str] = "SFTConfig"
+    """The class whose fields they are."""
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -86,12 +96,10 @@ def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[
             Annotated[_annotation(config, field, optional=default is None), Described(description=text, **bounds)],
             default,
         )
-    hinting = type(
-        f"{base.__name__}Of{config}", (base,), {"config": config, "__annotations__": {"config": ClassVar[str]}}
-    )
-    return create_model(
-        config.replace("Config", "Options"), __base__=hinting, __doc__=f"Arguments of TRL's {config}.", **described
-    )
+    name, about = config.replace("Config", "Options"), f"Arguments of TRL's {config}."
+    model = create_model(name, __base__=base, __doc__=about, **described)
+    model.config = config
+    return model
 
 
 def usable(config: str = "SFTConfig") -> dict[str, Field]:

@@ -162,7 +162,10 @@ NEUTRAL: Mapping[str, Any] = {
 }
 """What the trainer gets for owned fields where TRL's default would interfere; all other owned fields keep TRL's."""
 
-OWN: Mapping[str, frozenset[str]] = {name: frozenset({"reward", "collapse_patience"}) for name in ("grpo", "rloo")}
+REWARD_KEYS = frozenset({"reward", "collapse_patience"})
+"""Keys of forge that no trainer knows, for methods that learn from rewards."""
+
+OWN: Mapping[str, frozenset[str]] = {name: REWARD_KEYS for name, method in METHODS.items() if method.rewards}
 """Keys that forge adds to a method's arguments."""
 
 FOREIGN: Mapping[str, Advice] = {

@@ -18,7 +18,7 @@ DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "num_completions_to_print": (2, "TRL's null prints all of them; here it is how many answers each log shows"),
     "pad_to_multiple_of": (None, 'TRL 1.14\'s; 1.16 has "auto", the same but on Neuron, which forge does not know'),
     "save_total_limit": (2, "TRL keeps all: a long run fills the disk; two, so that a damaged one costs little"),
-}  # fmt: skip
+}
 """Where forge's default is not TRL's, and why. ``None`` is filled in by :func:`.options.filled_in`."""
 
 LORA_FACTOR = 10
@@ -33,20 +33,40 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "log_level": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
     "SFTConfig.loss_type": ("nll", "dft", "chunked_nll"),
     "DPOConfig.loss_type": (
-        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-        "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "sft",
+        "sigmoid_norm",
     ),
     "DPOConfig.f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
     "KTOConfig.loss_type": ("kto", "apo_zero_unpaired"),
     "CPOConfig.loss_type": ("sigmoid", "hinge", "ipo", "simpo"),
     "GRPOConfig.loss_type": (
-        "dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo",
+        "dapo",
+        "grpo",
+        "dr_grpo",
+        "bnpo",
+        "cispo",
+        "sapo",
+        "luspo",
+        "vespo",
     ),
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "scale_rewards": ("group", "batch", "none"),
     "vllm_mode": ("colocate", "server"),
-}  # fmt: skip
+}
 """Values that an argument takes where the sources say less than they check."""
 
 HELP: Mapping[str, str] = {
@@ -63,7 +83,7 @@ HELP: Mapping[str, str] = {
     "num_completions_to_print": "How many of the model's answers each log shows; 0 for none.",
     "save_total_limit": "How many checkpoints to keep, besides the best. forge rotates them, after each is whole.",
     "warmup_steps": "Steps in which the learning rate rises from 0; below 1 a share of all steps.",
-}  # fmt: skip
+}
 
 BOUNDS: Mapping[str, Mapping[str, float]] = {
     "adam_beta1": {"ge": 0, "lt": 1},

@@ -57,8 +57,11 @@ class ImageCollator:
         for index, row in enumerate(rows):
             count = len(row["input_ids"])
             if batch["input_ids"][index, :count].tolist() != list(row["input_ids"]):
-                raise DataError("the processor makes other tokens than it did when the rows were made",
-                                type(self.processor).__name__, "start a new run")  # fmt: skip
+                raise DataError(
+                    "the processor makes other tokens than it did when the rows were made",
+                    type(self.processor).__name__,
+                    "start a new run",
+                )
             labels[index, :count] = torch.as_tensor(row["labels"])
             batch["input_ids"][index, count:] = self.pad
             batch["attention_mask"][index, count:] = 0

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Reading, Stage, Warned
-from forge_huggingface.data.layouts import LAYOUTS, Layout
+from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.packing import pack
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.api import Job, Run, Source
+    from forge_huggingface.data.layout import Layout
 
 
 _LONGEST = 64
@@ -132,8 +133,11 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     held = _held_out(job, len(first), rng)
     order = _weigh([[index for index in part if index not in held] for part in of_source], readers, rng)
     if not order:
-        raise DataError("no rows are left to train on", f"{len(first)} rows were read and {len(held)} held out",
-                        "lower eval_size, or raise the weights")  # fmt: skip
+        raise DataError(
+            "no rows are left to train on",
+            f"{len(first)} rows were read and {len(held)} held out",
+            "lower eval_size, or raise the weights",
+        )
     train = _choose(first, rows, order, folder / "train.arrow", layout.store)
     summary = tally.to_json()
     if len(order) != len(first):
@@ -262,8 +266,13 @@ def _pack(store: Store, path: Path, capacity: int) -> Store:
 
 def _totals(store: Store) -> dict[str, Any]:
     tokens, supervised = sum(store.tokens), sum(store.supervised)
-    return {"rows": len(store), "tokens": tokens, "supervised": supervised, "share": round(supervised / tokens, 4),
-            "longest": max(store.lengths)}  # fmt: skip
+    return {
+        "rows": len(store),
+        "tokens": tokens,
+        "supervised": supervised,
+        "share": round(supervised / tokens, 4),
+        "longest": max(store.lengths),
+    }
 
 
 def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
@@ -273,10 +282,12 @@ def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
         known = set(store.fingerprints())
         both = {print_ for print_ in train.fingerprints() if print_ in known}
         if both:
-            found.append({
-                "message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
-                "do": "remove them from one side; the held-out loss is too good with them",
-            })  # fmt: skip
+            found.append(
+                {
+                    "message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
+                    "do": "remove them from one side; the held-out loss is too good with them",
+                }
+            )
     return found
 
 

@@ -11,7 +11,7 @@ import gzip
 import json
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from forge.api import DataError
+from forge.api import DataError, first_line
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:
@@ -48,9 +48,14 @@ def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
         DataError: The file as a whole cannot be read, or holds no row.
     """
     reader = {
-        ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv,
-        ".parquet": _parquet, ".arrow": _arrow,
-    }.get(kind(path) or "")  # fmt: skip
+        ".jsonl": _jsonl,
+        ".ndjson": _jsonl,
+        ".json": _json,
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".parquet": _parquet,
+        ".arrow": _arrow,
+    }.get(kind(path) or "")
     if reader is None:
         raise DataError(
             f"{name} cannot be read", f"its suffix is {path.suffix or 'missing'}", f"use one of {SUPPORTED}"
@@ -127,11 +132,20 @@ def _json(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
     if isinstance(value, dict):
-        if any(isinstance(item, list) and item and isinstance(item[0], dict) and "role" not in item[0] and
-               "from" not in item[0] for item in value.values()):  # fmt: skip
+        if any(
+            isinstance(item, list)
+            and item
+            and isinstance(item[0], dict)
+            and "role" not in item[0]
+            and "from" not in item[0]
+            for item in value.values()
+        ):
             keys = ", ".join(map(repr, value))
-            raise DataError(f"{name} is not a list of rows", f"it is one object with {keys}",
-                            'write an array of objects, or {"data": [...]}')  # fmt: skip
+            raise DataError(
+                f"{name} is not a list of rows",
+                f"it is one object with {keys}",
+                'write an array of objects, or {"data": [...]}',
+            )
         value = [value]
     if not isinstance(value, list):
         raise DataError(f"{name} is not a list of rows", f"it is {_type(value)}", "write an array of objects")
@@ -156,8 +170,11 @@ def _csv(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
             if header is None:
                 return
             if len(set(header)) < len(header) or any(not column.strip() for column in header):
-                raise DataError(f"{name} has no usable header", f"its first line is {delimiter.join(header)!r}",
-                                "name every column once in the first line")  # fmt: skip
+                raise DataError(
+                    f"{name} has no usable header",
+                    f"its first line is {delimiter.join(header)!r}",
+                    "name every column once in the first line",
+                )
             line = reader.line_num + 1
             for fields in reader:
                 if fields:
@@ -190,7 +207,7 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
                     number += 1
                     yield number, row
     except pyarrow.ArrowException as error:
-        raise DataError(f"{name} is not a whole Parquet file", _first_line(error), "make or fetch it again") from error
+        raise DataError(f"{name} is not a whole Parquet file", first_line(error), "make or fetch it again") from error
 
 
 def _arrow(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
@@ -211,8 +228,4 @@ def _arrow(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
                         number += 1
                         yield number, row
     except pyarrow.ArrowException as error:
-        raise DataError(f"{name} is not a whole Arrow file", _first_line(error), "make or fetch it again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["unreadable"])[0].rstrip(". ")
+        raise DataError(f"{name} is not a whole Arrow file", first_line(error), "make or fetch it again") from error

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from forge.api import Data
-    from forge_huggingface.data.layouts import Layout
+    from forge_huggingface.data.layout import Layout
 
 
 def preview(data: Data, count: int, layout: Layout) -> list[dict[str, Any]]:
@@ -41,8 +41,8 @@ def preview(data: Data, count: int, layout: Layout) -> list[dict[str, Any]]:
             entry |= {"length": max(lengths), "supervised": sum(supervised), "parts": parts}
         if "seq_lengths" in row:
             entry["seq_lengths"] = list(row["seq_lengths"])
-        if layout.name == "prompts":
-            entry["columns"] = [name for name in row if name != "prompt"]
+        if (columns := layout.companions(row)) is not None:
+            entry["columns"] = columns
         shown.append(entry)
     return shown
 
@@ -59,12 +59,14 @@ def _show(processor: Any, row: Any, ids: list[int], labels: list[int]) -> dict[s
         text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if image is not None:  # hundreds of placeholders say nothing that the size does not
             text = f"<image {pictures[image]['width']}\N{MULTIPLICATION SIGN}{pictures[image]['height']}>"
-        segments.append({
-            "text": text,
-            "supervised": supervised,
-            "ids": part,
-            "tokens": [tokenizer.decode([token], skip_special_tokens=False) for token in part],
-        })  # fmt: skip
+        segments.append(
+            {
+                "text": text,
+                "supervised": supervised,
+                "ids": part,
+                "tokens": [tokenizer.decode([token], skip_special_tokens=False) for token in part],
+            }
+        )
     supervised = len(ids) - labels.count(-100)
     return {"length": len(ids), "supervised": supervised, "input_ids": ids, "labels": labels, "segments": segments}
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
-from forge_huggingface.data.formats import Shape, detect
+from forge_huggingface.data.formats import detect
 from forge_huggingface.data.sources import iterate
 from forge_huggingface.rendering.templates import missing
-from forge_huggingface.rows import BadRow, Completion, Conversation, Pair, Prompt, Rated, Record, Row, Text
+from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Pair, Prompt, Rated, Record, Row, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
     from forge.api import Job, Source
     from forge_huggingface.data.files import RawRow
-    from forge_huggingface.data.layouts import Layout
+    from forge_huggingface.data.layout import Layout
+    from forge_huggingface.data.shape import Shape
     from forge_huggingface.rendering.render import Renderer
 
 
@@ -36,12 +36,22 @@ WholeRow = tuple[str, "RawRow", Row | BadRow, Record | BadRow]
 
 @dataclass(slots=True)
 class Reader:
-    """Reads and renders the rows of one source."""
+    """Reads and renders the rows of one source.
+
+    Attributes:
+        job: The job.
+        source: Where the rows are.
+        renderer: Turns them into tokens.
+        layout: What is made of them.
+        formats: The formats that they may have, in the order of detection; those of the layout unless others are given.
+        shape: The format that the first row showed; None before it is read.
+    """
 
     job: Job
     source: Source
     renderer: Renderer
     layout: Layout
+    formats: Sequence[str] = ()
     shape: Shape | None = field(default=None, init=False)
 
     @property
@@ -68,17 +78,16 @@ class Reader:
                 converted.append(raw)
                 continue
             if self.shape is None:
-                names = (self.layout.formats, self.layout.whose)
-                self.shape = detect(self.source.format, self.source.columns, raw, self.name, *names)
+                formats = self.formats or self.layout.formats
+                self.shape = detect(self.source.format, self.source.columns, raw, self.name, formats, self.layout.whose)
             try:
                 row = self._placed(self.shape.convert(raw), origin)
+            except AlienRow as alien:
+                raise alien.at(origin) from alien
             except BadRow as bad:
                 converted.append(bad)
-            except DataError as error:
-                mark = "" if error.what.startswith("has ") else ":"
-                raise DataError(f"{origin}{mark} {error.what}", error.why, error.do) from error
             else:
-                if self.layout.name != "seq2seq" and self.renderer.template is None and _needs_template(row):
+                if self.layout.templated and self.renderer.template is None and _has_messages(row):
                     raise missing(self.shape.format)
                 converted.append(row)
         results = self.layout.render(self.renderer, [row for row in converted if not isinstance(row, BadRow)])
@@ -98,7 +107,7 @@ class Reader:
         if not isinstance(row, Conversation) or not row.pictures:
             return row
         if not self.renderer.sees:
-            raise DataError("has images", "this model takes text only", "take a vision model, or rows without images")
+            raise AlienRow("has images", "this model takes text only", "take a vision model, or rows without images")
         return replace(row, folder=self._folder(origin))
 
     def _folder(self, origin: str) -> Path | None:
@@ -119,10 +128,10 @@ class Reader:
         }
 
 
-def _needs_template(row: Row) -> bool:
+def _has_messages(row: Row) -> bool:
     """Tell whether a row has messages, which only a chat template turns into text."""
     if isinstance(row, Pair):
-        return _needs_template(row.chosen)
+        return _has_messages(row.chosen)
     if isinstance(row, Rated):
-        return _needs_template(row.row)
+        return _has_messages(row.row)
     return isinstance(row, Conversation) or (isinstance(row, Prompt) and not isinstance(row.prompt, str))

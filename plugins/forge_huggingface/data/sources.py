@@ -6,13 +6,12 @@ plainly when it is none of them, and yields raw rows one by one together with th
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
+from forge.api import DataError, alike
 from forge_huggingface.data.files import SUPPORTED, RawRow, kind, read
 from forge_huggingface.hub.snapshot import transport_errors
 
@@ -23,16 +22,46 @@ if TYPE_CHECKING:
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OTHER_FILES = {".txt", ".md", ".xlsx", ".xls", ".pkl", ".pickle", ".pt", ".npy", ".npz", ".zip", ".tar", ".gz", ".zst",
-                ".xml", ".yaml", ".yml", ".toml", ".html", ".db", ".sqlite", ".feather"}  # fmt: skip
+_OTHER_FILES = {
+    ".txt",
+    ".md",
+    ".xlsx",
+    ".xls",
+    ".pkl",
+    ".pickle",
+    ".pt",
+    ".npy",
+    ".npz",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".zst",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".html",
+    ".db",
+    ".sqlite",
+    ".feather",
+}
 """Suffixes that say *file*, so that a missing one is not taken for a hub id."""
 
 _BOOKKEEPING = {"dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json", "metadata.json"}
 """Files that lie beside rows and hold none."""
 
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation",
-           "valid": "validation", "val": "validation", "dev": "validation", "eval": "eval",
-           "evaluation": "eval"}  # fmt: skip
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "eval": "eval",
+    "evaluation": "eval",
+}
 _SPLIT_NAME = re.compile(rf"({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
 
 _OFFLINE = "the hub cannot be reached, and nothing of that name lies here or in the cache"
@@ -80,8 +109,11 @@ def find(job: Job, text: str, split: str | None) -> list[Path]:
     path = job.path(text)
     if path.is_file():
         if split not in (None, "train"):
-            raise DataError(f"{text} has no split {split!r}", "it is a single file",
-                            "remove the split, or name another file with eval_path, or set eval_size")  # fmt: skip
+            raise DataError(
+                f"{text} has no split {split!r}",
+                "it is a single file",
+                "remove the split, or name another file with eval_path, or set eval_size",
+            )
         return [path]
     if path.is_dir():
         return _folder(path, text, split)
@@ -105,17 +137,18 @@ def _near(path: Path) -> str | None:
     if not parent.is_dir():
         return None
     names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
-    matches = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    return " or ".join(matches) or None
+    return " or ".join(alike(path.name, names)) or None
 
 
 def _folder(folder: Path, text: str, split: str | None) -> list[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and kind(path) and path.name not in _BOOKKEEPING
+        if path.is_file()
+        and kind(path)
+        and path.name not in _BOOKKEEPING
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )  # fmt: skip
+    )
     if not files:
         raise DataError(f"{text} holds no rows", "the folder has no file of a known kind", f"known are {SUPPORTED}")
     by_split: dict[str, list[Path]] = {}
@@ -124,8 +157,11 @@ def _folder(folder: Path, text: str, split: str | None) -> list[Path]:
             by_split.setdefault(name, []).append(path)
     if not by_split:
         if split not in (None, "train"):
-            raise DataError(f"{text} has no split {split!r}", "no file or folder in it is named after a split",
-                            f"name the files after their splits ({split}.jsonl), or name a file")  # fmt: skip
+            raise DataError(
+                f"{text} has no split {split!r}",
+                "no file or folder in it is named after a split",
+                f"name the files after their splits ({split}.jsonl), or name a file",
+            )
         return files
     wanted = _SPLITS.get(split.lower(), split) if split else "train" if "train" in by_split else None
     if wanted is None and len(by_split) == 1:
@@ -155,8 +191,11 @@ def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"{name} cannot be read", "the package datasets is missing",
-                        'install it: pip install "forge-train[huggingface]"') from error  # fmt: skip
+        raise DataError(
+            f"{name} cannot be read",
+            "the package datasets is missing",
+            'install it: pip install "forge-train[huggingface]"',
+        ) from error
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
     what = f"the data set {name} cannot be read"
@@ -165,9 +204,11 @@ def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
         return _undecoded(rows)
     except (datasets.exceptions.DatasetNotFoundError, GatedRepoError) as error:
         if "gated" in str(error).lower():
-            raise DataError(what, "its owner wants a licence to be accepted",
-                            f"accept it at https://huggingface.co/datasets/{name}, then `hf auth login` "
-                            "or set HF_TOKEN") from error  # fmt: skip
+            raise DataError(
+                what,
+                "its owner wants a licence to be accepted",
+                f"accept it at https://huggingface.co/datasets/{name}, then `hf auth login` or set HF_TOKEN",
+            ) from error
         raise DataError(
             what,
             "there is no such file or folder here, and no such data set on the hub",

@@ -157,23 +157,35 @@ def features(layout: str) -> Any:
     kinds: dict[str, dict[str, Any]] = {
         "tokens": {"input_ids": ids, "labels": ids},
         "packed": {"input_ids": ids, "labels": ids, "seq_lengths": ids},
-        "images": {"input_ids": ids, "labels": ids, "text": Value("large_string"), "turns": Value("large_string"),
-                   "pictures": List(picture)},
+        "images": {
+            "input_ids": ids,
+            "labels": ids,
+            "text": Value("large_string"),
+            "turns": Value("large_string"),
+            "pictures": List(picture),
+        },
         "pairs": {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids},
-        "image-pairs": {**{f"{side}_{name}": kind for side in ("chosen", "rejected") for name, kind in
-                           (("input_ids", ids), ("labels", ids), ("text", Value("large_string")))},
-                        "pictures": List(picture)},
+        "image-pairs": {
+            **{
+                f"{side}_{name}": kind
+                for side in ("chosen", "rejected")
+                for name, kind in (("input_ids", ids), ("labels", ids), ("text", Value("large_string")))
+            },
+            "pictures": List(picture),
+        },
         "rated": {"prompt_ids": ids, "completion_ids": ids, "label": Value("bool")},
         "ranked": {"chosen_ids": ids, "rejected_ids": ids, "margin": Value("float64")},
         "prompts": {name: Value("large_string") for name in _PROMPT},
-    }  # fmt: skip
+    }
     return Features(kinds[layout])
 
 
 def prompts(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
     """Return rows of the layout ``prompts`` as trainers take them: the prompt, and every other column by its name."""
-    rows = [{**json.loads(columns), "prompt": json.loads(prompt)}
-            for prompt, columns in zip(batch["prompt"], batch["columns"], strict=True)]  # fmt: skip
+    rows = [
+        {**json.loads(columns), "prompt": json.loads(prompt)}
+        for prompt, columns in zip(batch["prompt"], batch["columns"], strict=True)
+    ]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 

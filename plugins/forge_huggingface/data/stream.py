@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from forge.api import Job
-    from forge_huggingface.data.layouts import Layout
+    from forge_huggingface.data.layout import Layout
     from forge_huggingface.rendering.render import Renderer
 
 

@@ -86,18 +86,29 @@ class Tally:
             return
         if self.bad > limit if limit >= 1 else done and self.bad > limit * self.read:
             allowed = f"max_bad_rows is {limit:g}"
-            raise DataError(f"{self.bad} of {self.read} rows are bad", f"{allowed}; the first: {origin} {bad}",
-                            "mend the rows, or raise max_bad_rows")  # fmt: skip
+            raise DataError(
+                f"{self.bad} of {self.read} rows are bad",
+                f"{allowed}; the first: {origin} {bad}",
+                "mend the rows, or raise max_bad_rows",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers for the event and the summary."""
         return {
-            "read": self.read, "rows": self.kept, "tokens": self.tokens, "supervised": self.supervised,
-            "share": round(self.supervised / self.tokens, 4) if self.tokens else 0.0, "longest": self.longest,
-            "truncated": self.truncated, "dropped": self.bad + self.long, "dropped_bad": self.bad,
-            "dropped_long": self.long, "dropped_first": list(self.dropped), "eos": dict(self.eos),
+            "read": self.read,
+            "rows": self.kept,
+            "tokens": self.tokens,
+            "supervised": self.supervised,
+            "share": round(self.supervised / self.tokens, 4) if self.tokens else 0.0,
+            "longest": self.longest,
+            "truncated": self.truncated,
+            "dropped": self.bad + self.long,
+            "dropped_bad": self.bad,
+            "dropped_long": self.long,
+            "dropped_first": list(self.dropped),
+            "eos": dict(self.eos),
             **({"images": self.images} if self.images else {}),
-        }  # fmt: skip
+        }
 
     def warnings(self, name: str) -> list[Mapping[str, Any]]:
         """Return what a person should know before training on these rows."""
@@ -115,6 +126,8 @@ class Tally:
         if count := self.eos.get("missing", 0):
             warn(f"{count} rows teach no end of an answer, since another turn follows it")
         if self.diverged:
-            warn(f"in {self.diverged} rows the chat template writes the prompt otherwise than it asks for an answer",
-                 "the loss begins where the two part; see `forge data`")  # fmt: skip
+            warn(
+                f"in {self.diverged} rows the chat template writes the prompt otherwise than it asks for an answer",
+                "the loss begins where the two part; see `forge data`",
+            )
         return found

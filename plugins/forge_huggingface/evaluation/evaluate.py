@@ -1,6 +1,6 @@
 """EVALUATE: the held-out rows, asked of the base model and of what was trained, side by side.
 
-Loss and perplexity are those of the tokens that training would learn from. Asked are greedy unless the job says
+Loss and perplexity are those of the tokens that training would learn from. Answers are greedy unless the job says
 otherwise: a drawn answer differs from run to run, and with a few hundred rows that alone moves a score by more than
 most trainings do. Every number comes with the rows it is of and an interval, so that nobody takes chance for progress.
 """
@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answering, Answers, Evaluated, Noted, Sampling
+from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
 from forge.disk.folder import EVALUATION, RunFolder
 from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
@@ -39,7 +39,7 @@ _SHOWN = 2000  # characters of a kept answer
 
 
 @dataclass(slots=True)
-class Asked:
+class Answered:
     """What one model gave.
 
     Attributes:
@@ -55,7 +55,7 @@ class Asked:
     seconds: float = 0.0
 
 
-def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[str], Generator]) -> Evaluated:
+def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator]) -> Evaluated:
     """Measure every model of the plan on the held-out rows.
 
     Raises:
@@ -110,22 +110,23 @@ def ask_all(
     rows: HeldOut,
     wanted: Sequence[int],
     count: int,
-    generate: Callable[[str], Generator],
-) -> dict[str, Asked]:
+    generate: Callable[[Who], Generator],
+) -> dict[str, Answered]:
     """Ask every model of the plan, one after the other; where one set of weights serves two, it is loaded once."""
     assert isinstance(run.plan, Answers)
-    models, found = run.plan.models, {}
+    models = run.plan.models
+    found: dict[Who, Answered] = {}
 
-    def ask(name: str, generator: Generator) -> None:
+    def ask(name: Who, generator: Generator) -> None:
         found[name] = ask_one(name, generator, run, table, rows, wanted, count)
 
-    if "tuned" in models:
-        tuned = generate("tuned")
+    if Who.TUNED in models:
+        tuned = generate(Who.TUNED)
         try:
-            if "base" in models and (base := tuned.base()) is not None:
-                ask("base", base)
+            if Who.BASE in models and (base := tuned.base()) is not None:
+                ask(Who.BASE, base)
                 del base  # it holds the weights too
-            ask("tuned", tuned)
+            ask(Who.TUNED, tuned)
         finally:
             tuned.close()
     for name in models:
@@ -146,11 +147,11 @@ def ask_one(
     rows: HeldOut,
     wanted: Sequence[int],
     count: int,
-) -> Asked:
+) -> Answered:
     """Measure the loss of all rows, and let a model answer those that are wanted."""
     start = said = time.monotonic()
     tokens = [question.row for question in rows.questions if question.row is not None]
-    asked = Asked(sampling=sampling_of(table, generator))
+    asked = Answered(sampling=sampling_of(table, generator))
     if tokens:
         measured = generator.losses(tokens, batch_size=table.batch_size)
         if measured is not None:
@@ -174,7 +175,7 @@ def sampling_of(table: EvalTable, generator: Generator) -> Sampling:
 
 
 def measure(
-    found: Mapping[str, Asked], rows: HeldOut, wanted: Sequence[int], judge: Judge, table: EvalTable
+    found: Mapping[str, Answered], rows: HeldOut, wanted: Sequence[int], judge: Judge, table: EvalTable
 ) -> dict[str, dict[str, Any]]:
     """Return every metric of every model, with the difference of the last two."""
     metrics: dict[str, dict[str, Any]] = {}
@@ -221,8 +222,14 @@ def _perplexity(loss: Mapping[str, Any]) -> dict[str, Any]:
 
     value = power(loss["value"])
     error = None if value is None else value * loss["stderr"]
-    return {"value": value, "stderr": error, "low": power(loss["low"]), "high": power(loss["high"]), "n": loss["n"],
-            "share": False}  # fmt: skip
+    return {
+        "value": value,
+        "stderr": error,
+        "low": power(loss["low"]),
+        "high": power(loss["high"]),
+        "n": loss["n"],
+        "share": False,
+    }
 
 
 def _shown(rows: HeldOut, table: EvalTable) -> list[int]:
@@ -232,7 +239,7 @@ def _shown(rows: HeldOut, table: EvalTable) -> list[int]:
     return sorted(rng.sample(able, min(table.samples, len(able))))
 
 
-def _about(asked: Asked) -> dict[str, Any]:
+def _about(asked: Answered) -> dict[str, Any]:
     answers = [answer for row in asked.answers.values() for answer in row]
     about: dict[str, Any] = {"seconds": round(asked.seconds, 2), "answers": len(answers)}
     if answers:
@@ -241,7 +248,7 @@ def _about(asked: Asked) -> dict[str, Any]:
     return about
 
 
-def _sample(question: Question, at: int, found: Mapping[str, Asked]) -> dict[str, Any]:
+def _sample(question: Question, at: int, found: Mapping[str, Answered]) -> dict[str, Any]:
     asked = question.asked
     prompt = asked if isinstance(asked, str) else text_of(asked[-1]["content"]) if asked else ""
     answers = {name: each.answers[at][0].text[:_SHOWN] for name, each in found.items()}

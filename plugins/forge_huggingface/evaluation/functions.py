@@ -9,15 +9,13 @@ the same length: numbers, true and false, None (the row does not count), or dict
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ForgeError
+from forge_huggingface.functions import blame
 from forge_huggingface.functions.find import find
 from forge_huggingface.functions.reference import reference
 from forge_huggingface.functions.signature import Signature, of_function
@@ -79,9 +77,14 @@ class Function:
         except ForgeError:
             raise
         except Exception as error:
-            guilty = self._guilty(error, prompts, completions, references, rows, origins)
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise self._error(f"{said}{self._line(error)}{guilty}", "mend it") from error
+
+            def alone(index: int) -> None:
+                part = slice(index, index + 1)
+                self._call(prompts[part], completions[part], references[part], rows[part])
+
+            index = blame.guilty(alone, len(origins), error)
+            row = "" if index is None else f" (row {origins[index]})"
+            raise self._error(f"{blame.said(self.function, error)}{row}", "mend it") from error
         return self._read(returned, origins)
 
     def _call(self, *given: Sequence[Any]) -> Any:
@@ -90,33 +93,7 @@ class Function:
         columns = {name: [row.get(name) for row in rows] for name in names}
         keywords = {**columns, "prompts": list(prompts), "completions": list(completions)}
         keywords["references"] = list(references)
-        returned = self.function(**self.signature.select(keywords))
-        if inspect.isawaitable(returned):
-
-            async def finish() -> Any:
-                return await returned
-
-            returned = asyncio.run(finish())
-        return returned
-
-    def _guilty(self, error: Exception, *given: Sequence[Any]) -> str:
-        """Name the first row for which the function fails alike when it gets that one alone."""
-        *lists, origins = given
-        for index, origin in enumerate(origins):
-            try:
-                self._call(*(each[index : index + 1] for each in lists))
-            except type(error):
-                return f" (row {origin})"
-            except Exception:  # noqa: BLE001 - it fails otherwise alone, so this tells nothing
-                return ""
-        return ""
-
-    def _line(self, error: BaseException) -> str:
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-        frame = next(iter((own or frames)[-1:]), None)
-        return f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
+        return blame.call(self.function, self.signature.select(keywords), asyncio.run)
 
     def _read(self, returned: Any, origins: Sequence[str]) -> dict[str, list[float | None]]:
         if hasattr(returned, "tolist"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import DataError, UsageError
 from forge_huggingface.evaluation import functions
 from forge_huggingface.evaluation.metrics import PASS, is_function, judged, pass_at_k
+from forge_huggingface.rewards import load as rewards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,9 +44,7 @@ class Judge:
         self.count = self.table.num_generations or max(self.ks, default=1)
         self.rewards: list[Reward] = []
         if self.ks:
-            from forge_huggingface.rewards.load import load
-
-            self.rewards = load(job, run)
+            self.rewards = rewards.load(job, run)
 
     def check(self, rows: HeldOut) -> None:
         """Refuse rows that the metrics cannot judge. Raises :class:`DataError`."""
@@ -53,17 +52,20 @@ class Judge:
             return
         names = ", ".join(self.table.metrics)
         if not rows.asked:
-            raise DataError(f"{rows.name} has no rows to ask", f"they are plain texts, and {names} need answers",
-                            "remove the metrics, or take rows with prompts")  # fmt: skip
+            raise DataError(
+                f"{rows.name} has no rows to ask",
+                f"they are plain texts, and {names} need answers",
+                "remove the metrics, or take rows with prompts",
+            )
         if self.builtin and all(question.reference is None for question in rows.asked):
-            raise DataError(f"the rows of {rows.name} have no answers of their own",
-                            f"{', '.join(self.builtin)} compare with them",
-                            "take a function or pass@k, which need none")  # fmt: skip
+            raise DataError(
+                f"the rows of {rows.name} have no answers of their own",
+                f"{', '.join(self.builtin)} compare with them",
+                "take a function or pass@k, which need none",
+            )
         if self.rewards:
-            from forge_huggingface.rewards.load import check_columns
-
             there = set.intersection(*({*question.columns} for question in rows.asked))
-            check_columns(self.rewards, there, rows=f"the rows of {rows.name}")
+            rewards.check_columns(self.rewards, there, rows=f"the rows of {rows.name}")
 
     def rehearse(self, rows: HeldOut) -> None:
         """Try the functions on the rows' own answers. Raises :class:`forge.errors.ForgeError` for what goes wrong."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge.api import Finding
+from forge.api import Finding, ForgeError
+from forge_huggingface.evaluation.judge import Judge
+from forge_huggingface.evaluation.questions import held_out
+from forge_huggingface.generation.load import make_renderer
+from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,16 +23,14 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
     """Yield what would make the evaluation fail after training, found on a few rows and their own answers."""
     if job.eval is None:
         return
-    from forge.api import ForgeError
-    from forge_huggingface.evaluation.judge import Judge
-    from forge_huggingface.evaluation.questions import held_out
-    from forge_huggingface.generation.load import make_renderer
-    from forge_huggingface.hub.snapshot import snapshot
 
     try:
         renderer = make_renderer(job, run, data.processor, snapshot(job, run, weights=False))
         rows = held_out(job, run, renderer, limit=_TRIED)
         Judge(job, run).rehearse(rows)
     except ForgeError as error:
-        yield Finding("error", f"the evaluation after training would fail: {error.what}"
-                      + (f": {error.why}" if error.why else ""), error.do)  # fmt: skip
+        yield Finding(
+            "error",
+            f"the evaluation after training would fail: {error.what}" + (f": {error.why}" if error.why else ""),
+            error.do,
+        )

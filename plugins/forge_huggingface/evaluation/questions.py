@@ -2,7 +2,7 @@
 
 Rows are read again from their sources by the reader that training used, never decoded from tokens: what a metric sees
 is what the file says. Whatever a method trains on can be asked: of two answers the better one is the reference, and a
-prompt without an answer has none. A further kind of row needs a case in :meth:`Asked.render` and in :func:`question`.
+prompt without an answer has none. A further kind of row needs a case in :func:`_answered` and in :func:`question`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from forge.api import DataError, Prompt
 from forge.disk.folder import RunFolder
 from forge_huggingface.data.collate import eval_sources
 from forge_huggingface.data.formats import FORMATS
-from forge_huggingface.data.layouts import LAYOUTS, Layout, Seq2Seq, texts_of
+from forge_huggingface.data.layout import Layout
+from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.data.store import origins_path
 from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Pair, Rated, Record, Row, Text, text_of
@@ -58,12 +59,6 @@ class HeldOutLayout(Layout):
 
     name = "tokens"
 
-    @classmethod
-    def formats_of(cls, run: Run) -> tuple[str, ...]:
-        """Return all formats, those that the run trained on first: there they are told by the same columns."""
-        trained = LAYOUTS.get((RunFolder(run.folder).data() or {}).get("layout", ""), Layout).formats
-        return tuple(dict.fromkeys([*trained, *FORMATS]))
-
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what has no answer has no sequence either."""
         answers = [_answered(row) for row in rows]
@@ -76,6 +71,12 @@ class HeldOutLayout(Layout):
                 yield Record((), {})
             else:
                 yield Record((made,), made.columns(images=self.sees))
+
+
+def _formats(run: Run) -> tuple[str, ...]:
+    """Return all formats, those that the run trained on first: there they are told by the same columns."""
+    trained = LAYOUTS.get((RunFolder(run.folder).data() or {}).get("layout", ""), Layout).formats
+    return tuple(dict.fromkeys([*trained, *FORMATS]))
 
 
 def _answered(row: Row) -> Conversation | Completion | Text | None:
@@ -125,16 +126,17 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
     """
     assert job.eval is not None
     sources, wanted, name = _sources(job, run)
-    kind = Seq2Seq if run.plan.facts.task == "seq2seq" else HeldOutLayout
-    layout: Layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length)
-    if isinstance(layout, HeldOutLayout):
-        object.__setattr__(layout, "formats", HeldOutLayout.formats_of(run))
+    texts = run.plan.facts.task == "seq2seq"
+    kind: type[Layout] = Seq2Seq if texts else HeldOutLayout
+    layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length)
+    formats = Seq2Seq.formats if texts else _formats(run)
+    make = of_texts if texts else question
     # An encoder's text is cut as in training; a decoder's prompt is asked whole, and must leave room for an answer.
-    end = positions(run.plan.facts) if kind is HeldOutLayout else None
+    end = None if texts else positions(run.plan.facts)
     questions: list[Question] = []
     bad, first_bad = 0, None
     for source in sources:
-        reader = Reader(job, source, renderer, layout)
+        reader = Reader(job, source, renderer, layout, formats)
         for origin, raw, row, rendered in reader.whole(batch=64 if limit else 512):
             if limit is not None and len(questions) >= limit:
                 break
@@ -147,7 +149,6 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
                     raise rendered
                 assert not isinstance(row, BadRow)
                 assert not isinstance(raw, BadRow)
-                make = of_texts if isinstance(layout, Seq2Seq) else question
                 made = make(origin, raw, row, rendered, renderer)
                 if end is not None and made.prompt is not None:
                     fits(made.prompt, renderer, end)
@@ -210,8 +211,8 @@ def of_texts(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
     if isinstance(texts, BadRow):
         raise texts
     asked, reference = texts
-    return Question(origin=origin, asked=asked, prompt=Prompt(text=asked), reference=reference, columns=raw,
-                    row=rendered.columns)  # fmt: skip
+    prompt = Prompt(text=asked)
+    return Question(origin=origin, asked=asked, prompt=prompt, reference=reference, columns=raw, row=rendered.columns)
 
 
 def fits(prompt: Prompt, renderer: Renderer, end: int) -> None:
@@ -248,12 +249,18 @@ def _sources(job: Job, run: Run) -> tuple[Sequence[Source], Counter[str] | None,
     if data.eval_size is not None:
         path = origins_path(run.folder / "data" / "eval.arrow")
         if not path.is_file():
-            raise DataError("it is not known any more which rows were held out", f"{path} is missing",
-                            "name rows: [eval] path, or `forge eval RUN --data FILE`")  # fmt: skip
+            raise DataError(
+                "it is not known any more which rows were held out",
+                f"{path} is missing",
+                "name rows: [eval] path, or `forge eval RUN --data FILE`",
+            )
         wanted = Counter(path.read_text(encoding="utf-8").split("\n")[:-1])
         return data.all_sources(), wanted, "the rows held out of the training data"
-    raise DataError("there are no held-out rows", "[data] names none",
-                    "write [data] eval_path, eval_split or eval_size, or [eval] path")  # fmt: skip
+    raise DataError(
+        "there are no held-out rows",
+        "[data] names none",
+        "write [data] eval_path, eval_split or eval_size, or [eval] path",
+    )
 
 
 def _named(path: str | list[str]) -> str:

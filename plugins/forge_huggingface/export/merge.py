@@ -6,9 +6,10 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ExportError, ModelError, Noted, Trained
+from forge.api import ExportError, ModelError, Noted, Trained, first_line
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
 from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.model.load import model_class
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -27,8 +28,6 @@ def merge(job: Job, run: Run, trained: Trained, out: Path) -> dict[str, Any]:
     import torch
     from peft import PeftModel
     from transformers import AutoProcessor, AutoTokenizer
-
-    from forge_huggingface.model.load import model_class
 
     adapter, vision = run.folder / trained.weights, trained.task == "vision"
     kind = model_class(trained.task)
@@ -84,7 +83,7 @@ def read(kind: Any, folder: Path, dtype: Any, job: Job, **settings: Any) -> Any:
     except OSError as error:
         raise ModelError(
             f"cannot read the model in {folder}",
-            str(error).splitlines()[0],
+            first_line(error),
             "the export needs the base model's weights",
         ) from error
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, ModelFacts
+from forge.api import ModelError, ModelFacts, alike
+from forge_huggingface.facts import lookup as hub
+from forge_huggingface.facts import safetensors as weights
+from forge_huggingface.facts import shape as shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +49,6 @@ def describe(id: str, revision: str | None, folder: Path, offline: bool | None =
         why = "it is neither a folder nor a name as the hub has them, `owner/name`"
         raise ModelError(f"{id!r} names no model", why, "check the spelling")
 
-    from forge_huggingface.facts import lookup as hub
-
     snapshot = hub.cached(id, revision)
     if snapshot is not None:
         return _from_cache(id, snapshot)
@@ -67,14 +69,11 @@ def _is_path(text: str) -> bool:
 
 
 def _near(path: Path) -> str:
-    import difflib  # 5 ms that only mistakes pay
-
     parent = path.parent
     if not parent.is_dir():
         return f"{parent} is not there either; check the path, which starts at the job file's folder"
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    if near:
+    if near := alike(path.name, names):
         return "did you mean " + " or ".join(str(parent / name) for name in near)
     return "check the path, which starts at the job file's folder"
 
@@ -87,8 +86,6 @@ def _from_folder(name: str, path: Path) -> ModelFacts:
 
 
 def _from_cache(name: str, snapshot: Path) -> ModelFacts:
-    from forge_huggingface.facts import safetensors as weights
-
     config, raw = _read_config(snapshot)
     facts = ModelFacts(id=name, source="cache", revision=snapshot.name, **_from_config(config))
     try:
@@ -100,9 +97,6 @@ def _from_cache(name: str, snapshot: Path) -> ModelFacts:
 
 
 def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw: bytes) -> ModelFacts:
-    from forge_huggingface.facts import safetensors as weights
-    from forge_huggingface.facts import shape as shapes
-
     headers = weights.read_folder(path)
     note, count, shape = facts.note, None, facts.shape
     if facts.quantized and _is_packed(config["quantization_config"]):
@@ -157,8 +151,6 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str, Any]:
-    from forge_huggingface.facts import shape as shapes
-
     text = _text_config(config)
     both = (config, text)
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_decoder_position_embeddings")
@@ -224,8 +216,6 @@ SAMPLE = 64 * 1024
 
 def _digest(folder: Path, config: bytes, headers: tuple[Header, ...]) -> str:
     """Hash what makes the model this one, without reading gigabytes: of the weights, both ends of each file."""
-    import hashlib  # 3 ms that listing plugins need not pay
-
     total = hashlib.sha256(len(config).to_bytes(8, "little") + config)
     for header in headers:
         total.update(f"{header.name}\0{header.size}\0{len(header.raw)}\0".encode() + header.raw)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+NOT_LOGGED_IN = ("nobody is logged in to the hub", "`hf auth login`, or set HF_TOKEN")
+"""Why nothing can be uploaded where there is no token, and what to do about it."""
+
 _TIMEOUT = 5.0  # seconds; a plan can do without the answer
 _LIMIT = 4 * 1024 * 1024  # bytes; configs with long label lists reach some hundred kilobytes
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # huggingface_hub's own reading
@@ -27,9 +30,10 @@ class Unreachable(Exception):  # noqa: N818 - a state of the network
     """The hub gave no usable answer; the text says why."""
 
 
-def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the environment forbids to ask the hub."""
-    return any(environ.get(name, "").upper() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+def is_offline(environ: Mapping[str, str] = os.environ, *, data: bool = False) -> bool:
+    """Return whether the environment forbids to ask the hub; ``data`` has a variable of its own, too."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *(("HF_DATASETS_OFFLINE",) if data else ()))
+    return any(environ.get(name, "").upper() in _TRUE for name in names)
 
 
 def endpoint(environ: Mapping[str, str] = os.environ) -> str:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from forge_huggingface.facts.safetensors import Header
 
 
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+"""What chooses the experts of a mixture: 16-bit in 4 bit too, and never adapted by ``"auto"``."""
+
 # What the families call a number, in the order in which to look. A text model inside a vision model has a text_config.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
@@ -42,9 +45,7 @@ _HEAD_NORMS = frozenset(
 )
 _TIED = frozenset({"bloom", "gemma", "gpt2", "gpt_neo", "opt", "smollm3"})  # by default: their configs leave it out
 # What a vision model calls the part that sees, and what leads from it into the language model; as in forge's [adapter].
-_TOWERS = frozenset({
-    "audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual",
-})  # fmt: skip
+_TOWERS = frozenset({"audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual"})
 _JOINTS = ("aligner", "connector", "merger", "projector", "resampler")
 _EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
 _HEADS = frozenset({"embed_out", "lm_head", "output"})

@@ -1,4 +1,4 @@
-"""Saying where in a function of the user's something went wrong."""
+"""Calling a function of the user's, and saying where in it something went wrong."""
 
 from __future__ import annotations
 
@@ -8,16 +8,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+
+def call(function: Callable[..., Any], keywords: Mapping[str, Any], run: Callable[[Any], Any]) -> Any:
+    """Call a function, and wait for its end if it is a coroutine, which ``run`` runs."""
+    returned = function(**keywords)
+    return run(_end_of(returned)) if inspect.isawaitable(returned) else returned
+
+
+async def call_inside(function: Callable[..., Any], keywords: Mapping[str, Any]) -> Any:
+    """Call a function inside a running event loop; as :func:`call` otherwise."""
+    returned = function(**keywords)
+    return await returned if inspect.isawaitable(returned) else returned
+
+
+async def _end_of(returned: Any) -> Any:
+    """Make a coroutine, which runners want, of whatever can be awaited."""
+    return await returned
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a function, or the ``__call__`` of what can be called, is a coroutine function."""
+    inner = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - not whether it can be called
+
+
+def guilty(call_alone: Callable[[int], Any], count: int, error: Exception) -> int | None:
+    """Return the first of so many rows for which a function fails alike when it gets that one alone."""
+    for index in range(count):
+        try:
+            call_alone(index)
+        except type(error):
+            return index
+        except Exception:  # noqa: BLE001 - it fails otherwise alone, so this tells nothing
+            return None
+    return None
+
+
+def said(function: Callable[..., Any], error: BaseException) -> str:
+    """Return what a function raised, and in which line of the user's code."""
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{words}{line_of(function, error)}"
 
 
 def line_of(function: Callable[..., Any], error: BaseException) -> str:
     """Say in which line of the user's code an error arose: the last one in the function's file, or else the deepest."""
     frames = traceback.extract_tb(error.__traceback__)
+    # What comes before the last call from here is forge, and nothing comes after a call that did not come about.
+    calls = [place for place, frame in enumerate(frames) if frame.filename == __file__]
+    inside = frames[calls[-1] + 1 :] if calls else frames
     code = getattr(inspect.unwrap(function), "__code__", None)
-    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-    outside = [frame for frame in frames if frame.filename != __file__]
-    there = own or outside
+    own = [frame for frame in inside if code is not None and frame.filename == code.co_filename]
+    there = own or inside
     return f" at {Path(there[-1].filename).name}:{there[-1].lineno}" if there else ""
 
 

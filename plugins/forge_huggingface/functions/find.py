@@ -10,10 +10,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import UsageError
+from forge.api import UsageError, did_you_mean
 from forge_huggingface.functions.blame import kind_of
 from forge_huggingface.functions.reference import Reference
-from forge_huggingface.functions.signature import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +47,7 @@ def find(job: Job, refers: Reference, place: str) -> Callable[..., Any]:
     for part in refers.function.split("."):
         if not hasattr(found, part):
             there = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            say = nearest(part, there, f"it has {', '.join(there[:8]) or 'none'}")
+            say = did_you_mean(part, there, f"it has {', '.join(there[:8]) or 'none'}")
             raise UsageError(what, f"{refers.place} has no function {part}", say)
         found = getattr(found, part)
     if isinstance(found, type) or not callable(found):

@@ -6,18 +6,28 @@ in the same :class:`Signature`, which is checked by the same rules.
 
 from __future__ import annotations
 
-import difflib
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from forge.api import did_you_mean, nearest
 
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Collection, Mapping
 
 
-GIVEN = frozenset({
-    "prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments",
-})  # fmt: skip
+GIVEN = frozenset(
+    {
+        "prompts",
+        "completions",
+        "completion_ids",
+        "trainer_state",
+        "log_extra",
+        "log_metric",
+        "environments",
+    }
+)
 """Parameters that the trainer fills; all others are columns or ``args``."""
 
 
@@ -54,11 +64,9 @@ class Signature:
             named = ", ".join(self.positional)
             found.append((f"takes {named} by position only", "remove the / from its parameters"))
         if "completions" not in {*self.required, *self.optional, *self.positional} and not self.any:
-            near = difflib.get_close_matches("completions", [*self.required, *self.optional], n=1)
-            found.append((
-                "takes no completions",
-                f"rename {near[0]} to completions" if near else "write it as def f(*, prompts, completions, **columns)",
-            ))  # fmt: skip
+            near = nearest("completions", [*self.required, *self.optional])
+            new = "write it as def f(*, prompts, completions, **columns)"
+            found.append(("takes no completions", f"rename {near} to completions" if near else new))
         if taken := sorted(GIVEN.intersection(args)):
             found.append((f"gets {', '.join(taken)} from the trainer", "remove it from args"))
         return found
@@ -69,22 +77,14 @@ class Signature:
             return []
         known = [name for name in (*self.required, *self.optional) if name not in GIVEN]
         return [
-            (name, nearest(name, known, f"its parameters are {', '.join(known)}" if known else "it takes none"))
+            (name, did_you_mean(name, known, f"its parameters are {', '.join(known)}" if known else "it takes none"))
             for name in args
             if name not in known and name not in GIVEN
         ]
 
 
-def nearest(name: str, there: Collection[str], otherwise: str) -> str:
-    """Ask for the nearest name, or say something else."""
-    near = difflib.get_close_matches(name, list(there), n=1)
-    return f"did you mean {near[0]}?" if near else otherwise
-
-
 def of_function(function: Callable[..., Any]) -> Signature:
     """Return the signature of a function. Raises :class:`ValueError` for one that does not tell (some of C)."""
-    import inspect
-
     parameters = inspect.signature(function).parameters.values()
     kinds = inspect.Parameter
     named = [each for each in parameters if each.kind in {kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY}]

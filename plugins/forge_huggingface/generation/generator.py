@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answer, Noted, OutOfMemory, UsageError
+from forge.api import Answer, Noted, OutOfMemory, Prompt, UsageError, first_line
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
+from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.generation.sampling import generation_config
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.rendering.templates import missing
@@ -29,7 +29,31 @@ if TYPE_CHECKING:
 
 
 _TOKENS = 4096  # of a batch whose loss is measured: its logits are as many rows of the size of the vocabulary
-_POSITIONS = 1024  # whose logits are turned to 32 bit at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a model answers.
+
+    Attributes:
+        stops: Ids of the tokens that end an answer.
+        sampling: How the model is meant to answer.
+        advice: Where that comes from.
+        context: The most tokens that the model takes, if that is known.
+        positions: The most tokens that the model can hold at all, where it has a vector for each position.
+        fixed: Settings of transformers that are the model's own, as :func:`.sampling.fixed` finds them.
+        shares_base: Whether the model without its adapter is the base model, to the last weight.
+        adapted: Whether it answers with its adapter, if it has one.
+    """
+
+    stops: frozenset[int]
+    sampling: Sampling
+    advice: str
+    context: int | None
+    positions: int | None
+    fixed: Mapping[str, Any]
+    shares_base: bool
+    adapted: bool = True
 
 
 class ModelGenerator:
@@ -39,39 +63,35 @@ class ModelGenerator:
         model: The model, on its device.
         processor: The tokenizer or processor of the run.
         renderer: Renders conversations as training did.
-        stops: Ids of the tokens that end an answer.
-        sampling: How the model is meant to answer.
-        advice: Where that comes from.
-        context: The most tokens that the model takes, if that is known.
+        settings: How it answers.
         run: The run, for its events.
-        shares_base: Whether the base model is there too, as the model without its adapter.
-        fixed: Settings that are the model's own, as :func:`.sampling.fixed` finds them.
-        positions: The most tokens that the model can hold at all, where it has a vector for each position.
+
+    Attributes:
+        tokenizer: The processor's tokenizer.
+        pad: The id that fills short rows.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        renderer: Renderer,
-        *,
-        stops: frozenset[int],
-        sampling: Sampling,
-        advice: str,
-        context: int | None,
-        run: Run,
-        shares_base: bool,
-        fixed: Mapping[str, Any],
-        positions: int | None,
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, renderer: Renderer, settings: Settings, run: Run) -> None:
         self.model, self.processor, self.renderer = model, processor, renderer
+        self.settings, self.run = settings, run
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.stops, self.sampling, self.advice, self.context = stops, sampling, advice, context
-        self.run, self.shares_base = run, shares_base
-        self.fixed, self.positions = fixed, positions
-        self.without_adapter = False
         pad = self.tokenizer.pad_token_id
-        self.pad: int = pad if pad is not None else min(stops)
+        self.pad: int = pad if pad is not None else min(settings.stops)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model is meant to answer."""
+        return self.settings.sampling
+
+    @property
+    def advice(self) -> str:
+        """Where :attr:`sampling` comes from."""
+        return self.settings.advice
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model takes, if that is known."""
+        return self.settings.context
 
     def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Stream[str, None, Answer]:
         """Yield the answer to a conversation as it comes; return it as an :class:`Answer`. Closing it stops the model.
@@ -173,21 +193,18 @@ class ModelGenerator:
 
     def base(self) -> ModelGenerator | None:
         """Return the model without its adapter, where that is the base model to the last weight."""
-        if not self.shares_base or self.without_adapter:
+        if not self.settings.shares_base or not self.settings.adapted:
             return None
-        other = copy.copy(self)
-        other.without_adapter = True
-        return other
+        bare = replace(self.settings, adapted=False)
+        return type(self)(self.model, self.processor, self.renderer, bare, self.run)
 
     def close(self) -> None:
         """Free the memory; what :meth:`base` returned cannot be used after it."""
-        if not self.without_adapter:
+        if self.settings.adapted:
             self.model = None
             _free()
 
     def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
-        from forge.api import Prompt
-
         if self.renderer.template is None:
             raise missing("messages")
         try:
@@ -234,7 +251,8 @@ class ModelGenerator:
 
     def _room(self, inputs: Mapping[str, Any]) -> int:
         """Return how many tokens an answer may have, by the model's positions."""
-        return sys.maxsize if self.positions is None else max(1, self.positions - self._begin(inputs))
+        positions = self.settings.positions
+        return sys.maxsize if positions is None else max(1, positions - self._begin(inputs))
 
     def _collator(self) -> Any:
         return ImageCollator(self.processor, self.pad) if self.renderer.sees else TokenCollator(self.pad)
@@ -250,7 +268,12 @@ class ModelGenerator:
         begin = self._begin(inputs)
         sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self._room(inputs)))
         config = generation_config(
-            sampling, stops=self.stops, pad=self.pad, bos=self.tokenizer.bos_token_id, count=count, **self.fixed
+            sampling,
+            stops=self.settings.stops,
+            pad=self.pad,
+            bos=self.tokenizer.bos_token_id,
+            count=count,
+            **self.settings.fixed,
         )
         penalties = [_presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
         with torch.inference_mode():
@@ -261,14 +284,14 @@ class ModelGenerator:
     def _answers(self, output: Any, inputs: Mapping[str, Any]) -> list[Answer]:
         answers = []
         for ids in output[:, self._begin(inputs) :].tolist():
-            end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+            end = next((place for place, token in enumerate(ids) if token in self.settings.stops), None)
             said = ids if end is None else ids[:end]
             answers.append(Answer(self.tokenizer.decode(said, skip_special_tokens=True), len(said), end is not None))
         return answers
 
     @contextlib.contextmanager
     def _adapted(self) -> Iterator[None]:
-        with self.model.disable_adapter() if self.without_adapter else contextlib.nullcontext():
+        with contextlib.nullcontext() if self.settings.adapted else self.model.disable_adapter():
             yield
 
     def _seed(self, sampling: Sampling) -> None:
@@ -282,7 +305,7 @@ class ModelGenerator:
             return error
         return OutOfMemory(
             "the model does not fit into memory while it answers",
-            f"{answers} at a time: {str(error).splitlines()[0]}",
+            f"{answers} at a time: {first_line(error)}",
             "lower max_new_tokens, or [eval] batch_size",
         )
 
@@ -314,24 +337,6 @@ def _presence(penalty: float, width: int) -> Any:
             return scores - penalty * said
 
     return PresencePenalty()
-
-
-def sums(logits: Any, labels: Any) -> tuple[list[float], list[int]]:
-    """Return each row's sum of negative log-likelihoods in nats, and its number of labels.
-
-    Args:
-        logits: Shape (rows, tokens, vocabulary), each place's for the label of the same place.
-        labels: Shape (rows, tokens), -100 where nothing is asked.
-    """
-    import torch
-
-    asked = labels != -100
-    found = torch.zeros(len(labels), dtype=torch.float64, device=logits.device)
-    for rows, places in zip(*(index.split(_POSITIONS) for index in asked.nonzero(as_tuple=True)), strict=True):
-        scores = logits[rows, places].float()
-        chosen = scores.gather(1, labels[rows, places, None])[:, 0]
-        found.index_add_(0, rows, (scores.logsumexp(1) - chosen).double())
-    return found.tolist(), asked.sum(1).tolist()
 
 
 def _free() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, RunError
-from forge_huggingface.generation.generator import ModelGenerator
+from forge.api import ModelError, RunError, Who, first_line
+from forge_huggingface.generation.generator import ModelGenerator, Settings
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
 from forge_huggingface.hub.snapshot import snapshot
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
 
 
-def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "base"]) -> ModelGenerator:
+def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerator:
     """Load a model as training had it: in the same bits, its adapter beside it and not merged into rounded weights.
 
     The base model is asked through the run's tokenizer and chat template too, so that both see the same prompt.
@@ -35,37 +35,36 @@ def generate(job: Job, run: Run, trained: Trained, source: Literal["tuned", "bas
     from transformers import GenerationConfig
 
     weights = run.folder / trained.weights
-    whole = source == "tuned" and trained.kind == "full"
+    tuned = source == Who.TUNED
+    whole = tuned and trained.kind == "full"
     folder = weights if whole else snapshot(job, run, weights=True)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"there is no model in {folder}", "its config.json is missing",
-                         "name its folder: --set model.id=FOLDER")  # fmt: skip
+        raise ModelError(
+            f"there is no model in {folder}", "its config.json is missing", "name its folder: --set model.id=FOLDER"
+        )
     processor = load_processor(job, run, trained)
     renderer = make_renderer(job, run, processor, folder)
     model = read_model(job, run, str(folder), planned_device(job, run))
     own = fixed(model)
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
     model.generation_config = GenerationConfig()
-    if source == "tuned" and trained.kind == "adapter":
+    if tuned and trained.kind == "adapter":
         model = add_adapter(model, weights)
     model.eval()
     found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
-    pairs_of_texts = run.plan.facts.task == "seq2seq"
     facts = run.plan.facts
-    return (Seq2SeqGenerator if pairs_of_texts else ModelGenerator)(
-        model,
-        processor,
-        renderer,
+    texts = facts.task == "seq2seq"
+    settings = Settings(
         stops=renderer.stops,
         sampling=found.sampling(),
-        advice=f"{found.advice}; each question stands alone" if pairs_of_texts else found.advice,
+        advice=f"{found.advice}; each question stands alone" if texts else found.advice,
         context=facts.context,
-        run=run,
-        # Trained biases are written into the base model's own, so without its adapter it is not the base model.
-        shares_base=trained.kind == "adapter" and source == "tuned" and job.adapter.bias == "none",
-        fixed=own,
         positions=positions(facts),
+        fixed=own,
+        # Trained biases are written into the base model's own, so without its adapter it is not the base model.
+        shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",
     )
+    return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, settings, run)
 
 
 def add_adapter(model: Any, folder: Path) -> Any:
@@ -75,8 +74,7 @@ def add_adapter(model: Any, folder: Path) -> Any:
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError) as error:
-        raise RunError(f"the adapter in {folder} cannot be read", str(error).splitlines()[0],
-                       "restore the folder") from error  # fmt: skip
+        raise RunError(f"the adapter in {folder} cannot be read", first_line(error), "restore the folder") from error
 
 
 def load_processor(job: Job, run: Run, trained: Trained) -> Any:

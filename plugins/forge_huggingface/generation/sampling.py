@@ -152,8 +152,14 @@ def fixed(model: Any) -> dict[str, Any]:
     Taken from the model's generation settings, else its config, by transformers' names.
     """
     found = {}
-    for name in ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
-                 "suppress_tokens", "begin_suppress_tokens"):  # fmt: skip
+    for name in (
+        "decoder_start_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "bad_words_ids",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+    ):
         value = getattr(model.generation_config, name, None)
         value = getattr(model.config, name, None) if value is None else value
         if value is not None:

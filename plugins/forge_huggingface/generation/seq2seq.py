@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Prompt, UsageError
 from forge_huggingface.batches.answers import Seq2SeqBatches
 from forge_huggingface.data.layouts import source_of
-from forge_huggingface.generation.generator import ModelGenerator, sums
+from forge_huggingface.generation.generator import ModelGenerator
+from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.rows import parts_of
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ class Seq2SeqGenerator(ModelGenerator):
         text, limit = source_of(asked), self.renderer.max_seq_length
         length = len(self.tokenizer(text, verbose=False)["input_ids"])
         if length > limit:
-            raise UsageError(f"the text has {length} tokens", f"its rows had {limit} at most: max_seq_length",
-                             "shorten it, or set model.max_seq_length by --set")  # fmt: skip
+            raise UsageError(
+                f"the text has {length} tokens",
+                f"its rows had {limit} at most: max_seq_length",
+                "shorten it, or set model.max_seq_length by --set",
+            )
         return Prompt(text=text)
 
     def _fits(self, inputs: Mapping[str, Any]) -> None:
@@ -59,5 +63,5 @@ class Seq2SeqGenerator(ModelGenerator):
         return Seq2SeqBatches(self.pad, self.model)
 
     def _sums(self, logits: Any, labels: Any) -> tuple[list[float], list[int]]:
-        """Return what :func:`.generator.sums` does; the decoder's input is shifted, and its output is not."""
+        """Return what :func:`.likelihood.sums` does; the decoder's input is shifted, and its output is not."""
         return sums(logits, labels)

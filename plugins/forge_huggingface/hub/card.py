@@ -111,9 +111,17 @@ def _inline(text: str) -> str:
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _TOLD = (
-    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "optim", "weight_decay",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "seed",
-)  # fmt: skip
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "optim",
+    "weight_decay",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "seed",
+)
 
 
 def _usage(task: str, *, adapter: bool) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forge.api import ExportError
+from forge.api import ExportError, first_line
+from forge_huggingface.facts.lookup import NOT_LOGGED_IN
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
@@ -18,7 +19,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
 
     what = f"cannot upload to {name}"
     if get_token() is None:
-        raise ExportError(what, "nobody is logged in to the hub", "`hf auth login` or set HF_TOKEN")
+        raise ExportError(what, *NOT_LOGGED_IN)
     api = HfApi()
     try:
         url = api.create_repo(name, private=private, exist_ok=True)
@@ -32,7 +33,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else None
         why = {401: "the token is not valid", 403: "the token may not write there"}.get(code or 0)
-        raise ExportError(what, why or str(error).strip().splitlines()[0].rstrip(". ")) from error
+        raise ExportError(what, why or first_line(error)) from error
     except OSError as error:  # httpx's and requests' connection errors
         raise ExportError(what, f"the hub cannot be reached ({type(error).__name__})", "try again later") from error
     return str(url)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forge.api import DiskFull, ModelError
+from forge.api import DiskFull, ModelError, first_line
 from forge_huggingface.facts.describe import describe
 
 if TYPE_CHECKING:
@@ -59,20 +59,29 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)))
     except GatedRepoError as error:
-        raise ModelError(what, "its owner wants a licence to be accepted",
-                         f"accept it at https://huggingface.co/{name}, then {login}") from error  # fmt: skip
+        raise ModelError(
+            what,
+            "its owner wants a licence to be accepted",
+            f"accept it at https://huggingface.co/{name}, then {login}",
+        ) from error
     except RevisionNotFoundError as error:
         raise ModelError(what, f"it has no revision {revision!r}", "mend [model] revision") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(what, "there is no such folder here, and no such model on the hub that you may see",
-                         f"mend [model] id; for a private model, {login}") from error  # fmt: skip
+        raise ModelError(
+            what,
+            "there is no such folder here, and no such model on the hub that you may see",
+            f"mend [model] id; for a private model, {login}",
+        ) from error
     except HFValidationError as error:
         raise ModelError(what, "there is no such folder here, and it is no hub id", "mend [model] id") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, *transport_errors()) as error:
-        raise ModelError(what, "the hub cannot be reached, and the files are not in the cache",
-                         "go online once, unset HF_HUB_OFFLINE, or give a local folder") from error  # fmt: skip
+        raise ModelError(
+            what,
+            "the hub cannot be reached, and the files are not in the cache",
+            "go online once, unset HF_HUB_OFFLINE, or give a local folder",
+        ) from error
     except HfHubHTTPError as error:
-        raise ModelError(what, str(error).splitlines()[0].rstrip(". "), "try again later") from error
+        raise ModelError(what, first_line(error), "try again later") from error
     except OSError as error:
         if error.errno == 28:
             raise DiskFull(f"{what}", "the disk of the cache is full", "free some, or set HF_HOME") from error

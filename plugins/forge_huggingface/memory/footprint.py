@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge_huggingface.facts.shape import ROUTERS
+
 if TYPE_CHECKING:
     from forge.api import AdapterTable, Job, Linear, ModelFacts, Shape
 
-
-ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
-"""What chooses the experts of a mixture: 16-bit in 4 bit too, and never adapted by ``"auto"``."""
 
 MLP_INPUTS = ("gate", "up", "fc1", "fc_in", "c_fc", "w1", "w3", "h_to_4h", "wi")
 STATES: Mapping[str, tuple[float, int]] = {

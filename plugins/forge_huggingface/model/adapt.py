@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Adapted, Loaded, ModelError
+from forge.api import Adapted, Loaded, ModelError, did_you_mean
+from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.model import parts
 
 if TYPE_CHECKING:
     from forge.api import AdapterTable, Job, Run
-
-
-# A mixture of experts chooses its experts by these: training them with LoRA makes the choice drift.
-ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 
 
 def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
@@ -121,6 +117,7 @@ def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
         return parts.targets(model, table, linear, named_targets(table, linear))
     if table.target_modules == "auto":
         inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
+        # Training with LoRA what chooses the experts of a mixture makes the choice drift.
         return sorted(inside - ROUTERS) or "all-linear"
     return named_targets(table, linear) or []
 
@@ -153,6 +150,5 @@ def require_match(name: str, there: list[str], key: str) -> None:
     if any(full == name or full.endswith(f".{name}") for full in there):
         return
     leaves = sorted({full.rpartition(".")[2] for full in there if not full.rpartition(".")[2].isdigit()})
-    near = difflib.get_close_matches(name, leaves, n=1)
-    say = f"did you mean {near[0]}?" if near else 'take some of them, or "auto"'
+    say = did_you_mean(name, leaves, 'take some of them, or "auto"')
     raise ModelError(f"[adapter] {key}: {name} fits no module of the model", f"there are {', '.join(leaves)}", say)

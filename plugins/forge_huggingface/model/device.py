@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from forge.api import ModelError
+from forge_huggingface.rules.placement import device
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 def planned_device(job: Job, run: Run) -> str:
     """Return torch's name of the device that the plan is for. Raises :class:`ModelError` if torch does not see it."""
     import torch
-
-    from forge_huggingface.rules.placement import device
 
     kind = device(run.plan.machine, job)
     if kind in {"cuda", "rocm"}:

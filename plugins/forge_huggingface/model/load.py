@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned
+from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned, first_line
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.device import planned_device
 
@@ -100,7 +100,7 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
 
 
 def model_class(task: str) -> Any:
-    """Return transformers' class for a task, as in :class:`ModelFacts`."""
+    """Return transformers' class for a task, as in :class:`~forge.api.ModelFacts`."""
     import transformers
 
     names = {"vision": "ImageTextToText", "seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}
@@ -159,7 +159,7 @@ def quantization(job: Job, kept: list[str] | None = None) -> Any:
 
 def _unreadable(name: str, error: BaseException) -> ModelError:
     traceback.print_exception(error)
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = first_line(error)
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{name} brings its own Python code",

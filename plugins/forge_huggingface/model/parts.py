@@ -59,8 +59,11 @@ def targets(model: Any, table: AdapterTable, linear: Sequence[str], named: Itera
     chosen = [name for name in able if _wanted(name, table)]
     if not chosen:
         asked = ", ".join(f"{key} = {str(value).lower()}" for key, value in table.parts.items()) or "target_modules"
-        raise ModelError("[adapter] leaves nothing to adapt", f"{asked} fits none of {len(linear)} linear layers",
-                         "change target_modules or the finetune_… keys")  # fmt: skip
+        raise ModelError(
+            "[adapter] leaves nothing to adapt",
+            f"{asked} fits none of {len(linear)} linear layers",
+            "change target_modules or the finetune_… keys",
+        )
     if table.layers_to_transform is not None:  # peft takes it with names only
         return chosen
     pattern = "|".join(sorted({_any_layer(name) for name in chosen}))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from forge.api import DataError
 from forge_huggingface.rendering.spans import Span, answers, inside, starts_at
 from forge_huggingface.rendering.templates import Template, missing
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Plain, Rendered, text_of
+from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Plain, Rendered, parting, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,8 +69,11 @@ class Renderer:
         self.max_seq_length = max_seq_length
         self.on_long_row = on_long_row
         if self.tokenizer.eos_token_id is None:
-            raise DataError("the tokenizer has no end token", "eos_token is not set, so no row could teach an end",
-                            "set eos_token in the model's tokenizer_config.json")  # fmt: skip
+            raise DataError(
+                "the tokenizer has no end token",
+                "eos_token is not set, so no row could teach an end",
+                "set eos_token in the model's tokenizer_config.json",
+            )
         self.eos: int = self.tokenizer.eos_token_id
         self.stops = frozenset({self.eos, *stops})
         self.before = special_prefix(self.tokenizer)
@@ -115,8 +118,11 @@ class Renderer:
             prompt = None if self.train_on == "all" else row.prompt
             return Piece(row.prompt + completion, plain=True, prompt=prompt)
         if self.train_on in ("completion", "assistant"):
-            raise DataError(f'train_on = "{self.train_on}" cannot be used', "rows of the format text have no answers",
-                            'set train_on = "all" or "auto"')  # fmt: skip
+            raise DataError(
+                f'train_on = "{self.train_on}" cannot be used',
+                "rows of the format text have no answers",
+                'set train_on = "all" or "auto"',
+            )
         return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True)
 
     def _conversation(self, row: Conversation) -> Piece:
@@ -129,12 +135,18 @@ class Renderer:
         if train_on != "all" and not any(message["role"] == "assistant" for message in messages):
             raise BadRow("has no assistant turn")
         if train_on == "completion" and not last:
-            raise BadRow("does not end with an assistant turn", f"its last turn is by {messages[-1]['role']}",
-                         'remove that turn, or set train_on = "assistant"')  # fmt: skip
+            raise BadRow(
+                "does not end with an assistant turn",
+                f"its last turn is by {messages[-1]['role']}",
+                'remove that turn, or set train_on = "assistant"',
+            )
         text, marked = template.render(tokenizer, messages, tools=row.tools, extra=row.extra)
         if lost := _lost(messages, text):
-            raise BadRow(f"loses message {lost} in the chat template {template.name}",
-                         "what it says is not in the rendered text", "set another chat_template")  # fmt: skip
+            raise BadRow(
+                f"loses message {lost} in the chat template {template.name}",
+                "what it says is not in the rendered text",
+                "set another chat_template",
+            )
         if train_on == "completion":
             before = messages[: row.start]
             prompt, _ = template.render(tokenizer, before, tools=row.tools, prompt=True, extra=row.extra)
@@ -166,14 +178,17 @@ class Renderer:
             if ids[:start] != prompt:
                 diverged = not piece.text.startswith(piece.prompt)
                 if diverged or encoding is None:
-                    start = _common(prompt, ids)
+                    start = parting(prompt, ids)
                 else:
                     start = starts_at(encoding.offsets, len(piece.prompt))
             runs = [(start, count)]
         elif piece.spans is not None:
             if encoding is None:
-                raise DataError("the answers cannot be found in the rows", "this tokenizer knows no character offsets",
-                                'set train_on = "completion", or use a fast tokenizer')  # fmt: skip
+                raise DataError(
+                    "the answers cannot be found in the rows",
+                    "this tokenizer knows no character offsets",
+                    'set train_on = "completion", or use a fast tokenizer',
+                )
             runs = inside(encoding.offsets, piece.spans)
         else:
             runs = [(0, count)]
@@ -205,12 +220,17 @@ class Renderer:
         limit, length = self.max_seq_length, len(ids)
         if length > limit:
             if self.on_long_row != "truncate":
-                return LongRow(f"has {length} tokens", f"max_seq_length is {limit}",
-                               'raise it, shorten the row, or set on_long_row = "truncate" or "drop"')  # fmt: skip
+                return LongRow(
+                    f"has {length} tokens",
+                    f"max_seq_length is {limit}",
+                    'raise it, shorten the row, or set on_long_row = "truncate" or "drop"',
+                )
             if needed > limit:  # an image that is cut is no image
-                return LongRow(f"has {length} tokens, and its last image ends at {needed}",
-                               f"max_seq_length is {limit}",
-                               'raise it, take smaller images, or set on_long_row = "drop"')  # fmt: skip
+                return LongRow(
+                    f"has {length} tokens, and its last image ends at {needed}",
+                    f"max_seq_length is {limit}",
+                    'raise it, take smaller images, or set on_long_row = "drop"',
+                )
             if any(label != -100 for label in labels[limit:]):
                 eos = "cut"
             ids, labels = ids[:limit], labels[:limit]
@@ -257,12 +277,3 @@ def _lost(messages: Sequence[Message], text: str) -> int | None:
             lines = text_of(messages[number - 1]["content"]).strip().splitlines()
             return number if lines and lines[-1].strip() not in text else None
     return None
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rows import BadRow, Conversation
+from forge_huggingface.rows import BadRow, Conversation, parting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return None
     head, tail = full.split(_MARKER)
     if start is None:
-        start = next((at for at, (one, other) in enumerate(zip(head, text, strict=False)) if one != other), len(head))
+        start = parting(head, text)
     if end is None:
         if not text.endswith(tail):
             return None

@@ -123,8 +123,11 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
             raise DataError(f"the chat template {name} was not found", f"there is no {path.resolve()}")
         template = Template(name, path.read_text(encoding="utf-8"), "file")
     else:
-        raise DataError(f"there is no chat template {name!r}", f"forge ships {', '.join(shipped())}",
-                        "name one of them, or a .jinja file")  # fmt: skip
+        raise DataError(
+            f"there is no chat template {name!r}",
+            f"forge ships {', '.join(shipped())}",
+            "name one of them, or a .jinja file",
+        )
     if template is not None:
         _check(template)
     return template

@@ -34,11 +34,15 @@ def load(job: Job, folder: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         # transformers has no error of its own for this: what it raises depends on which file is missing or damaged.
         if "trust_remote_code" in str(error):
-            raise ModelError(f"the tokenizer of {job.model.id} is Python code", "it is not run unasked",
-                             "read it, then set [model] trust_remote_code = true") from error  # fmt: skip
+            raise ModelError(
+                f"the tokenizer of {job.model.id} is Python code",
+                "it is not run unasked",
+                "read it, then set [model] trust_remote_code = true",
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-        raise ModelError(f"the tokenizer of {job.model.id} cannot be loaded", reason,
-                         f"see whether {folder} holds a whole model") from error  # fmt: skip
+        raise ModelError(
+            f"the tokenizer of {job.model.id} cannot be loaded", reason, f"see whether {folder} holds a whole model"
+        ) from error
 
 
 def settle_pad(tokenizer: Any) -> tuple[int, str]:
@@ -76,8 +80,11 @@ def longest_row(job: Job, run: Run, tokenizer: Any) -> int:
         return job.model.max_seq_length
     own = run.plan.facts.context or tokenizer.model_max_length
     if own is None or own > 1_000_000_000:  # transformers writes 1e30 where nothing is known
-        raise DataError("max_seq_length = -1 cannot be used", "the model does not say how long a row it takes",
-                        "set [model] max_seq_length to a number")  # fmt: skip
+        raise DataError(
+            "max_seq_length = -1 cannot be used",
+            "the model does not say how long a row it takes",
+            "set [model] max_seq_length to a number",
+        )
     return int(own)
 
 

@@ -11,10 +11,12 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import UsageError, locate
+import tomli
+
+from forge.api import UsageError, did_you_mean, locate
 from forge_huggingface.functions.find import find
 from forge_huggingface.functions.reference import reference
-from forge_huggingface.functions.signature import Signature, nearest, of_function
+from forge_huggingface.functions.signature import Signature, of_function
 from forge_huggingface.rewards.builtin.table import BUILTINS
 from forge_huggingface.rewards.reward import Reward
 from forge_huggingface.rewards.table import names, reward_tables
@@ -57,7 +59,7 @@ def check_columns(rewards: Iterable[Reward], there: Collection[str], *, rows: st
         for column in reward.columns:
             if column not in there:
                 have = ", ".join(sorted(there)) or "none but the prompt"
-                say = nearest(column, there, f"there are {have}")
+                say = did_you_mean(column, there, f"there are {have}")
                 found.append(f"{reward.name} ({reward.place}) needs {column}; {say}")
     if found:
         do = "rename it with [data] columns, or name it in the reward's args"
@@ -119,8 +121,6 @@ def _load_builtin(table: RewardTable, name: str, place: str) -> Reward:
 
 def _places(count: int, run: Run | None) -> list[str]:
     """Say where each table stands in the job file, or which it is where ``--set`` has made it."""
-    import tomli
-
     plain = [f"[[train.reward]] number {index + 1}" for index in range(count)]
     file = run.folder / "job.toml" if run else None
     if run is None or file is None or not file.is_file():

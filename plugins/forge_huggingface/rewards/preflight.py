@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Finding
-from forge_huggingface.functions.signature import nearest
+from forge.api import Finding, did_you_mean
 from forge_huggingface.rewards.load import load
 
 if TYPE_CHECKING:
@@ -46,6 +45,6 @@ def lacking(rewards: Iterable[Reward], rows: Iterable[Mapping[str, Any]]) -> Ite
             yield Finding(
                 "error",
                 f"{row.get('origin', f'row {number}')} has no column {column}, which the reward {reward.name} needs "
-                f"({reward.place}); {nearest(column, there, have)}",
+                f"({reward.place}); {did_you_mean(column, there, have)}",
                 "rename it with [data] columns, or name it in the reward's args",
             )

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ForgeError
-from forge_huggingface.functions.blame import defined, line_of
+from forge_huggingface.functions import blame
 from forge_huggingface.rewards.score import Score, WrongReturnError, read_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from forge_huggingface.functions.signature import Signature
 
@@ -65,8 +64,7 @@ class Reward:
     @property
     def is_async(self) -> bool:
         """Whether its function is a coroutine function."""
-        inner = inspect.unwrap(self.function)
-        return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - not whether it can be called
+        return blame.is_async(self.function)
 
     def score(
         self,
@@ -90,10 +88,7 @@ class Reward:
             RewardError: The function raised something, or returned what is no list of scores.
         """
         with self._answering(prompts, completions, columns, context or {}) as keywords:
-            returned = self.function(**keywords)
-            if inspect.isawaitable(returned):
-                returned = self._wait(returned)
-            return read_scores(returned, len(completions))
+            return read_scores(blame.call(self.function, keywords, self._run), len(completions))
 
     async def ascore(
         self,
@@ -104,10 +99,7 @@ class Reward:
     ) -> list[Score]:
         """Score completions inside a running event loop; as :meth:`score` otherwise."""
         with self._answering(prompts, completions, columns, context or {}) as keywords:
-            returned = self.function(**keywords)
-            if inspect.isawaitable(returned):
-                returned = await returned
-            return read_scores(returned, len(completions))
+            return read_scores(await blame.call_inside(self.function, keywords), len(completions))
 
     def _keywords(
         self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any], context: Mapping[str, Any]
@@ -115,16 +107,12 @@ class Reward:
         given = {**columns, **self.args, **context, "prompts": list(prompts), "completions": list(completions)}
         return self.signature.select(given)
 
-    def _wait(self, returned: Any) -> Any:
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end, in one loop for all calls: a client that the function keeps belongs to a loop."""
         if self._runner is None:
             self._runner = asyncio.Runner()
             weakref.finalize(self, self._runner.get_loop().close)
-
-        async def finish() -> Any:
-            return await returned
-
-        return self._runner.run(finish())
+        return self._runner.run(coroutine)
 
     @contextlib.contextmanager
     def _answering(
@@ -132,42 +120,29 @@ class Reward:
     ) -> Iterator[dict[str, Any]]:
         """Give the function's keywords, and turn whatever it does wrong into a :class:`RewardError`."""
         if missing := [name for name in self.columns if name not in columns]:
-            raise self._error(f"the rows have no {', '.join(missing)}", do="name the columns that it needs in the rows")
+            raise self._error(f"the rows have no {', '.join(missing)}", "name the columns that it needs in the rows")
         keywords = self._keywords(prompts, completions, columns, context)
         if missing := [name for name in self.signature.required if name not in keywords]:
-            raise self._error(f"nobody gives it {', '.join(missing)} here", do="give it a default")
+            raise self._error(f"nobody gives it {', '.join(missing)} here", "give it a default")
         try:
             yield keywords
         except WrongReturnError as error:
-            where = _row(columns, error.index)
-            raise self._error(f"{error.message}{where}", do=error.do or f"see {defined(self.function)}") from error
+            do = error.do or f"see {blame.defined(self.function)}"
+            raise self._error(f"{error.message}{_row(columns, error.index)}", do) from error
         except ForgeError:
             raise
         except Exception as error:
-            index = None if self.is_async else self._guilty(prompts, completions, columns, context, error)
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise self._error(f"{said}{line_of(self.function, error)}{_row(columns, index)}", do="mend it") from error
 
-    def _guilty(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        columns: Mapping[str, Any],
-        context: Mapping[str, Any],
-        error: Exception,
-    ) -> int | None:
-        """Return the first completion for which the function fails alike when it gets that one alone."""
-        for index in range(len(completions)):
-            part = slice(index, index + 1)
-            around = {key: value[part] if key == _PER_ROW and value else value for key, value in context.items()}
-            row = {key: value[part] for key, value in columns.items()}
-            try:
+            def alone(index: int) -> None:
+                part = slice(index, index + 1)
+                around = {key: value[part] if key == _PER_ROW and value else value for key, value in context.items()}
+                row = {key: value[part] for key, value in columns.items()}
                 self.function(**self._keywords(prompts[part], completions[part], row, around))
-            except type(error):
-                return index
-            except Exception:  # noqa: BLE001 - it fails otherwise alone, so this tells nothing
-                return None
-        return None
+
+            # Asking each row again of a service that is awaited would take long, and cost.
+            index = None if self.is_async else blame.guilty(alone, len(completions), error)
+            why = f"{blame.said(self.function, error)}{_row(columns, index)}"
+            raise self._error(why, "mend it") from error
 
     def _error(self, why: str, do: str | None = None) -> RewardError:
         return RewardError(f"the reward {self.name} failed ({self.use}, {self.place})", why, do)

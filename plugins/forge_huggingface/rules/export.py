@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
-from forge_huggingface.facts.lookup import token
+from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from forge.api import Job, Machine, ModelFacts
+
+
+NO_ADAPTER = 'there is no adapter to export: [adapter] type = "none" trains the whole model'
 
 
 def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
@@ -24,13 +26,7 @@ def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
 def export_problems(job: Job) -> Iterable[Problem]:
     """Yield exports that cannot be."""
     for index, export in enumerate(job.export):
-        if export.push_to_hub and not token(os.environ):
-            yield Problem(
-                f"export.{index}.push_to_hub", "nobody is logged in to the hub", "`hf auth login`, or set HF_TOKEN"
-            )
+        if export.push_to_hub and not token():
+            yield Problem(f"export.{index}.push_to_hub", *NOT_LOGGED_IN)
         if export.format == "adapter" and job.adapter.type == "none":
-            yield Problem(
-                f"export.{index}.format",
-                'there is no adapter to export: [adapter] type = "none" trains the whole model',
-                'write format = "merged"',
-            )
+            yield Problem(f"export.{index}.format", NO_ADAPTER, 'write format = "merged"')

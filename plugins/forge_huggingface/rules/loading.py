@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
+from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.data import decide_rows
 from forge_huggingface.rules.placement import capability, device, no_such_positions, weights_dtype
 
@@ -48,8 +49,8 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
 
 def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot make the model answer, or None."""
-    if job.train.method == "reward":
-        return 'method = "reward" trains a model that gives numbers and no answers; remove [eval]'
+    if (method := METHODS.get(job.train.method)) and not method.answers:
+        return f'method = "{method.name}" trains a model that gives numbers and no answers; remove [eval]'
     return cannot_load(machine, job, facts)
 
 

@@ -36,10 +36,26 @@ def no_such_positions(job: Job, facts: ModelFacts) -> str | None:
 
 POSITIONED = frozenset(
     {
-        "bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "codegen", "gpt2", "gpt_bigcode",
-        "gpt_neo", "gptj", "led", "marian", "mbart", "openai-gpt", "opt", "pegasus", "plbart", "prophetnet",
+        "bart",
+        "bigbird_pegasus",
+        "biogpt",
+        "blenderbot",
+        "blenderbot-small",
+        "codegen",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gptj",
+        "led",
+        "marian",
+        "mbart",
+        "openai-gpt",
+        "opt",
+        "pegasus",
+        "plbart",
+        "prophetnet",
     }
-)  # fmt: skip
+)
 """Types of models that have a vector for each position and so cannot read further, by transformers' names."""
 
 

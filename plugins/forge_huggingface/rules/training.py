@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
+from forge_huggingface.arguments.fields import table
+from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
+from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
 from forge_huggingface.rules.placement import device, has_bf16
 
@@ -45,11 +48,9 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
             return f'report_to = "{name}": no such tracker; there are {", ".join(TRACKERS)}'
         if needed and not any(dist in machine.versions for dist in needed):
             return f'report_to = "{name}": {needed[0]} is not installed (pip install {needed[0]})'
-    if (method := METHODS.get(job.train.method)) and method.rewards:
-        from forge_huggingface.rewards.rules import cannot_reward  # brings pydantic
-
-        if reason := cannot_reward(machine, job, facts):
-            return reason
+    method = METHODS.get(job.train.method)
+    if method and method.rewards and (reason := cannot_reward(machine, job, facts)):
+        return reason
     if job.train.options.get("use_vllm") and "vllm" not in machine.versions:
         return "use_vllm: vllm is not installed (pip install vllm)"
     if job.train.options.get("use_vllm") and job.model.load_in_8bit:
@@ -76,8 +77,7 @@ def cannot_train_seq2seq(machine: Machine, job: Job, facts: ModelFacts) -> str |
 
 def seq2seq_problems(job: Job) -> Iterable[Problem]:
     """Yield what an encoder-decoder model's trainer, which is transformers' own, would not follow."""
-    from forge_huggingface.arguments.fields import table
-    from forge_huggingface.arguments.options import default_of
+    from forge_huggingface.arguments.options import default_of  # pydantic, which listing plugins does not need
 
     yield from layout_problems(job, "seq2seq", "an encoder-decoder model")
     if job.data.chat_template is not None:
@@ -100,11 +100,10 @@ def train_problems(job: Job) -> Iterable[Problem]:
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
-    if job.train.method == "distill" and not options.get("teacher_model_name_or_path"):
+    method = METHODS.get(job.train.method)
+    if method and method.teacher and not options.get("teacher_model_name_or_path"):
         yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
-    if (method := METHODS.get(job.train.method)) and method.rewards:
-        from forge_huggingface.rewards.rules import reward_problems  # brings pydantic
-
+    if method and method.rewards:
         yield from reward_problems(job)
     evaluating = {
         "train.eval_strategy": options.get("eval_strategy") not in {None, "no"},
@@ -126,7 +125,6 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         defaults,
         learning_rate,
     )
-    from forge_huggingface.arguments.tables import LORA_FACTORS
 
     options, kind = job.train.options, device(machine, job)
     asked = options.get("bf16") or options.get("fp16")

@@ -27,6 +27,7 @@ from forge.api import (
     Warned,
 )
 from forge.disk.checkpoints import mark, rotate
+from forge_huggingface.model.device import peak
 from forge_huggingface.rows import text_of
 from forge_huggingface.training.outlook import estimate_again, outlook
 from forge_huggingface.training.probe import probe
@@ -182,8 +183,6 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
 
     def pace(self, state: Any) -> dict[str, Any]:
         """Return seconds left and peak memory in bytes."""
-        from forge_huggingface.model.device import peak
-
         done = state.global_step - self.first_step
         left = (state.max_steps - state.global_step) * (time.monotonic() - self.began) / done if done else None
         return {"seconds_left": left, "memory": peak()}

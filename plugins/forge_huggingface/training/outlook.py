@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from forge.api import Training, load_object
+from forge_huggingface.memory.footprint import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,15 +56,17 @@ def measured(trainer: Any, peak: int | None) -> dict[str, int | None]:
         moving = max(0, peak - weights - states)
     reserved = int(sys.modules["torch"].cuda.max_memory_reserved()) if on_gpu else None
     return {
-        "weights": weights, "gradients": gradients, "optimizer": states, "moving": moving, "peak": peak,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": states,
+        "moving": moving,
+        "peak": peak,
         "reserved": reserved,
-    }  # fmt: skip
+    }
 
 
 def in_memory(model: Any, optim: str) -> tuple[int, int, int]:
     """Return the bytes of a model's weights and buffers, of its gradients, and of Adam's states or the like."""
-    from forge_huggingface.memory.footprint import STATES
-
     tensors = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in model.buffers()}
     trained = 0
     values = states = 0.0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Estimate, OutOfMemory
+from forge.api import Data, Estimate, OutOfMemory, first_line, setting
 from forge_huggingface.methods import splits
 from forge_huggingface.model.device import is_out_of_memory, peak
 
@@ -184,7 +184,7 @@ def explain_out_of_memory(
     if used:
         why += f", {used / 2**30:.1f} GiB in use at the peak"
     knobs = relief(args, splits=splits(job.train.method, job.train.options))
-    names = [f"{_key(change['key'])} = {_toml(change['value'])}" for changes in knobs for change in changes]
+    names = [setting(change["key"], change["value"]) for changes in knobs for change in changes]
     if not quantised(trainer) and any("lora_" in name for name, _ in trainer.model.named_parameters()):
         names.append("[model] load_in_4bit = true")
     names.append("a smaller [model] max_seq_length")
@@ -192,7 +192,7 @@ def explain_out_of_memory(
         names = _levers(estimate)
     return OutOfMemory(
         f"out of memory {when}",
-        f"{why} ({_first_line(error)})",
+        f"{why} ({first_line(error)[:160]})",
         f"in order of effect: {'; '.join(names)}",
         probing=probing,
         relief=knobs[0] if knobs else [],
@@ -210,15 +210,11 @@ def explain_preparing(error: BaseException, job: Job, estimate: Estimate | None)
         names.insert(0, f"[train] precompute_ref_batch_size = {size // 2}")
     return OutOfMemory(
         f"out of memory {when}, before the first step",
-        _first_line(error),
+        first_line(error)[:160],
         f"in order of effect: {'; '.join(names or ['a smaller [model] max_seq_length'])}",
         probing=True,
         relief=[],
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _levers(estimate: Estimate) -> list[str]:
@@ -233,7 +229,8 @@ def quantised(trainer: Any) -> bool:
 def relief(args: Any, *, splits: bool) -> list[list[Mapping[str, Any]]]:
     """Return changes that keep the training the same and take less memory, the most effective first.
 
-    Each entry is a list of changes that belong together. ``splits`` is what :func:`.methods.splits` says.
+    Each entry is a list of changes that belong together. ``splits`` is what :func:`forge_huggingface.methods.splits`
+    says.
     """
     found: list[list[Mapping[str, Any]]] = []
     checkpointing = getattr(args, "gradient_checkpointing", False) or getattr(args, "activation_checkpointing", False)
@@ -258,12 +255,3 @@ def relief(args: Any, *, splits: bool) -> list[list[Mapping[str, Any]]]:
             ]
         )
     return found
-
-
-def _key(path: str) -> str:
-    table, _, key = path.partition(".")
-    return f"[{table}] {key}"
-
-
-def _toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -15,6 +15,7 @@ from forge.disk.checkpoints import is_last, newest_marked
 from forge.disk.files import is_disk_full
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.options import filled_in
+from forge_huggingface.arguments.owned import REWARD_KEYS
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
@@ -56,7 +57,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         Interrupted: The user asked to stop; a checkpoint has been saved.
         DiskFull: A checkpoint or the weights could not be written; the last whole checkpoint is kept.
     """
-    from forge_huggingface.training.callbacks import DryRunEnded
+    from forge_huggingface.training.callbacks import DryRunEnded  # imports transformers
 
     trainable = trainable_names(loaded.model, job)
     try:
@@ -96,7 +97,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     """Build the method's trainer with every argument given, and check that it holds them."""
     from transformers import EarlyStoppingCallback
 
-    from forge_huggingface.training.callbacks import ForgeCallback
+    from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers
 
     make: Callable[..., Recipe] = load_object(method.recipe)  # type: ignore[assignment]  # a name's object
     recipe = make(job, run, loaded, data)
@@ -116,14 +117,12 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         callbacks.append(EarlyStoppingCallback(patience, job.train.early_stopping_threshold))
         config.metric_for_best_model = config.metric_for_best_model or "loss"
         config.greater_is_better = bool(config.greater_is_better)
-    # A single held-out set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
-    evaluation = data.eval.get("eval") if len(data.eval) == 1 else dict(data.eval)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
     trainer = recipe.trainer(
         model=loaded.model,
         args=config,
         train_dataset=data.train,
-        eval_dataset=evaluation or None,
+        eval_dataset=held_out(data),
         processing_class=data.processor,
         callbacks=callbacks,
         **collator,
@@ -148,6 +147,14 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     return trainer
 
 
+def held_out(data: Data) -> Any:
+    """Return the held-out rows as trainers take them: None, a data set, or several by name."""
+    if len(data.eval) > 1:
+        return dict(data.eval)
+    # A single set keeps the trainer's plain names: eval_loss, not eval_eval_loss.
+    return next(iter(data.eval.values()), None)
+
+
 def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, Any]:
     """Return every argument of the trainer: forge's table of defaults, the job's, and what loading imposes."""
     options = job.train.options
@@ -155,8 +162,8 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
         if f"train.{name}" in run.plan.named and options.get(name) != value:
             raise PluginError(f"[train] {name} = {options[name]} cannot be", f"the loaded model needs {value}")
     half: Literal["bf16", "fp16"] | None = "bf16" if options.get("bf16") else "fp16" if options.get("fp16") else None
-    extra = {"reward", "collapse_patience"}  # forge's own keys, which no trainer knows
-    asked = {name: value for name, value in options.items() if name in table(method.config) and name not in extra}
+    theirs = table(method.config).keys() - REWARD_KEYS
+    asked = {name: value for name, value in options.items() if name in theirs}
     values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
     values["report_to"] = values.get("report_to") or "none"
     return values

@@ -7,12 +7,19 @@ same picture even if the link has changed its mind.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import os
 import time
-import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from forge.api import first_line
+from forge_huggingface.facts.lookup import is_offline
 from forge_huggingface.rows import BadRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SECONDS = 20.0
 """How long a server may be silent."""
@@ -21,7 +28,7 @@ LARGEST = 64 * 2**20
 """The most bytes that are fetched for one image."""
 
 _TRIES = 2
-_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+_HEADERS = {"User-Agent": "forge-train"}
 
 
 class Downloads:
@@ -39,9 +46,9 @@ class Downloads:
         path = self.folder / hashlib.sha256(url.encode()).hexdigest()
         if path.is_file():
             return path
-        if offline():
-            raise BadRow("cannot be fetched", "forge is offline (HF_HUB_OFFLINE)",
-                         "go online once, or give the image as a file")  # fmt: skip
+        if is_offline(data=True):
+            why, say = "forge is offline (HF_HUB_OFFLINE)", "go online once, or give the image as a file"
+            raise BadRow("cannot be fetched", why, say)
         content = _fetch(url)
         self.folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
@@ -50,36 +57,41 @@ class Downloads:
         return path
 
 
-def offline() -> bool:
-    """Whether the environment forbids the network."""
-    return any(os.environ.get(name, "").strip().upper() in {"1", "TRUE", "YES", "ON"} for name in _OFFLINE)
-
-
 def _fetch(url: str) -> bytes:
-    # urlopen would also follow ftp and file links; this opener knows http and https only.
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
-                    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler,
-                    urllib.request.HTTPErrorProcessor, urllib.request.UnknownHandler):  # fmt: skip
-        opener.add_handler(handler())
-    try:
-        asked = urllib.request.Request(url, headers={"User-Agent": "forge-train"})  # noqa: S310 - see the opener
-    except ValueError as error:
-        raise BadRow("cannot be fetched", str(error), "mend the URL") from error
+    httpx = _httpx()
+    wrong = "mend the URL, or give the image as a file"
     reason = ""
     for attempt in range(_TRIES):
-        try:
-            with opener.open(asked, timeout=SECONDS) as answer:
-                content: bytes = answer.read(LARGEST + 1)
-            if len(content) > LARGEST:
-                raise BadRow("is too large", f"more than {LARGEST >> 20} MiB")
-            return content
-        except urllib.error.HTTPError as error:
-            reason = f"the server says {error.code} {error.reason}"
-            if error.code < 500 and error.code != 429:
-                break
-        except (OSError, ValueError) as error:  # URLError, time-outs, broken answers, hosts that are none
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        if attempt + 1 < _TRIES:
+        if attempt:
             time.sleep(0.5)
-    raise BadRow("cannot be fetched", reason, "mend the URL, or give the image as a file")
+        try:
+            # Auth() sends nothing: neither a login that stands in the URL nor one of this machine.
+            with httpx.stream(
+                "GET", url, headers=_HEADERS, auth=httpx.Auth(), timeout=SECONDS, follow_redirects=True
+            ) as answer:
+                if answer.is_success:
+                    return _limited(answer.iter_bytes())
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise BadRow("cannot be fetched", first_line(error), wrong) from error
+        except (httpx.HTTPError, OSError) as error:  # time-outs, broken answers, hosts that are none
+            reason = first_line(error)
+            continue
+        reason = f"the server says {answer.status_code} {answer.reason_phrase}"
+        if answer.status_code < 500 and answer.status_code != 429:
+            break
+    raise BadRow("cannot be fetched", reason, wrong)
+
+
+def _limited(pieces: Iterable[bytes]) -> bytes:
+    """Put a file together as long as it is not too large: a server may say less than it sends, or nothing."""
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > LARGEST:
+            raise BadRow("is too large", f"more than {LARGEST >> 20} MiB")
+    return bytes(content)
+
+
+def _httpx() -> Any:
+    """Return the HTTP library that huggingface_hub brings: httpx2 under hub 2, httpx under hub 1."""
+    return importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")

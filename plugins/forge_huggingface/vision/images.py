@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
+from forge.api import DataError, first_line
 from forge_huggingface.rows import BadRow, Message, parts_of
 from forge_huggingface.vision.download import Downloads
 
@@ -100,8 +100,10 @@ class Gallery:
             name = f" ({_shorten(reference)})" if isinstance(reference, str) else ""
             raise BadRow(f"has an image that cannot be used: image {number}{name} {bad.what}", bad.why, bad.do) from bad
         except OSError as error:
-            raise BadRow(f"has an image that cannot be used: image {number} ({path}) cannot be read",
-                         error.strerror or str(error)) from error  # fmt: skip
+            raise BadRow(
+                f"has an image that cannot be used: image {number} ({path}) cannot be read",
+                error.strerror or str(error),
+            ) from error
         sha = hashlib.sha256(data).hexdigest()
         return Picture(str(path) if path else None, content, sha, image.width, image.height), image
 
@@ -119,8 +121,7 @@ class Gallery:
             buffer = io.BytesIO()
             reference.convert("RGB").save(buffer, "PNG")
             return None, buffer.getvalue()
-        raise BadRow("is no image", f"it is a {type(reference).__name__}",
-                     "give a path, a URL, bytes or base64")  # fmt: skip
+        raise BadRow("is no image", f"it is a {type(reference).__name__}", "give a path, a URL, bytes or base64")
 
     def _text(self, text: str, folder: Path | None) -> tuple[Path | None, bytes | None]:
         if not text.strip():
@@ -150,8 +151,11 @@ class Gallery:
             if candidate.is_file():
                 return candidate
         where = " or ".join(map(str, places))
-        raise BadRow("was not found", None if path.is_absolute() else f"it was looked for in {where}",
-                     "image paths start at the folder of the data file")  # fmt: skip
+        raise BadRow(
+            "was not found",
+            None if path.is_absolute() else f"it was looked for in {where}",
+            "image paths start at the folder of the data file",
+        )
 
 
 def decode(data: bytes) -> Any:
@@ -170,18 +174,22 @@ def decode(data: bytes) -> Any:
             opened = Image.open(io.BytesIO(data), formats=known)
         with opened as image:
             if image.width * image.height > PIXELS:
-                raise BadRow("is too large", f"it has {image.width * image.height} pixels, the most is {PIXELS}",
-                             "make it smaller")  # fmt: skip
+                raise BadRow(
+                    "is too large",
+                    f"it has {image.width * image.height} pixels, the most is {PIXELS}",
+                    "make it smaller",
+                )
             return ImageOps.exif_transpose(image).convert("RGB")
     except UnidentifiedImageError as error:
         start = data[:16]
-        raise BadRow("is no image", f"it begins with {start!r}" if start else "it is empty",
-                     f"use one of {', '.join(FORMATS)}") from error  # fmt: skip
+        raise BadRow(
+            "is no image", f"it begins with {start!r}" if start else "it is empty", f"use one of {', '.join(FORMATS)}"
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadRow("is too large", str(error).splitlines()[0], "make it smaller") from error
+        raise BadRow("is too large", first_line(error), "make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
         # Pillow's decoders raise any of these on files that are cut short or damaged.
-        raise BadRow("is damaged", str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise BadRow("is damaged", first_line(error)) from error
 
 
 def reopen(picture: Mapping[str, Any]) -> Any:
@@ -190,11 +198,15 @@ def reopen(picture: Mapping[str, Any]) -> Any:
     try:
         data = picture["bytes"] if path is None else Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"the image {path} is not there any more", error.strerror or str(error),
-                        "restore it, then `forge resume`") from error  # fmt: skip
+        raise DataError(
+            f"the image {path} is not there any more", error.strerror or str(error), "restore it, then `forge resume`"
+        ) from error
     if hashlib.sha256(data).hexdigest() != picture["sha256"]:
-        raise DataError(f"the image {path} is not what it was", "it changed since the rows were made",
-                        "restore it, then `forge resume`, or start a new run")  # fmt: skip
+        raise DataError(
+            f"the image {path} is not what it was",
+            "it changed since the rows were made",
+            "restore it, then `forge resume`, or start a new run",
+        )
     return decode(data)
 
 
@@ -266,8 +278,11 @@ def _value(holder: Mapping[str, Any], *, needed: bool = True) -> Any:
         if value is not None:
             return _maybe_base64(value) if key in {"base64", "data"} else value
     if needed:
-        raise BadRow("is an object without an image", f"its keys are {', '.join(map(str, holder))}",
-                     f"name it {', '.join(_KEYS[:4])}")  # fmt: skip
+        raise BadRow(
+            "is an object without an image",
+            f"its keys are {', '.join(map(str, holder))}",
+            f"name it {', '.join(_KEYS[:4])}",
+        )
     return None
 
 

@@ -42,15 +42,20 @@ def load(job: Job, folder: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         # As with tokenizers: what transformers raises depends on which file is missing or damaged.
         if "trust_remote_code" in str(error):
-            raise ModelError(f"the processor of {job.model.id} is Python code", "it is not run unasked",
-                             "read it, then set [model] trust_remote_code = true") from error  # fmt: skip
+            raise ModelError(
+                f"the processor of {job.model.id} is Python code",
+                "it is not run unasked",
+                "read it, then set [model] trust_remote_code = true",
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
         do = "pip install torchvision" if "torchvision" in str(error).lower() else f"see whether {folder} is whole"
         raise ModelError(what, reason, do) from error
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
-        raise ModelError(f"{job.model.id} has no processor for images and text",
-                         f"AutoProcessor gives {type(processor).__name__}",
-                         "add its preprocessor_config.json, or take a whole copy of the model")  # fmt: skip
+        raise ModelError(
+            f"{job.model.id} has no processor for images and text",
+            f"AutoProcessor gives {type(processor).__name__}",
+            "add its preprocessor_config.json, or take a whole copy of the model",
+        )
     return processor
 
 
@@ -69,8 +74,9 @@ def image_tokens(processor: Any, folder: Path) -> frozenset[int]:
     values += [name for name in special if re.search(r"image|img|vision|video|row_\d+_col", name, re.IGNORECASE)]
     found = {vocabulary.get(str(value)) if not isinstance(value, int) else value for value in values}
     return frozenset(value for value in found if value is not None and not isinstance(value, bool)) - {
-        tokenizer.eos_token_id, tokenizer.pad_token_id,
-    }  # fmt: skip
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    }
 
 
 def placeholder(processor: Any) -> str | None:

@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError
+from forge.api import DataError, first_line
 from forge_huggingface.rendering.render import Piece, Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
-from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parts_of
+from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parting, parts_of
 from forge_huggingface.vision.processors import image_tokens, placeholder
 
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ class ImageRenderer(Renderer):
     def _render(self, row: Plain) -> Rendered | BadRow:
         seated = row.pictures if isinstance(row, Conversation) else ()
         if seated and self.template is not None and not self.template.parts:
-            raise DataError(f"the chat template {self.template.name} has no place for images",
-                            "it takes a message's content as text only",
-                            "use the model's own template, or one for this model as a .jinja file")  # fmt: skip
+            raise DataError(
+                f"the chat template {self.template.name} has no place for images",
+                "it takes a message's content as text only",
+                "use the model's own template, or one for this model as a .jinja file",
+            )
         piece = self._piece(row)
         folder = row.folder if isinstance(row, Conversation) else None
         opened = [self.gallery.open(each, folder, number) for number, each in enumerate(seated, 1)]
@@ -88,8 +90,9 @@ class ImageRenderer(Renderer):
         moved, diverged = _move(piece, expanded)
         ((found, encoding),) = self._tokenise([expanded.text])
         if ids is not None and ids != found:
-            raise DataError(f"{type(self.processor).__name__} cannot be used yet",
-                            "it does not say which tokens stand for an image")  # fmt: skip
+            raise DataError(
+                f"{type(self.processor).__name__} cannot be used yet", "it does not say which tokens stand for an image"
+            )
         images = inside(encoding.offsets, [new for _, new in expanded.spans]) if expanded.spans else []
         if len(images) != len(opened):
             raise DataError("the tokens of an image cannot be told", f"{len(opened)} images have {len(images)} places")
@@ -111,8 +114,11 @@ class ImageRenderer(Renderer):
         """Return the text as the processor writes it, and its tokens."""
         places = text.count(self.placeholder) if self.placeholder else len(images)
         if places != len(images):
-            raise BadRow(f"has {places} placeholders for {len(images)} images in the rendered text",
-                         f"{self.placeholder} stands for an image", "remove it from the row's text")  # fmt: skip
+            raise BadRow(
+                f"has {places} placeholders for {len(images)} images in the rendered text",
+                f"{self.placeholder} stands for an image",
+                "remove it from the row's text",
+            )
         if not images:
             return _Expanded(text), None
         try:
@@ -121,7 +127,7 @@ class ImageRenderer(Renderer):
             )
         except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
             # What image processors raise for a size or shape that they cannot take.
-            raise BadRow("has images that the processor refuses", str(error).splitlines()[0]) from error
+            raise BadRow("has images that the processor refuses", first_line(error)) from error
         offsets = made.get("text_replacement_offsets")
         ids = [int(token) for token in made["input_ids"][0]]
         if offsets is None:
@@ -153,7 +159,7 @@ def _move(piece: Piece, expanded: _Expanded) -> tuple[Piece, bool]:
     """Return the piece in the processor's text, its prompt as a span; and whether the prompt is another text."""
     if piece.prompt is not None:
         same = piece.text.startswith(piece.prompt)
-        start = len(piece.prompt) if same else _common(piece.prompt, piece.text)
+        start = len(piece.prompt) if same else parting(piece.prompt, piece.text)
         spans: tuple[Span, ...] | None = ((start, len(piece.text)),)
     else:
         same, spans = True, piece.spans
@@ -165,7 +171,3 @@ def _move(piece: Piece, expanded: _Expanded) -> tuple[Piece, bool]:
 def _turns(row: Conversation) -> str:
     messages = [{**message, "content": parts_of(message["content"])} for message in row.messages]
     return json.dumps(messages, ensure_ascii=False, default=str)
-
-
-def _common(first: str, second: str) -> int:
-    return next((at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other), len(first))

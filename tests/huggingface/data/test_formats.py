@@ -9,7 +9,7 @@ import pytest
 
 from forge.errors import DataError
 from forge_huggingface.data.formats import detect
-from forge_huggingface.rows import BadRow, Completion, Conversation, Row, Text
+from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Row, Text
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 
@@ -80,7 +80,7 @@ def test_text_parts_are_joined_and_sounds_are_refused() -> None:
     _, row = convert({"messages": [{"role": "user", "content": parts}, ANSWER]})
     assert isinstance(row, Conversation)
     assert row.messages[0]["content"] == "Hi there"
-    with pytest.raises(DataError, match="a part of type 'audio'"):
+    with pytest.raises(AlienRow, match="a part of type 'audio'"):
         convert({"messages": [{"role": "user", "content": [{"type": "audio"}]}, ANSWER]})
 
 

@@ -50,7 +50,7 @@ def test_what_is_right_is_planned(folder: Path) -> None:
         ('metrics = ["pass@1"]', "pass@1 needs something that says which answers pass; write [[train.reward]]"),
         ('metrics = ["./metrcs.py:lengths"]', "did you mean metrics.py?"),
         ('metrics = ["./metrics.py:length"]', "./metrics.py has no function length; did you mean lengths?"),
-        ('metrics = ["./metrics.py"]', 'names no function; write "./metrics.py:function"'),
+        ('metrics = ["./metrics.py"]', 'names no function of ./metrics.py; write "./metrics.py:lengths"'),
         ('metrics = ["./metrics.py:no_completions"]', "no_completions takes no completions"),
         ('metrics = ["nowhere.metrics:fn"]', "there is no module nowhere"),
         ('metrics = ["f1", "f1"]', "metrics names one of them twice"),

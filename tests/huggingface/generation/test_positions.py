@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +39,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Finished]:
 
 def test_an_answer_does_not_depend_on_the_other_rows_of_its_batch(done: tuple[Project, Finished]) -> None:
     generator: Any = generator_of(done[1].folder)
-    generator.stops = frozenset({10**6})
+    generator.settings = replace(generator.settings, stops=frozenset({10**6}))
     prompts = [Prompt(text="Say " * count) for count in (15, 2, 1)]
     sampling = Sampling(max_new_tokens=45)
     together, alone = (dict(generator.complete(prompts, sampling, batch_size=size)) for size in (3, 1))

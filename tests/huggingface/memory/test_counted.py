@@ -9,9 +9,9 @@ import torch
 
 from forge_huggingface.facts import shape as shapes
 from forge_huggingface.memory import footprint, kernels
-from forge_huggingface.memory.estimate import bare, setting_of
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import TRANSFORMERS
+from forge_huggingface.memory.parts import bare, setting_of
 from forge_huggingface.model.adapt import add_lora
 from forge_huggingface.training.outlook import in_memory
 from support.measuring import CPU, FAMILIES, facts_of, kept_by_autograd, make_job, save_model

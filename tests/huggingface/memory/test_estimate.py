@@ -22,7 +22,9 @@ from forge.model.facts import ModelFacts
 from forge.planning.planner import make_plan
 from forge.text.memory import describe
 from forge_huggingface.facts import shape as shapes
-from forge_huggingface.memory.estimate import LOADS, contradicts_itself, estimate, with_changes
+from forge_huggingface.memory.estimate import estimate
+from forge_huggingface.memory.levers import contradicts_itself, with_changes
+from forge_huggingface.memory.parts import LOADS
 from forge_huggingface.methods import METHODS, splits
 from forge_huggingface.training.probe import explain_out_of_memory
 from forge_unsloth.estimate import estimate as unsloth

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from forge.api import NonEmpty, Table
-from forge_huggingface.rewards.builtin.sandbox import MIB, Limits, Outcome, check, run_script, run_tests, workers
+from forge.api import NonEmpty, Table, cores
+from forge_huggingface.rewards.builtin.sandbox import MIB, Limits, Outcome, check, run_script, run_tests
 from forge_huggingface.rewards.score import Score, WrongReturnError
 from forge_huggingface.rewards.text import answer_of, code_block
 
@@ -34,9 +34,10 @@ class Args(Table):
     """Settings of ``code-tests``."""
 
     column: NonEmpty = Field(
-        "tests", description="Column with the tests: Python code, a list of such, or a list of tables with `input` and "
-        "`output`; lists may also be strings of JSON."
-    )  # fmt: skip
+        "tests",
+        description="Column with the tests: Python code, a list of such, or a list of tables with `input` and "
+        "`output`; lists may also be strings of JSON.",
+    )
     timeout: float = Field(5.0, gt=0, description="Seconds for the program with all its tests; with `input`, for each.")
     memory: int = Field(512, ge=64, description="MiB of memory for each program.")
     partial: bool = Field(False, description="Score the share of tests passed, not only whether all are.")
@@ -79,7 +80,7 @@ def prepare(args: Args) -> list[str]:
 def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Score]:
     """Score completions by the last Python block in them, or by the whole text if it is a program."""
     tests = [_tests(given, index) for index, given in enumerate(columns[args.column])]
-    with ThreadPoolExecutor(workers()) as pool:  # the threads only wait for processes
+    with ThreadPoolExecutor(cores()) as pool:  # the threads only wait for processes
         return list(pool.map(lambda pair: _score(args, *pair), zip(completions, tests, strict=True)))
 
 

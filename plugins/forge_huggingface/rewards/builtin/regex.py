@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from forge.api import NonEmpty, Table
+from forge.api import Mistake, NonEmpty, Table
 from forge_huggingface.rewards.score import Score
 from forge_huggingface.rewards.text import completion_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Args(Table):
@@ -30,20 +30,20 @@ class Args(Table):
         None, description="Group to compare with the column: number or name. The first one if there is any."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Args:
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the settings contradict each other in."""
         try:
             compiled = re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"pattern is no regular expression: {error}") from None
+            yield Mistake(f"pattern is no regular expression: {error}", ("pattern",))
+            return
+        there = ", ".join(compiled.groupindex) or "none"
         if self.group is not None and self.column is None:
-            raise ValueError("group is compared with a column; name one")
-        if isinstance(self.group, int) and not 0 <= self.group <= compiled.groups:
-            raise ValueError(f"group {self.group} is not in the pattern, which has {compiled.groups}")
-        if isinstance(self.group, str) and self.group not in compiled.groupindex:
-            there = ", ".join(compiled.groupindex) or "none"
-            raise ValueError(f"group {self.group} is not in the pattern, which names {there}")
-        return self
+            yield Mistake("group is compared with a column; name one", ("group",))
+        elif isinstance(self.group, int) and not 0 <= self.group <= compiled.groups:
+            yield Mistake(f"group {self.group} is not in the pattern, which has {compiled.groups}", ("group",))
+        elif isinstance(self.group, str) and self.group not in compiled.groupindex:
+            yield Mistake(f"group {self.group} is not in the pattern, which names {there}", ("group",))
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns that the rows must have."""

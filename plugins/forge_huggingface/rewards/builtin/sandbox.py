@@ -125,13 +125,6 @@ def check(limits: Limits) -> list[str]:
     return notes
 
 
-def workers() -> int:
-    """Return how many programs to run at once: one for each core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
-
-
 def _reports(outcome: Outcome, secret: str) -> list[dict[str, Any] | None]:
     """Read the lines that only the jail can have written, up to one that is cut off or garbled."""
     found = []

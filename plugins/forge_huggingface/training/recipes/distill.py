@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl import DistillationConfig, DistillationTrainer
 
-from forge.api import ModelError, Noted
+from forge.api import ModelError, Noted, first_line
 from forge_huggingface.model.device import planned_device
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.rollouts import largest
@@ -61,7 +61,7 @@ def teacher(job: Job, run: Run, loaded: Loaded, data: Data) -> Any:
         words = AutoTokenizer.from_pretrained(folder, **common).get_vocab()
     except (OSError, ValueError) as error:
         what = f"[train] teacher_model_name_or_path: cannot load {name}"
-        raise ModelError(what, str(error).strip().splitlines()[0], "write a hub id or a local folder") from error
+        raise ModelError(what, first_line(error), "write a hub id or a local folder") from error
     mine = getattr(data.processor, "tokenizer", data.processor).get_vocab()
     if words != mine:
         apart = len(set(words.items()) ^ set(mine.items()))

@@ -21,7 +21,10 @@ SEQ2SEQ = Method(
 
 
 def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
-    """Train an encoder-decoder model and save the weights. Raises what :func:`.train.train_by` raises."""
+    """Train an encoder-decoder model and save the weights.
+
+    Raises what :func:`forge_huggingface.training.train.train_by` raises.
+    """
     return train_by(SEQ2SEQ, job, run, loaded, data)
 
 

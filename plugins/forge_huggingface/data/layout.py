@@ -1,0 +1,95 @@
+"""The shape of the rows that a trainer takes, and how rows become it: what every layout has, and the plain one.
+
+A method names a layout; everything that depends on it is here and in :mod:`.preferences` and :mod:`.layouts`: which
+formats of data fit, which sequences of tokens a row makes, which columns are stored, what a batch looks like, and what
+of it the preview shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from forge_huggingface.batches.images import ImageCollator
+from forge_huggingface.batches.tokens import TokenCollator
+from forge_huggingface.rows import BadRow, Plain, Record, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from forge.api import Job, Loaded
+    from forge_huggingface.rendering.render import Renderer
+
+
+Part = tuple[str | None, list[int], list[int]]
+"""A sequence of a row, for the preview: its name, ids and labels."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Base of the layouts, and the layout ``tokens``: ids and labels, for supervised fine-tuning.
+
+    Attributes:
+        job: The job.
+        processor: The tokenizer or processor.
+        pad: The id that fills short rows.
+        sees: Whether rows may hold images.
+        limit: The most tokens of a row.
+    """
+
+    name: ClassVar[str] = "tokens"
+    formats: ClassVar[tuple[str, ...]] = (
+        "messages",
+        "sharegpt",
+        "prompt-completion",
+        "instruction",
+        "input-output",
+        "text",
+    )
+    train_on: ClassVar[str | None] = None
+    """What is in the loss, where the layout leaves the job no choice."""
+    columns: ClassVar[tuple[str, str]] = ("tokens", "images")
+    """The columns of the store, as :func:`.store.features` names them: without images, and with."""
+    templated: ClassVar[bool] = True
+    """Whether messages become text by a chat template."""
+
+    job: Job
+    processor: Any
+    pad: int
+    sees: bool
+    limit: int
+
+    @property
+    def store(self) -> str:
+        """The columns of the store."""
+        return self.columns[self.sees]
+
+    @property
+    def whose(self) -> str:
+        """Who trains on such rows, for errors."""
+        return f'method = "{self.job.train.method}"'
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        for rendered in renderer.render([row for row in rows if isinstance(row, Plain)]):
+            yield rendered if isinstance(rendered, BadRow) else Record((rendered,), rendered.columns(images=self.sees))
+
+    def collator(self) -> Callable[[Loaded], Any] | None:
+        """Return what makes the batch collator once the model is there; None for the trainer's own."""
+        if self.sees:
+            return lambda _: ImageCollator(self.processor, self.pad)
+        return lambda loaded: _tokens(self.pad, loaded)
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        return [(None, list(row["input_ids"]), list(row["labels"]))]
+
+    def companions(self, row: Mapping[str, Any]) -> list[str] | None:  # noqa: ARG002 - for those that have some
+        """Return the names of the columns that go with a stored row to the user's functions; None where none can."""
+        return None
+
+
+def _tokens(pad: int, loaded: Loaded) -> TokenCollator:
+    config = getattr(loaded.model, "config", None)
+    flash = "flash" in str(getattr(config, "_attn_implementation", ""))
+    return TokenCollator(pad, boundaries=flash, lengths="unsloth-patched" in loaded.traits)
