@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_tokenizer
 
 from forge.errors import DataError
 from forge.job.job import Job
@@ -15,6 +14,7 @@ from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.rendering.render import Renderer
+from support.tiny import make_tokenizer
 
 
 def reader(folder: Path, rows: list[Any], layout: type[Layout] = Layout, **more: Any) -> Reader:
