@@ -222,10 +222,26 @@ def test_the_finished_folder_is_uploaded(mine: RunFolder, tmp_path: Path) -> Non
     with Hub() as hub:
         environ = {**os.environ, **hub.environment(tmp_path / "home")}
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "forge", "export", str(mine.path), "--format", "gguf", "--type", "q8_0",
-             "--push-to-hub", "me/it"],
-            env=environ, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "forge",
+                "export",
+                str(mine.path),
+                "--format",
+                "gguf",
+                "--type",
+                "q8_0",
+                "--push-to-hub",
+                "me/it",
+            ],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert {"tiny-q8_0.gguf", "Modelfile", "README.md"} <= set(hub.repos["me/it"].files)
 

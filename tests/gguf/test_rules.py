@@ -20,9 +20,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOB = '[model]\nid = "model"\n[data]\npath = "rows.jsonl"\n[[export]]\nformat = "gguf"\n'
-THERE = {"gguf": "0.19.0", "xllamacpp": "2026.10.11549", "libggml-python": "0.20.2", "torch": "2.13.0",
-         "peft": "0.21.2", "transformers": "5.23.0", "accelerate": "1.15.0",
-         "trl": "1.16.0", "datasets": "5.2.0", "pillow": "13.0.0"}  # fmt: skip
+THERE = {
+    "gguf": "0.19.0",
+    "xllamacpp": "2026.10.11549",
+    "libggml-python": "0.20.2",
+    "torch": "2.13.0",
+    "peft": "0.21.2",
+    "transformers": "5.23.0",
+    "accelerate": "1.15.0",
+    "trl": "1.16.0",
+    "datasets": "5.2.0",
+    "pillow": "13.0.0",
+}
 LLAMA = ModelFacts(id="model", source="folder", architectures=("LlamaForCausalLM",), model_type="llama", task="text")
 
 

@@ -83,9 +83,17 @@ def test_nice_numbers(value: float, expected: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (12345.6, "12,346"), (0.84182, "0.8418"), (2.5e-4, "2.5e-4"), (1e-12, "1e-12"), (math.nan, "not finite"),
-     (-3.0, "-3"), (1000, "1,000")],
-)  # fmt: skip
+    [
+        (0, "0"),
+        (12345.6, "12,346"),
+        (0.84182, "0.8418"),
+        (2.5e-4, "2.5e-4"),
+        (1e-12, "1e-12"),
+        (math.nan, "not finite"),
+        (-3.0, "-3"),
+        (1000, "1,000"),
+    ],
+)
 def test_numbers_for_people(value: float, text: str) -> None:
     assert short(value) == text
 

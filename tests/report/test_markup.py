@@ -38,10 +38,16 @@ def page(run: Run) -> str:
     files = {EVIL: {"bytes": 1, "sha256": EVIL}}
     run.file("exports/1-merged/export.json", {"format": EVIL, "url": EVIL, "report": {EVIL: EVIL}, "files": files})
     value = {"value": 1.0, "stderr": 0.1, "low": 0.9, "high": 1.1, "n": 5, "share": False}
-    run.file("evaluation.json", {
-        "rows": 1, "samples": [{"origin": EVIL, "prompt": EVIL, "answers": {EVIL: EVIL}, EVIL: 1}],
-        "metrics": {EVIL: {EVIL: value}}, "models": {EVIL: {EVIL: EVIL}}, "report": {EVIL: EVIL},
-    })  # fmt: skip
+    run.file(
+        "evaluation.json",
+        {
+            "rows": 1,
+            "samples": [{"origin": EVIL, "prompt": EVIL, "answers": {EVIL: EVIL}, EVIL: 1}],
+            "metrics": {EVIL: {EVIL: value}},
+            "models": {EVIL: {EVIL: EVIL}},
+            "report": {EVIL: EVIL},
+        },
+    )
     run.file("evaluations/2.json", {"rows": 1, "metrics": {EVIL: {EVIL: value}}})
     plan = json.loads((run.folder.path / "plan.json").read_text())
     for step in plan["steps"]:

@@ -64,10 +64,19 @@ def test_a_finished_run_has_its_curves_rows_history_and_exports(run: Run) -> Non
             run.tell("checkpoint", step=step, path="x", bytes=2048, seconds=0.25)
     run.tell("done", task="train").trained()
     summary = {
-        "read": 9, "rows": 8, "tokens": 99, "supervised": 50, "share": 0.5, "longest": 12, "truncated": 1,
-        "dropped": 1, "dropped_bad": 1, "dropped_long": 0, "dropped_first": ["rows.jsonl:3 has no answer"],
+        "read": 9,
+        "rows": 8,
+        "tokens": 99,
+        "supervised": 50,
+        "share": 0.5,
+        "longest": 12,
+        "truncated": 1,
+        "dropped": 1,
+        "dropped_bad": 1,
+        "dropped_long": 0,
+        "dropped_first": ["rows.jsonl:3 has no answer"],
         "eval": {"eval": {"rows": 2, "tokens": 20}},
-    }  # fmt: skip
+    }
     run.file("data.json", {"digest": "d1", "summary": summary})
     files = {"model.safetensors": {"bytes": 1024, "sha256": "ab12"}}
     export = {"format": "merged", "url": None, "report": {"kl_mean": 2.5e-8, "top1": 1.0}, "files": files}
@@ -79,10 +88,21 @@ def test_a_finished_run_has_its_curves_rows_history_and_exports(run: Run) -> Non
     page = run.page
     assert page.titles[2:] == ["Curves", "Plan", "Data", "Model and machine", "History", "Exports", "Repeat it"]
     for said in (
-        "trained", "Held-out loss fell from 0.6 at step 5 to 0.3 at step 10 (-50 %).", "Gradient norm", "Learning rate",
-        "Throughput", "Memory at the peak", "rows.jsonl:3 has no answer", "2.5e-8", "ab12", "5ea1",
-        "2 checkpoints were written", "checkpoint-10 (", "1 of 9 rows were dropped (1 bad, 0 too long)", "forge export",
-    ):  # fmt: skip
+        "trained",
+        "Held-out loss fell from 0.6 at step 5 to 0.3 at step 10 (-50 %).",
+        "Gradient norm",
+        "Learning rate",
+        "Throughput",
+        "Memory at the peak",
+        "rows.jsonl:3 has no answer",
+        "2.5e-8",
+        "ab12",
+        "5ea1",
+        "2 checkpoints were written",
+        "checkpoint-10 (",
+        "1 of 9 rows were dropped (1 bad, 0 too long)",
+        "forge export",
+    ):
         assert said in page.words, said
 
 
@@ -290,14 +310,30 @@ def test_metrics_of_base_and_tuned_model_are_compared(
 ) -> None:
     run.begin().step(1).step(2).tell("done", task="train")
     (base, tuned), (low, high) = values, interval
-    run.file("evaluation.json", {
-        "rows": 50, "models": {"base": {"seconds": 2.0}, "tuned": {"seconds": 1.0}},
-        "metrics": {name: {"base": entry(base), "tuned": entry(tuned),
-                           "difference": {**entry(tuned - base), "low": low, "high": high}}},
-        "samples": [{"origin": "rows.jsonl:1", "prompt": f"question {row}", "reference": None,
-                     "answers": {"base": "worse", "tuned": "better"}} for row in range(5)],
-        "report": {"sampling": "greedy"},
-    })  # fmt: skip
+    run.file(
+        "evaluation.json",
+        {
+            "rows": 50,
+            "models": {"base": {"seconds": 2.0}, "tuned": {"seconds": 1.0}},
+            "metrics": {
+                name: {
+                    "base": entry(base),
+                    "tuned": entry(tuned),
+                    "difference": {**entry(tuned - base), "low": low, "high": high},
+                }
+            },
+            "samples": [
+                {
+                    "origin": "rows.jsonl:1",
+                    "prompt": f"question {row}",
+                    "reference": None,
+                    "answers": {"base": "worse", "tuned": "better"},
+                }
+                for row in range(5)
+            ],
+            "report": {"sampling": "greedy"},
+        },
+    )
     assert name in texts(learned(run.record), level)
     page = run.page
     assert {"Metrics", "Before and after"} <= set(page.titles)
@@ -340,9 +376,18 @@ def test_gradient_clipping_is_counted(run: Run) -> None:
 def test_the_page_of_a_run_of_100_000_steps_stays_small(run: Run) -> None:
     run.begin(steps=100_000)
     line = {
-        "time": 1.0, "kind": "step", "of": 100_000, "grad_norm": 0.5, "learning_rate": 1e-4, "entropy": 1.5,
-        "mean_token_accuracy": 0.7, "num_tokens": 9.0, "epoch": 0.1, "memory": 2**31, "tokens_per_second": 99.5,
-    }  # fmt: skip
+        "time": 1.0,
+        "kind": "step",
+        "of": 100_000,
+        "grad_norm": 0.5,
+        "learning_rate": 1e-4,
+        "entropy": 1.5,
+        "mean_token_accuracy": 0.7,
+        "num_tokens": 9.0,
+        "epoch": 0.1,
+        "memory": 2**31,
+        "tokens_per_second": 99.5,
+    }
     with run.folder.events.open("a") as file:
         for step in range(1, 100_001):
             file.write(json.dumps({**line, "step": step, "loss": 1 + math.sin(step)}) + "\n")

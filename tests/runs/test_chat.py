@@ -26,8 +26,12 @@ def chat(folder: RunFolder, *arguments: str, given: str = "", code: int = 0) -> 
     """Run ``forge chat`` with questions from a pipe, and return what it printed."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "forge", "chat", str(folder.path), *arguments],
-        input=given, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout, done.stderr
 

@@ -179,8 +179,13 @@ def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> No
         environ = hub.environment(tmp_path / "home")
         output = subprocess.run(
             [sys.executable, "-P", "-m", "forge", "run", "job.toml"],
-            cwd=project.folder, env={**os.environ, **environ}, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
+            cwd=project.folder,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
         assert output.returncode == 0, output.stdout + output.stderr
         uploaded = hub.repos["me/tuned"]
         assert uploaded.private

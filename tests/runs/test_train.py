@@ -88,9 +88,15 @@ def test_rows_other_than_the_locks_are_refused(project: Project) -> None:
 
 def test_evaluation_stops_early_and_keeps_the_best(project: Project) -> None:
     train = {
-        "max_steps": 40, "learning_rate": 0.3, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2,
-        "load_best_model_at_end": True, "early_stopping_patience": 2, "lr_scheduler_type": "constant",
-    }  # fmt: skip
+        "max_steps": 40,
+        "learning_rate": 0.3,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+        "early_stopping_patience": 2,
+        "lr_scheduler_type": "constant",
+    }
     project.write(data={"eval_size": 4}, train=train)
     done = project.perform()
     assert done.code == 0, done.printed

@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(projects: Projects, arch: str) ->
     folder = project.newest()
     wait_for(lambda: step_now(folder) >= 9)
     process.kill()
-    process.wait()
+    process.communicate()
     wait_for(lambda: not _running(folder))
     project.forge("resume", str(folder.path))
     name = "adapter/adapter_model.safetensors"

@@ -27,9 +27,16 @@ def save_model(folder: Path, family: str, *, layers: int = 2, tied: bool | None 
     config_class = {"llama": "LlamaConfig", "qwen3": "Qwen3Config", "gemma3_text": "Gemma3TextConfig"}[family]
     more: dict[str, Any] = {} if tied is None else {"tie_word_embeddings": tied}
     config = getattr(transformers, config_class)(
-        vocab_size=320, hidden_size=64, intermediate_size=176, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=24, max_position_embeddings=256, **more,
-    )  # fmt: skip
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        max_position_embeddings=256,
+        **more,
+    )
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model.save_pretrained(folder)
     return model
@@ -45,9 +52,15 @@ def make_job(tables: dict[str, Any] | None = None, **train: Any) -> Job:
     tables = {name: dict(table) for name, table in (tables or {}).items()}
     method = train.pop("method", "sft")
     options = {
-        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
-        "bf16": False, "fp16": False, "optim": "adamw_torch_fused", "loss_type": "nll", **train,
-    }  # fmt: skip
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "fp16": False,
+        "optim": "adamw_torch_fused",
+        "loss_type": "nll",
+        **train,
+    }
     job = Job.model_validate(
         {
             "model": {"id": "m", "max_seq_length": 64, "dtype": "float32", "attn_implementation": "sdpa"}

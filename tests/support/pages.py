@@ -103,10 +103,20 @@ class Run:
         return self
 
     def trained(self) -> Run:
-        return self.file("trained.json", {
-            "weights": "adapter", "kind": "adapter", "task": "text", "base": {}, "processor": "adapter", "traits": [],
-            "best_step": None, "metrics": {}, "files": {"adapter_model.safetensors": {"bytes": 1, "sha256": "5ea1"}},
-        })  # fmt: skip
+        return self.file(
+            "trained.json",
+            {
+                "weights": "adapter",
+                "kind": "adapter",
+                "task": "text",
+                "base": {},
+                "processor": "adapter",
+                "traits": [],
+                "best_step": None,
+                "metrics": {},
+                "files": {"adapter_model.safetensors": {"bytes": 1, "sha256": "5ea1"}},
+            },
+        )
 
     @property
     def record(self) -> Record:

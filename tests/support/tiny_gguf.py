@@ -12,19 +12,34 @@ if TYPE_CHECKING:
 
 VOCAB = 400
 COMMON: dict[str, Any] = {
-    "vocab_size": VOCAB + 16, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+    "vocab_size": VOCAB + 16,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 1024, "tie_word_embeddings": False, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
-}  # fmt: skip
+}
 LONG = {
-    "rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [1.0 + 0.4 * i for i in range(8)],
-    "short_factor": [1.0 + 0.1 * i for i in range(8)], "original_max_position_embeddings": 512, "factor": 2.0,
-}  # fmt: skip
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "long_factor": [1.0 + 0.4 * i for i in range(8)],
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "original_max_position_embeddings": 512,
+    "factor": 2.0,
+}
 _SLIDING = {"layer_types": ["sliding_attention"] * 3, "sliding_window": 16, "query_pre_attn_scalar": 16}
 
 # name: model type, what differs from the common config, kind of tokenizer
@@ -38,19 +53,43 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "qwen2": ("qwen2", {"tie_word_embeddings": True}, "bytes"),
     "qwen3": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}, "bytes"),
     "gemma": ("gemma", {"head_dim": 16, "tie_word_embeddings": True}, "pieces"),
-    "gemma2": ("gemma2", {"head_dim": 16, **_SLIDING, "tie_word_embeddings": True,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}, "pieces"),
-    "gemma3": ("gemma3_text", {"head_dim": 16, **_SLIDING, "num_hidden_layers": 6, "tie_word_embeddings": True,
-        "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}, "pieces"),
+    "gemma2": (
+        "gemma2",
+        {
+            "head_dim": 16,
+            **_SLIDING,
+            "tie_word_embeddings": True,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
+        "pieces",
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            **_SLIDING,
+            "num_hidden_layers": 6,
+            "tie_word_embeddings": True,
+            "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+        },
+        "pieces",
+    ),
     "phi3": ("phi3", {"sliding_window": None}, "pieces"),
-    "phi3-128k": ("phi3", {"sliding_window": None, "rope_parameters": LONG,
-        "original_max_position_embeddings": 512}, "pieces"),
+    "phi3-128k": (
+        "phi3",
+        {"sliding_window": None, "rope_parameters": LONG, "original_max_position_embeddings": 512},
+        "pieces",
+    ),
     "smollm3": ("smollm3", {"num_hidden_layers": 4}, "bytes"),
-    "granite": ("granite", {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.4,
-        "logits_scaling": 4.0}, "bytes"),
+    "granite": (
+        "granite",
+        {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 4.0},
+        "bytes",
+    ),
     "olmo2": ("olmo2", {}, "bytes"),
-}  # fmt: skip
+}
 
 
 def make(folder: Path, name: str, **changes: Any) -> Path:
@@ -81,18 +120,28 @@ def make_pieces(folder: Path, *, prefix: bool = False, template: str | None = CH
     names = [*pieces, *(token for token, _ in sorted(learned["vocab"].items(), key=lambda item: item[1]))]
     merges = [tuple(merge) for merge in learned["merges"]]
     whole = Tokenizer(
-        models.BPE({token: index for index, token in enumerate(dict.fromkeys(names))}, merges, unk_token="<unk>",
-                   byte_fallback=True, fuse_unk=True)
-    )  # fmt: skip
+        models.BPE(
+            {token: index for index, token in enumerate(dict.fromkeys(names))},
+            merges,
+            unk_token="<unk>",
+            byte_fallback=True,
+            fuse_unk=True,
+        )
+    )
     replace = normalizers.Replace(" ", "▁")
     whole.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
     whole.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     whole.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
     whole.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=whole, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        model_max_length=512, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=whole,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
     tokenizer.chat_template = template
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)

@@ -18,10 +18,18 @@ def make_t5(folder: Path) -> Path:
     _tokenizer(folder, "$A </s>", ["</s>"])
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=400, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=2,
-        decoder_start_token_id=0, feed_forward_proj="gated-gelu",
+        vocab_size=400,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        pad_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu",
         n_positions=16,  # no limit: positions are relative
-    )  # fmt: skip
+    )
     T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
@@ -34,10 +42,22 @@ def make_bart(folder: Path) -> Path:
     _tokenizer(folder, "<s> $A </s>", ["<s>", "</s>"])
     torch.manual_seed(0)
     config = BartConfig(
-        vocab_size=400, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_bos_token_id=1, forced_eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=400,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_bos_token_id=1,
+        forced_eos_token_id=2,
+    )
     BartForConditionalGeneration(config).save_pretrained(folder)
     return folder
 

@@ -134,25 +134,33 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a model stored in gptq": ({}, {"quantized": "gptq"}, "stored in gptq"),
     "float32": ({"model": {"dtype": "float32"}}, {}, "Unsloth's kernels compute in 16 bit"),
     "all weights in 16 bit": (
-        {"model": {"load_in_16bit": True}, "adapter": {"type": "none"}}, {}, "without float32 weights",
+        {"model": {"load_in_16bit": True}, "adapter": {"type": "none"}},
+        {},
+        "without float32 weights",
     ),
     "the CPU": ({"train": {"use_cpu": True}}, {}, "Unsloth trains on a GPU"),
     "a loss that needs logits": ({"train": {"loss_type": "dft"}}, {}, "Unsloth computes its own fused loss"),
     "TRL's chunked loss": ({"train": {"loss_type": "chunked_nll"}}, {}, "Unsloth computes its own fused loss"),
     "checkpointing in detail": (
-        {"train": {"gradient_checkpointing_kwargs": {"use_reentrant": False}}}, {}, "recomputes in its own way",
+        {"train": {"gradient_checkpointing_kwargs": {"use_reentrant": False}}},
+        {},
+        "recomputes in its own way",
     ),
     "code of the model's own": ({"model": {"trust_remote_code": True}}, {}, "does not do remote-code"),
     "an architecture that Unsloth does not list": ({}, {"model_type": "gpt2"}, "does not list the architecture gpt2"),
     "a module that Unsloth does not train whole": (
-        {"adapter": {"modules_to_save": ["score"]}}, {}, "trains only lm_head and embed_tokens whole, not score",
+        {"adapter": {"modules_to_save": ["score"]}},
+        {},
+        "trains only lm_head and embed_tokens whole, not score",
     ),
     "LoRA on embeddings": ({"adapter": {"target_modules": ["q_proj", "embed_tokens"]}}, {}, "would train embed_tokens"),
     "biases": ({"adapter": {"bias": "all"}}, {}, "no kernels for it"),
     "vLLM that is not there": (
-        {"plugins": {"unsloth-text": {"fast_inference": True}}}, {}, "vllm is not installed (pip install vllm)",
+        {"plugins": {"unsloth-text": {"fast_inference": True}}},
+        {},
+        "vllm is not installed (pip install vllm)",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", JOBS)

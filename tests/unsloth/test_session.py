@@ -129,11 +129,19 @@ def test_exactly_one_mode_is_passed(
 
 def test_every_key_of_the_adapter_is_passed(tmp_path: Path, tiny_model: Path, double: Double) -> None:
     table: dict[str, Any] = {
-        "r": 4, "lora_alpha": 12, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"],
-        "exclude_modules": ["layers.0.self_attn.v_proj"], "modules_to_save": ["lm_head"], "layers_to_transform": [1],
-        "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 3}, "use_rslora": True, "use_dora": True,
+        "r": 4,
+        "lora_alpha": 12,
+        "lora_dropout": 0.1,
+        "target_modules": ["q_proj", "v_proj"],
+        "exclude_modules": ["layers.0.self_attn.v_proj"],
+        "modules_to_save": ["lm_head"],
+        "layers_to_transform": [1],
+        "rank_pattern": {"q_proj": 2},
+        "alpha_pattern": {"q_proj": 3},
+        "use_rslora": True,
+        "use_dora": True,
         "init_lora_weights": "gaussian",
-    }  # fmt: skip
+    }
     parts = {name for name in AdapterTable.model_fields if name.startswith("finetune_")}  # of vision models
     assert table.keys() | {"type", "bias"} == AdapterTable.model_fields.keys() - parts
     job, _, _ = prepared(tmp_path, tiny_model, adapter=table, train={"seed": 7})

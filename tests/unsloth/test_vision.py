@@ -76,10 +76,15 @@ def prepared(tmp_path: Path, model: Path, **adapter: Any) -> tuple[Any, Run, lis
     """Return the settled job and the run of a vision job that names Unsloth, on a machine that is fit for it."""
     catalogue = discover({"FORGE_PLUGINS": "huggingface,unsloth-vision"})
     table = {key: value for key, value in {"r": 4, **adapter}.items() if value is not None}
-    text = tomli_w.dumps({
-        "model": {"id": str(model), "max_seq_length": 128}, "data": {"path": "rows.jsonl"}, "adapter": table,
-        "use": {"backend": "unsloth"}, "train": {"gradient_checkpointing": True, "seed": 7},
-    })  # fmt: skip
+    text = tomli_w.dumps(
+        {
+            "model": {"id": str(model), "max_seq_length": 128},
+            "data": {"path": "rows.jsonl"},
+            "adapter": table,
+            "use": {"backend": "unsloth"},
+            "train": {"gradient_checkpointing": True, "seed": 7},
+        }
+    )
     file = parse(text, "job.toml", tmp_path, PluginKeys(catalogue))
     plan = make_plan(file, catalogue, MACHINE, describe(str(model), None, tmp_path))
     told: list[Any] = []

@@ -25,13 +25,22 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNSLOTH = {
-    "unsloth": "2026.10.7", "unsloth-zoo": "2026.10.7", "transformers": "5.17.0", "trl": "1.14.2", "datasets": "4.8.5",
-    "triton": "3.6.0", "bitsandbytes": "0.50.2",
-}  # fmt: skip
+    "unsloth": "2026.10.7",
+    "unsloth-zoo": "2026.10.7",
+    "transformers": "5.17.0",
+    "trl": "1.14.2",
+    "datasets": "4.8.5",
+    "triton": "3.6.0",
+    "bitsandbytes": "0.50.2",
+}
 QWEN: dict[str, Any] = {
-    "id": "m", "source": "hub", "architectures": ("Qwen2_5_VLForConditionalGeneration",), "model_type": "qwen2_5_vl",
-    "task": "vision", "context": 32768,
-}  # fmt: skip
+    "id": "m",
+    "source": "hub",
+    "architectures": ("Qwen2_5_VLForConditionalGeneration",),
+    "model_type": "qwen2_5_vl",
+    "task": "vision",
+    "context": 32768,
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +71,11 @@ def reason(made: Plan, plugin: str = "unsloth-vision", label: str = "load") -> s
 def test_a_vision_job_on_a_fit_machine_runs_on_unsloth(catalogue: Catalogue, model_type: str) -> None:
     made = plan(catalogue, fit(), {"model_type": model_type})
     assert chosen(made) == {
-        "collate": "huggingface", "load": "unsloth-vision", "adapt": "unsloth-vision", "train": "huggingface",
-    }  # fmt: skip
+        "collate": "huggingface",
+        "load": "unsloth-vision",
+        "adapt": "unsloth-vision",
+        "train": "huggingface",
+    }
     assert made.preload == ("unsloth",)
     assert "does not do vision" in reason(made, "unsloth-text")
 

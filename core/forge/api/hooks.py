@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from forge.api.command import Command
     from forge.api.event import Event
-    from forge.api.generation import Generator, Who
+    from forge.api.generation import Generator
     from forge.api.offer import Extension, Offer
+    from forge.api.plan import Who
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
     from forge.job.job import Job

@@ -281,9 +281,10 @@ def test_doctor_says_what_works_and_the_line_that_mends_the_rest(command: Comman
     assert ill["works"] == ["collate", "load", "evaluate"]
     assert ill["reasons"][0] == "adapt: peft is not installed"
     assert ill["mend"] == 'pip install "forge-train[huggingface]"'
-    assert 'mend it: pip install "forge-train[huggingface]"' in command(
-        "doctor", FORGE_MACHINE=str(tmp_path / "bare.json")
-    ).stdout  # fmt: skip
+    assert (
+        'mend it: pip install "forge-train[huggingface]"'
+        in command("doctor", FORGE_MACHINE=str(tmp_path / "bare.json")).stdout
+    )
 
 
 def test_doctor_lists_the_machines_that_can_be_planned_for(command: Command) -> None:

@@ -147,7 +147,9 @@ def test_what_is_not_toml_is_told_with_its_line(jobs: Jobs, text: str, line: int
         ("[model.x]\ny = 1", "model.x", 5, "unknown"),
         ("[adaptr]\nr = 8", "adaptr", 5, "unknown table; did you mean adapter?"),
         (
-            "[zzz]\nr = 8", "zzz", 5,
+            "[zzz]\nr = 8",
+            "zzz",
+            5,
             "unknown table; known: adapter, data, eval, export, generation, model, name, plugins, train, use",
         ),
         ("[use]\nbakend = 'x'", "use.bakend", 6, "did you mean backend?"),
@@ -193,14 +195,14 @@ def test_what_is_not_toml_is_told_with_its_line(jobs: Jobs, text: str, line: int
         ("[plugins.huggingfce]", "plugins.huggingfce", 5, "did you mean [plugins.huggingface]?"),
         ("[plugins.huggingface]\na = 1", "plugins.huggingface", 5, "has no settings; remove the table"),
         ("[plugins]\nhuggingface = 1", "plugins.huggingface", 6, "has no settings"),
-        ("[adapter]\ntype = 'none'\nr = 8", "adapter.type", 6, 'trains every weight, so r would do nothing'),
+        ("[adapter]\ntype = 'none'\nr = 8", "adapter.type", 6, "trains every weight, so r would do nothing"),
         ("[[data.sources]]\npath = 'x'", "data.path", 4, "two ways to say the same; keep one"),
         ("eval_path='x'\neval_size=5", "data.eval_path", 5, "eval_path and eval_size contradict each other"),
         ("streaming=true\npacking=true", "data.packing", 6, "packing needs all rows"),
         ("streaming=true\neval_size=9", "data.eval_size", 6, "eval_size needs all rows"),
         ("[train]\nseed=1\nbf16=true\nfp16=true", "train.bf16", 7, "bf16 and fp16 contradict each other"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_told_with_its_key_its_line_and_the_remedy(
     jobs: Jobs, text: str, where: str, line: int, words: str
 ) -> None:

@@ -57,8 +57,11 @@ def test_what_is_wrong_is_told_with_its_place(values: dict[str, Any], said: list
 def test_all_mistakes_are_told_at_once() -> None:
     found = problems_of(Settings, {"on": "yes", "share": -1.0, "x": 1}, "plugins.mine")
     assert sorted(each.where for each in found) == [
-        "plugins.mine.name", "plugins.mine.on", "plugins.mine.share", "plugins.mine.x",
-    ]  # fmt: skip
+        "plugins.mine.name",
+        "plugins.mine.on",
+        "plugins.mine.share",
+        "plugins.mine.x",
+    ]
 
 
 @pytest.mark.parametrize("module", [errors, explain, nearest])

@@ -18,4 +18,4 @@ def test_the_table_shows_models_side_by_side() -> None:
         ["metric", "base", "tuned", "tuned - base", "rows"],
         ["loss", "2.25 [2, 2.5]", "1 [2, 2.5]", "-1.25 [+2, +2.5]", "8"],
         ["f1", "-", "50 % [25, 75]", "-", "8"],
-    ]  # fmt: skip
+    ]

@@ -106,8 +106,20 @@ def test_keys_that_both_write_are_the_same(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (QUICKSTART / "model.safetensors").exists(), reason="prepare.py of the quick start was not run")
 @pytest.mark.skipif(not QUANTIZE, reason="FORGE_LLAMA_QUANTIZE names no quantiser")
-@pytest.mark.parametrize(("kind", "number"), [("q4_k_m", 15), ("q8_0", 7), ("q6_k", 18), ("q5_k_m", 17), ("q3_k_m", 12),
-                                              ("q4_k_s", 14), ("q4_0", 2), ("q5_0", 8), ("q5_k_s", 16)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("q4_k_m", 15),
+        ("q8_0", 7),
+        ("q6_k", 18),
+        ("q5_k_m", 17),
+        ("q3_k_m", 12),
+        ("q4_k_s", 14),
+        ("q4_0", 2),
+        ("q5_0", 8),
+        ("q5_k_s", 16),
+    ],
+)
 def test_quantised_tensors_are_the_quantisers(kind: str, number: int, tmp_path: Path) -> None:
     """From the same 32-bit file: a real model whose rows do not divide by 256, so that types fall back."""
     whole = file_of(QUICKSTART, tmp_path / "f32.gguf", "f32")

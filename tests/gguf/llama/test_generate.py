@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.api import Sampling
+from forge.api import Sampling, Who
 from support.evaluating import Evaluation, exported, generator_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def test_a_gguf_file_answers_as_the_model_that_it_was_made_of(project: Project) 
     assert made.code == 0, made.printed
     file = next((done.folder.path / "exports").rglob("*.gguf"))
 
-    found = Evaluation(project, done.folder).found(models=["tuned", "gguf"], gguf=file)
+    found = Evaluation(project, done.folder).found(models=[Who.TUNED, Who.GGUF], gguf=file)
     assert all(sample["answers"]["tuned"] == sample["answers"]["gguf"] for sample in found["samples"])
     assert set(found["metrics"]["loss"]) == {"tuned"}, "llama.cpp cannot say the loss"
 

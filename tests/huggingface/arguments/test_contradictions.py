@@ -98,13 +98,24 @@ def test_what_agrees_is_taken(method: str, keys: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("method", "key", "value"),
     [
-        ("dpo", "beta", -0.1), ("dpo", "loss_type", "sigmod"), ("dpo", "label_smoothing", 1.0), ("dpo", "ld_alpha", 2),
-        ("kto", "loss_type", "bco"), ("cpo", "loss_type", ["simpo"]), ("grpo", "num_generations", 1),
-        ("grpo", "temperature", 0), ("grpo", "top_p", 0), ("grpo", "loss_type", "ppo"), ("rloo", "epsilon", 0),
-        ("grpo", "scale_rewards", "std"), ("distill", "beta", 1.5), ("distill", "max_completion_length", 0),
-        ("grpo", "collapse_patience", 0), ("reward", "center_rewards_coefficient", -1),
+        ("dpo", "beta", -0.1),
+        ("dpo", "loss_type", "sigmod"),
+        ("dpo", "label_smoothing", 1.0),
+        ("dpo", "ld_alpha", 2),
+        ("kto", "loss_type", "bco"),
+        ("cpo", "loss_type", ["simpo"]),
+        ("grpo", "num_generations", 1),
+        ("grpo", "temperature", 0),
+        ("grpo", "top_p", 0),
+        ("grpo", "loss_type", "ppo"),
+        ("rloo", "epsilon", 0),
+        ("grpo", "scale_rewards", "std"),
+        ("distill", "beta", 1.5),
+        ("distill", "max_completion_length", 0),
+        ("grpo", "collapse_patience", 0),
+        ("reward", "center_rewards_coefficient", -1),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_no_trainer_takes_is_refused(method: str, key: str, value: Any) -> None:
     assert key in refused(method, **{key: value})
 
@@ -115,12 +126,16 @@ def test_a_value_that_no_trainer_takes_is_refused(method: str, key: str, value: 
         ({"method": "dpo"}, {"data": {"packing": True}}, "data.packing", "cannot put several rows into one"),
         ({"method": "kto", "max_steps": 2}, {"data": {"streaming": True}}, "data.streaming", "needs all rows at hand"),
         ({"method": "dpo"}, {"data": {"train_on": "all"}}, "data.train_on", "always and alone in the loss"),
-        ({"method": "distill", "teacher_model_name_or_path": "t"}, {"data": {"train_on": "all"}}, "data.train_on",
-         "no token of a prompt is in the loss"),
+        (
+            {"method": "distill", "teacher_model_name_or_path": "t"},
+            {"data": {"train_on": "all"}},
+            "data.train_on",
+            "no token of a prompt is in the loss",
+        ),
         ({"method": "distill"}, {}, "train.method", "there is no teacher; write teacher_model_name_or_path"),
         ({"method": "dpo", "sync_ref_model": True}, {}, "train.sync_ref_model", "reference is the model without it"),
     ],
-)  # fmt: skip
+)
 def test_what_a_method_does_not_take_elsewhere_is_a_mistake_of_the_job(
     tmp_path: Path, train: dict[str, Any], tables: dict[str, Any], where: str, words: str
 ) -> None:

@@ -151,15 +151,36 @@ def test_an_owned_or_unknown_key_is_refused():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("learning_rate", -1e-4), ("learning_rate", float("nan")), ("learning_rate", float("inf")),
-        ("per_device_train_batch_size", 0), ("gradient_accumulation_steps", 0), ("num_train_epochs", 0),
-        ("max_steps", -2), ("max_steps", 0), ("warmup_steps", -1), ("warmup_steps", 1.5), ("weight_decay", -0.1),
-        ("adam_beta1", 1.0), ("adam_beta2", -0.1), ("max_grad_norm", -1), ("seed", -1), ("seed", 2**32),
-        ("logging_steps", 0), ("eval_steps", 0), ("save_steps", 0), ("save_steps", 2.5), ("save_total_limit", 1),
-        ("dataloader_num_workers", -1), ("torch_empty_cache_steps", 0), ("label_smoothing_factor", 1.0),
-        ("optim", "adam"), ("lr_scheduler_type", "cosin"), ("eval_strategy", "always"), ("log_level", "loud"),
+        ("learning_rate", -1e-4),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("per_device_train_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("num_train_epochs", 0),
+        ("max_steps", -2),
+        ("max_steps", 0),
+        ("warmup_steps", -1),
+        ("warmup_steps", 1.5),
+        ("weight_decay", -0.1),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", -0.1),
+        ("max_grad_norm", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("logging_steps", 0),
+        ("eval_steps", 0),
+        ("save_steps", 0),
+        ("save_steps", 2.5),
+        ("save_total_limit", 1),
+        ("dataloader_num_workers", -1),
+        ("torch_empty_cache_steps", 0),
+        ("label_smoothing_factor", 1.0),
+        ("optim", "adam"),
+        ("lr_scheduler_type", "cosin"),
+        ("eval_strategy", "always"),
+        ("log_level", "loud"),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_bounds_is_refused(key, value):
     assert key in refused(**{key: value})
 
@@ -167,12 +188,21 @@ def test_a_value_out_of_bounds_is_refused(key, value):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("learning_rate", "2e-4"), ("learning_rate", True), ("max_steps", 10.0), ("max_steps", True),
+        ("learning_rate", "2e-4"),
+        ("learning_rate", True),
+        ("max_steps", 10.0),
+        ("max_steps", True),
         ("max_steps", "10"),
-        ("gradient_checkpointing", 1), ("gradient_checkpointing", "true"), ("seed", "42"), ("run_name", 7),
-        ("report_to", [1]), ("lr_scheduler_kwargs", "{}"), ("logging_steps", True), ("optim", None),
+        ("gradient_checkpointing", 1),
+        ("gradient_checkpointing", "true"),
+        ("seed", "42"),
+        ("run_name", 7),
+        ("report_to", [1]),
+        ("lr_scheduler_kwargs", "{}"),
+        ("logging_steps", True),
+        ("optim", None),
     ],
-)  # fmt: skip
+)
 def test_a_value_of_another_type_is_refused(key, value):
     assert key in refused(**{key: value})
 
@@ -180,12 +210,24 @@ def test_a_value_of_another_type_is_refused(key, value):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("learning_rate", 1), ("num_train_epochs", 2), ("max_steps", -1), ("warmup_steps", 0.03), ("warmup_steps", 10),
-        ("logging_steps", 1), ("save_steps", 0.25), ("report_to", ["wandb"]), ("report_to", "wandb"), ("bf16", False),
-        ("lr_scheduler_kwargs", {"num_cycles": 2}), ("optim", "adamw_8bit"), ("optim_target_modules", ["q_proj"]),
-        ("trackio_static_space_id", False), ("debug", "underflow_overflow"), ("pad_to_multiple_of", 8),
+        ("learning_rate", 1),
+        ("num_train_epochs", 2),
+        ("max_steps", -1),
+        ("warmup_steps", 0.03),
+        ("warmup_steps", 10),
+        ("logging_steps", 1),
+        ("save_steps", 0.25),
+        ("report_to", ["wandb"]),
+        ("report_to", "wandb"),
+        ("bf16", False),
+        ("lr_scheduler_kwargs", {"num_cycles": 2}),
+        ("optim", "adamw_8bit"),
+        ("optim_target_modules", ["q_proj"]),
+        ("trackio_static_space_id", False),
+        ("debug", "underflow_overflow"),
+        ("pad_to_multiple_of", 8),
     ],
-)  # fmt: skip
+)
 def test_a_good_value_is_kept(key, value):
     assert getattr(check(**{key: value}), key) == value
 
@@ -380,14 +422,25 @@ def plain(value):
     [
         {},
         {
-            "learning_rate": 1e-3, "max_steps": 3, "gradient_checkpointing": False, "optim": "adafactor", "seed": 7,
-            "eval_strategy": "steps", "eval_steps": 5, "save_steps": 10, "load_best_model_at_end": True,
-            "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "debug": "underflow_overflow",
+            "learning_rate": 1e-3,
+            "max_steps": 3,
+            "gradient_checkpointing": False,
+            "optim": "adafactor",
+            "seed": 7,
+            "eval_strategy": "steps",
+            "eval_steps": 5,
+            "save_steps": 10,
+            "load_best_model_at_end": True,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.1,
+            "debug": "underflow_overflow",
             "report_to": ["tensorboard"],
-            "gradient_checkpointing_kwargs": {"use_reentrant": False}, "pad_to_multiple_of": 8, "loss_type": "dft",
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+            "pad_to_multiple_of": 8,
+            "loss_type": "dft",
         },
     ],
-)  # fmt: skip
+)
 def test_the_real_config_takes_every_value_and_keeps_it(keys, tmp_path):
     import trl
 

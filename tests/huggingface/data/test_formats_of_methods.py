@@ -12,9 +12,10 @@ from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rows import Completion, Conversation, Pair, Prompt, Rated
 
-ASKED, GOOD, BAD = ([{"role": role, "content": text}] for role, text in (
-    ("user", "Hi"), ("assistant", "Hello"), ("assistant", "Go away")
-))  # fmt: skip
+ASKED, GOOD, BAD = (
+    [{"role": role, "content": text}]
+    for role, text in (("user", "Hi"), ("assistant", "Hello"), ("assistant", "Go away"))
+)
 
 
 def shape(method: str, raw: dict[str, Any], *, format: str = "auto", columns: dict[str, str] | None = None) -> Any:  # noqa: A002
@@ -25,31 +26,67 @@ def shape(method: str, raw: dict[str, Any], *, format: str = "auto", columns: di
 @pytest.mark.parametrize(
     ("method", "raw", "name", "row"),
     [
-        ("dpo", {"prompt": "a", "chosen": "b", "rejected": "c"}, "preference",
-         Pair(Completion("a", "b"), Completion("a", "c"))),
-        ("reward", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 2}, "preference",
-         Pair(Completion("a", "b"), Completion("a", "c"), 2.0)),
-        ("dpo", {"chosen": "a b", "rejected": "a c"}, "preference",
-         Pair(Completion("a", " b"), Completion("a", " c"))),
-        ("cpo", {"prompt": ASKED, "chosen": GOOD, "rejected": BAD}, "preference",
-         Pair(Conversation((*ASKED, *GOOD), 1, turns=False), Conversation((*ASKED, *BAD), 1, turns=False))),
-        ("orpo", {"chosen": ASKED + GOOD, "rejected": ASKED + BAD}, "preference",
-         Pair(Conversation((*ASKED, *GOOD), 1, turns=False), Conversation((*ASKED, *BAD), 1, turns=False))),
-        ("dpo", {"prompt": ASKED, "chosen": ASKED + GOOD, "rejected": ASKED + BAD}, "preference",
-         Pair(Conversation((*ASKED, *GOOD), 1, turns=False), Conversation((*ASKED, *BAD), 1, turns=False))),
-        ("kto", {"prompt": "a", "completion": "b", "label": 1}, "unpaired-preference",
-         Rated(Completion("a", "b"), True)),
-        ("kto", {"prompt": ASKED, "completion": BAD, "label": False}, "unpaired-preference",
-         Rated(Conversation((*ASKED, *BAD), 1, turns=False), False)),
+        (
+            "dpo",
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+            "preference",
+            Pair(Completion("a", "b"), Completion("a", "c")),
+        ),
+        (
+            "reward",
+            {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 2},
+            "preference",
+            Pair(Completion("a", "b"), Completion("a", "c"), 2.0),
+        ),
+        ("dpo", {"chosen": "a b", "rejected": "a c"}, "preference", Pair(Completion("a", " b"), Completion("a", " c"))),
+        (
+            "cpo",
+            {"prompt": ASKED, "chosen": GOOD, "rejected": BAD},
+            "preference",
+            Pair(Conversation((*ASKED, *GOOD), 1, turns=False), Conversation((*ASKED, *BAD), 1, turns=False)),
+        ),
+        (
+            "orpo",
+            {"chosen": ASKED + GOOD, "rejected": ASKED + BAD},
+            "preference",
+            Pair(Conversation((*ASKED, *GOOD), 1, turns=False), Conversation((*ASKED, *BAD), 1, turns=False)),
+        ),
+        (
+            "dpo",
+            {"prompt": ASKED, "chosen": ASKED + GOOD, "rejected": ASKED + BAD},
+            "preference",
+            Pair(Conversation((*ASKED, *GOOD), 1, turns=False), Conversation((*ASKED, *BAD), 1, turns=False)),
+        ),
+        (
+            "kto",
+            {"prompt": "a", "completion": "b", "label": 1},
+            "unpaired-preference",
+            Rated(Completion("a", "b"), True),
+        ),
+        (
+            "kto",
+            {"prompt": ASKED, "completion": BAD, "label": False},
+            "unpaired-preference",
+            Rated(Conversation((*ASKED, *BAD), 1, turns=False), False),
+        ),
         ("grpo", {"prompt": ASKED, "answer": "4"}, "prompt", Prompt(tuple(ASKED), {"answer": "4"})),
         ("rloo", {"prompt": "a", "answer": "4"}, "prompt", Prompt("a", {"answer": "4"})),
-        ("grpo", {"question": "2 + 2?", "answer": "4"}, "question",
-         Prompt(({"role": "user", "content": "2 + 2?"},), {"answer": "4"})),
-        ("distill", {"problem": "x", "system": "Be short."}, "question",
-         Prompt(({"role": "system", "content": "Be short."}, {"role": "user", "content": "x"}),
-                {"system": "Be short."})),
+        (
+            "grpo",
+            {"question": "2 + 2?", "answer": "4"},
+            "question",
+            Prompt(({"role": "user", "content": "2 + 2?"},), {"answer": "4"}),
+        ),
+        (
+            "distill",
+            {"problem": "x", "system": "Be short."},
+            "question",
+            Prompt(
+                ({"role": "system", "content": "Be short."}, {"role": "user", "content": "x"}), {"system": "Be short."}
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_row_is_read_as_the_method_needs_it(method: str, raw: dict[str, Any], name: str, row: Any) -> None:
     found = shape(method, raw)
     assert (found.format, found.convert(raw)) == (name, row)
@@ -58,8 +95,10 @@ def test_a_row_is_read_as_the_method_needs_it(method: str, raw: dict[str, Any], 
 def test_the_same_columns_mean_what_the_method_can_train_on() -> None:
     raw = {"prompt": "a", "completion": "b", "label": True}
     assert [shape(method, raw).format for method in ("sft", "kto", "grpo")] == [
-        "prompt-completion", "unpaired-preference", "prompt",
-    ]  # fmt: skip
+        "prompt-completion",
+        "unpaired-preference",
+        "prompt",
+    ]
 
 
 def test_columns_for_rewards_are_not_called_ignored() -> None:
@@ -76,8 +115,12 @@ def test_a_column_of_another_name_is_named_by_the_job() -> None:
 @pytest.mark.parametrize(
     ("method", "raw", "format", "words"),
     [
-        ("dpo", {"messages": ASKED + GOOD}, "auto",
-         'x.jsonl has rows of the format messages, which method = "dpo" cannot train on'),
+        (
+            "dpo",
+            {"messages": ASKED + GOOD},
+            "auto",
+            'x.jsonl has rows of the format messages, which method = "dpo" cannot train on',
+        ),
         ("dpo", {"prompt": "a", "completion": "b", "label": True}, "auto", "has rows of the format prompt-completion"),
         ("kto", {"prompt": "a", "chosen": "b", "rejected": "c"}, "auto", "has rows of the format preference"),
         ("sft", {"chosen": "b", "rejected": "c"}, "auto", "has rows of the format preference"),
@@ -88,7 +131,7 @@ def test_a_column_of_another_name_is_named_by_the_job() -> None:
         ("grpo", {"prompt": "a"}, "text", "it trains on prompt or question"),
         ("dpo", {"prompt": "a", "chosen": "b"}, "preference", "x.jsonl is not of the format preference"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_do_not_fit_the_method_are_refused_with_what_it_needs(
     method: str,
     raw: dict[str, Any],

@@ -59,9 +59,20 @@ def write(path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "second"),
-    [("a.jsonl", 3), ("a.json", 2), ("data.json", 2), ("lines.json", 2), ("a.csv", 3), ("a.tsv", 3),
-     ("a.parquet", 2), ("file.arrow", 2), ("stream.arrow", 2), ("a.jsonl.gz", 3), ("a.csv.gz", 3)],
-)  # fmt: skip
+    [
+        ("a.jsonl", 3),
+        ("a.json", 2),
+        ("data.json", 2),
+        ("lines.json", 2),
+        ("a.csv", 3),
+        ("a.tsv", 3),
+        ("a.parquet", 2),
+        ("file.arrow", 2),
+        ("stream.arrow", 2),
+        ("a.jsonl.gz", 3),
+        ("a.csv.gz", 3),
+    ],
+)
 def test_every_kind_of_file_gives_its_rows_and_their_places(tmp_path: Path, name: str, second: int) -> None:
     write(tmp_path / name)
     expected = list(
@@ -89,13 +100,19 @@ def test_a_csv_row_with_too_many_fields_is_bad_and_the_rest_is_read(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("x.jsonl", b"", "holds no rows"), ("x.json", b"[{]", "x.json:1 is not JSON"),
-     ("x.json", b"3", "not a list of rows"), ("x.json", b'{"rows": [{"a": 1}]}', "not a list of rows"),
-     ("x.parquet", b"PAR1", "not a whole Parquet file"),
-     ("x.arrow", b"nothing", "not a whole Arrow file"), ("x.csv", b"a,a\n1,2\n", "no usable header"),
-     ("x.jsonl.gz", b"plain", "cannot be read"), ("x.txt", b"text", "use one of .jsonl"),
-     ("x.pkl", b"\x80", "use one of .jsonl")],
-)  # fmt: skip
+    [
+        ("x.jsonl", b"", "holds no rows"),
+        ("x.json", b"[{]", "x.json:1 is not JSON"),
+        ("x.json", b"3", "not a list of rows"),
+        ("x.json", b'{"rows": [{"a": 1}]}', "not a list of rows"),
+        ("x.parquet", b"PAR1", "not a whole Parquet file"),
+        ("x.arrow", b"nothing", "not a whole Arrow file"),
+        ("x.csv", b"a,a\n1,2\n", "no usable header"),
+        ("x.jsonl.gz", b"plain", "cannot be read"),
+        ("x.txt", b"text", "use one of .jsonl"),
+        ("x.pkl", b"\x80", "use one of .jsonl"),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):

@@ -76,10 +76,18 @@ def test_rouge_knows_words_of_other_scripts() -> None:
 @pytest.mark.parametrize(
     ("answer", "valid"),
     [
-        ('{"a": 1}', 1), (" [1, 2]\n", 1), ('"text"', 1), ("null", 1),
-        ("", 0), ("{'a': 1}", 0), ('```json\n{"a": 1}\n```', 0), ('{"a": 1} and more', 0), ("NaN", 0), ("[" * 10**5, 0),
+        ('{"a": 1}', 1),
+        (" [1, 2]\n", 1),
+        ('"text"', 1),
+        ("null", 1),
+        ("", 0),
+        ("{'a': 1}", 0),
+        ('```json\n{"a": 1}\n```', 0),
+        ('{"a": 1} and more', 0),
+        ("NaN", 0),
+        ("[" * 10**5, 0),
     ],
-)  # fmt: skip
+)
 def test_json_is_the_whole_answer_or_it_is_none(answer: str, valid: float) -> None:
     assert json_valid(answer, "") == valid
 

@@ -32,26 +32,56 @@ def job(name: str = "org/name", **generation: Any) -> Job:
 @pytest.mark.parametrize(
     ("model_type", "name", "template", "expected", "values"),
     [
-        ("lfm2", "LiquidAI/LFM2.5-1.2B-Instruct", None, "LFM2.5",
-         {"temperature": 0.1, "top_k": 50, "top_p": 0.1, "repetition_penalty": 1.05}),
-        ("lfm2", "LiquidAI/LFM2.5-1.2B-Thinking", None, "LFM2.5 thinking",
-         {"temperature": 0.05, "top_k": 50, "repetition_penalty": 1.05}),
+        (
+            "lfm2",
+            "LiquidAI/LFM2.5-1.2B-Instruct",
+            None,
+            "LFM2.5",
+            {"temperature": 0.1, "top_k": 50, "top_p": 0.1, "repetition_penalty": 1.05},
+        ),
+        (
+            "lfm2",
+            "LiquidAI/LFM2.5-1.2B-Thinking",
+            None,
+            "LFM2.5 thinking",
+            {"temperature": 0.05, "top_k": 50, "repetition_penalty": 1.05},
+        ),
         ("lfm2", "LiquidAI/LFM2-1.2B", None, "LFM2", {"temperature": 0.3, "min_p": 0.15, "repetition_penalty": 1.05}),
-        ("qwen3_vl", "Qwen/Qwen3-VL-4B-Instruct", None, "Qwen3-VL",
-         {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "presence_penalty": 1.5}),
-        ("qwen3_vl", "Qwen/Qwen3-VL-4B-Thinking", None, "Qwen3-VL thinking",
-         {"temperature": 1.0, "top_p": 0.95, "top_k": 20, "presence_penalty": 0.0}),
-        ("qwen3", "Qwen/Qwen3-8B", GROUP, "Qwen3 thinking",
-         {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}),
-        ("qwen3", "Qwen/Qwen3-4B-Instruct-2507", None, "Qwen3",
-         {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0}),
+        (
+            "qwen3_vl",
+            "Qwen/Qwen3-VL-4B-Instruct",
+            None,
+            "Qwen3-VL",
+            {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "presence_penalty": 1.5},
+        ),
+        (
+            "qwen3_vl",
+            "Qwen/Qwen3-VL-4B-Thinking",
+            None,
+            "Qwen3-VL thinking",
+            {"temperature": 1.0, "top_p": 0.95, "top_k": 20, "presence_penalty": 0.0},
+        ),
+        (
+            "qwen3",
+            "Qwen/Qwen3-8B",
+            GROUP,
+            "Qwen3 thinking",
+            {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0},
+        ),
+        (
+            "qwen3",
+            "Qwen/Qwen3-4B-Instruct-2507",
+            None,
+            "Qwen3",
+            {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0},
+        ),
         ("gemma3_text", "google/gemma-3-1b-it", None, "Gemma 3", {"temperature": 1.0, "top_k": 64, "top_p": 0.95}),
         ("llama", "meta-llama/Llama-3.2-1B-Instruct", None, "Llama 3", {"temperature": 0.6, "top_p": 0.9}),
         ("llama", "HuggingFaceTB/SmolLM2-135M-Instruct", None, "SmolLM2", {"temperature": 0.2, "top_p": 0.9}),
         ("llama", "somebody/else", None, None, {}),
         ("gpt2", "org/name", None, None, {}),
     ],
-)  # fmt: skip
+)
 def test_a_family_is_known_by_its_type_and_name(
     model_type: str, name: str, template: str | None, expected: str | None, values: dict[str, Any]
 ) -> None:

@@ -385,9 +385,13 @@ def test_out_of_memory_names_the_levers_with_numbers(tmp_path: Path, tiny_model:
 
     found = estimate(on_gpu(16 * GIB), gpu_job(rows=4, **NO), llama("8b"))
     args = SimpleNamespace(per_device_train_batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False)
-    trainer: Any = SimpleNamespace(args=args, state=SimpleNamespace(global_step=0), model=SimpleNamespace(
-        named_parameters=list,
-    ))  # fmt: skip
+    trainer: Any = SimpleNamespace(
+        args=args,
+        state=SimpleNamespace(global_step=0),
+        model=SimpleNamespace(
+            named_parameters=list,
+        ),
+    )
     data: Any = SimpleNamespace(summary={"longest": 2048})
     job = gpu_job(rows=4, **NO)
     error = explain_out_of_memory(RuntimeError("CUDA out of memory"), trainer, data, job, probing=True, estimate=found)

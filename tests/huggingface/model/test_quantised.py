@@ -34,6 +34,9 @@ def test_only_the_language_model_is_rounded(projects: Projects, arch: str) -> No
     assert model.config.quantization_config.llm_int8_skip_modules == KEPT[arch]
     project.write(adapter={"type": "lora"})
     plain = Collated(project)
-    linear = {name for name, module in plain.stages.load(plain.data).model.named_modules()
-              if type(module).__name__ == "Linear"}  # fmt: skip
+    linear = {
+        name
+        for name, module in plain.stages.load(plain.data).model.named_modules()
+        if type(module).__name__ == "Linear"
+    }
     assert all(any(name.startswith(kept) for kept in KEPT[arch]) for name in linear - set(rounded))

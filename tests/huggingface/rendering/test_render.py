@@ -78,9 +78,11 @@ def prepared_by_trl(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], **
         output_dir=str(tmp_path / "trl"), use_cpu=True, report_to="none", bf16=False, max_length=2048, **settings
     )
     trainer = SFTTrainer(
-        AutoModelForCausalLM.from_pretrained(folder), args=args, train_dataset=Dataset.from_list(rows),
+        AutoModelForCausalLM.from_pretrained(folder),
+        args=args,
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer_of(folder),
-    )  # fmt: skip
+    )
     return [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in trainer.train_dataset]
 
 

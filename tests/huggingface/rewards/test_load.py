@@ -84,26 +84,48 @@ def test_lacking_columns_are_told_all_at_once_with_the_nearest_names(folder: Fol
 
 
 USE = '[[train.reward]]\nuse = "./rewards.py:fn"\n'
-BROKEN = {
-    "import nothing_of_this_name\ndef fn(completions): ...\n":
+BROKEN = [
+    (
+        "import nothing_of_this_name\ndef fn(completions): ...\n",
         "importing it failed: ModuleNotFoundError: No module named 'nothing_of_this_name' at rewards.py:1; mend it",
-    "def fn(completions): ...\n\n1 / 0\n":
+    ),
+    (
+        "def fn(completions): ...\n\n1 / 0\n",
         "importing it failed: ZeroDivisionError: division by zero at rewards.py:3; mend it",
-    "raise SystemExit(3)\n": "importing it failed: SystemExit: 3 at rewards.py:1; mend it",
-    "def other(completions): ...\n": "./rewards.py has no function fn; it has other",
-    "def fnn(completions): ...\n": "./rewards.py has no function fn; did you mean fnn?",
-    "fn = 3\n": "fn is an int; name a function, or an instance that can be called",
-    "class fn: ...\n": "fn is a class; name a function, or an instance that can be called",
-    "fn = lambda answer: [1]\n": "fn takes no completions; write it as def f(*, prompts, completions, **columns)",
-}  # fmt: skip
+    ),
+    (
+        "raise SystemExit(3)\n",
+        "importing it failed: SystemExit: 3 at rewards.py:1; mend it",
+    ),
+    (
+        "def other(completions): ...\n",
+        "./rewards.py has no function fn; it has other",
+    ),
+    (
+        "def fnn(completions): ...\n",
+        "./rewards.py has no function fn; did you mean fnn?",
+    ),
+    (
+        "fn = 3\n",
+        "fn is an int; name a function, or an instance that can be called",
+    ),
+    (
+        "class fn: ...\n",
+        "fn is a class; name a function, or an instance that can be called",
+    ),
+    (
+        "fn = lambda answer: [1]\n",
+        "fn takes no completions; write it as def f(*, prompts, completions, **columns)",
+    ),
+]
 
 
-@pytest.mark.parametrize("source", BROKEN)
-def test_a_function_that_cannot_be_used_is_an_error_before_training(folder: Folder, source: str) -> None:
+@pytest.mark.parametrize(("source", "said"), BROKEN)
+def test_a_function_that_cannot_be_used_is_an_error_before_training(folder: Folder, source: str, said: str) -> None:
     folder.file(source)
     with pytest.raises(UsageError) as caught:
         folder.load(USE)
-    assert str(caught.value) == f"./rewards.py:fn cannot be used ([[train.reward]] number 1): {BROKEN[source]}"
+    assert str(caught.value) == f"./rewards.py:fn cannot be used ([[train.reward]] number 1): {said}"
 
 
 def test_args_that_the_function_does_not_take_are_an_error(folder: Folder) -> None:

@@ -71,39 +71,63 @@ def test_anything_else_is_wrong(returned: Any, said: str, index: int | None) -> 
 
 ORIGINS = {"origin": ["rows.jsonl:7", "rows.jsonl:9", "rows.jsonl:12"], "answer": ["1", "x", "3"]}
 
-FAILING = {
-    # the function raises or returns: what is said after the reward's name
-    "def fn(completions, answer):\n    return [int(a) for a in answer]\n":
-        "ValueError: invalid literal for int() with base 10: 'x' at rewards.py:2 (completion 1 of this batch, row "
-        "rows.jsonl:9); mend it",
-    "import json\ndef read(a):\n    return json.loads(a)\ndef fn(completions, answer): return [*map(read, answer)]\n":
-        "JSONDecodeError: Expecting value: line 1 column 1 (char 0) at rewards.py:3 (completion 1 of this batch, row "
-        "rows.jsonl:9); mend it",
-    "def fn(completions):\n    assert len(completions) < 2\n    return [1]\n":
+FAILING = [
+    # the function raises or returns; what is said after the reward's name
+    (
+        "def fn(completions, answer):\n    return [int(a) for a in answer]\n",
+        "ValueError: invalid literal for int() with base 10: 'x' at rewards.py:2 (completion 1 of this "
+        "batch, row rows.jsonl:9); mend it",
+    ),
+    (
+        "import json\ndef read(a):\n    return json.loads(a)\ndef fn(completions, answer): return "
+        "[*map(read, answer)]\n",
+        "JSONDecodeError: Expecting value: line 1 column 1 (char 0) at rewards.py:3 (completion 1 of "
+        "this batch, row rows.jsonl:9); mend it",
+    ),
+    (
+        "def fn(completions):\n    assert len(completions) < 2\n    return [1]\n",
         "AssertionError at rewards.py:2; mend it",
-    "def fn(completions):\n    return [1, float('nan'), 1]\n":
-        "it returned nan; None says that a reward does not apply (completion 1 of this batch, row rows.jsonl:9); see "
-        "rewards.py:1",
-    "def fn(completions):\n    return [1, 'good', 1]\n":
-        'it returned the string "good" and must return a number, None or a dict (completion 1 of this batch, row '
+    ),
+    (
+        "def fn(completions):\n    return [1, float('nan'), 1]\n",
+        "it returned nan; None says that a reward does not apply (completion 1 of this batch, row "
         "rows.jsonl:9); see rewards.py:1",
-    "def fn(completions):\n    return [1]\n": "it returned 1 value for 3 completions; see rewards.py:1",
-    "def fn(completions):\n    print('no return')\n":
+    ),
+    (
+        "def fn(completions):\n    return [1, 'good', 1]\n",
+        'it returned the string "good" and must return a number, None or a dict (completion 1 of this '
+        "batch, row rows.jsonl:9); see rewards.py:1",
+    ),
+    (
+        "def fn(completions):\n    return [1]\n",
+        "it returned 1 value for 3 completions; see rewards.py:1",
+    ),
+    (
+        "def fn(completions):\n    print('no return')\n",
         "it returned None and must return a list with one value a completion; see rewards.py:1",
-    "async def fn(completions):\n    raise TimeoutError('the judge is asleep')\n":
+    ),
+    (
+        "async def fn(completions):\n    raise TimeoutError('the judge is asleep')\n",
         "TimeoutError: the judge is asleep at rewards.py:2; mend it",
-    "def fn(completions, solution): ...\n": "the rows have no solution; name the columns that it needs in the rows",
-    "def fn(completions, environments): ...\n": "nobody gives it environments here; give it a default",
-}  # fmt: skip
+    ),
+    (
+        "def fn(completions, solution): ...\n",
+        "the rows have no solution; name the columns that it needs in the rows",
+    ),
+    (
+        "def fn(completions, environments): ...\n",
+        "nobody gives it environments here; give it a default",
+    ),
+]
 
 
-@pytest.mark.parametrize("source", FAILING)
-def test_an_error_names_function_table_completion_row_and_line(folder: Folder, source: str) -> None:
+@pytest.mark.parametrize(("source", "said"), FAILING)
+def test_an_error_names_function_table_completion_row_and_line(folder: Folder, source: str, said: str) -> None:
     reward = folder.one(source)
     with pytest.raises(RewardError) as caught:
         reward.score(["p"] * 3, ["a", "b", "c"], ORIGINS)
     head = "the reward fn failed (./rewards.py:fn, [[train.reward]] number 1): "
-    assert str(caught.value) == head + FAILING[source]
+    assert str(caught.value) == head + said
     assert caught.value.exit_code == 1
 
 

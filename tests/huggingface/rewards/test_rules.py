@@ -35,56 +35,101 @@ WRONG = {
     'use = "math-equals"': (2, "use", 'there is no built-in reward "math-equals"; did you mean "math-equal"?'),
     'use = "math_equal"': (2, "use", 'there is no built-in reward "math_equal"; did you mean "math-equal"?'),
     'use = "accuracy"': (
-        2, "use", 'there is no built-in reward "accuracy"; there are: choice, code-tests, json-schema, length, '
+        2,
+        "use",
+        'there is no built-in reward "accuracy"; there are: choice, code-tests, json-schema, length, '
         'math-equal, regex; a function of yours is "./rewards.py:function"',
     ),
     'use = "./reward.py:close"': (2, "use", "there is no file {}/reward.py; did you mean rewards.py?"),
     'use = "./other/rewards.py:close"': (
-        2, "use", "there is no file {}/other/rewards.py; relative paths start at the folder of the job"),
+        2,
+        "use",
+        "there is no file {}/other/rewards.py; relative paths start at the folder of the job",
+    ),
     'use = "./broken.py:fn"': (2, "use", "./broken.py is not Python: line 2: '(' was never closed"),
     'use = "./rewards.py"': (2, "use", 'names no function of ./rewards.py; write "./rewards.py:close"'),
     'use = "./rewards.py:clos"': (2, "use", "./rewards.py has no function clos; did you mean close?"),
     'use = "./rewards.py:accuracy"': (
-        2, "use", "./rewards.py has no function accuracy; it has close, bare, judge, singular, lone"),
+        2,
+        "use",
+        "./rewards.py has no function accuracy; it has close, bare, judge, singular, lone",
+    ),
     'use = "./rewards.py:Judge"': (2, "use", "Judge is a class; name a function, or an instance that can be called"),
     'use = "./rewards.py:singular"': (2, "use", "singular takes no completions; rename completion to completions"),
     'use = "./rewards.py:lone"': (
-        2, "use", "lone takes completions by position only; remove the / from its parameters"),
+        2,
+        "use",
+        "lone takes completions by position only; remove the / from its parameters",
+    ),
     'use = "./rewards.py:close"\nargs = { tolerence = 0.2 }': (
-        3, "args.tolerence", "close has no parameter tolerence; did you mean tolerance?"),
+        3,
+        "args.tolerence",
+        "close has no parameter tolerence; did you mean tolerance?",
+    ),
     'use = "./rewards.py:bare"\nargs = { completions = 1 }': (
-        2, "use", "bare gets completions from the trainer; remove it from args"),
+        2,
+        "use",
+        "bare gets completions from the trainer; remove it from args",
+    ),
     'use = "nowhere.rewards:fn"': (
-        2, "use", 'there is no module nowhere; install it; a file beside the job is "./file.py:function"'),
+        2,
+        "use",
+        'there is no module nowhere; install it; a file beside the job is "./file.py:function"',
+    ),
     'use = "broken:close"': (
-        2, "use", 'there is no module broken; for the file beside the job write "./broken.py:close"'),
+        2,
+        "use",
+        'there is no module broken; for the file beside the job write "./broken.py:close"',
+    ),
     'use = "json.tool:mian"': (2, "use", "json.tool has no function mian; did you mean main?"),
     'use = "json.tool"': (2, "use", 'names no function of json.tool; write "json.tool:main"'),
     'use = "json.tool:main"': (
-        2, "use", "main takes no completions; write it as def f(*, prompts, completions, **columns)"),
+        2,
+        "use",
+        "main takes no completions; write it as def f(*, prompts, completions, **columns)",
+    ),
     'use = "length"\nweight = 0': (
-        3, "weight", "its weight is 0, so nothing would be learned; give one of them a weight"),
-    'use = "math-equal"\nargs = { colum = "x" }': (
-        3, "args.colum", "unknown key; did you mean column?"),
+        3,
+        "weight",
+        "its weight is 0, so nothing would be learned; give one of them a weight",
+    ),
+    'use = "math-equal"\nargs = { colum = "x" }': (3, "args.colum", "unknown key; did you mean column?"),
     'use = "choice"\nargs = { column = 3 }': (3, "args.column", "must be a string, not 3"),
-    'use = "code-tests"\n[train.reward.args]\ntimeout = 0': (
-        4, "args.timeout", "must be above 0.0, not 0"),
+    'use = "code-tests"\n[train.reward.args]\ntimeout = 0': (4, "args.timeout", "must be above 0.0, not 0"),
     'use = "code-tests"\n[train.reward.args]\nallow_network = "yes"': (
-        4, "args.allow_network", 'must be true or false, not the string "yes"'),
+        4,
+        "args.allow_network",
+        'must be true or false, not the string "yes"',
+    ),
     'use = "regex"': (1, "args.pattern", "is missing"),
     'use = "regex"\nargs = { pattern = "(" }': (
-        3, "args.pattern", "pattern is no regular expression: missing ), unterminated subpattern at position 0"),
+        3,
+        "args.pattern",
+        "pattern is no regular expression: missing ), unterminated subpattern at position 0",
+    ),
     'use = "regex"\nargs = { pattern = "(a)", group = 2, column = "c" }': (
-        3, "args.group", "group 2 is not in the pattern, which has 1"),
+        3,
+        "args.group",
+        "group 2 is not in the pattern, which has 1",
+    ),
     'use = "regex"\nargs = { pattern = "(a)", group = 1 }': (
-        3, "args.group", "group is compared with a column; name one"),
+        3,
+        "args.group",
+        "group is compared with a column; name one",
+    ),
     'use = "length"': (1, "args", "there is no length to keep to; write min, max or both"),
     'use = "length"\nargs = { min = 9, max = 3 }': (3, "args.min", "min (9) is above max (3)"),
     'use = "json-schema"\nargs = { schema = { type = "strng" } }': (
-        3, "args.schema", "schema is no JSON Schema: 'strng' is not valid under any of the given schemas (at type)"),
+        3,
+        "args.schema",
+        "schema is no JSON Schema: 'strng' is not valid under any of the given schemas (at type)",
+    ),
     'use = "json-schema"\nargs = { schema = {}, column = "s" }': (
-        3, "args.schema", "schema and column are two ways to say the same; keep one"),
-}  # fmt: skip
+        3,
+        "args.schema",
+        "schema and column are two ways to say the same; keep one",
+    ),
+}
 
 
 @pytest.mark.parametrize("table", WRONG)

@@ -222,21 +222,30 @@ ADD = "def add(a, b):\n    return a + b"
         (ADD, 1.0, None),
         (f"<think>```python\nnonsense\n```</think>{code(ADD)}", 1.0, None),
         (code("def add(a, b):\n    return a - b"), 0.0, "Test 2 of 3 failed: the result is wrong"),
-        (code("def add(a, b):\n    return a + c"), 0.0,
-         "Test 1 of 3 failed: NameError: name 'c' is not defined (line 2 of the program)"),
+        (
+            code("def add(a, b):\n    return a + c"),
+            0.0,
+            "Test 1 of 3 failed: NameError: name 'c' is not defined (line 2 of the program)",
+        ),
         (code("def plus(a, b):\n    return a + b"), 0.0, "Test 1 of 3 failed: NameError: name 'add' is not defined"),
-        (code("def add(a, b)\n    return a + b"), 0.0,
-         "Test 1 of 3 failed: the program does not run: SyntaxError: expected ':' (line 1 of the program)"),
+        (
+            code("def add(a, b)\n    return a + b"),
+            0.0,
+            "Test 1 of 3 failed: the program does not run: SyntaxError: expected ':' (line 1 of the program)",
+        ),
         (code("def add(a, b):\n    while True: pass"), 0.0, "Test 1 of 3 failed: it took longer than 1 s"),
         (code(f"{ADD}\nimport os\nos._exit(0)"), 0.0, "Test 1 of 3 failed: the program ended with code 0"),
-        (code(f"{ADD}\nraise SystemExit(0)"), 0.0,
-         "Test 1 of 3 failed: the program does not run: SystemExit: 0 (line 3 of the program)"),
+        (
+            code(f"{ADD}\nraise SystemExit(0)"),
+            0.0,
+            "Test 1 of 3 failed: the program does not run: SystemExit: 0 (line 3 of the program)",
+        ),
         (code("print('{\"type\": null}')\ndef add(a, b): return a"), 0.0, "Test 2 of 3 failed: the result is wrong"),
         ("I would add both numbers.", 0.0, NO_PROGRAM),
         ("four", 0.0, NO_PROGRAM),
         ("```java\nint add;\n```", 0.0, NO_PROGRAM),
     ],
-)  # fmt: skip
+)
 def test_code_tests_run_the_program_with_its_tests(
     make: Any, completion: str, score: float, feedback: str | None
 ) -> None:

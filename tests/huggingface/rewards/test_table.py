@@ -52,13 +52,17 @@ use = "length"
         ('weight = "2"', "train.reward.1.weight", 9, 'must be a number, not the string "2"'),
         ("weight = inf", "train.reward.1.weight", 9, "must be a finite number, not inf"),
         ("args = 3", "train.reward.1.args", 9, "must be a table, not 3"),
-        ('name = "two words"', "train.reward.1.name", 9, "may hold letters, digits, dots, dashes and underscores only, "
-         'not the string "two words"'),
+        (
+            'name = "two words"',
+            "train.reward.1.name",
+            9,
+            'may hold letters, digits, dots, dashes and underscores only, not the string "two words"',
+        ),
         ("[[train.reward]]\nweight = 2", "train.reward.2.use", 9, "is missing"),
         ('[[train.reward]]\nuse = ""', "train.reward.2.use", 10, "must not be empty"),
         ("[[train.reward]]\nuse = 3", "train.reward.2.use", 10, "must be a string, not 3"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_a_table_is_told_with_its_line(line: str, where: str, at: int, said: str) -> None:
     assert mistakes(TWO.replace("{line}", line)) == {where: (at, said)}
 

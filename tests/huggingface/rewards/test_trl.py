@@ -63,9 +63,18 @@ def trainer(folder: Path, model: Path, funcs: Any, reward_weights: Any) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
     config = GRPOConfig(
-        output_dir=str(folder), max_steps=1, per_device_train_batch_size=4, num_generations=2, max_completion_length=4,
-        reward_weights=reward_weights, report_to="none", use_cpu=True, bf16=False, logging_steps=1, save_strategy="no",
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_steps=1,
+        per_device_train_batch_size=4,
+        num_generations=2,
+        max_completion_length=4,
+        reward_weights=reward_weights,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        logging_steps=1,
+        save_strategy="no",
+    )
     rows = [
         {"prompt": [{"role": "user", "content": f"2+{n}"}], "answer": str(2 + n), "origin": f"r:{n}"} for n in (1, 2)
     ]

@@ -81,8 +81,10 @@ def test_hub_rows_keep_the_bytes_of_their_files(tmp_path: Path) -> None:
 
     Pillow.new("RGB", (4, 3), "red").save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png")], "images": [[str(tmp_path / "a.png")]]},
-                             Features({"image": Image(), "images": List(Image())}))  # fmt: skip
+    rows = Dataset.from_dict(
+        {"image": [str(tmp_path / "a.png")], "images": [[str(tmp_path / "a.png")]]},
+        Features({"image": Image(), "images": List(Image())}),
+    )
     for kind in (rows, rows.to_iterable_dataset()):
         first = next(iter(_undecoded(kind)))
         found = first["image"]

@@ -33,10 +33,12 @@ PICTURES = [f"pictures/{index}.png" for index in range(4)]
 TURNS = {
     "images": PICTURES[:3],
     "messages": [
-        user("<>", "Which colour is this?"), says("It is red."),
-        user("Compare both: ", "<>", " and ", "<>"), says("The first is green."),
+        user("<>", "Which colour is this?"),
+        says("It is red."),
+        user("Compare both: ", "<>", " and ", "<>"),
+        says("The first is green."),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("arch", ARCHS)
