@@ -75,7 +75,7 @@ def linear(values: Iterable[float], *, zero: bool = False, whole: bool = False, 
         low, high = (low - 1, high + 1) if whole else (low if zero else low - room, high + room)
     apart = nice((high - low) / count)
     if whole:
-        apart = max(1.0, apart)
+        apart = float(max(1, math.ceil(apart)))  # 2.5 is round, and no number of steps
         ticks = _between(low, high, apart)
         return Scale(low, high, ticks)
     low, high = math.floor(low / apart + 1e-9) * apart, math.ceil(high / apart - 1e-9) * apart

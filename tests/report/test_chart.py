@@ -8,7 +8,7 @@ import statistics
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forge_report.chart import BUCKETS, STRIPS, Chart, Line, draw
@@ -45,6 +45,7 @@ def test_an_axis_holds_every_value_and_has_ticks(values: list[float], zero: bool
 
 
 @given(st.lists(st.integers(min_value=0, max_value=10**7), min_size=1, max_size=30))
+@example([0, 9])
 def test_an_axis_of_steps_ends_at_the_steps_and_counts_in_whole_numbers(steps: list[int]) -> None:
     scale = linear(steps, whole=True)
     assert all(tick == round(tick) for tick in scale.ticks)
