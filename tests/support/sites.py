@@ -16,14 +16,16 @@ FORGE = str(Path(sys.executable).with_name("forge"))
 
 
 _MODULES = """
-import json, sys
+import sys
+before = set(sys.modules)  # an interpreter whose coverage is measured has many
+import json
 sys.argv[0] = "forge"
 from forge.cli import main
 try:
     main()
 finally:
     sys.stdout.flush()
-    print("\\n" + json.dumps(sorted(sys.modules)))
+    print("\\n" + json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
@@ -61,7 +63,7 @@ class Site:
         return done.stdout
 
     def modules(self, *arguments: str) -> set[str]:
-        """Return the modules that a command of ``forge`` loads."""
+        """Return the modules that a command of ``forge`` loads, without those of a bare interpreter."""
         return set(json.loads(self.python(_MODULES, *arguments).splitlines()[-1]))
 
     def forge(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

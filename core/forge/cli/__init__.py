@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from forge.job.nearest import nearest  # difflib is half a millisecond that only mistakes pay
+            from forge.job.nearest import nearest  # only mistakes pay for it
 
             near = nearest(args[0], COMMANDS)
             if near and near not in error.message:  # newer versions of click say it themselves

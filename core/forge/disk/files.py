@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -78,6 +77,8 @@ def sync_folder(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file's content."""
+    import hashlib  # OpenSSL is loaded with it, and listing plugins hashes nothing
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,11 +14,15 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     >>> nearest("lenght", ["regex", "length"])
     'length'
     """
+    import difflib  # only mistakes pay for it
+
     return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
 
 
 def alike(word: str, words: Iterable[str]) -> list[str]:
     """Return up to three of the words that are somewhat like a word, the nearest first: for names of files."""
+    import difflib  # only mistakes pay for it
+
     return difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
 
 

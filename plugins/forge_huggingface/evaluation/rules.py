@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Problem, nearest
-from forge_huggingface.evaluation.metrics import METRICS, PASS, is_function
 from forge_huggingface.functions.reference import reference
 from forge_huggingface.functions.rules import function_problems
 from forge_huggingface.rules.data import held_out
@@ -25,6 +24,8 @@ def problems(job: Job) -> Iterable[Problem]:
     table = job.eval
     if table is None:
         return
+    from forge_huggingface.evaluation.metrics import METRICS, PASS, is_function  # only jobs with [eval] pay for them
+
     if table.path is None and not held_out(job):
         say = "write [data] eval_path, eval_split or eval_size, or [eval] path"
         yield Problem("eval", "there are no held-out rows to ask", say)
