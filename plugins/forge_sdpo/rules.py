@@ -5,13 +5,11 @@ Imports nothing heavy; pydantic and ``ast`` only for a job that has this method.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
 from forge_huggingface.functions.reference import reference
-from forge_huggingface.functions.source import module_file
 from forge_huggingface.rewards.builtin import table as builtin
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules import training
@@ -84,6 +82,7 @@ def can_feed_back(job: Job) -> bool:
     """Whether a column or one of the rewards can give feedback, as far as its source tells: it has the word."""
     if table_of(job).get("feedback_column"):
         return True
+    from forge_huggingface.functions.source import module_file  # only jobs of this method pay for it
     from forge_huggingface.rewards.table import reward_tables  # pydantic, which listing plugins does not need
 
     for table in reward_tables(job):
@@ -102,6 +101,8 @@ def can_feed_back(job: Job) -> bool:
 
 def _has_word(path: Path) -> bool:
     """Whether a file has the key or the argument ``feedback``, which ``Score`` of the rewards has too."""
+    import ast  # only jobs of this method pay for it
+
     return any(
         (isinstance(node, ast.Constant) and node.value == "feedback")
         or (isinstance(node, ast.keyword) and node.arg == "feedback")

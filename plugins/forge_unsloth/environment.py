@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -40,6 +41,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forge"
 
 
+@functools.cache
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -11,7 +11,7 @@ import os
 import re
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pluggy
 
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from forge.model.facts import ModelFacts
 
 
+class _Found(NamedTuple):
+    """An entry point, with the name and version of its distribution."""
+
+    point: EntryPoint
+    source: tuple[str, str]
+
+
 def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint] | None = None) -> Catalogue:
     """Find the plugins that are installed.
 
@@ -39,28 +46,30 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
         found: Entry points to look at instead of the installed ones.
     """
     candidates = sorted(
-        _installed() if found is None else found, key=lambda point: (point.name, point.group, _source(point))
+        _from_sources(_installed() if found is None else found),
+        key=lambda each: (each.point.name, each.point.group, each.source),
     )
     wanted = _wanted(environ.get("FORGE_PLUGINS"))
     twice: dict[str, set[tuple[tuple[str, str], str]]] = {}
-    for point in candidates:
-        if point.group == API:
-            twice.setdefault(point.name, set()).add((_source(point), point.value))
+    for each in candidates:
+        if each.point.group == API:
+            twice.setdefault(each.point.name, set()).add((each.source, each.point.value))
     plugins, seen = [], set()
-    for point in candidates:
-        key = (point.name, point.group, _source(point), point.value)
+    for each in candidates:
+        point = each.point
+        key = (point.name, point.group, each.source, point.value)
         if key in seen:  # one distribution can be on the path twice, as an editable install beside its sources
             continue
         seen.add(key)
         if point.group != API:
-            plugins.append(_unusable(point, "other API", f"speaks {point.group}, this forge speaks {API}"))
-        elif not wanted(point):
-            plugins.append(_unusable(point, "disabled", "switched off by FORGE_PLUGINS"))
+            plugins.append(_unusable(each, "other API", f"speaks {point.group}, this forge speaks {API}"))
+        elif not wanted(each):
+            plugins.append(_unusable(each, "disabled", "switched off by FORGE_PLUGINS"))
         elif len(twice[point.name]) > 1:
             names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in twice[point.name]))
-            plugins.append(_unusable(point, "duplicate", f"two plugins have this name: {names}; uninstall one"))
+            plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
         else:
-            plugins.append(_load(point))
+            plugins.append(_load(each))
     return Catalogue(tuple(plugins))
 
 
@@ -71,28 +80,37 @@ def _installed() -> list[EntryPoint]:
     return [point for group in groups for point in every.select(group=group)]
 
 
-def _source(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+def _from_sources(points: Iterable[EntryPoint]) -> Iterable[_Found]:
+    """Yield entry points with their distributions, each of which reads and parses its metadata whenever it is asked."""
+    read: dict[int, tuple[str, str]] = {}
+    for point in points:
+        if point.dist is None:
+            yield _Found(point, ("unknown", "0"))
+            continue
+        if id(point.dist) not in read:
+            read[id(point.dist)] = (point.dist.name, point.dist.version)
+        yield _Found(point, read[id(point.dist)])
 
 
-def _unusable(point: EntryPoint, status: Status, reason: str) -> Plugin:
-    distribution, version = _source(point)
-    return Plugin(name=point.name, distribution=distribution, version=version, status=status, reason=reason)
+def _unusable(found: _Found, status: Status, reason: str) -> Plugin:
+    distribution, version = found.source
+    return Plugin(name=found.point.name, distribution=distribution, version=version, status=status, reason=reason)
 
 
-def _wanted(variable: str | None) -> Callable[[EntryPoint], bool]:
+def _wanted(variable: str | None) -> Callable[[_Found], bool]:
     if variable is None:
-        return lambda _point: True
+        return lambda _found: True
     if not variable.strip():
-        return lambda point: _source(point)[0] == OWN
+        return lambda found: found.source[0] == OWN
     names = {part.strip() for part in variable.split(",") if part.strip()}
     without = {name[1:] for name in names if name.startswith("-")}
     only = {name for name in names if not name.startswith("-")}
-    return lambda point: point.name not in without and (point.name in only or not only)
+    return lambda found: found.point.name not in without and (found.point.name in only or not only)
 
 
-def _load(point: EntryPoint) -> Plugin:
+def _load(found: _Found) -> Plugin:
     """Import a plugin's module under the guard and collect what it offers."""
+    point, (distribution, version) = found.point, found.source
     manager = pluggy.PluginManager("forge")
     described: list[object] = []
     commands: list[object] = []
@@ -109,8 +127,7 @@ def _load(point: EntryPoint) -> Plugin:
     if seen:
         reason = f"imports {seen[0]} at discovery; import it inside the implementation"
     if reason:
-        return _unusable(point, "broken", reason)
-    distribution, version = _source(point)
+        return _unusable(found, "broken", reason)
     return Plugin(
         name=point.name,
         distribution=distribution,

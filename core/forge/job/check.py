@@ -1,4 +1,7 @@
-"""One pass over a raw job that finds every mistake, and says each in words that help."""
+"""One pass over a raw job that finds every mistake, and says each in words that help.
+
+The words are imported when there is a mistake: a job without one, which is nearly every job, does not wait for them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from forge.errors import Problem
-from forge.job.explain import faults, first_there, known
 from forge.job.job import Job
 from forge.job.keys import SELECTORS
-from forge.job.locate import locate
 from forge.job.nearest import nearest
 from forge.job.tables import TABLES, Hint, Table
 
@@ -47,6 +48,8 @@ class JobCheck:
         if any(key[: len(path)] == path for path in self.changed):
             self.problems.append(Problem(where, f"{message} (from --set)", do))
         else:
+            from forge.job.locate import locate
+
             self.problems.append(Problem(where, message, do, locate(self.text, key)))
 
     def job(self, folder: Path) -> Job | None:
@@ -136,6 +139,8 @@ class JobCheck:
         try:
             return model.model_validate(value)
         except ValidationError as error:
+            from forge.job.explain import faults, first_there
+
             for fault in faults(model, error, prefix):
                 if fault.stranger_in:
                     unknown(fault.key, fault.stranger_in)
@@ -176,6 +181,8 @@ class JobCheck:
         elif homes and len(key) > 1:
             self.add(key, f"unknown {kind}", f"{name} belongs to {' or '.join(f'[{table}]' for table in homes)}")
         else:
+            from forge.job.explain import known
+
             self.add(key, f"unknown {kind}", known(fields))
 
     def train_home(self, name: str, key: Key) -> str | None:

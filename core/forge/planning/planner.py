@@ -13,7 +13,6 @@ from forge.discovery.requirements import missing_requirement
 from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.job.decisions import Decision, settle
 from forge.job.job import dump_job
-from forge.job.locate import locate
 from forge.planning.needs import answer_needs, asks, judge_need, needs
 from forge.planning.selection import Choice, select
 
@@ -224,6 +223,8 @@ def _refuse_mistakes(chosen: Sequence[Choice], file: JobFile) -> None:
 
 def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
     for problem in _ask(choice, choice.offer.check, file.job):
+        from forge.job.locate import locate  # only mistakes pay for it
+
         key = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
         yield replace(problem, line=locate(file.text, key))
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem, nearest
 from forge_huggingface.functions.reference import reference
-from forge_huggingface.functions.rules import function_problems
 from forge_huggingface.rules.data import held_out
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def problems(job: Job) -> Iterable[Problem]:
                 say = 'write [[train.reward]], or a metric of your own: "./metrics.py:function"'
                 yield Problem(where, f"{name} needs something that says which answers pass", say)
         elif is_function(name):
+            from forge_huggingface.functions.rules import function_problems  # only functions of users pay for it
+
             yield from function_problems(job, reference(name), where)
         elif name not in METRICS:
             known = [*METRICS, "pass@1"]

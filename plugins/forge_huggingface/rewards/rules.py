@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem, nearest
 from forge_huggingface.functions.reference import reference
-from forge_huggingface.functions.rules import function_problems
 from forge_huggingface.rewards.builtin.table import BUILTINS
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def reward_problems(job: Job) -> Iterable[Problem]:
         if refers.kind == "builtin":
             yield from _builtin(table, where)
         else:
+            from forge_huggingface.functions.rules import function_problems  # only functions of users pay for it
+
             yield from function_problems(job, refers, f"{where}.use", table.args, f"{where}.args")
     if all(table.weight == 0 for table in tables):
         zero = "its weight is 0" if len(tables) == 1 else "all weights are 0"

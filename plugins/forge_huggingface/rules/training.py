@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
-from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
@@ -77,6 +76,7 @@ def cannot_train_seq2seq(machine: Machine, job: Job, facts: ModelFacts) -> str |
 
 def seq2seq_problems(job: Job) -> Iterable[Problem]:
     """Yield what an encoder-decoder model's trainer, which is transformers' own, would not follow."""
+    from forge_huggingface.arguments.fields import table  # reads trl's sources, which listing plugins does not need
     from forge_huggingface.arguments.options import default_of  # pydantic, which listing plugins does not need
 
     yield from layout_problems(job, "seq2seq", "an encoder-decoder model")
