@@ -27,7 +27,7 @@ from forge_huggingface.data.formats import FORMATS
 from forge_huggingface.evaluation.metrics import METRICS
 from forge_huggingface.generation.sampling import families as recommended
 from forge_huggingface.rendering.templates import shipped
-from forge_huggingface.rewards.builtin.table import BUILTINS
+from forge_huggingface.rewards.builtin.registry import BUILTINS
 from forge_huggingface.rewards.table import RewardTable
 from forge_huggingface.rules.training import TRACKERS
 from forge_sdpo.options import Sdpo

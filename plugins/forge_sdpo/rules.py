@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem
 from forge_huggingface.functions.reference import reference
-from forge_huggingface.rewards.builtin import table as builtin
+from forge_huggingface.rewards.builtin import registry as builtin
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules import training
 from forge_huggingface.rules.data import layout_problems

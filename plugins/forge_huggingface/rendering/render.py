@@ -4,36 +4,24 @@ Training, evaluation, the preview, chat and export all go through :class:`Render
 ways, they drift apart, and the model is then asked in a form that it was not taught.
 
 Templates are rendered to text first, and the text is tokenised without special tokens, so a BOS is never put twice.
-Where the loss begins is decided on tokens if the prompt's tokens begin the row's, as TRL does it, and on character
-offsets if not. A row whose loss would not include an end token gets one: a model that never sees it never stops.
+What of them is in the loss, :mod:`forge_huggingface.rendering.labels` says.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
-from forge_huggingface.rendering.spans import Span, answers, inside, starts_at
+from forge_huggingface.rendering.labels import Labels, Piece
+from forge_huggingface.rendering.spans import answers
 from forge_huggingface.rendering.templates import Template, missing
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Message, Plain, Rendered, parting, text_of
+from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Plain, Rendered, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
 TrainOn = Literal["auto", "completion", "assistant", "all"]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A row as text, and what of it is in the loss: what follows ``prompt``, or ``spans`` of it, or all."""
-
-    text: str
-    plain: bool = False
-    prompt: str | None = None
-    spans: tuple[tuple[int, int], ...] | None = None
-    open_end: bool = True  # the last message is an answer, so that the row's end belongs to it
 
 
 class Renderer:
@@ -74,10 +62,9 @@ class Renderer:
                 "eos_token is not set, so no row could teach an end",
                 "set eos_token in the model's tokenizer_config.json",
             )
-        self.eos: int = self.tokenizer.eos_token_id
-        self.stops = frozenset({self.eos, *stops})
+        self.stops = frozenset({self.tokenizer.eos_token_id, *stops})
         self.before = special_prefix(self.tokenizer)
-        self._white: dict[int, bool] = {}
+        self.labels = Labels(self.tokenizer, self.stops, self.before, max_seq_length, on_long_row)
 
     def prompt(
         self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None, extra: dict[str, Any] | None = None
@@ -106,7 +93,7 @@ class Renderer:
                 continue
             ids, encoding = next(whole)
             prompt = next(prompts)[0] if piece.prompt is not None else None
-            rendered.append(self._label(piece, ids, encoding, prompt))
+            rendered.append(self.labels.put(piece, ids, encoding, prompt))
         return rendered
 
     def _piece(self, row: Plain) -> Piece:
@@ -167,94 +154,6 @@ class Renderer:
         batch = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         encodings = getattr(batch, "encodings", None) or [None] * len(texts)
         return list(zip(batch["input_ids"], encodings, strict=True))
-
-    def _label(
-        self, piece: Piece, ids: list[int], encoding: Any, prompt: list[int] | None, images: Sequence[Span] = ()
-    ) -> Rendered | BadRow:
-        count = len(ids)
-        diverged = False
-        if prompt is not None and piece.prompt is not None:
-            start = len(prompt)
-            if ids[:start] != prompt:
-                diverged = not piece.text.startswith(piece.prompt)
-                if diverged or encoding is None:
-                    start = parting(prompt, ids)
-                else:
-                    start = starts_at(encoding.offsets, len(piece.prompt))
-            runs = [(start, count)]
-        elif piece.spans is not None:
-            if encoding is None:
-                raise DataError(
-                    "the answers cannot be found in the rows",
-                    "this tokenizer knows no character offsets",
-                    'set train_on = "completion", or use a fast tokenizer',
-                )
-            runs = inside(encoding.offsets, piece.spans)
-        else:
-            runs = [(0, count)]
-        # An end token directly behind an answer is part of what must be learned, whether the template marks it or not.
-        runs = [(start, end + 1 if end < count and ids[end] in self.stops else end) for start, end in runs]
-        eos, ids = "there", list(ids)
-        if piece.open_end and runs and not self._ends(ids, runs[-1]):
-            if runs[-1][1] < count and self._ends(ids, (runs[-1][0], count)):
-                runs[-1] = (runs[-1][0], count)
-            else:
-                ids.append(self.eos)
-                runs[-1] = (runs[-1][0], count + 1)
-                eos = "appended"
-        elif runs and not piece.open_end and not self._ends(ids, runs[-1]):
-            eos = "missing"
-        labels = [-100] * len(ids)
-        for start, end in runs:
-            labels[start:end] = ids[start:end]
-        for start, end in images:
-            labels[start:end] = [-100] * (end - start)
-        if piece.plain and self.before and ids[: len(self.before)] != self.before:
-            ids = self.before + ids
-            # TRL puts the BOS of a plain text into its labels. It is never predicted (nothing comes before it).
-            whole = piece.prompt is None and piece.spans is None
-            labels = (self.before if whole else [-100] * len(self.before)) + labels
-        return self._fit(ids, labels, eos, diverged, max((end for _, end in images), default=0))
-
-    def _fit(self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int = 0) -> Rendered | BadRow:
-        limit, length = self.max_seq_length, len(ids)
-        if length > limit:
-            if self.on_long_row != "truncate":
-                return LongRow(
-                    f"has {length} tokens",
-                    f"max_seq_length is {limit}",
-                    'raise it, shorten the row, or set on_long_row = "truncate" or "drop"',
-                )
-            if needed > limit:  # an image that is cut is no image
-                return LongRow(
-                    f"has {length} tokens, and its last image ends at {needed}",
-                    f"max_seq_length is {limit}",
-                    'raise it, take smaller images, or set on_long_row = "drop"',
-                )
-            if any(label != -100 for label in labels[limit:]):
-                eos = "cut"
-            ids, labels = ids[:limit], labels[:limit]
-        # The first token has nothing before it: it is never predicted, whatever its label says.
-        if all(label == -100 for label in labels[1:]):
-            why = f"its answer begins after the first {limit} tokens" if length > limit else None
-            return BadRow("has nothing to train on", why, "raise max_seq_length or shorten the prompt" if why else None)
-        return Rendered(ids, labels, length, eos, diverged)
-
-    def _ends(self, ids: list[int], run: tuple[int, int]) -> bool:
-        """Tell whether a run of tokens ends with an end token, white space behind it apart."""
-        start, end = run
-        while end > start:
-            end -= 1
-            if ids[end] in self.stops:
-                return True
-            if not self._is_white(ids[end]):
-                return False
-        return False
-
-    def _is_white(self, token: int) -> bool:
-        if token not in self._white:
-            self._white[token] = not self.tokenizer.decode([token]).strip()
-        return self._white[token]
 
 
 def special_prefix(tokenizer: Any) -> list[int]:

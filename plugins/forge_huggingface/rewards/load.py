@@ -17,7 +17,7 @@ from forge.api import UsageError, did_you_mean, locate
 from forge_huggingface.functions.find import find
 from forge_huggingface.functions.reference import reference
 from forge_huggingface.functions.signature import Signature, of_function
-from forge_huggingface.rewards.builtin.table import BUILTINS
+from forge_huggingface.rewards.builtin.registry import BUILTINS
 from forge_huggingface.rewards.reward import Reward
 from forge_huggingface.rewards.table import names, reward_tables
 

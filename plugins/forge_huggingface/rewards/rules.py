@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem, nearest
 from forge_huggingface.functions.reference import reference
-from forge_huggingface.rewards.builtin.table import BUILTINS
+from forge_huggingface.rewards.builtin.registry import BUILTINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

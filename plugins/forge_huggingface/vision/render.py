@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, first_line
-from forge_huggingface.rendering.render import Piece, Renderer
+from forge_huggingface.rendering.labels import Piece
+from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
 from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parting, parts_of
@@ -96,7 +97,7 @@ class ImageRenderer(Renderer):
         images = inside(encoding.offsets, [new for _, new in expanded.spans]) if expanded.spans else []
         if len(images) != len(opened):
             raise DataError("the tokens of an image cannot be told", f"{len(opened)} images have {len(images)} places")
-        result = self._label(moved, found, encoding, None, images)
+        result = self.labels.put(moved, found, encoding, None, images)
         if isinstance(result, BadRow):
             return result
         labels = [-100 if label in self.images else label for label in result.labels]

@@ -8,7 +8,7 @@ import pytest
 
 from forge_huggingface.rewards.builtin.choice import chosen_letter
 from forge_huggingface.rewards.builtin.math_equal import final_answer
-from forge_huggingface.rewards.builtin.table import BUILTINS
+from forge_huggingface.rewards.builtin.registry import BUILTINS
 from forge_huggingface.rewards.reward import RewardError
 
 
