@@ -68,7 +68,7 @@ def _not_compared(job: Job, facts: ModelFacts) -> str | None:
     if facts.model_type is not None and facts.model_type not in COMPARED:
         return f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; {take}"
     if job.model.bits:
-        # The weights are the same (forge_huggingface.model.load.kept_in_16_bit); what is trained on them is not.
+        # The weights are the same (forge_huggingface.model.load); what is trained on them is not.
         return f"in {job.model.bits} TRL keeps the adapter in bfloat16 and Unsloth in float32, so they part; {take}"
     return None
 

@@ -21,7 +21,7 @@ if sys.argv[1] == "unsloth":
     rl.patch_trl_rl_trainers()
     unsloth.trainer._patch_trl_trainer()
 
-import forge.worker
+import forge.worker.tasks
 from forge_huggingface.training import train
 from support.looking import VisionProject
 from support.projects import Finished, Project, cut_after, perform_in
@@ -44,7 +44,7 @@ APART = {"output_dir", "logging_dir", "dataset_num_proc", "max_length"}
 
 def main(model: Path, sight: Path, out: Path) -> None:
     """Train the jobs."""
-    forge.worker.check_imports = lambda _plan: None  # Unsloth is here without a plan, for its trainers alone
+    forge.worker.tasks.check_imports = lambda _plan: None  # Unsloth is here without a plan, for its trainers alone
     made: list[Any] = []
     make = train.make_trainer
     train.make_trainer = lambda *arguments: made.append(make(*arguments)) or made[-1]  # type: ignore[func-returns-value]

@@ -316,5 +316,6 @@ _HOMES = {name: module for module, names in _LATER.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)  # asked for once
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,9 @@ def load_object(reference: str) -> object:
     Raises:
         ImportError: The module, or the name in it, does not exist.
     """
-    module, _, name = reference.partition(":")
+    module, colon, name = reference.partition(":")
+    if not colon:
+        raise ImportError(f"{reference} names no object: write package.module:name")
     target = importlib.import_module(module)
     try:
         return getattr(target, name)

@@ -54,9 +54,11 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from forge.job.nearest import nearest  # only mistakes pay for it
+            from forge.discovery.discover import discover  # only mistakes pay for these
+            from forge.job.nearest import nearest
 
-            near = nearest(args[0], COMMANDS)
+            brought = [command.name for plugin in discover().usable for command in plugin.commands]
+            near = nearest(args[0], [*COMMANDS, *brought])
             if near and near not in error.message:  # newer versions of click say it themselves
                 raise click.UsageError(f"{error.message} Did you mean '{near}'?", ctx) from None
             raise

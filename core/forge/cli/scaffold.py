@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from forge.api.hooks import API
@@ -28,7 +29,11 @@ def scaffold(name: str, folder: Path) -> list[Path]:
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UsageError(f"{name} is no name for a plugin", do="use lower-case letters, digits and dashes")
-    root, package = folder / f"forge-{name}", f"forge_{name.replace('-', '_')}"
+    package = f"forge_{name.replace('-', '_')}"
+    if name == "train" or find_spec(package):
+        why = f"forge-{name} or {package} is installed already, and one of the two would hide the other"
+        raise UsageError(f"{name} is taken", why, "choose another name")
+    root = folder / f"forge-{name}"
     if root.exists():
         raise UsageError(f"{root} exists", do="choose another name")
     texts = {
@@ -77,14 +82,14 @@ def forge_offers() -> Iterable[Offer | Extension]:
 _OBSERVER = '''\
 """Sees what happens in a run."""
 
-from forge.api import Event, hookimpl
+from forge.api import Event, StepLogged, hookimpl
 
 
 @hookimpl
 def forge_event(event: Event) -> None:
     """Print the steps."""
-    if event.kind == "step":
-        print("{name}:", event.values)
+    if isinstance(event, StepLogged):
+        print("{name}: step", event.step, "loss", event.loss)
 '''
 
 _TEST = '''\

@@ -31,6 +31,7 @@ def describe_model(catalogue: Catalogue, id: str, revision: str | None, folder: 
         PluginError: A plugin failed at it.
     """
     refusal: ModelError | None = None
+    unknown: ModelFacts | None = None
     for plugin in sorted(catalogue.usable, key=lambda plugin: not plugin.own):
         if plugin.describe is None:
             continue
@@ -39,6 +40,7 @@ def describe_model(catalogue: Catalogue, id: str, revision: str | None, folder: 
                 facts = plugin.describe(id, revision, folder)
         except ModelError as error:
             refusal = refusal or error
+            continue
         except ForgeError:
             raise
         except Exception as error:
@@ -48,9 +50,16 @@ def describe_model(catalogue: Catalogue, id: str, revision: str | None, folder: 
                 f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}",
             )
             raise PluginError(what, why, do) from error
-        else:
-            if facts is not None:
-                return facts
+        if facts is None:
+            continue
+        if not isinstance(facts, ModelFacts):
+            what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at describing {id}"
+            why = f"it returns {type(facts).__name__} where forge.api.ModelFacts is due"
+            raise PluginError(what, why, f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}")
+        if facts.source != "unknown":
+            return facts
+        unknown = unknown or facts
     if refusal is not None:
         raise refusal
-    return ModelFacts(id=id, source="unknown", note="no installed plugin knows it; assumed text, not verified")
+    note = "no installed plugin knows it; assumed text, not verified"
+    return unknown or ModelFacts(id=id, source="unknown", note=note)

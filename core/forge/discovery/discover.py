@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,7 +71,26 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
         else:
             plugins.append(_load(each))
-    return Catalogue(tuple(plugins))
+    return Catalogue(tuple(_without_twins(plugins)))
+
+
+def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
+    """Refuse a plugin that brings a command of another's name; forge's own, and then the first by name, keep theirs."""
+    homes: dict[str, str] = {}
+    for plugin in sorted(plugins, key=lambda plugin: not plugin.own):
+        for command in plugin.commands:
+            homes.setdefault(command.name, plugin.name)
+    found = []
+    for plugin in plugins:
+        twin = next((command.name for command in plugin.commands if homes[command.name] != plugin.name), None)
+        if twin:
+            reason = f"brings the command {twin}, as plugin {homes[twin]} does; use one of the two"
+            found.append(
+                replace(plugin, status="broken", reason=reason, offers=(), extensions=(), commands=(), describe=None)
+            )
+        else:
+            found.append(plugin)
+    return found
 
 
 def _installed() -> list[EntryPoint]:
@@ -121,7 +141,8 @@ def _load(found: _Found) -> Plugin:
             manager.check_pending()
             described += (item for items in manager.hook.forge_offers() for item in items)
             commands += (item for items in manager.hook.forge_commands() for item in items)
-            reason = _fault(point.name, described, commands)
+            describes = bool(manager.hook.forge_describe.get_hookimpls())
+            reason = _fault(point.name, described, commands, describes=describes)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
             reason = f"{type(error).__name__}: {error}"
     if seen:
@@ -144,10 +165,10 @@ def _describe(manager: pluggy.PluginManager, id: str, revision: str | None, fold
     return answers[0] if answers else None
 
 
-def _fault(plugin: str, described: Sequence[object], commands: Sequence[object]) -> str | None:
+def _fault(plugin: str, described: Sequence[object], commands: Sequence[object], *, describes: bool) -> str | None:
     """Return what is wrong with what a plugin yields, or None."""
-    if not described and not commands:
-        return "offers nothing: its hooks forge_offers and forge_commands yield nothing, or are not there"
+    if not described and not commands and not describes:
+        return "offers nothing: its hooks forge_offers and forge_commands yield nothing and it has no forge_describe"
     for item in described:
         if not isinstance(item, Offer | Extension):
             return f"yields {type(item).__name__} where forge.api.Offer or Extension is due"
@@ -158,12 +179,16 @@ def _fault(plugin: str, described: Sequence[object], commands: Sequence[object])
             return f"yields {type(item).__name__} where forge.api.Command is due"
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.name):
             return f"brings the command {item.name!r}; a name is of lower-case letters, digits and dashes"
+        if not isinstance(item.impl, str) or not re.fullmatch(r"[\w.]+:\w+", item.impl):
+            return f"brings the command {item.name} as {item.impl!r}; write package.module:name"
     return None
 
 
 def _offer_fault(plugin: str, offer: Offer) -> str | None:
     if not isinstance(offer.stage, Stage):
         return f"offers the stage {offer.stage!r}; write a member of forge.api.Stage"
+    if not isinstance(offer.priority, int):
+        return f"offers {offer.stage} with the priority {offer.priority!r}; write a whole number"
     for name, words, known in (
         ("serves", offer.serves, NAMES.get(offer.stage, frozenset())),
         ("supports", offer.supports, ABILITIES[offer.stage]),

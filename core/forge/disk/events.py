@@ -88,6 +88,8 @@ def _parse(lines: list[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.strip():
             try:
-                yield json.loads(line)
+                event = json.loads(line)
             except ValueError:  # half a line, from a killed worker
                 continue
+            if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                yield event

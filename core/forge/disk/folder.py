@@ -20,7 +20,7 @@ from forge.errors import RunError
 from forge.job.job import load_job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from forge.job.job import Job
@@ -133,15 +133,15 @@ class RunFolder:
 
     def data(self) -> dict[str, Any] | None:
         """Return what collating recorded: digest and counts; None before that."""
-        path = self.path / "data.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return self._read("data.json")
 
     def trained(self) -> Trained | None:
         """Return what training left, or None if it has not finished."""
-        path = self.path / "trained.json"
-        if not path.exists():
-            return None
-        return records.from_json(Trained, json.loads(path.read_text(encoding="utf-8")))
+        data = self._read("trained.json")
+        try:
+            return None if data is None else records.from_json(Trained, data)
+        except ValueError as error:
+            raise self._damaged("trained.json", error) from error
 
     def weights_or_refuse(self) -> Trained:
         """Return what training left. Raises :class:`RunError` if it has left nothing yet."""
@@ -160,15 +160,38 @@ class RunFolder:
 
     def check_trained(self) -> None:
         """Raise :class:`RunError` if the trained weights are not as training left them."""
-        data = json.loads((self.path / "trained.json").read_text(encoding="utf-8"))
-        if fault := broken_seal(self.path / data["weights"], data["files"]):
-            where = self.path / data["weights"]
+        data = self._read("trained.json") or {}
+        if not isinstance(data.get("weights"), str) or not isinstance(data.get("files"), dict):
+            raise self._damaged("trained.json", "it does not say which weights there are")
+        where = self.path / data["weights"]
+        if fault := broken_seal(where, data["files"]):
             raise RunError(f"the weights in {where} are not as training left them", fault, "restore the folder")
 
     def evaluation(self) -> dict[str, Any] | None:
         """Return what the job's evaluation found, or None if there was none."""
-        path = self.path / EVALUATION
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return self._read(EVALUATION)
+
+    def exports(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield the folders of the finished exports, and what each export recorded. Raises :class:`RunError`."""
+        for path in sorted(self.path.glob("exports/*/export.json")):
+            if (data := self._read(path.relative_to(self.path).as_posix())) is not None:
+                yield path.parent, data
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return what a file of the run holds, or None if there is none. Raises :class:`RunError` if it is damaged."""
+        path = self.path / name
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise self._damaged(name, error) from error
+        if not isinstance(data, dict):
+            raise self._damaged(name, "it holds no JSON object")
+        return data
+
+    def _damaged(self, name: str, why: object) -> RunError:
+        return RunError(f"{self.path / name} is damaged", str(why), "restore it from a copy of the run")
 
     def export_folder(self, index: int, job: Job) -> Path:
         """Return the folder of an export: ``exports/<number>-<format>``."""

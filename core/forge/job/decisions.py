@@ -52,6 +52,22 @@ def settle(job: Job, decisions: Iterable[Decision]) -> Job:
     return job
 
 
+def decidable(job: Job, key: str) -> bool:
+    """Whether a decision can name a key: it is one of the job's, or of a plugin's table.
+
+    >>> from forge.api import Job
+    >>> job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "rows.jsonl"}})
+    >>> decidable(job, "model.dtype"), decidable(job, "model.dtpe")
+    (True, False)
+    """
+    name, _, rest = key.partition(".")
+    if name == "plugins":
+        return "." in rest
+    table = getattr(job, name, None) if name in type(job).model_fields else None
+    fields = getattr(type(table), "model_fields", {})
+    return rest in fields or rest in (getattr(table, "model_extra", None) or {})
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Name what differs between two jobs' tables, as ``train.max_steps: 10 → 20``."""
     found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from types import UnionType
@@ -51,7 +50,10 @@ def faults(model: type[BaseModel], error: ValidationError, prefix: Key = ()) -> 
     """
     found: dict[Key, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        key = (*prefix, *(part for part in detail["loc"] if not is_branch(part)))
+        *way, last = detail["loc"] or ("",)  # a stranger's key may be called as a branch is
+        own = detail["type"] == "extra_forbidden" or not is_branch(last)
+        parts = [*(part for part in way if not is_branch(part)), *([last] if own and detail["loc"] else [])]
+        key = (*prefix, *parts)
         found.setdefault(key, []).append(detail)
     for key, details in found.items():
         # Of a union's branches, the one that got further is meant.
@@ -188,6 +190,8 @@ def _choices(detail: ErrorDetails) -> str:
     words = re.findall(r'"([^"]*)"', expected)
     if len(words) <= 10:
         return str(expected)
+    import difflib  # few mistakes pay for it
+
     near = difflib.get_close_matches(str(detail["input"]), words, n=4, cutoff=0.4) or words[:4]
     return f"one of {len(words)} words, such as {', '.join(f'{chr(34)}{word}{chr(34)}' for word in near)}"
 

@@ -11,7 +11,7 @@ from forge.api.stage import Stage
 from forge.discovery.guard import import_guard
 from forge.discovery.requirements import missing_requirement
 from forge.errors import JobError, PlanError, PluginError, Problem, RunError
-from forge.job.decisions import Decision, settle
+from forge.job.decisions import Decision, decidable, settle
 from forge.job.job import dump_job
 from forge.planning.needs import answer_needs, asks, judge_need, needs
 from forge.planning.selection import Choice, select
@@ -82,9 +82,17 @@ def make_plan(
 def export_plan(
     job: Job, index: int, catalogue: Catalogue, machine: Machine, facts: ModelFacts, traits: frozenset[str], source: str
 ) -> Export:
-    """Plan one export of trained weights, afresh, for the machine at hand. Raises :class:`PlanError`."""
+    """Plan one export of trained weights, afresh, for the machine at hand.
+
+    Raises:
+        PlanError: Nothing can make it.
+        JobError: What makes it finds a mistake in its table.
+    """
     wanted = [needs(job, facts, [Stage.EXPORT])[index]]
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
+    found = [problem for choice in chosen for problem in _ask(choice, choice.offer.check, Problem, job)]
+    if mine := [problem for problem in found if problem.where.startswith(f"export.{index}")]:
+        raise JobError(source, mine)
     return Export(
         **_parts(job, chosen, catalogue, machine, facts),
         source=source,
@@ -190,7 +198,10 @@ def _decisions(chosen: Sequence[Choice], machine: Machine, job: Job, facts: Mode
     """
     found: dict[str, Decision] = {}
     for choice in _distinct(chosen):
-        for decision in _ask(choice, choice.offer.decide, machine, job, facts):
+        for decision in _ask(choice, choice.offer.decide, Decision, machine, job, facts):
+            if not decidable(job, decision.key):
+                why = f"it decides {decision.key}, and there is no such key"
+                raise PluginError(_failed(choice), why, "update it, or go on without it")
             found.setdefault(decision.key, decision)
     return tuple(found.values())
 
@@ -222,22 +233,30 @@ def _refuse_mistakes(chosen: Sequence[Choice], file: JobFile) -> None:
 
 
 def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
-    for problem in _ask(choice, choice.offer.check, file.job):
+    for problem in _ask(choice, choice.offer.check, Problem, file.job):
         from forge.job.locate import locate  # only mistakes pay for it
 
         key = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
         yield replace(problem, line=locate(file.text, key))
 
 
-def _ask(choice: Choice, function: Callable[..., Iterable[T]] | None, *arguments: object) -> list[T]:
-    """Call a function of a plugin, which may be a stranger's, and name the plugin if it fails."""
+def _ask(choice: Choice, function: Callable[..., Iterable[T]] | None, kind: type[T], *arguments: object) -> list[T]:
+    """Call a function of a plugin, which may be a stranger's; name the plugin if it fails or yields another kind."""
     try:
         with import_guard():
-            return list(function(*arguments)) if function else []
+            found = list(function(*arguments)) if function else []
     except Exception as error:
-        plugin = choice.plugin
-        what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"
-        raise PluginError(what, f"{type(error).__name__}: {error}", "update it, or go on without it") from error
+        why = f"{type(error).__name__}: {error}"
+        raise PluginError(_failed(choice), why, "update it, or go on without it") from error
+    if strange := next((each for each in found if not isinstance(each, kind)), None):
+        why = f"it yields {type(strange).__name__} where forge.api.{kind.__name__} is due"
+        raise PluginError(_failed(choice), why, "update it, or go on without it")
+    return found
+
+
+def _failed(choice: Choice) -> str:
+    plugin = choice.plugin
+    return f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"
 
 
 def _with_estimate(plan: Training, job: Job) -> Training:

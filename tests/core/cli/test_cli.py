@@ -170,6 +170,8 @@ def test_the_version_is_the_distributions(command: Command) -> None:
         (["plugins", "a", "b"], "Got unexpected extra argument (b)"),
         (["plugins", "new"], "Missing argument 'NAME'"),
         (["plugins", "new", "A_b"], "error: A_b is no name for a plugin; use lower-case"),
+        (["plugins", "new", "train"], "error: train is taken: forge-train or forge_train is installed already"),
+        (["plugins", "new", "gguf"], "error: gguf is taken: forge-gguf or forge_gguf is installed already"),
         (["runs", "nothing"], "error: there is no run nothing"),
         (["resume", "nothing"], "error: there is no run nothing"),
         (["export", "nothing"], "error: there is no run nothing"),

@@ -118,3 +118,48 @@ def test_a_model_that_nobody_knows_is_unknown_with_a_note() -> None:
 def test_a_plugin_that_fails_at_a_model_is_named() -> None:
     with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\) failed at describing m: ValueError: oops"):
         described(describing("a", ValueError("oops")))
+
+
+def test_two_plugins_cannot_bring_one_command(site: Site) -> None:
+    site.install("forge-brings", {"brings": BRINGS, "brings_command": COMMAND}, "[forge_v1]\nbrings = brings\n")
+    site.install("forge-second", {"second": BRINGS}, "[forge_v1]\nsecond = second\n")
+    said = site.forge("plugins").stdout
+    assert "brings the command greet, as plugin brings does; use one of the two" in said
+    assert site.forge("greet", "Ada").stdout == "hello Ada\n"
+
+
+@pytest.mark.parametrize("impl", ["None", '"brings_command"', '"a b:c"'])
+def test_a_command_without_an_object_disables_the_plugin(site: Site, impl: str) -> None:
+    text = BRINGS.replace('"brings_command:command"', impl, 1)
+    site.install("forge-brings", {"brings": text}, "[forge_v1]\nbrings = brings\n")
+    assert "write package.module:name" in site.forge("plugins").stdout
+
+
+def test_a_misspelt_command_of_a_plugin_is_found(installed: Site) -> None:
+    assert "Did you mean 'greet'?" in installed.forge("gret").stderr
+    assert "Did you mean 'report'?" in installed.forge("repot").stderr
+
+
+def test_a_plugin_may_only_describe_models(site: Site) -> None:
+    text = "from forge.api import hookimpl\n@hookimpl\ndef forge_describe(id, revision, folder): ...\n"
+    site.install("forge-knows", {"knows": text}, "[forge_v1]\nknows = knows\n")
+    assert "knows" in site.forge("plugins").stdout
+    assert "broken" not in site.forge("plugins", "knows").stdout
+
+
+def test_a_stranger_is_asked_about_what_forges_own_do_not_know() -> None:
+    unsure = ModelFacts(id="org/name", source="unknown", note="offline")
+    sure = ModelFacts(id="org/name", source="folder", task="text", model_type="theirs")
+
+    def found(answer: object) -> Catalogue:
+        return Catalogue(
+            (
+                Plugin(name="a", distribution="forge-a", version="1", describe=lambda *_: answer),  # type: ignore[arg-type,return-value]
+                Plugin(name="b", distribution=OWN, version="1", describe=lambda *_: unsure),
+            )
+        )
+
+    assert describe_model(found(sure), "org/name", None, Path()) == sure
+    assert describe_model(found(None), "org/name", None, Path()) == unsure
+    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\) failed at describing org/name"):
+        describe_model(found({"id": "org/name"}), "org/name", None, Path())

@@ -117,3 +117,9 @@ def test_a_follower_may_come_before_the_file(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "e")
     write(tmp_path / "e", Custom("a"))
     assert [event.kind for event in follower.poll()] == ["a"]
+
+
+def test_lines_that_are_no_events_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('[1]\n"x"\n3\n{"no": "kind"}\n{"kind": "step", "step": 1}\n{"ki', encoding="utf-8")
+    assert [event["kind"] for event in read_events(path)] == ["step"]

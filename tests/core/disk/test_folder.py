@@ -281,3 +281,22 @@ def test_differences_are_named_by_key_with_both_values() -> None:
 def test_each_export_has_a_folder_by_number_and_format(planned: Any, tmp_path: Path) -> None:
     folder, file, _ = planned(BASE + '[[export]]\nformat = "adapter"\n[[export]]\nformat = "merged"\n')
     assert [folder.export_folder(index, file.job).name for index in (0, 1)] == ["1-adapter", "2-merged"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weights": 3}', "\x00"])
+def test_a_damaged_record_of_a_run_is_named(planned: Any, text: str) -> None:
+    folder, _, _ = planned()
+    (folder.path / "trained.json").write_text(text)
+    for ask in (folder.trained, folder.state, folder.check_trained):
+        with pytest.raises(RunError, match=r"trained\.json is damaged: .*restore it from a copy"):
+            ask()
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_export_is_named(planned: Any, text: str) -> None:
+    folder, _, _ = planned()
+    export = folder.path / "exports" / "1-merged"
+    export.mkdir(parents=True)
+    (export / "export.json").write_text(text)
+    with pytest.raises(RunError, match=r"export\.json is damaged"):
+        list(folder.exports())

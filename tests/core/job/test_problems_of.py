@@ -35,6 +35,9 @@ class Settings(Table):
             yield Mistake("low is above high", ("low", "high"))
 
 
+KNOWN = "known: both, high, inner, kind, low, name, on, share"
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -47,6 +50,11 @@ class Settings(Table):
         ({"name": "a", "both": []}, [("t.0.both", "must be a whole number or a string, not a list", None)]),
         ({"name": "a", "high": -1}, [("t.0.high", "low is above high", None)]),
         ({"name": "a", "inner": [{"size": 0}]}, [("t.0.inner.0.size", "must be at least 1, not 0", None)]),
+        ({"name": "a", "str": 1}, [("t.0.str", "unknown key", KNOWN)]),
+        (
+            {"name": "a", "a[b": 1, "int": 2},
+            [("t.0.a[b", "unknown key", KNOWN), ("t.0.int", "unknown key", KNOWN)],
+        ),
         ({"name": "a", "inner": [{"sise": 2}]}, [("t.0.inner.0.sise", "unknown key", "did you mean size?")]),
     ],
 )

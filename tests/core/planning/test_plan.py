@@ -153,3 +153,23 @@ def test_an_export_is_planned_afresh_from_the_traits_of_the_weights(catalogue: C
     assert (found.task, found.index, [step.label for step in found.steps]) == ("export", 1, ["export 2 (merged)"])
     with pytest.raises(PlanError, match="depends on hf-model"):
         export_plan(job, 1, catalogue, cpu, FACTS, frozenset({"gguf"}), "job.toml")
+
+
+@pytest.mark.parametrize(
+    ("hook", "found", "why"),
+    [
+        ("check", [3], "it yields int where forge.api.Problem is due"),
+        ("check", "no", "it yields str where forge.api.Problem is due"),
+        ("decide", [Problem("model", "x")], "it yields Problem where forge.api.Decision is due"),
+        ("decide", [Decision("model.dtpe", "float32", "x")], "it decides model.dtpe, and there is no such key"),
+        ("decide", [Decision("foo.bar", 1, "x")], "it decides foo.bar, and there is no such key"),
+    ],
+)
+def test_a_plugin_that_yields_something_else_while_planning_is_named(
+    plan: Any, catalogue: Catalogue, hook: str, found: Any, why: str
+) -> None:
+    values: dict[str, Any] = {hook: lambda *_: found}
+    words = frozenset({"text", "4bit", "8bit", "full"})
+    offer = Offer(stage=Stage.LOAD, impl="x:y", supports=words, provides=frozenset({"hf-model"}), **values)
+    with pytest.raises(PluginError, match=re.escape(f"plugin x (forge-x 1.0) failed at planning: {why}")):
+        plan(f'{BASE}[use]\nload = "x"\n', catalogue=strangers(catalogue, offer))

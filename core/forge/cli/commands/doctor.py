@@ -61,7 +61,9 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
 
     found = []
     for plugin in catalogue.plugins:
-        works, reasons, missing = [], [], []
+        works: list[str] = []
+        reasons: list[str] = []
+        missing: list[str] = []
         if plugin.status != "ok":
             reasons.append(str(plugin.reason))
         for offer in plugin.offers:
@@ -72,7 +74,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
                 reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.accelerators))}")
             elif lacking := missing_requirement(offer.requires_dist, machine):
                 reasons.append(f"{offer.stage}: {lacking.reason}")
-                missing += [text for text in offer.requires_dist if missing_requirement([text], machine)]
+                missing += lacking.install
             elif offer.stage.value not in works:
                 works.append(offer.stage.value)
         if missing and plugin.own:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +30,7 @@ IN_RUN = "RUN/report.html"
     metavar="[FILE]",
     help="Short for `forge report RUN`: a page about RUN, in FILE or in its folder.",
 )
-@click.pass_context
-def command(context: click.Context, run: str | None, runs_dir: Path, as_json: bool, html: str | None) -> None:
+def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) -> None:
     """List the runs below --runs-dir, or show one RUN: its plan, state, numbers and exports."""
     from forge.disk.folder import RunFolder
 
@@ -43,7 +41,8 @@ def command(context: click.Context, run: str | None, runs_dir: Path, as_json: bo
         if report is None:
             why = "no installed plugin brings `forge report`"
             raise UsageError("there is no page to write", why, "see `forge plugins`; FORGE_PLUGINS may hide report")
-        context.invoke(report, run=run, out=None if html == IN_RUN else Path(html), runs_dir=runs_dir, as_json=as_json)
+        arguments = [run, "--runs-dir", str(runs_dir), *([] if html == IN_RUN else ["--out", html])]
+        report.main([*arguments, *(["--json"] if as_json else [])], prog_name="forge report", standalone_mode=False)
         return
     if run is None:
         found = []
@@ -96,13 +95,13 @@ def _line(folder: RunFolder) -> dict[str, Any]:
     step = of = loss = held_out = error = None
     for event in read_events(folder.events):
         if event["kind"] == "training":
-            of = event["steps"]
+            of = event.get("steps", of)
         elif event["kind"] in {"step", "progress", "checkpoint"}:
             step, loss = event.get("step", step), event.get("loss", loss)
         elif event["kind"] == "eval":
             held_out = event.get("eval_loss", held_out)
         elif event["kind"] == "failed":
-            error = event["error"]["what"]
+            error = (event.get("error") or {}).get("what", "failed")
         elif event["kind"] == "done":
             error = None
     name = f"{folder.path.parent.name}/{folder.path.name}"
@@ -123,10 +122,9 @@ def _whole(folder: RunFolder) -> dict[str, Any]:
 
     trained, checkpoint = folder.trained(), newest_marked(folder.checkpoints)
     exports = []
-    for path in sorted(folder.path.glob("exports/*/export.json")):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        total = sum(file["bytes"] for file in data["files"].values())
-        exports.append({"format": data["format"], "folder": str(path.parent), "bytes": total, "url": data["url"]})
+    for path, data in folder.exports():
+        total = sum(file["bytes"] for file in (data.get("files") or {}).values())
+        exports.append({"format": data.get("format"), "folder": str(path), "bytes": total, "url": data.get("url")})
     return {
         **_line(folder),
         "folder": str(folder.path),
