@@ -289,6 +289,11 @@ def test_doctor_says_what_works_and_the_line_that_mends_the_rest(command: Comman
     )
 
 
+def test_doctor_names_the_commands_of_plugins(command: Command) -> None:
+    report = {line["name"]: line for line in json.loads(command("doctor", "--json").stdout)["plugins"]}
+    assert (report["report"]["status"], report["report"]["works"]) == ("ok", ["forge report"])
+
+
 def test_doctor_lists_the_machines_that_can_be_planned_for(command: Command) -> None:
     lines = command("doctor", "--machines").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(PRESETS)

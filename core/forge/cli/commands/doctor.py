@@ -52,8 +52,8 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
     """Check every offer against the machine alone, without a job.
 
     Returns:
-        For each plugin its name, status, the stages that work, reasons against the others, and one line that mends
-        what packages can mend.
+        For each plugin its name, status, the stages and commands that work, reasons against the others, and one line
+        that mends what packages can mend.
     """
     from packaging.requirements import Requirement
 
@@ -82,7 +82,9 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
         else:
             wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
             mend = "pip install " + " ".join(f'"{text}"' for text in wanted) if wanted else None
-        status = plugin.status if plugin.status != "ok" or works else "does not work here"
+        works += [f"forge {command.name}" for command in plugin.commands]
+        idle = plugin.offers and not works  # a plugin that only watches or describes has nothing that could fail
+        status = "does not work here" if plugin.status == "ok" and idle else plugin.status
         found.append({"name": plugin.name, "status": status, "works": works, "reasons": reasons, "mend": mend})
     return found
 
