@@ -21,7 +21,7 @@ def test_a_case_is_measured_beside_its_estimate(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "memory.json").exists(), done.stdout + done.stderr
     (case,) = json.loads((tmp_path / "out" / "memory.json").read_text(encoding="utf-8"))["cases"]
     assert "error" not in case
-    assert case["longest"] == 64
+    assert case["length"] == 64
     weights = case["parts"]["weights"] + case["parts"]["adapter"]
     assert case["counted"]["weights"] == pytest.approx(weights, rel=0.001)
     assert case["counted"]["optimizer"] == case["parts"]["optimizer"]
