@@ -290,7 +290,8 @@ def test_doctor_says_what_works_and_the_line_that_mends_the_rest(command: Comman
 
 
 def test_doctor_names_the_commands_of_plugins(command: Command) -> None:
-    report = {line["name"]: line for line in json.loads(command("doctor", "--json", FORGE_PLUGINS="").stdout)["plugins"]}
+    plugins = json.loads(command("doctor", "--json", FORGE_PLUGINS="").stdout)["plugins"]
+    report = {line["name"]: line for line in plugins}
     assert (report["report"]["status"], report["report"]["works"]) == ("ok", ["forge report"])
 
 
