@@ -47,4 +47,8 @@ if __name__ == "__main__":
     found = [step(Path(sys.argv[1]), *case) for case in CASES]
     if os.environ["RANK"] == "0":
         (Path(sys.argv[1]) / "found.json").write_text(json.dumps(found))
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # Taking gloo's threads down now and then ends a process in std::terminate ("without an active exception": 1 of 24
+    # on a busy machine, torch 2.13), after all that is tested here is done and written.
+    sys.stdout.flush()
+    os._exit(0)
