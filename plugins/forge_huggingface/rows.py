@@ -62,6 +62,8 @@ class Conversation:
         extra: Further variables for the template.
         pictures: What the row gives as images, in the order of their places in the messages.
         folder: The folder of the row's file, where relative paths of images start.
+        learned: For each message whether the row says that it is in the loss; None where it says nothing. Empty where
+            no message says anything.
     """
 
     messages: tuple[Message, ...]
@@ -71,6 +73,7 @@ class Conversation:
     extra: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[Any, ...] = ()
     folder: Path | None = None
+    learned: tuple[bool | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Rendered:
         text: The text that the tokens came from, each image a single placeholder; only for models that take images.
         pictures: The row's images, as columns of the store.
         turns: Its messages as JSON, contents as parts; ``"[]"`` if it is no conversation.
+        notes: What a person should know of it, each a phrase that follows "in 3 rows"; they are counted and told.
     """
 
     input_ids: list[int]
@@ -153,6 +157,7 @@ class Rendered:
     text: str = ""
     pictures: tuple[Mapping[str, Any], ...] = ()
     turns: str = "[]"
+    notes: tuple[str, ...] = ()
 
     @property
     def truncated(self) -> bool:

@@ -42,6 +42,7 @@ class Tally:
     images: int = 0
     eos: dict[str, int] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
     _first: tuple[str, BadRow] | None = None
 
     def see(self, origin: str, result: Record | BadRow, bos: int | None) -> bool:
@@ -61,6 +62,8 @@ class Tally:
             self.images += len(result.parts[0].pictures)
             for eos in {part.eos for part in result.parts if part.eos}:
                 self.eos[eos] = self.eos.get(eos, 0) + 1
+            for note in {note for part in result.parts for note in part.notes}:
+                self.notes[note] = self.notes.get(note, 0) + 1
             self.doubled_bos += bos is not None and result.parts[0].input_ids[:2] == [bos, bos]
             self.check(done=False)
             return True
@@ -130,4 +133,6 @@ class Tally:
                 f"in {self.diverged} rows the chat template writes the prompt otherwise than it asks for an answer",
                 "the loss begins where the two part; see `forge data`",
             )
+        for note, count in self.notes.items():
+            warn(f"in {count} rows {note}")
         return found
