@@ -146,7 +146,7 @@ class Rendered:
         text: The text that the tokens came from, each image a single placeholder; only for models that take images.
         pictures: The row's images, as columns of the store.
         turns: Its messages as JSON, contents as parts; ``"[]"`` if it is no conversation.
-        notes: What a person should know of it, each a phrase that follows "in 3 rows"; they are counted and told.
+        notes: What a person should know of it, each a phrase that follows "in 3 rows": they are counted and told.
     """
 
     input_ids: list[int]

@@ -212,10 +212,17 @@ class DataTable(Source):
     chat_template: str | None = Field(
         None, description="Name of a template that forge ships, or a `.jinja` file. Without it, the model's own."
     )
-    train_on: Literal["auto", "completion", "assistant", "all"] = Field(
+    train_on: Literal["auto", "completion", "assistant", "flagged", "all"] = Field(
         "auto",
-        description="Tokens in the loss: `completion` (the last answer), `assistant` (every answer), `all`. "
-        "`auto` takes every answer of a conversation, the completion of a prompt, all of a plain text.",
+        description="Tokens in the loss: `completion` (the last answer), `assistant` (every answer), `all`; `flagged` "
+        "takes only messages whose flag says so. `auto` takes every answer of a conversation, the completion of a "
+        "prompt, all of a plain text. A message's flag (`weight`, `train`, …) wins.",
+    )
+    keep_reasoning: bool = Field(
+        False, description="Write the reasoning of earlier answers too, where the chat template leaves it out."
+    )
+    mask_empty_reasoning: bool = Field(
+        False, description="Leave the empty `<think>` block that templates write for no reasoning out of the loss."
     )
     eval_path: str | list[str] | None = Field(None, description="Held-out rows: a file, folder, glob or hub id.")
     eval_split: str | None = Field(None, description="Held-out split of the same source.")

@@ -70,6 +70,7 @@ def collate(job: Job, run: Run) -> Data:
         "train_on": layout.train_on or job.data.train_on,
         "max_seq_length": limit,
         "on_long_row": job.data.on_long_row,
+        "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
     }
     renderer = (
@@ -87,6 +88,10 @@ def collate(job: Job, run: Run) -> Data:
             "use the same files, template and versions, or remove the digest",
         )
     run.emit(Collated.from_values(summary | {"digest": built.digest}))
+    if renderer.template is not None and renderer.template.traits.unasked:
+        name = renderer.template.name
+        what = f"the chat template {name} writes the head of an answer behind the last one, though none is asked for"
+        run.emit(Warned(message=f"{what}; it is left out of the rows"))
     for warning in built.warnings:
         run.emit(Warned(**warning))
     return Data(

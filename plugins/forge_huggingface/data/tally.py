@@ -134,5 +134,5 @@ class Tally:
                 "the loss begins where the two part; see `forge data`",
             )
         for note, count in self.notes.items():
-            warn(f"in {count} rows {note}")
+            warn(f"in {count} row{'' if count == 1 else 's'} {note}")
         return found

@@ -97,11 +97,12 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     text = _text(getattr(processor, "chat_template", None)) or _text(tokenizer.chat_template)
     tokenizer.chat_template = text
     tokenizers.settle_pad(tokenizer)
-    template = Template("of the run", text, "model") if text else None
+    template = Template("of the run", text, "model", keep_reasoning=job.data.keep_reasoning) if text else None
     settings: dict[str, Any] = {
         "train_on": job.data.train_on,
         "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
         "on_long_row": job.data.on_long_row,
+        "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
     }
     if sees:

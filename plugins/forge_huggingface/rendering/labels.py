@@ -26,6 +26,7 @@ class Piece:
     prompt: str | None = None
     spans: tuple[tuple[int, int], ...] | None = None
     open_end: bool = True  # the last message is an answer, so that the row's end belongs to it
+    notes: tuple[str, ...] = ()
 
 
 class Labels:
@@ -110,9 +111,12 @@ class Labels:
             # TRL puts the BOS of a plain text into its labels. It is never predicted (nothing comes before it).
             whole = piece.prompt is None and piece.spans is None
             labels = (self.before if whole else [-100] * len(self.before)) + labels
-        return self._fit(ids, labels, eos, diverged, max((end for _, end in images), default=0))
+        needed = max((end for _, end in images), default=0)
+        return self._fit(ids, labels, eos, diverged, needed, piece.notes)
 
-    def _fit(self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int = 0) -> Rendered | BadRow:
+    def _fit(
+        self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int, notes: tuple[str, ...]
+    ) -> Rendered | BadRow:
         limit, length = self.max_seq_length, len(ids)
         if length > limit:
             if self.on_long_row != "truncate":
@@ -134,7 +138,7 @@ class Labels:
         if all(label == -100 for label in labels[1:]):
             why = f"its answer begins after the first {limit} tokens" if length > limit else None
             return BadRow("has nothing to train on", why, "raise max_seq_length or shorten the prompt" if why else None)
-        return Rendered(ids, labels, length, eos, diverged)
+        return Rendered(ids, labels, length, eos, diverged, notes=notes)
 
     def _ends(self, ids: list[int], run: tuple[int, int]) -> bool:
         """Tell whether a run of tokens ends with an end token, white space behind it apart."""

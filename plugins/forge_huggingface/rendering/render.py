@@ -12,16 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
+from forge_huggingface.rendering.conversations import Conversations, TrainOn
 from forge_huggingface.rendering.labels import Labels, Piece
-from forge_huggingface.rendering.spans import answers
 from forge_huggingface.rendering.templates import Template, missing
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Plain, Rendered, text_of
+from forge_huggingface.rendering.traits import require_forgetting, study
+from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Plain, Rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-
-TrainOn = Literal["auto", "completion", "assistant", "all"]
 
 
 class Renderer:
@@ -34,6 +32,7 @@ class Renderer:
         max_seq_length: The most tokens of a row.
         on_long_row: What to do with a longer one.
         stops: Token ids that end generation beside the tokenizer's EOS.
+        mask_empty_reasoning: Whether what a template writes in place of reasoning stays out of the loss.
 
     Attributes:
         sees: Whether rows may hold images.
@@ -50,10 +49,12 @@ class Renderer:
         max_seq_length: int = 2048,
         on_long_row: Literal["truncate", "drop", "error"] = "truncate",
         stops: Iterable[int] = (),
+        mask_empty_reasoning: bool = False,
     ) -> None:
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.template = template
+        self.template = template and study(template, self.tokenizer)
         self.train_on = train_on
+        self.mask_empty_reasoning = mask_empty_reasoning
         self.max_seq_length = max_seq_length
         self.on_long_row = on_long_row
         if self.tokenizer.eos_token_id is None:
@@ -62,6 +63,8 @@ class Renderer:
                 "eos_token is not set, so no row could teach an end",
                 "set eos_token in the model's tokenizer_config.json",
             )
+        if self.template is not None and self.template.keep_reasoning:
+            require_forgetting(self.template)
         self.stops = frozenset({self.tokenizer.eos_token_id, *stops})
         self.before = special_prefix(self.tokenizer)
         self.labels = Labels(self.tokenizer, self.stops, self.before, max_seq_length, on_long_row)
@@ -99,7 +102,9 @@ class Renderer:
     def _piece(self, row: Plain) -> Piece:
         eos = self.tokenizer.eos_token
         if isinstance(row, Conversation):
-            return self._conversation(row)
+            if self.template is None:
+                raise missing("messages" if row.turns else "prompt and answer")
+            return Conversations(self.template, self.tokenizer, self.train_on, self.mask_empty_reasoning).piece(row)
         if isinstance(row, Completion):
             completion = row.completion if row.completion.endswith(eos) else row.completion + eos
             prompt = None if self.train_on == "all" else row.prompt
@@ -111,41 +116,6 @@ class Renderer:
                 'set train_on = "all" or "auto"',
             )
         return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True)
-
-    def _conversation(self, row: Conversation) -> Piece:
-        template = self.template
-        if template is None:
-            raise missing("messages" if row.turns else "prompt and answer")
-        messages, tokenizer = row.messages, self.tokenizer
-        train_on = self.train_on if self.train_on != "auto" else "assistant" if row.turns else "completion"
-        last = messages[-1]["role"] == "assistant"
-        if train_on != "all" and not any(message["role"] == "assistant" for message in messages):
-            raise BadRow("has no assistant turn")
-        if train_on == "completion" and not last:
-            raise BadRow(
-                "does not end with an assistant turn",
-                f"its last turn is by {messages[-1]['role']}",
-                'remove that turn, or set train_on = "assistant"',
-            )
-        text, marked = template.render(tokenizer, messages, tools=row.tools, extra=row.extra)
-        if lost := _lost(messages, text):
-            raise BadRow(
-                f"loses message {lost} in the chat template {template.name}",
-                "what it says is not in the rendered text",
-                "set another chat_template",
-            )
-        if train_on == "completion":
-            before = messages[: row.start]
-            prompt, _ = template.render(tokenizer, before, tools=row.tools, prompt=True, extra=row.extra)
-            return Piece(text, prompt=prompt)
-        if train_on == "all":
-            return Piece(text, open_end=last)
-        spans = marked if template.marks_answers else answers(template, tokenizer, row, text)
-        if not spans:
-            raise BadRow(
-                "has no answer that the chat template marks", f"{{% generation %}} of {template.name} is empty"
-            )
-        return Piece(text, spans=tuple(spans), open_end=last)
 
     def _tokenise(self, texts: list[str]) -> list[tuple[list[int], Any]]:
         """Return tokens and, where the tokenizer has them, encodings that know character offsets."""
@@ -164,15 +134,3 @@ def special_prefix(tokenizer: Any) -> list[int]:
         if full[index : index + len(plain)] == plain:
             return list(full[:index])
     return []
-
-
-def _lost(messages: Sequence[Message], text: str) -> int | None:
-    """Return the number of the last answer if the template did not write it.
-
-    Templates of vision models take a text for a list of parts and write nothing at all, without an error.
-    """
-    for number in range(len(messages), 0, -1):
-        if messages[number - 1]["role"] == "assistant":
-            lines = text_of(messages[number - 1]["content"]).strip().splitlines()
-            return number if lines and lines[-1].strip() not in text else None
-    return None

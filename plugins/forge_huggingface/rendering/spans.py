@@ -20,32 +20,65 @@ if TYPE_CHECKING:
     from forge_huggingface.rendering.templates import Template
 
 
-_MARKER = "ANSWERQZX"
+MARKER = "ANSWERQZX"
 """Letters only, so that no template trims, escapes or splits it, and no row is likely to hold it."""
 
 Span = tuple[int, int]
 
 
-def answers(template: Template, tokenizer: Any, row: Conversation, text: str) -> list[Span]:
-    """Return the spans of characters of every answer in ``text``, each with its end of turn.
+def answers(template: Template, tokenizer: Any, row: Conversation, text: str) -> dict[int, Span]:
+    """Return the span of characters of every answer in ``text``, with its end of turn, by the message's index.
 
     Raises:
         BadRow: The template rewrites the conversation in a way that hides where an answer is.
     """
-    spans: list[Span] = []
+    spans: dict[int, Span] = {}
+    last = 0
     for index, message in enumerate(row.messages):
         if message["role"] != "assistant":
             continue
         span = _answer(template, tokenizer, row, text, index)
-        if span is None or span[0] >= span[1] or (spans and span[0] < spans[-1][1]):
+        if span is None or span[0] >= span[1] or span[0] < last:
             raise BadRow(
                 "has answers that cannot be told from the rest",
                 f"the chat template {template.name} writes turn {index + 1} otherwise within the conversation than "
                 "at its end, and has no {% generation %}",
                 'set train_on = "completion", or a chat_template with {% generation %}',
             )
-        spans.append(span)
+        spans[index], last = span, span[1]
     return spans
+
+
+def turn(template: Template, tokenizer: Any, row: Conversation, text: str, index: int) -> Span:
+    """Return the span of characters of what a message says, with its end of turn, whoever says it.
+
+    Raises:
+        BadRow: The template hides where it is.
+    """
+    message = row.messages[index]
+    if message["role"] == "assistant":
+        span = _answer(template, tokenizer, row, text, index)
+    else:
+        upto, after = row.messages[:index], row.messages[index + 1 :]
+        marked = {**message, "content": MARKER}
+
+        def render(*messages: dict[str, Any]) -> str:
+            return template.render(tokenizer, messages, tools=row.tools, extra=row.extra)[0]
+
+        full = render(*upto, marked, *after)
+        head, _, tail = full.partition(MARKER)
+        span = None
+        if full.count(MARKER) == 1 and text.startswith(head) and text.endswith(tail):
+            end = len(text) - len(tail)
+            closed = special(tokenizer).match(tail.lstrip())
+            span = len(head), end + (len(tail) - len(tail.lstrip()) + len(closed[0]) if closed else 0)
+    if span is None or span[0] >= span[1]:
+        raise BadRow(
+            f"has a flag at message {index + 1}, which cannot be told from the rest",
+            f"the chat template {template.name} does not write it as it is",
+            "remove the flag, or set another chat_template",
+        )
+    return span
 
 
 def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, index: int) -> Span | None:
@@ -53,33 +86,35 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
 
     upto, answer, after = row.messages[:index], row.messages[index], row.messages[index + 1 :]
-    before = render(*upto, prompt=True)
-    start = len(before) if text.startswith(before) else None
+    start = None
+    if upto:  # many templates stop at an empty conversation
+        before = render(*upto, prompt=True)
+        start = len(before) if text.startswith(before) else None
     end = len(text) if not after else None
     if end is None and text.startswith(whole := render(*upto, answer)):
         end = len(whole)
     if start is not None and end is not None:
         return start, end
     # The turn is written otherwise as history than when it is asked for or stands last.
-    marked = {**answer, "content": _MARKER}
+    marked = {**answer, "content": MARKER}
     full, alone = render(*upto, marked, *after), render(*upto, marked)
-    if _MARKER in text or full.count(_MARKER) != 1 or alone.count(_MARKER) != 1:
+    if MARKER in text or full.count(MARKER) != 1 or alone.count(MARKER) != 1:
         return None
-    head, tail = full.split(_MARKER)
+    head, tail = full.split(MARKER)
     if start is None:
         start = parting(head, text)
     if end is None:
         if not text.endswith(tail):
             return None
-        end = len(text) - len(tail) + _closing(tokenizer, alone.split(_MARKER)[1], tail)
+        end = len(text) - len(tail) + _closing(tokenizer, alone.split(MARKER)[1], tail, template.traits.ends)
     return start, end
 
 
-def _closing(tokenizer: Any, last: str, tail: str) -> int:
+def _closing(tokenizer: Any, last: str, tail: str, ends: frozenset[str]) -> int:
     """Return how much of ``tail`` ends the turn.
 
     That is what also ends a last turn (``last``), token by token; or, where a turn that is history ends with a token of
-    its own, that token.
+    its own, that token, if it is one that ends turns (``ends``) and does not begin the next.
     """
     length = 0
     pieces = _pieces(tokenizer, last)
@@ -87,17 +122,18 @@ def _closing(tokenizer: Any, last: str, tail: str) -> int:
         if not tail.startswith(piece, length):
             break
         length += len(piece)
-    if not length and (first := _special(tokenizer).match(tail)):
+    if not length and (first := special(tokenizer).match(tail)) and first[0] in ends:
         length = len(first[0])
     return length
 
 
 def _pieces(tokenizer: Any, text: str) -> list[str]:
     """Cut a text around the tokens that are never split."""
-    return [piece for piece in _special(tokenizer).split(text) if piece]
+    return [piece for piece in special(tokenizer).split(text) if piece]
 
 
-def _special(tokenizer: Any) -> re.Pattern[str]:
+def special(tokenizer: Any) -> re.Pattern[str]:
+    """Return what finds the tokens that are never split in a text."""
     return _pattern(tuple(sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)))
 
 

@@ -6,12 +6,15 @@ here, and written into the tokenizer: evaluation, chat and export then use the s
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
+from forge_huggingface.rendering.content import reasoning_of
+from forge_huggingface.rendering.traits import Traits
 from forge_huggingface.rows import BadRow, Message, parts_of
 
 if TYPE_CHECKING:
@@ -34,12 +37,16 @@ class Template:
         text: Its Jinja source.
         origin: ``"model"``, ``"forge"`` or ``"file"``.
         parts: Whether it takes a message's content as a list of parts, as templates of vision models do.
+        traits: What it does, as :func:`.traits.study` found by trying it.
+        keep_reasoning: Whether the reasoning of earlier answers is written where it would leave it out.
     """
 
     name: str
     text: str
     origin: Literal["model", "forge", "file"]
     parts: bool = False
+    traits: Traits = field(default_factory=Traits)
+    keep_reasoning: bool = False
 
     @property
     def marks_answers(self) -> bool:
@@ -74,6 +81,7 @@ class Template:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marks = self.marks_answers and not prompt
+        messages, kept = self._fitted(messages)
         if self.parts:
             messages = [{**message, "content": parts_of(message["content"])} for message in messages]
         try:
@@ -88,12 +96,62 @@ class Template:
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             # A template is a program of strangers: it stops with its own words, or trips over what it did not expect.
             raise BadRow(f"is refused by the chat template {self.name}", str(error) or type(error).__name__) from error
-        return texts[0], [(start, end) for start, end in spans[0]] if marks else []
+        text, found = texts[0], [(start, end) for start, end in spans[0]] if marks else []
+        for marker, written in kept.items():
+            text = text.replace(marker, written)
+        if not prompt and self.traits.unasked and text.endswith(self.traits.unasked):
+            text = text[: -len(self.traits.unasked)]
+        return text, found
+
+    def _fitted(self, messages: Sequence[Message]) -> tuple[Sequence[Message], dict[str, str]]:
+        """Return messages as the template wants them, and what is to be written in place of what in its text."""
+        kept: dict[str, str] = {}
+        last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
+        fitted = []
+        for index, message in enumerate(messages):
+            if message.get("tool_calls"):
+                message = self._calling(message)
+            if self.keep_reasoning and index < last and message["role"] == "assistant":
+                message, written = self._thinking(message, f"KEPT{index}QZX")
+                kept |= written
+            if "reasoning_content" in message and (key := self.traits.reasoning_key):
+                message = {key: message["reasoning_content"], **message}
+            fitted.append(message)
+        return fitted, kept
+
+    def _calling(self, message: Message) -> Message:
+        if not self.traits.arguments_as_text and self.traits.silence == "":
+            return message
+        calls = message["tool_calls"]
+        if self.traits.arguments_as_text:
+            calls = [
+                {**call, "function": {**call["function"], "arguments": _as_text(call["function"].get("arguments"))}}
+                for call in calls
+            ]
+        return {**message, "tool_calls": calls, "content": message["content"] or self.traits.silence}
+
+    def _thinking(self, message: Message, marker: str) -> tuple[Message, dict[str, str]]:
+        """Put a marker in place of an earlier answer with its reasoning, for a template that would drop the latter."""
+        thought, said = reasoning_of(message)
+        if not thought or self.traits.reasoning is None:
+            return message, {}
+        head, middle = self.traits.reasoning
+        rest = {key: value for key, value in message.items() if key != "reasoning_content"}
+        return {**rest, "content": marker}, {marker: f"{head}{thought}{middle}{said}"}
+
+
+def _as_text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def shipped() -> list[str]:
     """Return the names of the templates that forge ships."""
     return sorted(path.stem for path in _FOLDER.glob("*.jinja"))
+
+
+def text_of_shipped(name: str) -> str:
+    """Return the Jinja source of a template that forge ships."""
+    return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
@@ -115,7 +173,7 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
             text = text.get("default") or next(iter(text.values()), None)
         template = Template("of the model", text, "model") if text else None
     elif name in shipped():
-        text = (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+        text = text_of_shipped(name)
         template = Template(name, "{{- bos_token -}}\n" + text if bos else text, "forge")
     elif name.endswith((".jinja", ".jinja2", ".j2")):
         path = job.path(name)
@@ -130,6 +188,7 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
         )
     if template is not None:
         _check(template)
+        template = replace(template, keep_reasoning=job.data.keep_reasoning)
     return template
 
 

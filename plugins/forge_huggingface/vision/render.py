@@ -17,6 +17,7 @@ from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
+from forge_huggingface.rendering.traits import study
 from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parting, parts_of
 from forge_huggingface.vision.processors import image_tokens, placeholder
 
@@ -64,7 +65,7 @@ class ImageRenderer(Renderer):
         self.images = image_tokens(processor, folder)
         self.placeholder = placeholder(processor)
         if self.template is not None:
-            self.template = with_parts(self.template, self.tokenizer)
+            self.template = study(with_parts(self.template, self.tokenizer), self.tokenizer)
 
     def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels, one by one: pixels of a batch of rows would not fit into memory."""

@@ -210,7 +210,7 @@ def test_an_answer_that_the_template_does_not_write_is_a_bad_row(tokenizer: Any)
     parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}</s>{% endfor %}"
     (bad,) = renderer(tokenizer, parts).render([conversation(TURNS)])
     assert isinstance(bad, BadRow)
-    assert "loses message 4" in str(bad)
+    assert "loses the text of message 1" in str(bad)
 
 
 def test_answers_that_cannot_be_found_are_a_bad_row_that_says_what_to_do(tokenizer: Any) -> None:

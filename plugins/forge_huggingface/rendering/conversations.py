@@ -1,0 +1,186 @@
+"""Conversations to text: what the chat template makes of one, and what of that is in the loss.
+
+A text that does not hold all that its row says is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from forge_huggingface.rendering.content import REASONING, TEXT, lost, marked, unread
+from forge_huggingface.rendering.labels import Piece
+from forge_huggingface.rendering.spans import MARKER, Span, answers, turn
+from forge_huggingface.rendering.templates import Template, shipped, text_of_shipped
+from forge_huggingface.rendering.traits import study
+from forge_huggingface.rows import BadRow, Conversation, parting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+TrainOn = Literal["auto", "completion", "assistant", "flagged", "all"]
+
+_EMPTY = re.compile(r"<think>\s*</think>\s*")
+
+FORGOTTEN = "the chat template leaves the reasoning of earlier answers out"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """Turns conversations into pieces.
+
+    Attributes:
+        template: The chat template, studied.
+        tokenizer: The tokenizer, for its special tokens.
+        train_on: What is in the loss.
+        mask_empty_reasoning: Whether what the template writes in place of reasoning stays out of it.
+    """
+
+    template: Template
+    tokenizer: Any
+    train_on: TrainOn = "auto"
+    mask_empty_reasoning: bool = False
+
+    def piece(self, row: Conversation) -> Piece:
+        """Return a conversation as text, and what of it is in the loss.
+
+        Raises:
+            BadRow: The template refuses it or does not write all of it, or nothing of it can be learned.
+        """
+        messages = row.messages
+        train_on = self.train_on if self.train_on != "auto" else "assistant" if row.turns else "completion"
+        last = messages[-1]["role"] == "assistant"
+        if train_on != "all" and not any(row.learned) and all(each["role"] != "assistant" for each in messages):
+            raise BadRow("has no assistant turn")
+        if train_on == "completion" and not last:
+            raise BadRow(
+                "does not end with an assistant turn",
+                f"its last turn is by {messages[-1]['role']}",
+                'remove that turn, or set train_on = "assistant"',
+            )
+        text, spans = self._written(row, len(messages))
+        notes = self._whole(row, text)
+        if train_on == "all" and not row.learned:
+            return Piece(text, open_end=last, notes=notes)
+        if train_on == "completion" and not row.learned:
+            prompt, _ = self._written(row, row.start, prompt=True)
+            if self.mask_empty_reasoning and text.startswith(prompt):
+                prompt = text[: self._behind_empty(text, len(prompt))]
+            return Piece(text, prompt=prompt, notes=notes)
+        spans = self._spans(row, text, spans, train_on)
+        open_end = last and (not row.learned or spans[-1][1] == len(text))
+        return Piece(text, spans=tuple(spans), open_end=open_end, notes=notes)
+
+    def _written(self, row: Conversation, count: int, *, prompt: bool = False) -> tuple[str, list[Span]]:
+        return self.template.render(
+            self.tokenizer, row.messages[:count], tools=row.tools, prompt=prompt, extra=row.extra
+        )
+
+    def _spans(self, row: Conversation, text: str, own: list[Span], train_on: TrainOn) -> list[Span]:
+        """Return what of a conversation's text is in the loss, as spans of characters."""
+        flags = row.learned or (None,) * len(row.messages)
+        if train_on in ("all", "completion"):
+            start = 0
+            if train_on == "completion":
+                prompt, _ = self._written(row, row.start, prompt=True)
+                start = parting(prompt, text)
+            out = [self._turn(row, text, at) for at, flag in enumerate(flags) if flag is False]
+            spans = list(_without((start, len(text)), out))
+        else:
+            said = self._answers(row, text, own)
+            if train_on == "flagged":
+                said = {at: span for at, span in said.items() if flags[at]}
+            told = {at: span for at, span in said.items() if flags[at] is not False}
+            told |= {at: self._turn(row, text, at) for at, flag in enumerate(flags) if flag and at not in told}
+            spans = [told[at] for at in sorted(told)]
+        if not spans:
+            why = "its flags leave every message out" if row.learned else "no message has a flag that says so"
+            raise BadRow("has nothing to train on", why)
+        return spans
+
+    def _answers(self, row: Conversation, text: str, own: list[Span]) -> dict[int, Span]:
+        """Return the span of every answer by the index of its message: the template's own, or found."""
+        places = [at for at, message in enumerate(row.messages) if message["role"] == "assistant"]
+        if self.template.marks_answers and not own:
+            raise BadRow(
+                "has no answer that the chat template marks", f"{{% generation %}} of {self.template.name} is empty"
+            )
+        if self.template.marks_answers and (len(places) == len(own) or not row.learned):
+            # A template may mark several turns as one; which is which is of interest to flags alone.
+            found = dict(zip(places, own, strict=False)) | dict(enumerate(own[len(places) :], len(row.messages)))
+        else:
+            found = answers(self.template, self.tokenizer, row, text)
+        if self.mask_empty_reasoning:
+            found = {at: (self._behind_empty(text, start), end) for at, (start, end) in found.items()}
+        return found
+
+    def _turn(self, row: Conversation, text: str, at: int) -> Span:
+        return turn(self.template, self.tokenizer, row, text, at)
+
+    def _behind_empty(self, text: str, start: int) -> int:
+        """Return where an answer begins behind what stands in place of reasoning that it has none of."""
+        empty = self.template.traits.empty_reasoning
+        if empty and text.startswith(empty, start):
+            return start + len(empty)
+        found = _EMPTY.match(text, start)
+        return found.end() if found else start
+
+    def _whole(self, row: Conversation, text: str) -> tuple[str, ...]:
+        """Return what is to be told of a conversation's text. Raises :class:`BadRow` if it does not hold all of it."""
+        name, traits = self.template.name, self.template.traits
+        asked = max((at for at, message in enumerate(row.messages) if message["role"] == "user"), default=-1)
+        notes = set()
+        for number, what in lost(row.messages, row.tools, text, partial(self._writes, self.template, row)):
+            if what == REASONING:
+                own_key = row.messages[number - 1].get("reasoning_content")
+                if number <= asked and (traits.reasoning_key if own_key else traits.inline):
+                    keeps = "" if traits.reasoning is None else "; [data] keep_reasoning = true keeps it"
+                    notes.add(f"{FORGOTTEN}{keeps}")
+                    continue
+            phrase = {TEXT: "the text", REASONING: "the reasoning"}.get(what, what)
+            raise BadRow(
+                f"loses {phrase}{f' of message {number}' if number else ''} in the chat template {name}",
+                "it is not in the rendered text",
+                self._advice(row),
+            )
+        for key in unread(row.messages, traits.words, text):
+            notes.add(f"messages have the key {key!r}, which nothing reads")
+        return tuple(sorted(notes))
+
+    def _writes(self, template: Template, row: Conversation, at: int, what: str) -> bool:
+        """Tell whether a template writes the text, reasoning or call of a message, wherever and in whatever form."""
+        messages = list(row.messages)
+        messages[at] = marked(messages[at], what, MARKER)
+        try:
+            return MARKER in template.render(self.tokenizer, messages, tools=row.tools, extra=row.extra)[0]
+        except BadRow:  # it checks what is said there, so it reads it
+            return True
+
+    def _advice(self, row: Conversation) -> str:
+        """Say which of the templates that forge ships write all of a row."""
+        able = []
+        for name in shipped():
+            other = study(Template(name, text_of_shipped(name), "forge"), self.tokenizer)
+            try:
+                text, _ = other.render(self.tokenizer, row.messages, tools=row.tools, extra=row.extra)
+                found = list(lost(row.messages, row.tools, text, partial(self._writes, other, row)))
+            except BadRow:
+                continue
+            if not found:
+                able.append(f'"{name}"')
+        others = f"{', '.join(able)}, or a .jinja file" if able else "a .jinja file"
+        return f"set [data] chat_template to one that writes it ({others}), or take it out of the rows"
+
+
+def _without(whole: Span, out: Iterable[Span]) -> Iterator[Span]:
+    """Yield a span without others."""
+    start, end = whole
+    for first, last in sorted(out):
+        if first > start:
+            yield start, min(first, end)
+        start = max(start, last)
+    if start < end:
+        yield start, end

@@ -1,0 +1,239 @@
+"""What a row holds is in its text, or the row is bad: every kind of content, through templates that drop it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from forge_huggingface.rendering.render import Renderer
+from forge_huggingface.rendering.templates import Template
+from forge_huggingface.rows import BadRow, Conversation, Rendered
+from support.templates import real, tokenizer_for
+from support.tiny import CHATML
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+CALLING = [
+    {"role": "user", "content": "Weather in Paris?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "name": "weather", "content": '{"degrees": "twenty"}'},
+    {"role": "assistant", "content": "It is twenty degrees."},
+]
+ASKED = {"role": "user", "content": "2+2?"}
+
+
+def made(template: str, **settings: Any) -> Renderer:
+    """A renderer with a real template by its name in TRL, or with the text of one."""
+    text = template if "{" in template else real(template)
+    return Renderer(tokenizer_for(text), Template(template[:12], text, "model"), **settings)
+
+
+def rendered(renderer: Renderer, *messages: dict[str, Any], tools: Any = None, **more: Any) -> Rendered | BadRow:
+    (result,) = renderer.render([Conversation(messages, len(messages) - 1, True, tools, **more)])
+    return result
+
+
+def texts(renderer: Renderer, result: Rendered | BadRow) -> tuple[str, str]:
+    """A row's text, and what of it is in the loss."""
+    assert isinstance(result, Rendered), result
+    decode = renderer.tokenizer.decode
+    return decode(result.input_ids), decode([label for label in result.labels if label != -100])
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "gone"),
+    [
+        (CALLING, [WEATHER], "the tools ('weather')"),
+        (CALLING, None, "the tool call ('weather') of message 2"),
+        (
+            [ASKED, {"role": "assistant", "content": "4", "reasoning_content": "add"}],
+            None,
+            "the reasoning of message 2",
+        ),
+    ],
+)
+def test_what_a_plain_template_does_not_write_is_named(messages: list[Any], tools: Any, gone: str) -> None:
+    result = rendered(made(CHATML), *messages, tools=tools)
+    assert isinstance(result, BadRow)
+    assert result.what == f"loses {gone} in the chat template {CHATML[:12]}"
+    assert "set [data] chat_template" in (result.do or "")
+
+
+@pytest.mark.parametrize(
+    ("template", "gone"),
+    [
+        (CHATML.replace("{% for message in messages %}", "{% for message in messages[1:] %}"), "the text of message 1"),
+        (CHATML.replace("+ message['content']", "+ message['content'][:3]"), "the text of message 1"),
+        (
+            CHATML.replace("message in messages", "message in messages if loop is defined or true")
+            .replace("{{ '<|im_start|>'", "{% if message.role != 'system' %}{{ '<|im_start|>'")
+            .replace("'\n' }}{% endfor", "'\n' }}{% endif %}{% endfor"),
+            None,
+        ),
+    ],
+    ids=["first turn", "cut", "no system turn"],
+)
+def test_a_text_that_is_not_written_is_named(template: str, gone: str | None) -> None:
+    turns = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Blue."}]
+    if gone is None:
+        assert isinstance(rendered(made(template), *turns), Rendered)
+        turns = [{"role": "system", "content": "Be brief."}, *turns]
+    result = rendered(made(template), *turns)
+    assert isinstance(result, BadRow)
+    assert f"loses {gone or 'the text of message 1'}" in result.what
+
+
+def test_a_short_answer_is_not_found_in_another_turn() -> None:
+    only_first = CHATML.replace("message in messages", "message in messages[:-1]")
+    result = rendered(made(only_first), {"role": "user", "content": "Say a."}, {"role": "assistant", "content": "a"})
+    assert isinstance(result, BadRow)
+    assert "loses the text of message 2" in result.what
+
+
+@pytest.mark.parametrize(
+    "template", ["qwen3", "qwen2_5", "llama3_1", "glm4moe", "deepseekv3", "gptoss", "lfm2_2_5", "nemotron_3_nano"]
+)
+def test_templates_that_know_tools_get_calls_as_they_want_them(template: str) -> None:
+    renderer = made(template)
+    result = rendered(renderer, *CALLING, tools=None if template == "deepseekv3" else [WEATHER])
+    text, learned = texts(renderer, result)
+    assert "Paris" in learned
+    assert "twenty" in text
+    assert '\\"city' not in text  # written once, not as JSON within JSON
+    assert "{'city'" not in text
+
+
+@pytest.mark.parametrize("template", ["qwen3", "qwen3_6", "gptoss", "lfm2_2_5", "glm4moe"])
+def test_earlier_reasoning_is_told_and_the_last_is_learned(template: str) -> None:
+    renderer = made(template)
+    first = {"role": "assistant", "content": "4", "reasoning_content": "add two"}
+    second = {"role": "assistant", "content": "6", "reasoning_content": "add three"}
+    result = rendered(renderer, ASKED, first, {"role": "user", "content": "3+3?"}, second)
+    text, learned = texts(renderer, result)
+    assert "add two" not in text
+    assert "add three" in learned
+    assert isinstance(result, Rendered)
+    assert any("leaves the reasoning of earlier answers out" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_earlier_reasoning_can_be_kept(inline: bool) -> None:
+    text = real("qwen3")
+    template = Template("qwen3", text, "model", keep_reasoning=True)
+    renderer = Renderer(tokenizer_for(text), template)
+
+    def answer(thought: str, said: str) -> dict[str, Any]:
+        if inline:
+            return {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n{said}"}
+        return {"role": "assistant", "content": said, "reasoning_content": thought}
+
+    turns = [ASKED, answer("add two", "4"), {"role": "user", "content": "3+3?"}, answer("add three", "6")]
+    result = rendered(renderer, *turns)
+    _, learned = texts(renderer, result)
+    assert isinstance(result, Rendered)
+    assert not result.notes
+    assert learned == ("<think>\nadd two\n</think>\n\n4<|im_end|>\n<think>\nadd three\n</think>\n\n6<|im_end|>\n</s>")
+
+
+def test_an_empty_think_block_can_be_left_out_of_the_loss() -> None:
+    turns = (ASKED, {"role": "assistant", "content": "4"})
+    renderer = made("qwen3")
+    assert texts(renderer, rendered(renderer, *turns))[1] == "<think>\n\n</think>\n\n4<|im_end|>\n</s>"
+    renderer = made("qwen3", mask_empty_reasoning=True)
+    assert texts(renderer, rendered(renderer, *turns))[1] == "4<|im_end|>\n</s>"
+    renderer = made("qwen3", mask_empty_reasoning=True, train_on="completion")
+    assert texts(renderer, rendered(renderer, *turns))[1] == "4<|im_end|>\n</s>"
+
+
+def test_keys_that_nothing_reads_are_told() -> None:
+    renderer = made(CHATML)
+    result = rendered(renderer, {**ASKED, "mood": "curious"}, {"role": "assistant", "content": "4", "name": "Ada"})
+    assert isinstance(result, Rendered)
+    assert result.notes == (
+        "messages have the key 'mood', which nothing reads",
+        "messages have the key 'name', which nothing reads",
+    )
+    reading = made(CHATML.replace("message['role'] +", "message['role'] + message.get('mood', '') +"))
+    assert not rendered(reading, {**ASKED, "mood": "curious"}, {"role": "assistant", "content": "4"}).notes  # type: ignore[union-attr]
+
+
+def test_a_head_that_nobody_asked_for_is_no_answer() -> None:
+    always = (
+        real("llama3")
+        .replace("{% if add_generation_prompt %}", "{% if true %}")
+        .replace("{%- if add_generation_prompt %}", "{%- if true %}")
+    )
+    renderer = made(always)
+    turns = [ASKED, {"role": "assistant", "content": "four"}, {"role": "user", "content": "3+3?"}]
+    result = rendered(renderer, *turns, {"role": "assistant", "content": "six"})
+    assert renderer.template is not None
+    assert renderer.template.traits.unasked
+    assert texts(renderer, result)[1] == "four<|eot_id|>six<|eot_id|></s>"
+
+
+FLAGS = [
+    ("assistant", (None, False, None, True), "Blue.<|im_end|></s>"),
+    ("assistant", (None, False, None, None), "Blue.<|im_end|></s>"),
+    ("assistant", (None, None, None, False), "Seven.<|im_end|>"),
+    ("assistant", (True, None, None, None), "Name a colour.<|im_end|>Seven.<|im_end|>Blue.<|im_end|></s>"),
+    ("flagged", (None, True, None, None), "Seven.<|im_end|>"),
+    ("flagged", (None, None, None, True), "Blue.<|im_end|></s>"),
+    ("completion", (None, False, None, True), "Blue.<|im_end|></s>"),
+]
+
+
+@pytest.mark.parametrize(("train_on", "flags", "learned"), FLAGS)
+@pytest.mark.parametrize("marks", [False, True])
+def test_flags_of_messages_decide_what_is_in_the_loss(
+    train_on: Any, flags: tuple[bool | None, ...], learned: str, marks: bool
+) -> None:
+    text = CHATML
+    if marks:
+        text = (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
+            "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+    turns = [
+        {"role": "user", "content": "Name a colour."},
+        {"role": "assistant", "content": "Seven."},
+        {"role": "user", "content": "Try again."},
+        {"role": "assistant", "content": "Blue."},
+    ]
+    renderer = made(text, train_on=train_on)
+    assert texts(renderer, rendered(renderer, *turns, learned=flags))[1].replace("\n", "") == learned
+
+
+def test_all_but_what_a_flag_leaves_out() -> None:
+    renderer = made(CHATML, train_on="all")
+    turns = [ASKED, {"role": "assistant", "content": "five"}, {"role": "user", "content": "No."}]
+    result = rendered(renderer, *turns, {"role": "assistant", "content": "four"}, learned=(None, False, None, None))
+    learned = texts(renderer, result)[1]
+    assert "five" not in learned
+    assert "2+2?" in learned
+    assert learned.endswith("four<|im_end|>\n</s>")
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "completion", "flagged"])
+def test_a_row_whose_flags_leave_nothing_is_bad(train_on: Any) -> None:
+    result = rendered(
+        made(CHATML, train_on=train_on), ASKED, {"role": "assistant", "content": "4"}, learned=(None, False)
+    )
+    assert isinstance(result, BadRow)
+    assert "has nothing to train on" in result.what
+
+
+def test_json_in_a_text_is_found_as_the_template_writes_it() -> None:
+    template = CHATML.replace("message['content']", "(message['content'] | tojson)")
+    turns = ({"role": "user", "content": 'Say "ä\n" twice.'}, {"role": "assistant", "content": 'ä "and" ä'})
+    assert isinstance(rendered(made(template), *turns), Rendered)
+    assert json.dumps("ä") != '"ä"'  # which is why both forms are looked for
