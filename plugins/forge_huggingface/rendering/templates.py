@@ -106,7 +106,9 @@ class Template:
     def _fitted(self, messages: Sequence[Message]) -> tuple[Sequence[Message], dict[str, str]]:
         """Return messages as the template wants them, and what is to be written in place of what in its text."""
         kept: dict[str, str] = {}
-        if not self.keep_reasoning and not any("tool_calls" in each or "reasoning_content" in each for each in messages):
+        if not self.keep_reasoning and not any(
+            "tool_calls" in each or "reasoning_content" in each for each in messages
+        ):
             return messages, kept
         last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
         fitted = []
