@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, alike
-from forge_huggingface.data.files import SUPPORTED, RawRow, kind, read
+from forge_huggingface.data.files import SUPPORTED, kind, read
 from forge_huggingface.hub.snapshot import transport_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from forge.api import Job, Source
+    from forge_huggingface.data.texts import RawRow
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -109,7 +109,6 @@ def test_a_csv_row_with_too_many_fields_is_bad_and_the_rest_is_read(tmp_path: Pa
         ("x.arrow", b"nothing", "not a whole Arrow file"),
         ("x.csv", b"a,a\n1,2\n", "no usable header"),
         ("x.jsonl.gz", b"plain", "cannot be read"),
-        ("x.txt", b"text", "use one of .jsonl"),
         ("x.pkl", b"\x80", "use one of .jsonl"),
     ],
 )
