@@ -20,6 +20,7 @@ from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.packing import pack
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
+from forge_huggingface.data.sources import left_out
 from forge_huggingface.data.store import Store, digest, features
 from forge_huggingface.data.stream import Stream
 from forge_huggingface.data.tally import Tally
@@ -78,6 +79,7 @@ def collate(job: Job, run: Run) -> Data:
         if sees
         else Renderer(tokenizer, template, **settings)
     )
+    unread = left_out(job, [*job.data.all_sources(), *eval_sources(job)])
     build = _stream if job.data.streaming else _fixed
     built = build(job, run, renderer, layout)
     summary = built.summary | _settings(renderer, template, pad_how)
@@ -92,6 +94,8 @@ def collate(job: Job, run: Run) -> Data:
         name = renderer.template.name
         what = f"the chat template {name} writes the head of an answer behind the last one, though none is asked for"
         run.emit(Warned(message=f"{what}; it is left out of the rows"))
+    for message in unread:
+        run.emit(Warned(message, "name them in path, or take them out of the folder, if that is not what you want"))
     for warning in built.warnings:
         run.emit(Warned(**warning))
     return Data(

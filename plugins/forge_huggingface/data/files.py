@@ -1,17 +1,20 @@
 """Read one data file row by row.
 
 Generic loaders report a broken file as a failed cast somewhere in a cache. These readers know the line they are at, so
-a broken line is named by file and number. They hold one row, one batch or (JSON arrays only) one file in memory.
+a broken line is named by file and number. They hold one row, one batch or (JSON that is not a row a line) one file in
+memory.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-from typing import IO, TYPE_CHECKING, Any, cast
+import io
+import zlib
+from typing import TYPE_CHECKING
 
 from forge.api import DataError, first_line
+from forge_huggingface.data.json_rows import read_lines, read_whole
+from forge_huggingface.data.texts import PACKED, RawRow, decode, opened, other_encoding, unpacked
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:
@@ -19,22 +22,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-RawRow = dict[str, Any] | BadRow
-"""What a file holds as a row; a :class:`BadRow` where it could not be read."""
+_TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
+SUFFIXES = (*_TEXTS, ".parquet", ".arrow")
+"""What can be read; files of text also with one of :data:`PACKED` at their end."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-"""What can be read; the text formats also with ``.gz`` at their end."""
+SUPPORTED = f"{', '.join(SUFFIXES)}; all but the last two also as {' and '.join(PACKED)}"
 
-SUPPORTED = f"{', '.join(SUFFIXES)}; JSON and CSV also as .gz"
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def kind(path: Path) -> str | None:
-    """Return the suffix that decides how a file is read, or None if it cannot be read."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        found = suffixes[-2] if len(suffixes) > 1 else ""
-        return found if found in SUFFIXES[:5] else None
-    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
+    """Return the suffix that decides how a file is read, in lower case, or None if it cannot be read."""
+    name = path.name.lower()
+    for suffix in PACKED:
+        if name.endswith(suffix):
+            return next((text for text in _TEXTS if name.endswith(text + suffix)), None)
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
@@ -48,121 +52,50 @@ def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
         DataError: The file as a whole cannot be read, or holds no row.
     """
     reader = {
-        ".jsonl": _jsonl,
-        ".ndjson": _jsonl,
-        ".json": _json,
+        ".jsonl": read_lines,
+        ".ndjson": read_lines,
+        ".json": read_whole,
         ".csv": _csv,
         ".tsv": _csv,
+        ".txt": _txt,
         ".parquet": _parquet,
         ".arrow": _arrow,
     }.get(kind(path) or "")
     if reader is None:
         raise DataError(
-            f"{name} cannot be read", f"its suffix is {path.suffix or 'missing'}", f"use one of {SUPPORTED}"
+            f"{name} cannot be read",
+            f"its suffix is {path.suffix or 'missing'}",
+            "save it as CSV or Parquet" if path.suffix.lower() in _SPREADSHEETS else f"use one of {SUPPORTED}",
         )
     count = 0
     try:
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise DataError(f"{name} is not here", "it is a pointer of Git LFS to its rows", "run git lfs pull")
         for number, row in reader(path, name):
             count += 1
             yield f"{name}:{number}", row
-    except gzip.BadGzipFile as error:
-        raise DataError(f"{name} cannot be read", str(error), "compress it again, or unpack it") from error
-    except (EOFError, OSError) as error:
-        raise DataError(f"{name} cannot be read", str(error)) from error
+    except (EOFError, OSError, zlib.error) as error:
+        do = "compress it again, or unpack it" if path.suffix.lower() in PACKED else None
+        raise DataError(f"{name} cannot be read", str(error), do) from error
     if not count:
         raise DataError(f"{name} holds no rows", "the file is empty", "write rows into it, or remove it from the job")
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def _decode(raw: bytes) -> str | BadRow:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return BadRow(
-            "is not UTF-8", f"byte 0x{raw[error.start]:02x} at position {error.start + 1}", "save the file as UTF-8"
-        )
-
-
-def _object(value: Any) -> RawRow:
-    if isinstance(value, dict):
-        return value
-    return BadRow("is not a row", f"a JSON object is needed, this is {_type(value)}")
-
-
-def _type(value: Any) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
-
-
-def _jsonl(path: Path, _: str) -> Iterator[tuple[int, RawRow]]:
-    with _open(path) as file:
-        for number, raw in enumerate(file, 1):
-            line = _decode(raw)
-            if isinstance(line, BadRow):
-                yield number, line
-                continue
-            if not line.strip():
-                continue
-            try:
-                row = _object(json.loads(line))
-            except json.JSONDecodeError as error:
-                row = BadRow("is not JSON", f"{error.msg} at column {error.colno}", "mend or remove the line")
-            except RecursionError:
-                row = BadRow("is not a row", "its JSON is nested too deeply")
-            yield number, row
-
-
-def _json(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
-    with _open(path) as file:
-        text = _decode(file.read())
-    if isinstance(text, BadRow):
-        raise text.at(name)
-    if not text.strip():
-        return
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # one object a line under the wrong suffix: common, and not ambiguous
-            yield from _jsonl(path, name)
-            return
-        raise DataError(f"{name}:{error.lineno} is not JSON", f"{error.msg} at column {error.colno}") from error
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
-    if isinstance(value, dict):
-        if any(
-            isinstance(item, list)
-            and item
-            and isinstance(item[0], dict)
-            and "role" not in item[0]
-            and "from" not in item[0]
-            for item in value.values()
-        ):
-            keys = ", ".join(map(repr, value))
-            raise DataError(
-                f"{name} is not a list of rows",
-                f"it is one object with {keys}",
-                'write an array of objects, or {"data": [...]}',
-            )
-        value = [value]
-    if not isinstance(value, list):
-        raise DataError(f"{name} is not a list of rows", f"it is {_type(value)}", "write an array of objects")
-    for number, item in enumerate(value, 1):
-        yield number, _object(item)
+def _txt(path: Path, _: str) -> Iterator[tuple[int, RawRow]]:
+    with unpacked(path) as file:
+        raw = file.read()
+    text = other_encoding(raw[:4]) or decode(raw)
+    if isinstance(text, str) and not text.strip():
+        text = BadRow("has no text", "the file is empty", "write a text into it, or remove it")
+    yield 1, text if isinstance(text, BadRow) else {"text": text}
 
 
 def _csv(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
     # The default limit of 131072 characters a field is shorter than a long document.
     csv.field_size_limit(2**31 - 1)
     delimiter = "\t" if kind(path) == ".tsv" else ","
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed by the `with` below
-        if path.suffix.lower() == ".gz"
-        else path.open(encoding="utf-8-sig", newline="")
-    )
-    with opened as file:
+    with io.TextIOWrapper(opened(path, name), encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         line = 1
         try:

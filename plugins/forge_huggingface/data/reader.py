@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.api import Job, Source
-    from forge_huggingface.data.files import RawRow
     from forge_huggingface.data.layout import Layout
     from forge_huggingface.data.shape import Shape
+    from forge_huggingface.data.texts import RawRow
     from forge_huggingface.rendering.render import Renderer
 
 

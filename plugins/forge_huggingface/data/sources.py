@@ -1,32 +1,38 @@
 """Find the rows that a source of the job names.
 
 A path of the job may be a file, a folder, a glob, a list of files or a hub id. This module decides which, says so
-plainly when it is none of them, and yields raw rows one by one together with the place that they came from.
+plainly when it is none of them, yields raw rows one by one together with the place that they came from, and tells which
+files beside them are not read.
 """
 
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, alike
-from forge_huggingface.data.files import SUPPORTED, RawRow, kind, read
+from forge_huggingface.data.files import kind, read
+from forge_huggingface.data.folders import Found, choose, in_folder, is_cache, names, not_a_file
 from forge_huggingface.hub.snapshot import transport_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from forge.api import Job, Source
+    from forge_huggingface.data.texts import RawRow
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OTHER_FILES = {
-    ".txt",
     ".md",
+    ".pdf",
+    ".docx",
     ".xlsx",
     ".xls",
+    ".ods",
     ".pkl",
     ".pickle",
     ".pt",
@@ -36,6 +42,8 @@ _OTHER_FILES = {
     ".tar",
     ".gz",
     ".zst",
+    ".bz2",
+    ".xz",
     ".xml",
     ".yaml",
     ".yml",
@@ -47,25 +55,8 @@ _OTHER_FILES = {
 }
 """Suffixes that say *file*, so that a missing one is not taken for a hub id."""
 
-_BOOKKEEPING = {"dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json", "metadata.json"}
-"""Files that lie beside rows and hold none."""
-
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "eval": "eval",
-    "evaluation": "eval",
-}
-_SPLIT_NAME = re.compile(rf"({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
-
 _OFFLINE = "the hub cannot be reached, and nothing of that name lies here or in the cache"
-_GO_ONLINE = "mend the path if you meant a file; else go online once, or unset HF_HUB_OFFLINE"
+_GO_ONLINE = "else go online once, or unset HF_HUB_OFFLINE"
 
 
 def iterate(job: Job, source: Source, *, streaming: bool = False) -> Iterator[tuple[str, RawRow]]:
@@ -79,13 +70,46 @@ def iterate(job: Job, source: Source, *, streaming: bool = False) -> Iterator[tu
     Raises:
         DataError: Nothing is there, or it cannot be read.
     """
-    paths = [source.path] if isinstance(source.path, str) else list(source.path or ())
-    for text in paths:
+    for text in _paths(source):
         if is_hub_id(job, text):
-            yield from _hub(text, source, streaming)
+            yield from _hub(text, job, source, streaming)
         else:
-            for path in find(job, text, source.split):
+            for path in find(job, text, source.split).files:
                 yield from read(path, call(job, path))
+
+
+def left_out(job: Job, sources: Sequence[Source]) -> list[str]:
+    """Return a sentence for each local path of the sources beside whose files others lie that no source reads.
+
+    Args:
+        job: The job, for its folder.
+        sources: All sources of the job, so that a split which is held out is not called unread.
+
+    Raises:
+        DataError: The files of a source cannot be found.
+    """
+    found = [
+        (text, find(job, text, source.split))
+        for source in sources
+        for text in _paths(source)
+        if not is_hub_id(job, text)
+    ]
+    told = {path for _, each in found for path in each.files}
+    said: list[str] = []
+    for text, each in found:
+        base = job.path(text) if job.path(text).is_dir() else job.folder
+        parts: list[str] = []
+        for why, paths in each.left.items():
+            if rest := [path for path in paths if path not in told]:
+                told.update(rest)
+                parts.append(f"{names(rest, base)} ({why})")
+        if parts:
+            said.append(f"not read of {text}: {'; '.join(parts)}")
+    return said
+
+
+def _paths(source: Source) -> list[str]:
+    return [source.path] if isinstance(source.path, str) else list(source.path or ())
 
 
 def is_hub_id(job: Job, text: str) -> bool:
@@ -98,15 +122,25 @@ def is_hub_id(job: Job, text: str) -> bool:
 
 def call(job: Job, path: Path) -> str:
     """Return the name of a file for people: relative to the job's folder where it lies below it."""
+    whole, folder = (Path(os.path.abspath(each)) for each in (path, job.folder))  # noqa: PTH100 - links keep their names
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(path)
+
+
+def find(job: Job, text: str, split: str | None) -> Found:
+    """Return the files that a local path of the job stands for, and what lies beside them.
+
+    What exists by the name is meant, brackets and all; else the path is a pattern from its first part that does not.
+
+    Raises:
+        DataError: There are none, or it cannot be told which.
+    """
     try:
-        return path.resolve().relative_to(job.folder.resolve()).as_posix()
-    except ValueError:
-        return str(path)
+        return _find(job.path(text), text, split)
+    except OSError as error:
+        raise DataError(f"{text} cannot be read", str(error)) from error
 
 
-def find(job: Job, text: str, split: str | None) -> list[Path]:
-    """Return the files that a local path of the job stands for, sorted."""
-    path = job.path(text)
+def _find(path: Path, text: str, split: str | None) -> Found:
     if path.is_file():
         if split not in (None, "train"):
             raise DataError(
@@ -114,16 +148,15 @@ def find(job: Job, text: str, split: str | None) -> list[Path]:
                 "it is a single file",
                 "remove the split, or name another file with eval_path, or set eval_size",
             )
-        return [path]
+        return Found([path])
     if path.is_dir():
-        return _folder(path, text, split)
-    if glob.has_magic(text):
-        files = sorted(Path(found) for found in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute pattern
-        files = [file for file in files if file.is_file()]
-        if not files:
-            raise DataError(f"no file matches {text}", f"it was looked for in {job.folder.resolve()}")
-        return files
-    near = _near(path)
+        return in_folder(path, text, split)
+    if path.is_symlink():
+        raise not_a_file(path, text)
+    first = _missing(path)
+    if glob.has_magic(first.name):
+        return _matching(first.parent, path.relative_to(first.parent).as_posix(), text, split)
+    near = _near(first)
     raise DataError(
         f"{text} was not found",
         f"there is no {path.resolve()}",
@@ -131,62 +164,52 @@ def find(job: Job, text: str, split: str | None) -> list[Path]:
     )
 
 
-def _near(path: Path) -> str | None:
-    """Name what the user may have meant: files of the nearest folder above that exists."""
-    parent = path.parent
-    if not parent.is_dir():
-        return None
-    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
-    return " or ".join(alike(path.name, names)) or None
-
-
-def _folder(folder: Path, text: str, split: str | None) -> list[Path]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and kind(path)
-        and path.name not in _BOOKKEEPING
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _matching(base: Path, pattern: str, text: str, split: str | None) -> Found:
+    """Return the files below a folder that match a pattern; of them those of a split, where one is asked for."""
+    # It finds links to folders too, and goes through a link to a folder around it as often as the system lets it.
+    matched = [base / name for name in glob.glob(pattern, root_dir=base, recursive=True)]  # noqa: PTH207 - see above
+    real = {folder: folder.resolve() for folder in {path.parent for path in matched}}
+    once: dict[tuple[Path, str], Path] = {}
+    for path in sorted(matched, key=lambda path: (len(path.parts), path)):
+        once.setdefault((real[path.parent], path.name), path)
+    matched = sorted(once.values())
+    if broken := [path for path in matched if not path.exists()]:
+        raise not_a_file(broken[0], text)
+    caches = [path for path in matched if is_cache(path)]
+    files = [path for path in matched if path.is_file() and path not in caches]
     if not files:
-        raise DataError(f"{text} holds no rows", "the folder has no file of a known kind", f"known are {SUPPORTED}")
-    by_split: dict[str, list[Path]] = {}
-    for path in files:
-        if name := _split_of(path.relative_to(folder)):
-            by_split.setdefault(name, []).append(path)
-    if not by_split:
-        if split not in (None, "train"):
-            raise DataError(
-                f"{text} has no split {split!r}",
-                "no file or folder in it is named after a split",
-                f"name the files after their splits ({split}.jsonl), or name a file",
-            )
-        return files
-    wanted = _SPLITS.get(split.lower(), split) if split else "train" if "train" in by_split else None
-    if wanted is None and len(by_split) == 1:
-        wanted = next(iter(by_split))
-    if wanted is None or wanted not in by_split:
-        problem = f"{text} has no split {split!r}" if split else f"{text} has several splits and none is called train"
-        raise DataError(problem, f"there are {', '.join(sorted(by_split))}", "set split to one of them")
-    return by_split[wanted]
+        there = sorted(path for path in base.iterdir() if not path.name.startswith("."))
+        why = f"{base.resolve()} has {names(there, base)}" if there else f"{base.resolve()} is empty"
+        raise DataError(f"no file matches {text}", why, "mend the pattern; ** stands for folders of any depth")
+    opened = {folder for path in files for folder in path.parents}
+    closed = [path for path in matched if path.is_dir() and path not in opened and any(path.iterdir())]
+    found = Found(files) if split is None else choose(files, base, text, split)
+    more = {"caches of datasets": caches, "folders, which a pattern does not open": closed}
+    return Found(found.files, found.left | {why: paths for why, paths in more.items() if paths})
 
 
-def _split_of(relative: Path) -> str | None:
-    """Return the split that a file belongs to: by the folder it lies in, else by how its name begins."""
-    for part in relative.parts:
-        if found := _SPLIT_NAME.match(part):
-            return _SPLITS[found[1].lower()]
-    return None
+def _missing(path: Path) -> Path:
+    """Return the first part of a path that is not there, as a path."""
+    while path != path.parent and not path.parent.is_dir():
+        path = path.parent
+    return path
 
 
-def _hub(name: str, source: Source, streaming: bool) -> Iterator[tuple[str, RawRow]]:
+def _near(path: Path) -> str | None:
+    """Name what the user may have meant: files of the folder that the path would lie in."""
+    if not path.parent.is_dir():
+        return None
+    there = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
+    return " or ".join(alike(path.name, there)) or None
+
+
+def _hub(name: str, job: Job, source: Source, streaming: bool) -> Iterator[tuple[str, RawRow]]:
     split = source.split or "train"
-    for number, row in enumerate(_load(name, source, split, streaming), 1):
+    for number, row in enumerate(_load(name, job, source, split, streaming), 1):
         yield f"{name}[{split}]:{number}", row
 
 
-def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
+def _load(name: str, job: Job, source: Source, split: str, streaming: bool) -> Any:
     """Open a hub data set. No code of its repository is ever run."""
     try:
         import datasets
@@ -199,6 +222,8 @@ def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
     what = f"the data set {name} cannot be read"
+    near = _near(_missing(job.path(name)))
+    mend = f"write {near} if you meant what lies here" if near else "mend the path if you meant a file"
     try:
         rows = datasets.load_dataset(name, source.name, split=split, revision=source.revision, streaming=streaming)
         return _undecoded(rows)
@@ -212,18 +237,18 @@ def _load(name: str, source: Source, split: str, streaming: bool) -> Any:
         raise DataError(
             what,
             "there is no such file or folder here, and no such data set on the hub",
-            "mend the path; for a private data set, `hf auth login` or set HF_TOKEN",
+            f"{mend}; for a private data set, `hf auth login` or set HF_TOKEN",
         ) from error
     except datasets.exceptions.DatasetGenerationError as error:
         raise DataError(what, _reason(error.__cause__ or error)) from error
     except (OfflineModeIsEnabled, ConnectionError, TimeoutError, *transport_errors()) as error:
-        raise DataError(what, _OFFLINE, _GO_ONLINE) from error
+        raise DataError(what, _OFFLINE, f"{mend}; {_GO_ONLINE}") from error
     except HfHubHTTPError as error:
         raise DataError(what, _reason(error)) from error
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         # `datasets` raises these for an unknown split, an unknown or missing configuration, and script data sets.
         if "offline" in str(error).lower() or "connect" in str(error).lower():
-            raise DataError(what, _OFFLINE, _GO_ONLINE) from error
+            raise DataError(what, _OFFLINE, f"{mend}; {_GO_ONLINE}") from error
         raise DataError(what, _reason(error), "set split, name or revision of the source") from error
 
 

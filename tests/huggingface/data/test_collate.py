@@ -317,3 +317,28 @@ def test_a_damaged_or_missing_model_is_a_model_error(
     run = case.handle("y", source="hub", path=None)
     with pytest.raises(ModelError, match="cannot be had: the hub cannot be reached"):
         snapshot(case.job({"path": "x"}, id="org/none"), run, weights=False)
+
+
+def test_files_that_are_not_read_are_warned_of_and_held_out_ones_are_not(case: Case) -> None:
+    (case.folder / "d").mkdir()
+    for name in ("train", "test", "dev"):
+        case.write([{"text": f"{name} {number}"} for number in range(4)], f"d/{name}.jsonl")
+    case(path="d", eval_split="test")
+    assert [said for said in case.warnings() if "not read" in said] == [
+        "not read of d: dev.jsonl (of split validation)"
+    ]
+    case.write([{"text": "more"}], "d/more.jsonl")
+    with pytest.raises(
+        DataError, match=r"which files of d are of split train cannot be told .* more\.jsonl named after"
+    ):
+        case(path="d", eval_split="test")
+
+
+def test_a_text_file_is_a_row_of_plain_text(case: Case) -> None:
+    for number in range(3):
+        (case.folder / f"{number}.txt").write_text(f"Text number {number}.\n")
+    (case.folder / "3.txt").write_text("")
+    with pytest.raises(DataError, match=r"3\.txt:1 has no text: the file is empty, 1 of all 4 rows are bad"):
+        case(path="*.txt")
+    data = case(path="*.txt", on_bad_row="drop", max_bad_rows=1)
+    assert (data.summary["rows"], data.summary["dropped_bad"]) == (3, 1)
