@@ -100,4 +100,5 @@ def _warn(event: Event) -> None:
     from forge.api.event import Warned
 
     if isinstance(event, Warned):
-        click.secho(f"warning: {event.message}", fg="yellow", err=True)
+        do = f"; {event.do}" if event.do else ""
+        click.secho(f"warning: {event.message}{do}", fg="yellow", err=True)
