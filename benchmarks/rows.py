@@ -45,9 +45,11 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured in turn with this one")
     parser.add_argument("--rows", type=int, default=30_000, help="how many conversations; default 30,000")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is measured; default 3")
+    parser.add_argument("--model", type=Path, default=MODEL, help="whose tokenizer; default that of the quick start")
     options = parser.parse_args()
-    if not MODEL.is_dir():
-        parser.error(f"there is no {MODEL}; run examples/quickstart/prepare.py first")
+    model = options.model.resolve()
+    if not model.is_dir():
+        parser.error(f"there is no {model}; run examples/quickstart/prepare.py first")
     sides = {"tokenizer alone": None, "forge data": HERE}
     if options.against:
         sides[f"forge data of {options.against.name}"] = options.against.resolve()
@@ -56,12 +58,12 @@ def main() -> None:
         folder = Path(name)
         write_rows(folder / "rows.jsonl", options.rows)
         (folder / "job.toml").write_text(
-            f'[model]\nid = {json.dumps(str(MODEL))}\nmax_seq_length = 4096\n[data]\npath = "rows.jsonl"\n',
+            f'[model]\nid = {json.dumps(str(model))}\nmax_seq_length = 4096\n[data]\npath = "rows.jsonl"\n',
             encoding="utf-8",
         )
         for _ in range(options.rounds):
             for side, checkout in sides.items():
-                took[side].append(seconds(folder, checkout))
+                took[side].append(seconds(folder, model, checkout))
     first = statistics.median(took["tokenizer alone"])
     print(f"| {options.rows:,} conversations | processor time, s | beside the tokenizer |\n| --- | --- | --- |")
     for side, times in took.items():
@@ -86,11 +88,11 @@ def write_rows(path: Path, count: int) -> None:
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
-def seconds(folder: Path, checkout: Path | None) -> float:
+def seconds(folder: Path, model: Path, checkout: Path | None) -> float:
     """Return the processor time of one process."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if checkout is None:
-        command = [sys.executable, "-c", ALONE, str(MODEL), str(folder / "rows.jsonl")]
+        command = [sys.executable, "-c", ALONE, str(model), str(folder / "rows.jsonl")]
     else:
         environment["PYTHONPATH"] = os.pathsep.join(str(checkout / part) for part in ("core", "plugins"))
         command = [sys.executable, "-m", "forge", "data", str(folder / "job.toml"), "--rows", "1"]
