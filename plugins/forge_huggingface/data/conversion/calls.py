@@ -78,9 +78,9 @@ def pruned(value: Any) -> Any:
     """Return a value without the nulls of its objects: Arrow writes them so that all objects are alike."""
     if isinstance(value, dict):
         return {key: pruned(kept) for key, kept in value.items() if kept is not None}
-    if isinstance(value, list):
+    if isinstance(value, list) and (not value or value[0] is None or isinstance(value[0], dict | list)):
         return [pruned(item) for item in value]
-    return value
+    return value  # also a list of numbers, however long: Arrow's lists are of one kind
 
 
 def _call(value: Any, number: int) -> dict[str, Any]:
