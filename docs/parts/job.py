@@ -21,7 +21,7 @@ from forge.job.tables import (
     UseTable,
 )
 from forge_huggingface import rendering
-from forge_huggingface.data.cells import ROLES
+from forge_huggingface.data.conversion.roles import ROLES
 from forge_huggingface.data.files import SUPPORTED
 from forge_huggingface.data.formats import FORMATS
 from forge_huggingface.evaluation.metrics import METRICS
@@ -196,7 +196,10 @@ def formats() -> str:
             said.append(f"`{key}`" + (f" (also {listed(others)})" if others else ""))
         return "; ".join(said)
 
-    lines = [(f"`{name}`", names(each.needs), names(each.takes) or "nothing") for name, each in FORMATS.items()]
+    lines = [
+        (f"`{name}`", ", **or** ".join(map(names, (each.needs, *each.instead))), names(each.takes) or "nothing")
+        for name, each in FORMATS.items()
+    ]
     return table(("format", "needs", "also takes"), lines)
 
 

@@ -157,7 +157,8 @@ class Console:
         self.line(text, *less)
         for source in event.sources:
             columns = ", ".join(source["columns"])
-            self.line(f"        {source['path']}: {source['format']} rows, by {columns}", style="dim")
+            ignored = f"; not used: {', '.join(source['ignored'])}" if source["ignored"] else ""
+            self.line(f"        {source['path']}: {source['format']} rows, by {columns}{ignored}", style="dim")
 
     def on_loaded(self, event: ModelLoaded) -> None:
         """Tell what was loaded, and where."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from forge.errors import Mistake, Mistakes
+from forge.job.braces import Pieces, pieces_of
 from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, folded
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -185,7 +186,26 @@ class AdapterTable(Extensible):
         }
 
 
-Format = Literal["auto", "messages", "sharegpt", "prompt-completion", "instruction", "input-output", "text"]
+Format = Literal[
+    "auto",
+    "messages",
+    "sharegpt",
+    "prompt-completion",
+    "instruction",
+    "input-output",
+    "text",
+    "preference",
+    "unpaired-preference",
+    "prompt",
+    "question",
+]
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+MessageKey = Literal["role", "content", "reasoning_content", "tool_calls"]
+
+_ROW = ("row_template",)
+_TEMPLATE_KEYS = (("prompt",), ("prompt", "completion"), ("user",), ("user", "assistant"))
 
 
 class Source(Table):
@@ -201,7 +221,52 @@ class Source(Table):
     columns: dict[str, str] = Field(
         default_factory=dict, description="What forge calls a column = what the file calls it."
     )
+    roles: dict[str, Role] = Field(
+        default_factory=dict, description='Speakers that forge does not know, as in `{ customer = "user" }`.'
+    )
+    message_keys: dict[MessageKey, str] = Field(
+        default_factory=dict, description='What a message\'s keys are called: `{ role = "speaker", content = "text" }`.'
+    )
+    row_template: str | dict[str, str] | None = Field(
+        None,
+        description="Text to make of each row, with columns in braces: a string, or a table of `prompt` and "
+        "`completion`, or of `system`, `user` and `assistant`.",
+    )
+    prompt_prefix: NonEmpty | None = Field(None, description="Text to put before the question of every row.")
     weight: float = Field(1.0, gt=0, description="How often each row is seen in an epoch: 0.5 takes half of the rows.")
+
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the keys of this table contradict each other in."""
+        template = self.row_template
+        if isinstance(template, dict) and tuple(key for key in template if key != "system") not in {
+            *_TEMPLATE_KEYS,
+            *(keys[::-1] for keys in _TEMPLATE_KEYS),
+        }:
+            what = f"row_template has the keys {', '.join(template) or 'none'}"
+            yield Mistake(f"{what}; write prompt and completion, or user and assistant, or the first alone", _ROW)
+        elif isinstance(template, dict) and "system" in template and "prompt" in template:
+            yield Mistake("row_template has system beside prompt, which no template is put around; write user", _ROW)
+        try:
+            pieces = self.row_pieces()
+        except ValueError as error:
+            yield Mistake(f"row_template cannot be read: {error}; write {{{{ and }}}} for braces", _ROW)
+        else:
+            if pieces and not any(column for text in pieces.values() for _, column in text):
+                yield Mistake("row_template names no column, so all rows would be alike; write {column}", _ROW)
+        others = {name: getattr(self, name) for name in ("format", "columns", "roles", "message_keys")}
+        if template is not None and (beside := [name for name, value in others.items() if value not in ("auto", {})]):
+            what = f"row_template says what a row is, so {' and '.join(beside)} would do nothing"
+            yield Mistake(f"{what}; remove one", (*_ROW, *beside))
+
+    def row_pieces(self) -> dict[str, Pieces]:
+        """Return the texts of ``row_template`` by name, cut at their columns; a plain string is ``text``.
+
+        Raises:
+            ValueError: A text has braces that are no column's.
+        """
+        template = self.row_template
+        texts = {"text": template} if isinstance(template, str) else template or {}
+        return {name: pieces_of(text) for name, text in texts.items()}
 
 
 class DataTable(Source):
@@ -242,13 +307,14 @@ class DataTable(Source):
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""
+        yield from super().contradictions()
         if not self.path and not self.sources:
             yield Mistake('there is no source of rows; write path = "…" or one or more [[data.sources]]')
         if self.path and self.sources:
             yield Mistake("path and [[data.sources]] are two ways to say the same; keep one", ("path", "sources"))
         if any(not source.path for source in self.sources):
             yield Mistake("every [[data.sources]] needs a path", ("sources",))
-        own = {"name", "split", "revision", "format", "columns", "weight"} & self.model_fields_set
+        own = (Source.model_fields.keys() - {"path"}) & self.model_fields_set
         if self.sources and own:
             names = tuple(sorted(own))
             yield Mistake(f"{', '.join(names)} belong into each [[data.sources]], since there are several", names)

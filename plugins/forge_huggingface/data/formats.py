@@ -9,68 +9,120 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge_huggingface.data.cells import parsed
-from forge_huggingface.data.shape import IMAGES, Shape
-from forge_huggingface.rows import BadRow
+from forge_huggingface.data.conversion.columns import Columns, blank
+from forge_huggingface.data.conversion.messages import is_list_of, written_messages
+from forge_huggingface.data.conversion.roles import Speech
+from forge_huggingface.data.conversion.templates import Wording
+from forge_huggingface.data.shape import Shape
+
+if TYPE_CHECKING:
+    from forge.api import Source
+
+Names = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Format:
-    needs: Mapping[str, tuple[str, ...]]
-    takes: Mapping[str, tuple[str, ...]]
+class Format:
+    """What a format needs and takes: forge's name of a column, and all the names that it goes by.
 
-    def names(self) -> set[str]:
-        return {*self.needs, *self.takes}
+    Attributes:
+        needs: What a row must have.
+        takes: What it may have.
+        instead: Other columns that do instead of those that it needs.
+        lists: The columns that hold messages, if they are what the format is told by.
+        speaks: Whether its rows may be messages.
+    """
+
+    needs: Names
+    takes: Names
+    instead: tuple[Names, ...] = ()
+    lists: tuple[str, ...] = ()
+    speaks: bool = True
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return all columns."""
+        return {name: columns for names in (self.takes, *self.instead, self.needs) for name, columns in names.items()}
 
 
-_IMAGES: dict[str, tuple[str, ...]] = {"images": IMAGES}
-_TEMPLATE: dict[str, tuple[str, ...]] = {
-    "tools": ("tools",),
+_IMAGES: Names = {"images": ("images", "image")}
+_TEMPLATE: Names = {
+    "tools": ("tools", "functions"),
     "chat_template_kwargs": ("chat_template_kwargs",),
     **_IMAGES,
 }
-_SYSTEM: dict[str, tuple[str, ...]] = {"system": ("system", "system_prompt")}
+_SYSTEM: Names = {"system": ("system", "system_prompt")}
+_HISTORY: Names = {"history": ("history",)}
+_LIST: Names = {"messages": ("messages", "conversation", "conversations")}
+_QUESTION: Names = {"question": ("question", "problem", "query")}
+_INSTRUCTION: Names = {"instruction": ("instruction",)}
+_INPUT: Names = {"input": ("input",)}
+_BOTH: Names = {"prompt": ("prompt",), "completion": ("completion",)}
 
-FORMATS: Mapping[str, _Format] = {
-    "messages": _Format({"messages": ("messages", "conversation", "conversations")}, _TEMPLATE),
-    "sharegpt": _Format({"conversations": ("conversations", "conversation", "messages")}, _SYSTEM | _TEMPLATE),
-    "prompt-completion": _Format({"prompt": ("prompt",), "completion": ("completion",)}, _TEMPLATE),
-    "instruction": _Format(
-        {"instruction": ("instruction",), "output": ("output", "response")}, {"input": ("input",), **_SYSTEM, **_IMAGES}
+FORMATS: Mapping[str, Format] = {
+    "messages": Format(_LIST, _SYSTEM | _TEMPLATE, lists=("messages",)),
+    "sharegpt": Format(
+        {"conversations": ("conversations", "conversation", "messages")}, _SYSTEM | _TEMPLATE, lists=("conversations",)
     ),
-    "input-output": _Format({"input": ("input", "question"), "output": ("output", "answer")}, _SYSTEM | _IMAGES),
-    "text": _Format({"text": ("text",)}, {}),
-    "preference": _Format(
-        {"chosen": ("chosen",), "rejected": ("rejected",)}, {"prompt": ("prompt",), "margin": ("margin",), **_TEMPLATE}
+    "prompt-completion": Format(_BOTH, _TEMPLATE),
+    "instruction": Format(
+        _INSTRUCTION | {"output": ("output", "response", "answer")},
+        {"input": ("input", "context"), **_SYSTEM, **_HISTORY, **_IMAGES},
+        speaks=False,
     ),
-    "unpaired-preference": _Format(
-        {"prompt": ("prompt",), "completion": ("completion",), "label": ("label",)}, _TEMPLATE
+    "input-output": Format(
+        {
+            "input": ("question", "problem", "query", "input"),
+            "output": ("output", "answer", "response", "solution"),
+        },
+        _SYSTEM | _HISTORY | _IMAGES,
+        speaks=False,
     ),
-    "prompt": _Format({"prompt": ("prompt",)}, {}),
-    "question": _Format({"question": ("question", "problem", "instruction", "input")}, _SYSTEM),
+    "text": Format({"text": ("text",)}, {}, speaks=False),
+    "preference": Format(
+        {"chosen": ("chosen",), "rejected": ("rejected",)},
+        {
+            "prompt": ("prompt",),
+            **_QUESTION,
+            **_INSTRUCTION,
+            **_INPUT,
+            **_SYSTEM,
+            **_HISTORY,
+            "margin": ("margin",),
+            **_TEMPLATE,
+        },
+        instead=(_LIST | {"rejected_response": ("rejected_response", "rejected_messages")},),
+    ),
+    "unpaired-preference": Format(
+        {**_BOTH, "label": ("label", "kto_tag")},
+        _SYSTEM | _TEMPLATE,
+        instead=(_LIST | {"label": ("label", "kto_tag")},),
+    ),
+    "prompt": Format({"prompt": ("prompt",)}, {}),
+    "question": Format(_QUESTION, _SYSTEM | _HISTORY, instead=(_INSTRUCTION, _INPUT), speaks=False),
 }
-"""What each format needs and takes: forge's name, then the column names that it goes by. In the order of detection."""
+"""What each format needs and takes, in the order of detection."""
 
-_LISTS = {"messages": "role", "sharegpt": "from"}
+_STYLES = ("messages", "sharegpt")
 
 
 def detect(
-    format: str,  # noqa: A002
-    columns: Mapping[str, str],
-    first: Mapping[str, Any],
+    source: Source,
+    rows: Sequence[Mapping[str, Any]],
     where: str,
     fitting: Sequence[str] = tuple(FORMATS),
     whose: str = 'method = "sft"',
 ) -> Shape:
     """Return the shape of a source.
 
+    The first row that fits a format decides, so an empty first row does not; a row that has the columns of a format
+    that comes before, and nothing in them, decides only where all do.
+
     Args:
-        format: The job's format, or ``"auto"``.
-        columns: The job's names: what forge calls a column, and what the source calls it.
-        first: The first row.
+        source: The source, with what the job says of its rows.
+        rows: Its first rows.
         where: The source's name for errors.
         fitting: The formats that can be trained on, in the order of detection.
         whose: Who trains on them, for errors.
@@ -78,71 +130,149 @@ def detect(
     Raises:
         DataError: The columns fit no format, or not the one that the job names.
     """
+    format, columns = source.format, source.columns  # noqa: A001
     if format != "auto" and format not in fitting:
         raise DataError(
             f'format = "{format}" cannot be used under {whose}',
             f"it trains on {' or '.join(fitting)}",
             "change one of them",
         )
-    there = ", ".join(map(repr, first)) or "none"
-    missing = [column for column in columns.values() if column not in first]
+    union = dict.fromkeys(column for row in rows for column in row)
+    there = ", ".join(map(repr, union)) or "none"
+    if source.row_template is not None:
+        return _worded(source, union, where, fitting, whose)
+    missing = [column for column in columns.values() if column not in union]
     if missing:
         raise DataError(f"{where} has no column {missing[0]!r}", f"its columns are {there}", "mend [data] columns")
     wanted = list(fitting) if format == "auto" else [format]
     named = {name: FORMATS[name].names() for name in wanted}
-    fitting = [name for name in wanted if set(columns) <= named[name]]
-    if not fitting:
+    able = [name for name in wanted if columns.keys() <= named[name].keys()]
+    if not able:
         known = sorted(set().union(*named.values()))
         stranger = next((name for name in columns if name not in known), None)
         problem = f"{stranger!r} is no name of forge" if stranger else f"no format has {' and '.join(columns)} together"
         raise DataError("[data] columns cannot be used", problem, f"the names are {', '.join(known)}")
-    for name in fitting:
-        if shape := _match(name, columns, first):
-            return shape
-    needs = "; ".join(f"{name} needs {_describe(name)}" for name in wanted)
+    speech = Speech(source)
+    tests = [_Test(name, columns, speech) for name in able]
+    found = _decide(tests, rows)
+    if found is not None:
+        _check_effect(source, found, where)
+        others = _Others(found, tuple(tests))
+        return Shape(Columns(columns, FORMATS[found].names()), speech, found, source.prompt_prefix or "", other=others)
+    needs = "; ".join(f"{name} needs {_describe(name, speech)}" for name in wanted)
     what = f"{where} is not of the format {format}" if format != "auto" else f"the format of {where} is not known"
     # Not where the job names a format: a row that lacks a column of it may well be a prompt alone.
-    others = (name for name in FORMATS if name not in wanted and _match(name, columns, first))
-    if format == "auto" and (other := next(others, None)):
+    rest = [_Test(name, columns, speech) for name in FORMATS if name not in wanted]
+    if format == "auto" and (other := next((test.name for test in rest if any(map(test.full, rows))), None)):
         what = f"{where} has rows of the format {other}, which {whose} cannot train on"
     raise DataError(
         what, f"its columns are {there}, and {needs}", "name the columns in [data] columns, or mend the file"
     )
 
 
-def _describe(name: str) -> str:
-    text = " and ".join("/".join(aliases) for aliases in FORMATS[name].needs.values())
-    if name in _LISTS:
-        text += ' of {"role", "content"}' if name == "messages" else ' of {"from", "value"}'
+class _Test:
+    """Tells whether rows are of a format."""
+
+    def __init__(self, name: str, given: Mapping[str, str], speech: Speech) -> None:
+        self.name, self.speech = name, speech
+        known = FORMATS[name]
+        columns = Columns(given, known.names())
+        self.ways = [{key: columns.names[key] for key in needs} for needs in (known.needs, *known.instead)]
+        self.keys = [role for style, (role, _) in speech.styles.items() if style == name or name not in _STYLES]
+        self.lists = known.lists
+
+    def full(self, raw: Mapping[str, Any]) -> bool:
+        """Tell whether a row holds all that the format needs."""
+        return any(all(self._holds(raw, key, names) for key, names in way.items()) for way in self.ways)
+
+    def empty(self, raw: Mapping[str, Any]) -> bool:
+        """Tell whether a row has the columns, and nothing that speaks against the format."""
+        return any(
+            all(
+                any(name in raw and (blank(raw[name]) or self._holds(raw, key, (name,))) for name in names)
+                for key, names in way.items()
+            )
+            for way in self.ways
+        )
+
+    def _holds(self, raw: Mapping[str, Any], key: str, names: Sequence[str]) -> bool:
+        values = [value for name in names if not blank(value := raw.get(name))]
+        if key in self.lists or key == "messages":
+            return any(is_list_of(written_messages(value, self.speech), *self.keys) for value in values)
+        return bool(values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Tells which other format a row of a source is of, if it is not of the source's own."""
+
+    own: str
+    tests: tuple[_Test, ...]
+
+    def __call__(self, raw: Mapping[str, Any]) -> str | None:
+        full = [test.name for test in self.tests if test.full(raw)]
+        return None if self.own in full else next(iter(full), None)
+
+
+def _decide(tests: Sequence[_Test], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the format of the first row that shows it."""
+    for raw in rows:
+        for test in tests:
+            if test.full(raw):
+                return test.name
+            if test.empty(raw):  # the row lacks something of this format, which others may have
+                break
+    for tell in (_Test.full, _Test.empty):
+        for raw in rows:
+            for test in tests:
+                if tell(test, raw):
+                    return test.name
+    return None
+
+
+def _worded(source: Source, union: Mapping[str, Any], where: str, fitting: Sequence[str], whose: str) -> Shape:
+    """Return the shape of a source whose rows the job writes itself."""
+    wording = Wording(source.row_pieces())
+    there = ", ".join(map(repr, union)) or "none"
+    if missing := [column for column in wording.wanted if column not in union]:
+        raise DataError(
+            f"{where} has no column {missing[0]!r}, which row_template names",
+            f"its columns are {there}",
+            "mend [data] row_template; {{ and }} are braces",
+        )
+    if wording.format not in fitting:
+        raise DataError(
+            f"[data] row_template makes rows of the format {wording.format}, which {whose} cannot train on",
+            f"it trains on {' or '.join(fitting)}",
+            "change one of them",
+        )
+    _check_effect(source, wording.format, where)
+    names = FORMATS[wording.format].names()
+    return Shape(Columns({}, names), Speech(source), wording.format, source.prompt_prefix or "", wording)
+
+
+def _check_effect(source: Source, format: str, where: str) -> None:  # noqa: A002
+    """Refuse keys that would do nothing to the rows of a format."""
+    if source.prompt_prefix and format == "text":
+        raise DataError(
+            "[data] prompt_prefix would do nothing",
+            f"{where} has rows of the format text, which ask nothing",
+            "remove it, or write it into row_template",
+        )
+    for key in ("roles", "message_keys"):
+        if getattr(source, key) and not FORMATS[format].speaks:
+            raise DataError(
+                f"[data] {key} would do nothing",
+                f"{where} has rows of the format {format}, without messages",
+                "remove it",
+            )
+
+
+def _describe(name: str, speech: Speech) -> str:
+    known = FORMATS[name]
+    text = ", or ".join(
+        " and ".join("/".join(aliases) for aliases in needs.values()) for needs in (known.needs, *known.instead)
+    )
+    if name in _STYLES:
+        text += " of {" + ", ".join(f'"{key}"' for key in speech.styles[name]) + "}"
     return text
-
-
-def _match(name: str, columns: Mapping[str, str], first: Mapping[str, Any]) -> Shape | None:
-    used: dict[str, str] = dict(columns)
-    for key, aliases in FORMATS[name].needs.items():
-        found = used.get(key) or next((alias for alias in aliases if alias in first), None)
-        if found is None:
-            return None
-        if name in _LISTS and not _is_list_of(_loosely_parsed(first[found]), _LISTS[name]):
-            found = next((a for a in aliases if _is_list_of(_loosely_parsed(first.get(a)), _LISTS[name])), None)
-            if found is None or key in columns:
-                return None
-        used[key] = found
-    for key, aliases in FORMATS[name].takes.items():
-        found = used.get(key) or next((alias for alias in aliases if alias in first), None)
-        if found is not None:
-            used[key] = found
-    kept = name in ("prompt", "question")  # all other columns go to reward functions
-    ignored = () if kept else tuple(column for column in first if column not in used.values())
-    return Shape(name, used, ignored, auto_images="images" not in columns)
-
-
-def _is_list_of(value: Any, key: str) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and key in value[0]
-
-
-def _loosely_parsed(value: Any) -> Any:
-    try:
-        return parsed(value, "")
-    except BadRow:
-        return None

@@ -6,9 +6,12 @@ This is the path that every row takes, whether rows are prepared beforehand, str
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge_huggingface.data.files import kind
 from forge_huggingface.data.formats import detect
 from forge_huggingface.data.sources import iterate
 from forge_huggingface.rendering.templates import missing
@@ -16,7 +19,6 @@ from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, P
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from forge.api import Job, Source
     from forge_huggingface.data.layout import Layout
@@ -44,7 +46,7 @@ class Reader:
         renderer: Turns them into tokens.
         layout: What is made of them.
         formats: The formats that they may have, in the order of detection; those of the layout unless others are given.
-        shape: The format that the first row showed; None before it is read.
+        shape: The format that the first rows showed; None before they are read.
     """
 
     job: Job
@@ -73,15 +75,16 @@ class Reader:
 
     def _render(self, block: Sequence[tuple[str, RawRow]]) -> Iterator[WholeRow]:
         converted: list[Any] = []
+        read = [raw for _, raw in block if not isinstance(raw, BadRow)]
+        if self.shape is None and read:
+            self.shape = detect(self.source, read, self.name, self.formats or self.layout.formats, self.layout.whose)
         for origin, raw in block:
             if isinstance(raw, BadRow):
                 converted.append(raw)
                 continue
-            if self.shape is None:
-                formats = self.formats or self.layout.formats
-                self.shape = detect(self.source.format, self.source.columns, raw, self.name, formats, self.layout.whose)
+            assert self.shape is not None
             try:
-                row = self._placed(self.shape.convert(raw), origin)
+                row = self._placed(self.shape.convert(raw, filled=_filled(origin)), origin)
             except AlienRow as alien:
                 raise alien.at(origin) from alien
             except BadRow as bad:
@@ -123,9 +126,22 @@ class Reader:
             "split": self.source.split,
             "weight": self.source.weight,
             "format": shape.format if shape else None,
-            "columns": dict(shape.columns) if shape else {},
+            "columns": shape.used if shape else {},
             "ignored": list(shape.ignored) if shape else [],
         }
+
+
+def _filled(origin: str) -> bool:
+    """Tell whether a row went through Arrow, which makes all objects of a column alike by nulls.
+
+    Rows of the hub do: what is no file comes from there.
+    """
+    return _through_arrow(origin.rpartition(":")[0])
+
+
+@lru_cache(maxsize=64)
+def _through_arrow(name: str) -> bool:
+    return kind(Path(name)) in (None, ".parquet", ".arrow")
 
 
 def _has_messages(row: Row) -> bool:

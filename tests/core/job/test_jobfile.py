@@ -350,6 +350,12 @@ weight = 2
 [[data.sources]]
 path = "org/rows"
 columns = { text = "body" }
+roles = { customer = "user" }
+message_keys = { role = "speaker" }
+prompt_prefix = "q: "
+[[data.sources]]
+path = "c.jsonl"
+row_template = { prompt = "{q} {{}}", completion = "{a}" }
 [train]
 learning_rate = 5e-4
 early_stopping_patience = 3

@@ -7,20 +7,13 @@ from typing import Any
 import pytest
 
 from forge.errors import DataError
-from forge_huggingface.data.formats import detect
-from forge_huggingface.data.layouts import LAYOUTS
-from forge_huggingface.methods import METHODS
 from forge_huggingface.rows import Completion, Conversation, Pair, Prompt, Rated
+from support.shapes import shaped
 
 ASKED, GOOD, BAD = (
     [{"role": role, "content": text}]
     for role, text in (("user", "Hi"), ("assistant", "Hello"), ("assistant", "Go away"))
 )
-
-
-def shape(method: str, raw: dict[str, Any], *, format: str = "auto", columns: dict[str, str] | None = None) -> Any:  # noqa: A002
-    fitting = LAYOUTS[METHODS[method].layout].formats
-    return detect(format, columns or {}, raw, "x.jsonl", fitting, f'method = "{method}"')
 
 
 @pytest.mark.parametrize(
@@ -88,13 +81,13 @@ def shape(method: str, raw: dict[str, Any], *, format: str = "auto", columns: di
     ],
 )
 def test_a_row_is_read_as_the_method_needs_it(method: str, raw: dict[str, Any], name: str, row: Any) -> None:
-    found = shape(method, raw)
+    found = shaped(raw, method=method)
     assert (found.format, found.convert(raw)) == (name, row)
 
 
 def test_the_same_columns_mean_what_the_method_can_train_on() -> None:
     raw = {"prompt": "a", "completion": "b", "label": True}
-    assert [shape(method, raw).format for method in ("sft", "kto", "grpo")] == [
+    assert [shaped(raw, method=method).format for method in ("sft", "kto", "grpo")] == [
         "prompt-completion",
         "unpaired-preference",
         "prompt",
@@ -102,13 +95,18 @@ def test_the_same_columns_mean_what_the_method_can_train_on() -> None:
 
 
 def test_columns_for_rewards_are_not_called_ignored() -> None:
-    assert shape("grpo", {"prompt": "a", "wanted": 1}).ignored == ()
-    assert shape("dpo", {"prompt": "a", "chosen": "b", "rejected": "c", "score": 1}).ignored == ("score",)
+    for method, raw, ignored in (
+        ("grpo", {"prompt": "a", "wanted": 1}, ()),
+        ("dpo", {"prompt": "a", "chosen": "b", "rejected": "c", "score": 1}, ("score",)),
+    ):
+        found = shaped(raw, method=method)
+        found.convert(raw)
+        assert found.ignored == ignored
 
 
 def test_a_column_of_another_name_is_named_by_the_job() -> None:
     raw = {"q": "a", "yes": "b", "no": "c"}
-    found = shape("dpo", raw, columns={"prompt": "q", "chosen": "yes", "rejected": "no"})
+    found = shaped(raw, method="dpo", columns={"prompt": "q", "chosen": "yes", "rejected": "no"})
     assert found.convert(raw) == Pair(Completion("a", "b"), Completion("a", "c"))
 
 
@@ -125,7 +123,12 @@ def test_a_column_of_another_name_is_named_by_the_job() -> None:
         ("kto", {"prompt": "a", "chosen": "b", "rejected": "c"}, "auto", "has rows of the format preference"),
         ("sft", {"chosen": "b", "rejected": "c"}, "auto", "has rows of the format preference"),
         ("kto", {"a": 1}, "auto", "unpaired-preference needs prompt and completion and label"),
-        ("grpo", {"a": 1}, "auto", "prompt needs prompt; question needs question/problem/instruction/input"),
+        (
+            "grpo",
+            {"a": 1},
+            "auto",
+            "question needs question/problem/query, or instruction, or input",
+        ),
         ("dpo", {"prompt": "a"}, "messages", 'format = "messages" cannot be used under method = "dpo"'),
         ("dpo", {"prompt": "a"}, "messages", "it trains on preference"),
         ("grpo", {"prompt": "a"}, "text", "it trains on prompt or question"),
@@ -139,5 +142,5 @@ def test_rows_that_do_not_fit_the_method_are_refused_with_what_it_needs(
     words: str,
 ) -> None:
     with pytest.raises(DataError) as caught:
-        shape(method, raw, format=format)
+        shaped(raw, method=method, format=format)
     assert words in str(caught.value)

@@ -243,7 +243,7 @@ LONG = " ".join(["green"] * 200)
             "max_seq_length leaves 120 beside max_completion_length",
         ),
         ("grpo", {"prompt": "  "}, "has an empty text in 'prompt'"),
-        ("distill", {"prompt": []}, "has no messages in 'prompt'"),
+        ("distill", {"prompt": []}, "has nothing in 'prompt': the list is empty"),
     ],
 )
 def test_a_bad_row_is_named_with_the_reason(collated: Collated, method: str, row: Any, words: str) -> None:
