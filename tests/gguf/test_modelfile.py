@@ -18,7 +18,7 @@ from forge_gguf.trial.texts import CONVERSATIONS, rendered
 from support.doubles.gotemplate import render
 from support.tiny import CHATML, make_tokenizer
 
-OWN = Path(forge_huggingface.__file__).parent / "chat_templates"
+OWN = Path(forge_huggingface.__file__).parent / "rendering" / "chat_templates"
 LLAMA3 = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
@@ -53,7 +53,8 @@ def source_of(tokenizer: Any, folder: Path) -> Any:
     """What a Modelfile needs of a source."""
     words = vocabulary.vocabulary(tokenizer, 400)
     config = {"max_position_embeddings": 512, "hidden_size": 32, "num_attention_heads": 4}
-    return SimpleNamespace(name="tiny", tokenizer=tokenizer, vocabulary=words, config=config, base=folder)
+    told = {"tokenizer": tokenizer, "vocabulary": words, "variables": {}}
+    return SimpleNamespace(name="tiny", config=config, base=folder, **told)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -62,7 +63,7 @@ def test_six_conversations_are_rendered_alike_by_all_three(name: str, tmp_path: 
     source = source_of(tokenizer, tmp_path)
     write_vocabulary(tmp_path / "v.gguf", source.vocabulary.with_pre("gpt-2"))
     with Generator(tmp_path / "v.gguf", context=64) as generator:
-        gate = verify.check_template(generator, tokenizer)
+        gate = verify.check_template(generator, tokenizer, {})
     assert gate.state == "pass", gate
     text = modelfile.modelfile(source, "tiny-q8_0.gguf", 128)
     assert ("TEMPLATE " in text) == (name not in IN_THE_FILE_ONLY)
@@ -71,7 +72,7 @@ def test_six_conversations_are_rendered_alike_by_all_three(name: str, tmp_path: 
     template = (
         text.split('TEMPLATE """')[1].split('"""')[0] if '"""' in text else text.split('TEMPLATE "')[1].split('"\n')[0]
     )
-    pairs = rendered(tokenizer)
+    pairs = rendered(tokenizer, {})
     assert len(pairs) == (4 if name == "no system message" else 6)
     for messages, wanted in pairs:
         # llama.cpp puts the token that begins a text in front of the ids, so no template may write it.

@@ -116,6 +116,7 @@ class Renderer:
         template = self.template
         if template is None:
             raise missing("messages" if row.turns else "prompt and answer")
+        template = template.used(row.tools)
         messages, tokenizer = row.messages, self.tokenizer
         train_on = self.train_on if self.train_on != "auto" else "assistant" if row.turns else "completion"
         last = messages[-1]["role"] == "assistant"

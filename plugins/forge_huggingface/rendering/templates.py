@@ -7,12 +7,15 @@ here, and written into the tokenizer: evaluation, chat and export then use the s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
+from forge_huggingface.rendering import clock
 from forge_huggingface.rows import BadRow, Message, parts_of
+from forge_huggingface.tools import tools_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent / "chat_templates"
 _PROBE = "PARTQZX"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_CONTROL = re.compile(r"<\|\w+\|>|<\w+_of_turn>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,31 @@ class Template:
         text: Its Jinja source.
         origin: ``"model"``, ``"forge"`` or ``"file"``.
         parts: Whether it takes a message's content as a list of parts, as templates of vision models do.
+        tool_use: The source of the template for conversations with tools, where the model has one by that name.
+        variables: Further variables, those of ``[data] chat_template_kwargs``; a row's own win.
+        tools: Tools of conversations that have none.
+        date: What it takes for now; None for the clock's.
     """
 
     name: str
     text: str
     origin: Literal["model", "forge", "file"]
     parts: bool = False
+    tool_use: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Any] | None = None
+    date: str | None = None
+
+    def used(self, tools: Sequence[Any] | None) -> Template:
+        """Return the template that conversations with these tools, or with none of their own, are rendered by."""
+        if self.tool_use is None or not (tools or self.tools):
+            return self
+        return replace(self, name=f"tool_use {self.name}", text=self.tool_use, tool_use=None)
+
+    @property
+    def sources(self) -> str:
+        """All of its Jinja source."""
+        return self.text + (self.tool_use or "")
 
     @property
     def marks_answers(self) -> bool:
@@ -70,6 +93,9 @@ class Template:
         Raises:
             BadRow: The template refuses the messages.
         """
+        tools = tools or self.tools
+        if (other := self.used(tools)) is not self:
+            return other.render(tokenizer, messages, tools=tools, prompt=prompt, extra=extra)
         from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -77,18 +103,27 @@ class Template:
         if self.parts:
             messages = [{**message, "content": parts_of(message["content"])} for message in messages]
         try:
+            clock.stop(self.text, self.date)
             texts, spans = render_jinja_template(
                 conversations=[list(messages)],
                 tools=list(tools) if tools else None,
                 chat_template=self.text,
                 return_assistant_tokens_mask=marks,
                 add_generation_prompt=prompt,
-                **(dict(tokenizer.special_tokens_map) | dict(extra or {})),
+                **(dict(tokenizer.special_tokens_map) | dict(self.variables) | dict(extra or {})),
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             # A template is a program of strangers: it stops with its own words, or trips over what it did not expect.
-            raise BadRow(f"is refused by the chat template {self.name}", str(error) or type(error).__name__) from error
+            what, why = f"is refused by the chat template {self.name}", str(error) or type(error).__name__
+            raise BadRow(what, why, self._advice(tokenizer, messages, tools)) from error
         return texts[0], [(start, end) for start, end in spans[0]] if marks else []
+
+    def _advice(self, tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
+        """Return what to do about a row that is refused: one of forge's templates, if it writes this very row."""
+        other = next(
+            (name for name in _fitting(tokenizer, self.name) if _renders(name, tokenizer, messages, tools)), ""
+        )
+        return (f'set chat_template = "{other}", which writes it, or ' if other else "") + 'set on_bad_row = "drop"'
 
 
 def shipped() -> list[str]:
@@ -96,8 +131,43 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.jinja"))
 
 
+@cache
+def _shipped_text(name: str) -> str:
+    return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def _fitting(tokenizer: Any, without: str) -> list[str]:
+    """Return the templates of forge whose control tokens a tokenizer knows, those that have some first."""
+    fitting: dict[str, int] = {}
+    for name in shipped():
+        tokens = set(_CONTROL.findall(_shipped_text(name)))
+        ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokens}
+        known = all(
+            index is not None and tokenizer.convert_ids_to_tokens(index) == token for token, index in ids.items()
+        )
+        if known and name != without:
+            fitting[name] = len(tokens)
+    return sorted(fitting, key=lambda name: (not fitting[name], name))
+
+
+def _renders(name: str, tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> bool:
+    from jinja2.exceptions import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        render_jinja_template(
+            conversations=[list(messages)],
+            tools=list(tools) if tools else None,
+            chat_template=_shipped_text(name),
+            **tokenizer.special_tokens_map,
+        )
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        return False
+    return True
+
+
 def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
-    """Return the template of the run: the job's, else the model's own, else None.
+    """Return the template of the run: the job's, else the model's own, else None. It has what ``[data]`` gives to it.
 
     Args:
         job: The job.
@@ -110,12 +180,9 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
     name = job.data.chat_template
     template: Template | None
     if name is None:
-        text = tokenizer.chat_template
-        if isinstance(text, dict):  # named templates; rows with tools use the same one, so that a run has just one
-            text = text.get("default") or next(iter(text.values()), None)
-        template = Template("of the model", text, "model") if text else None
+        template = own(tokenizer.chat_template, "of the model")
     elif name in shipped():
-        text = (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+        text = _shipped_text(name)
         template = Template(name, "{{- bos_token -}}\n" + text if bos else text, "forge")
     elif name.endswith((".jinja", ".jinja2", ".j2")):
         path = job.path(name)
@@ -128,9 +195,22 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
             f"forge ships {', '.join(shipped())}",
             "name one of them, or a .jinja file",
         )
-    if template is not None:
-        _check(template)
-    return template
+    if template is None:
+        return None
+    _check(template)
+    return of_job(template, job)
+
+
+def own(template: Any, name: str) -> Template | None:
+    """Return a tokenizer's own template, which may be several by name, as transformers loads them."""
+    named = template if isinstance(template, dict) else {"default": template} if template else {}
+    text = named.get("default") or next(iter(named.values()), None)
+    return Template(name, text, "model", tool_use=named.get("tool_use")) if text else None
+
+
+def of_job(template: Template, job: Job) -> Template:
+    """Return a template with the variables, the tools and the date that a job gives to it."""
+    return replace(template, variables=job.data.chat_template_kwargs, tools=tools_of(job), date=job.data.date)
 
 
 def with_parts(template: Template, tokenizer: Any) -> Template:
@@ -158,7 +238,8 @@ def _check(template: Template) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        render_jinja_template(conversations=[], chat_template=template.text)
+        for text in filter(None, (template.text, template.tool_use)):
+            render_jinja_template(conversations=[], chat_template=text)
     except TemplateSyntaxError as error:
         raise DataError(
             f"the chat template {template.name} is not valid Jinja", f"{error.message} in line {error.lineno}"
