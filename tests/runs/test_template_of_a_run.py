@@ -24,6 +24,7 @@ from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.machine.probe import probe
 from forge.parent.after import plan_answers
+from forge.worker.stages import Stages
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.evaluation.questions import held_out
 from forge_huggingface.generation.load import load_processor, make_renderer
@@ -158,6 +159,44 @@ def test_a_template_that_asks_for_no_time_leaves_none_in_the_lock(project: Proje
     lock = tomli.loads((done.folder.path / "job.lock.toml").read_text(encoding="utf-8"))
     assert "date" not in lock["data"]
     assert not [each for each in done.of_kind("warning") if "date" in each["message"]]
+
+
+def test_commands_of_other_moments_go_on_with_the_date_of_the_run(project: Project) -> None:
+    dated(project)
+    project.forge("run", "job.toml")
+    folder = project.newest()
+    digest = json_of(folder.path / "data.json")["digest"]
+    cut_after(folder, 2)
+    assert "going on from checkpoint-2" in project.forge("resume", str(folder.path))
+    project.forge("data", str(folder.path / "job.lock.toml"))  # which refuses other rows than those of its digest
+    project.forge("run", "job.toml")
+    assert json_of(project.newest().path / "data.json")["digest"] != digest
+
+
+@pytest.mark.usefixtures("days")
+def test_trainers_that_render_prompts_themselves_have_the_date_and_the_variables_of_the_run(
+    project: Project, rows: Rows
+) -> None:
+    from trl import GRPOTrainer
+
+    (project.folder / "model" / "chat_template.jinja").write_text(CLOCK + "{{ mood }}", encoding="utf-8")
+    rows(prompts(4))
+    project.write(train={"method": "grpo", **ONLINE}, data={"chat_template_kwargs": {"mood": "glad"}})
+    run, _ = project.prepare()
+    stages = Stages(run, settle(load_job(run.plan.job), run.plan.decisions))
+    data = stages.collate()
+    assert stages.job.data.date == "2026-11-28T11:54:57"
+    trainer: Any = object.__new__(GRPOTrainer)
+    trainer.processing_class = trainer._tokenizer = data.processor
+    trainer._is_vlm, trainer.environment_factories, trainer.tools, trainer.chat_template = False, None, None, None
+    trainer.chat_template_kwargs = stages.job.train.options["chat_template_kwargs"]
+    asked = [row["prompt"] for row in data.train]
+    ids = [list(each) for each in trainer._tokenize_prompts(asked)[0]]
+    assert data.processor.decode(ids[0]).startswith("<|im_start|>system\nNow 11:54:57.000000 28 Nov 2026<|im_end|>")
+    assert data.processor.decode(ids[0]).endswith("glad")
+    assert data.preview
+    assert [row["input_ids"] for row in data.preview(data, 4)] == ids
+    clock.stop(CLOCK + "{{ mood }}", None)
 
 
 # Variables, a system message, tools
