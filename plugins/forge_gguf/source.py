@@ -102,7 +102,7 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
     if why := architectures.problem(config):
         raise ExportError("the model cannot be written as GGUF", why, "name a llama.cpp tree: converter = FOLDER")
     tokenizer = tokenizers.load(job, run.folder / trained.processor)
-    variables = job.data.chat_template_kwargs
+    variables = job.data.variables
     weights = Weights(base, adapter)
     tensors = tuple(architectures.tensors(config, weights))
     embedding = next(tensor for tensor in tensors if tensor.name == "token_embd.weight")

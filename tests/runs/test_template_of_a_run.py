@@ -27,12 +27,14 @@ from forge.parent.after import plan_answers
 from forge.worker.stages import Stages
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.evaluation.questions import held_out
+from forge_huggingface.export.compare import probes
 from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.rendering import clock
 from forge_huggingface.rows import Conversation
 from support.evaluating import generator_of
 from support.projects import Project, cut_after, json_of, perform_in
 from support.rows import ONLINE, pairs, prompts
+from support.tiny import make_tokenizer
 
 Rows = Callable[[Sequence[Any]], None]
 
@@ -305,6 +307,14 @@ def test_a_models_template_for_tools_is_used_told_and_saved(project: Project, ro
     renderer = answering(done.folder).renderer
     assert renderer.template is not None
     assert renderer.template.tool_use == VARIABLES
+
+
+def test_the_check_of_a_merged_model_asks_as_the_run_did(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(tmp_path / "t", template=VARIABLES))
+    asked = probes(tokenizer, {"mood": "glad"})[-1]["input_ids"][0]
+    assert tokenizer.decode(asked).endswith("<|im_start|>assistant glad\n")
 
 
 # Refusals

@@ -227,8 +227,8 @@ class DataTable(Source):
     chat_template: str | None = Field(
         None, description="Name of a template that forge ships, or a `.jinja` file. Without it, the model's own."
     )
-    chat_template_kwargs: dict[str, Any] = Field(
-        default_factory=dict,
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None,
         description="Variables for the chat template, such as `enable_thinking`: for rows, evaluation, chat and "
         "exports' checks. A row's own column wins, key by key.",
     )
@@ -285,6 +285,11 @@ class DataTable(Source):
         if self.streaming and self.packing:
             what = "packing needs all rows, and streaming never sees them; keep one"
             yield Mistake(what, ("packing", "streaming"))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of the chat template; empty where the job gives none."""
+        return self.chat_template_kwargs or {}
 
     def all_sources(self) -> list[Source]:
         """The sources of training rows, one or several."""

@@ -32,7 +32,7 @@ def generate(job: Job, run: Run, file: Path) -> GgufGenerator:
     advice = found.advice
     if job.data.tools is not None:
         advice += "; a GGUF file is not told of the job's tools here"
-    return GgufGenerator(file, found.sampling(), advice, job.data.chat_template_kwargs)
+    return GgufGenerator(file, found.sampling(), advice, job.data.variables)
 
 
 _PENALISED = 4096  # tokens that a penalty goes by; llama.cpp's own default is 64

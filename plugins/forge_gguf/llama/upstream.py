@@ -136,7 +136,7 @@ def one(job: Job, run: Run, folder: Path, tree: Path, kind: Kind, out: Path) -> 
 
 def tried(job: Job, run: Run, folder: Path, path: Path, kind: Kind) -> Sequence[verify.Gate]:
     """Return what the gates find of a converted file; the keys are the converter's own."""
-    tokenizer, variables = tokenizers.load(job, folder), job.data.chat_template_kwargs
+    tokenizer, variables = tokenizers.load(job, folder), job.data.variables
     known = rows(run.folder, 200) if run.plan.facts.task != "vision" else []
     texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in known))
     asked = samples(tokenizer, known, variables)

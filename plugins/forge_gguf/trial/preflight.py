@@ -54,7 +54,7 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
         yield from _files(job, run, folder, config, [name for table in tables for name in _types(table.options)])
         ids = [list(row["input_ids"]) for row in _first(data.train, SAMPLES)]
         tokenizer = getattr(data.processor, "tokenizer", data.processor)
-        yield from dry_run(folder, config, tokenizer, ids, job.data.chat_template_kwargs)
+        yield from dry_run(folder, config, tokenizer, ids, job.data.variables)
     except (ExportError, BackendImportError) as error:
         what = f"{error.what}: {error.why}" if error.why else error.what
         yield Finding("error", f"GGUF export cannot work: {what}", error.do or "remove the export")

@@ -316,7 +316,7 @@ def _of_template(job: Job, template: Template) -> list[Any]:
         message = f"the chat template {template.name} writes a date: {template.date} stays now in this run and its lock"
         do = "[data] date sets another; wherever the model is used, the template writes that day's"
         found.append({"message": message, "do": do})
-    for name in job.data.chat_template_kwargs:
+    for name in job.data.variables:
         if re.search(rf"\b{re.escape(name)}\b", template.sources) is None:
             message = f"[data] chat_template_kwargs: the chat template {template.name} never reads {name}"
             found.append({"message": message, "do": "see its source for the names that it reads, or remove it"})

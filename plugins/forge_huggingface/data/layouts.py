@@ -71,7 +71,7 @@ class Prompts(Layout):
             ids = list(tokenizer(prompt)["input_ids"])
         else:
             asked = {"tokenize": False, "add_generation_prompt": True}
-            text = tokenizer.apply_chat_template(prompt, **asked, **self.job.data.chat_template_kwargs)
+            text = tokenizer.apply_chat_template(prompt, **asked, **self.job.data.variables)
             ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         return [(None, ids, [-100] * len(ids))]
 

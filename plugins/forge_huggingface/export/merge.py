@@ -35,7 +35,7 @@ def merge(job: Job, run: Run, trained: Trained, out: Path) -> dict[str, Any]:
     base_folder = snapshot(job, run, weights=True)
     processor = processors.load(job, adapter) if vision else tokenizers.load(job, adapter)
     dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder, job)
-    prompts = image_probes(processor) if vision else probes(processor, job.data.chat_template_kwargs)
+    prompts = image_probes(processor) if vision else probes(processor, job.data.variables)
     base = read(kind, base_folder, dtype, job, **({"num_labels": 1} if trained.task == "reward" else {}))
     if trained.task == "reward":  # it reads its number at the last token that is no padding
         base.config.get_text_config().pad_token_id = processor.pad_token_id

@@ -210,7 +210,7 @@ def own(template: Any, name: str) -> Template | None:
 
 def of_job(template: Template, job: Job) -> Template:
     """Return a template with the variables, the tools and the date that a job gives to it."""
-    return replace(template, variables=job.data.chat_template_kwargs, tools=tools_of(job), date=job.data.date)
+    return replace(template, variables=job.data.variables, tools=tools_of(job), date=job.data.date)
 
 
 def with_parts(template: Template, tokenizer: Any) -> Template:

@@ -32,7 +32,7 @@ def data_problems(job: Job) -> Iterable[Problem]:
     """Yield contradictions between the data's keys and the rest."""
     options = job.train.options
     method = METHODS.get(job.train.method)
-    for name in sorted(OWN & job.data.chat_template_kwargs.keys()):
+    for name in sorted(OWN & job.data.variables.keys()):
         do = "write [data] tools" if name == "tools" else "write [data] date" if name == "strftime_now" else "remove it"
         yield Problem(f"data.chat_template_kwargs.{name}", "forge passes it to the chat template itself", do)
     try:

@@ -101,7 +101,7 @@ def train_problems(job: Job) -> Iterable[Problem]:
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
-    mine, theirs = job.data.chat_template_kwargs, options.get("chat_template_kwargs")
+    mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is not None and theirs != mine:
         what = "[data] chat_template_kwargs says otherwise, and prompts are rendered by both"
         yield Problem("train.chat_template_kwargs", what, "keep the one in [data]")
@@ -150,7 +150,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
         yield Decision("train.eval_strategy", value, why)
-    mine, theirs = job.data.chat_template_kwargs, options.get("chat_template_kwargs")
+    mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is None and "chat_template_kwargs" in options:
         yield Decision("train.chat_template_kwargs", mine, "as [data] has it")
     if theirs and not mine:
