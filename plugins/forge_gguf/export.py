@@ -244,7 +244,7 @@ class Trials:
         found = [keys]
         with Generator(path, context=self.longest + 160, exact=True) as generator:
             found.append(verify.check_tokens(generator, source.tokenizer, source.texts, source.vocabulary.stops))
-            found.append(verify.check_template(generator, source.tokenizer))
+            found.append(verify.check_template(generator, source.tokenizer, source.variables))
             if self._cut:
                 found.append(self.conversion())
             found.append(self.logits(generator, kind))
@@ -274,7 +274,8 @@ class Trials:
         if not tokenizer.chat_template:
             return list(self.source.rows[0][:16])
         asked = list(CONVERSATIONS[0])
-        return list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
+        told = {"add_generation_prompt": True, "return_dict": True, **self.source.variables}
+        return list(tokenizer.apply_chat_template(asked, **told)["input_ids"])
 
 
 def conversion(source: Source, folder: Path, layers: int) -> Gate:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge_gguf.file.architectures import rope
+from forge_gguf.file.vocabulary import template_of
 from forge_gguf.trial.texts import rendered
 from forge_huggingface.hub.card import model_card
+from forge_huggingface.rendering import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,17 +71,18 @@ def _plain(text: str) -> str:
     return text.replace("{{", '{{ "{{" }}')
 
 
-def wrapping(tokenizer: Any) -> Wrapping | None:
+def wrapping(tokenizer: Any, variables: Mapping[str, Any]) -> Wrapping | None:
     """Return what a tokenizer's template does, if it is no more than a :class:`Wrapping`.
 
-    A token that begins every text is left out: llama.cpp puts it there itself.
+    A token that begins every text is left out: llama.cpp puts it there itself. A template that writes the day's date
+    does more: a wrapping would say the same day for ever.
     """
-    pairs = rendered(tokenizer)
-    if not pairs:
+    pairs = rendered(tokenizer, variables)
+    if not pairs or clock.asks(template_of(tokenizer) or ""):
         return None
     bos = tokenizer.bos_token if _adds_bos(tokenizer) else None
     for strip in (False, True):
-        for found in _measure(tokenizer, strip, bos):
+        for found in _measure(tokenizer, variables, strip, bos):
             if all(found.render(messages) == _without(text, bos) for messages, text in pairs):
                 return found
     return None
@@ -94,7 +97,7 @@ def _without(text: str, bos: str | None) -> str:
     return text.removeprefix(bos) if bos else text
 
 
-def _measure(tokenizer: Any, strip: bool, bos: str | None) -> Iterator[Wrapping]:
+def _measure(tokenizer: Any, variables: Mapping[str, Any], strip: bool, bos: str | None) -> Iterator[Wrapping]:
     """Find the parts: of renderings with marks in the places of contents, what stands between the marks.
 
     Where an answer's end stops and the next question begins cannot be seen, so what is likely is yielded first.
@@ -104,7 +107,7 @@ def _measure(tokenizer: Any, strip: bool, bos: str | None) -> Iterator[Wrapping]
     def shown(*roles: str, prompt: bool = False) -> str | None:
         messages = [{"role": role, "content": _MARKS[role]} for role in roles]
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **variables)
         except jinja2.TemplateError:
             return None
         return _without(str(text), bos)
@@ -151,7 +154,7 @@ def modelfile(source: Source, file: str, length: int) -> str:
         length: The longest row in tokens that was trained on; below 1 for the model's own.
     """
     lines = [f"# Made by forge: ollama create {source.name} -f Modelfile", f"FROM ./{file}"]
-    found = wrapping(source.tokenizer) if source.tokenizer.chat_template else None
+    found = wrapping(source.tokenizer, source.variables) if source.tokenizer.chat_template else None
     if found is not None:
         lines.append(f"TEMPLATE {_quoted(found.go())}")
     elif source.tokenizer.chat_template:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,11 @@ from forge_gguf.file.weights import Weights
 from forge_gguf.file.writer import general
 from forge_gguf.trial.texts import CONVERSATIONS, corpus, rows
 from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.rendering import tokenizers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from forge.api import Job, Run, Trained
     from forge_gguf.file.architectures import Config, Tensor
     from forge_gguf.file.quants import Kind
@@ -38,6 +41,7 @@ class Source:
         vocabulary: Its tokenizer, for the file.
         texts: Strings that the file's tokenizer is tried with.
         rows: Rows of ids that its logits are compared on.
+        variables: What the run's rows told its chat template: ``[data] chat_template_kwargs``.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Source:
     vocabulary: Vocabulary
     texts: tuple[str, ...]
     rows: tuple[tuple[int, ...], ...]
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> Shape:
@@ -88,7 +93,7 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
         ExportError: The model or its tokenizer cannot be written.
         ModelError: The base model is not there any more.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     weights_at = run.folder / trained.weights
     adapter = weights_at if trained.kind == "adapter" else None
@@ -96,11 +101,12 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
     config = AutoConfig.from_pretrained(base, local_files_only=True).to_dict()
     if why := architectures.problem(config):
         raise ExportError("the model cannot be written as GGUF", why, "name a llama.cpp tree: converter = FOLDER")
-    tokenizer = AutoTokenizer.from_pretrained(run.folder / trained.processor, local_files_only=True)
+    tokenizer = tokenizers.load(job, run.folder / trained.processor)
+    variables = job.data.variables
     weights = Weights(base, adapter)
     tensors = tuple(architectures.tensors(config, weights))
     embedding = next(tensor for tensor in tensors if tensor.name == "token_embd.weight")
-    words = vocabulary(tokenizer, embedding.shape[0], stop_ids(base))
+    words = vocabulary(tokenizer, embedding.shape[0], stop_ids(base), variables)
     known = rows(run.folder, 200)
     seen = tuple(tokenizer.decode(ids) for ids in known)
     texts = tuple(corpus(tokenizer, seen))
@@ -115,7 +121,8 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
         tensors=tensors,
         vocabulary=words,
         texts=texts,
-        rows=tuple(samples(tokenizer, known)),
+        rows=tuple(samples(tokenizer, known, variables)),
+        variables=variables,
     )
 
 
@@ -126,13 +133,15 @@ def stop_ids(folder: Path) -> tuple[int, ...]:
     return tuple(sorted(found(folder)))
 
 
-def samples(tokenizer: Any, known: list[list[int]], length: int = 48, count: int = 3) -> list[tuple[int, ...]]:
+def samples(
+    tokenizer: Any, known: list[list[int]], variables: Mapping[str, Any], length: int = 48, count: int = 3
+) -> list[tuple[int, ...]]:
     """Return rows for the comparison of logits: some of the run's own, a plain text, and a conversation."""
     found = [tuple(ids[:length]) for ids in known[:count]]
     text = "The harbour is quiet in the morning. def add(first, second): return first + second  # 12 + 30 = 42"
     found.append(tuple(tokenizer(text)["input_ids"][:length]))
     if tokenizer.chat_template:
         asked = list(CONVERSATIONS[2])
-        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
-        found.append(tuple(ids[:length]))
+        made = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, **variables)
+        found.append(tuple(made["input_ids"][:length]))
     return [ids for ids in found if len(ids) > 1]

@@ -46,6 +46,10 @@ class LongRow(BadRow):
     """A row is longer than ``max_seq_length``, and the job does not want it cut."""
 
 
+class UnwrittenRow(BadRow):
+    """The chat template refuses a row, or does not write all of it; another template may."""
+
+
 class AlienRow(BadRow):
     """A row holds what cannot be trained on here at all: it ends the run, whatever ``on_bad_row`` says."""
 

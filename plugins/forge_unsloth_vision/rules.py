@@ -49,6 +49,8 @@ def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "it takes neither streamed nor packed rows"
     if job.data.train_on not in {"auto", "assistant"}:
         return f'it trains on every answer; train_on = "{job.data.train_on}" cannot be'
+    if job.data.tools is not None or job.data.variables:
+        return "it renders the rows itself, and tells the template neither tools nor chat_template_kwargs; remove them"
     return cannot_vision(machine, job, facts)
 
 

@@ -45,7 +45,7 @@ def written(folder: Path, path: Path, kind: str = "f16") -> tuple[list[Any], Any
     gates = [verify.check_keys(path, keys, layout(tensors, KINDS[kind], shape), weights)]
     with Generator(path, context=64, exact=True) as generator:
         gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops))
-        gates.append(verify.check_template(generator, tokenizer))
+        gates.append(verify.check_template(generator, tokenizer, {}))
         gates.append(verify.check_logits(generator, rows, chances, KINDS[kind]))
     return gates, tokenizer
 

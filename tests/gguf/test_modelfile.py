@@ -15,10 +15,11 @@ from forge_gguf.file.writer import write_vocabulary
 from forge_gguf.llama.runtime import Generator
 from forge_gguf.trial import verify
 from forge_gguf.trial.texts import CONVERSATIONS, rendered
+from forge_huggingface.rendering import clock
 from support.doubles.gotemplate import render
 from support.tiny import CHATML, make_tokenizer
 
-OWN = Path(forge_huggingface.__file__).parent / "chat_templates"
+OWN = Path(forge_huggingface.__file__).parent / "rendering" / "chat_templates"
 LLAMA3 = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
@@ -53,7 +54,8 @@ def source_of(tokenizer: Any, folder: Path) -> Any:
     """What a Modelfile needs of a source."""
     words = vocabulary.vocabulary(tokenizer, 400)
     config = {"max_position_embeddings": 512, "hidden_size": 32, "num_attention_heads": 4}
-    return SimpleNamespace(name="tiny", tokenizer=tokenizer, vocabulary=words, config=config, base=folder)
+    told = {"tokenizer": tokenizer, "vocabulary": words, "variables": {}}
+    return SimpleNamespace(name="tiny", config=config, base=folder, **told)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -62,7 +64,7 @@ def test_six_conversations_are_rendered_alike_by_all_three(name: str, tmp_path: 
     source = source_of(tokenizer, tmp_path)
     write_vocabulary(tmp_path / "v.gguf", source.vocabulary.with_pre("gpt-2"))
     with Generator(tmp_path / "v.gguf", context=64) as generator:
-        gate = verify.check_template(generator, tokenizer)
+        gate = verify.check_template(generator, tokenizer, {})
     assert gate.state == "pass", gate
     text = modelfile.modelfile(source, "tiny-q8_0.gguf", 128)
     assert ("TEMPLATE " in text) == (name not in IN_THE_FILE_ONLY)
@@ -71,7 +73,7 @@ def test_six_conversations_are_rendered_alike_by_all_three(name: str, tmp_path: 
     template = (
         text.split('TEMPLATE """')[1].split('"""')[0] if '"""' in text else text.split('TEMPLATE "')[1].split('"\n')[0]
     )
-    pairs = rendered(tokenizer)
+    pairs = rendered(tokenizer, {})
     assert len(pairs) == (4 if name == "no system message" else 6)
     for messages, wanted in pairs:
         # llama.cpp puts the token that begins a text in front of the ids, so no template may write it.
@@ -84,6 +86,47 @@ def test_a_template_that_counts_is_left_to_the_file(tmp_path: Path) -> None:
     text = modelfile.modelfile(source_of(tokenizer, tmp_path), "tiny-q8_0.gguf", 128)
     assert "TEMPLATE" not in text
     assert "# The chat template does more" in text
+
+
+def test_a_template_that_writes_the_date_is_left_to_the_file_and_compared_at_the_same_moment(tmp_path: Path) -> None:
+    dated = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", dated)
+    clock.stop(dated, "2024-02-29T01:02:03")  # the run's; llama.cpp has a clock of its own
+    try:
+        assert rendered(tokenizer, {})[0][1].startswith("Today: 29 Feb 2024\n")
+        source = source_of(tokenizer, tmp_path)
+        assert "TEMPLATE" not in modelfile.modelfile(source, "tiny-q8_0.gguf", 128)
+        write_vocabulary(tmp_path / "v.gguf", source.vocabulary.with_pre("gpt-2"))
+        with Generator(tmp_path / "v.gguf", context=64) as generator:
+            gate = verify.check_template(generator, tokenizer, {})
+        assert gate.state == "pass", gate
+        assert rendered(tokenizer, {})[0][1].startswith("Today: 29 Feb 2024\n")
+    finally:
+        clock.stop(dated, None)
+
+
+def test_variables_of_the_job_are_the_templates_on_both_sides(tmp_path: Path) -> None:
+    told = CHATML + "{% if add_generation_prompt and quiet %}<quiet>{% endif %}"
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", told)
+    source = source_of(tokenizer, tmp_path)
+    source.variables = {"quiet": True}
+    write_vocabulary(tmp_path / "v.gguf", source.vocabulary.with_pre("gpt-2"))
+    with Generator(tmp_path / "v.gguf", context=64) as generator:
+        assert generator.render(CONVERSATIONS[0], source.variables).endswith("<quiet>")
+        assert verify.check_template(generator, tokenizer, source.variables).state == "pass"
+        assert not generator.render(CONVERSATIONS[0], {}).endswith("<quiet>")
+    assert "<quiet>" in modelfile.modelfile(source, "tiny-q8_0.gguf", 128)
+
+
+def test_templates_by_name_stand_in_the_file_as_llama_cpp_looks_for_them(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", CHATML)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": COUNTS, "my-own": "x"}
+    keys = vocabulary.vocabulary(tokenizer, 400).keys()
+    assert keys["tokenizer.chat_template"] == CHATML
+    assert keys["tokenizer.chat_templates"] == ("tool_use", "my_own")
+    assert (keys["tokenizer.chat_template.tool_use"], keys["tokenizer.chat_template.my_own"]) == (COUNTS, "x")
+    alone = vocabulary.vocabulary(tokenizer_of(tmp_path / "one", CHATML), 400).keys()
+    assert not [key for key in alone if key.startswith("tokenizer.chat_template") and key != "tokenizer.chat_template"]
 
 
 def test_stops_and_length_come_from_the_tokenizer_and_the_job(tmp_path: Path) -> None:

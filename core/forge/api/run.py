@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from forge.api.event import Event
     from forge.api.plan import Plan
+    from forge.job.decisions import Decision
     from forge.model.facts import ModelFacts
 
 
@@ -42,3 +43,7 @@ class Run:
     def learn(self, facts: ModelFacts) -> None:
         """Take over what a stage found out about the model, such as the commit that a download told."""
         self.plan = replace(self.plan, facts=facts)
+
+    def decide(self, decision: Decision) -> None:
+        """Settle a value that the job left open and no plan could: later stages, resumed runs and the lock have it."""
+        self.plan = replace(self.plan, decisions=(*self.plan.decisions, decision))

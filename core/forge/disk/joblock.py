@@ -31,6 +31,8 @@ def lock_text(job: Job, plan: Plan, name: str, data_digest: str | None = None) -
         for key in ("path", "eval_path", "chat_template"):
             if key in table:
                 table[key] = _absolute(job, table[key])
+    if isinstance(data.get("tools"), str):
+        data["tools"] = _absolute(job, data["tools"])
     for key in ("adapter", "train", "eval", "export", "plugins"):
         if key in tables:
             tables[key] = _with_absolute_functions(job, tables[key])

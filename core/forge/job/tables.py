@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from forge.errors import Mistake, Mistakes
 from forge.job.braces import Pieces, pieces_of
@@ -269,6 +270,20 @@ class Source(Table):
         return {name: pieces_of(text) for name, text in texts.items()}
 
 
+def _moment(value: object) -> str:
+    """Return a local date and time as text: TOML has a type for them, and JSON, in which plans are, has none."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime) or value.tzinfo is not None:
+        raise ValueError("must be a local date and time without an offset; write date = 2026-11-28T12:00:00")
+    return value.isoformat()
+
+
 class DataTable(Source):
     """``[data]``: the rows, and how they become tokens."""
 
@@ -276,6 +291,22 @@ class DataTable(Source):
     streaming: bool = Field(False, description="Read rows as they are needed. Needs `[train] max_steps`.")
     chat_template: str | None = Field(
         None, description="Name of a template that forge ships, or a `.jinja` file. Without it, the model's own."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None,
+        description="Variables for the chat template, such as `enable_thinking`: for rows, evaluation, chat and "
+        "exports' checks. A row's own column wins, key by key.",
+    )
+    system_prompt: NonEmpty | None = Field(
+        None, description="System message for conversations that have none. `forge chat` begins with it too."
+    )
+    tools: NonEmpty | list[dict[str, Any]] | None = Field(
+        None, description="Tools for conversations that have none: a JSON file with a list, or the list itself."
+    )
+    date: Annotated[str, BeforeValidator(_moment)] | None = Field(
+        None,
+        description="The moment that a chat template takes for now. If it asks for one, the run's start, written into "
+        "the lock.",
     )
     train_on: Literal["auto", "completion", "assistant", "flagged", "all"] = Field(
         "auto",
@@ -327,6 +358,11 @@ class DataTable(Source):
         if self.streaming and self.packing:
             what = "packing needs all rows, and streaming never sees them; keep one"
             yield Mistake(what, ("packing", "streaming"))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of the chat template; empty where the job gives none."""
+        return self.chat_template_kwargs or {}
 
     def all_sources(self) -> list[Source]:
         """The sources of training rows, one or several."""

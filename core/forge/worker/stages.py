@@ -23,6 +23,7 @@ from forge.api.reference import load_object
 from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
 from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
+from forge.job.decisions import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +44,7 @@ class Stages:
 
     Args:
         run: The run.
-        job: The job.
+        job: The job; collating may settle what it leaves open.
     """
 
     def __init__(self, run: Run, job: Job) -> None:
@@ -51,7 +52,9 @@ class Stages:
 
     def collate(self) -> Data:
         """Turn the sources into rows."""
-        return self._call(Stage.COLLATE, Data, job=self.job, run=self.run)
+        data = self._call(Stage.COLLATE, Data, job=self.job, run=self.run)
+        self.job = settle(self.job, self.run.plan.decisions)  # the rows may have settled what the plan could not
+        return data
 
     def preflight(self, data: Data) -> None:
         """Run the chosen offers' checks; raise :class:`UsageError` with all errors that they found."""

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=Plan)
 
 
-def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
+def train(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     """Run a job: rows, model, adapter, training. Exports follow in workers of their own."""
     data = stages.collate()
-    record(data, job, run, folder)
+    record(data, stages.job, run, folder)
     stages.preflight(data)
     before = data.fingerprint(data.processor) if data.fingerprint else None
 
@@ -117,7 +117,9 @@ def record(data: Data, job: Job, run: Run, folder: RunFolder) -> None:
             ", ".join(changed) or f"same counts, other content (digest {old['digest'][:12]} → {data.digest[:12]})",
             "restore the data, or start a new run",
         )
-    if run.plan.facts.revision and folder.plan().facts.revision is None:  # the download has told the commit
+    written = folder.plan()
+    told = run.plan.facts.revision and written.facts.revision is None  # the download has told the commit
+    if told or run.plan.decisions != written.decisions:
         write_json(folder.plan_paths()[-1], run.plan.to_json())
     write_json(folder.path / "data.json", {"digest": data.digest, "layout": data.layout, "summary": dict(data.summary)})
     folder.write_lock(job, run.plan, data.digest)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 # gguf's TokenType, which is llama.cpp's llama_token_type
@@ -37,6 +37,7 @@ class Vocabulary:
         adds: What is added to a text: ``bos_token``, ``eos_token``, ``space_prefix``.
         template: The chat template.
         stops: Ids at which an answer ends, the first of which is ``ids["eos"]``.
+        named: Further chat templates by name.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Vocabulary:
     adds: dict[str, bool]
     template: str | None
     stops: tuple[int, ...] = field(default=())
+    named: dict[str, str] = field(default_factory=dict)
 
     def with_pre(self, pre: str) -> Vocabulary:
         """Return the same with another name for how texts are split."""
@@ -70,6 +72,9 @@ class Vocabulary:
         found |= {f"tokenizer.ggml.add_{name}": value for name, value in self.adds.items()}
         if self.template:
             found["tokenizer.chat_template"] = self.template
+        if self.named:
+            found["tokenizer.chat_templates"] = tuple(self.named)
+            found |= {f"tokenizer.chat_template.{name}": text for name, text in self.named.items()}
         return found
 
 
@@ -94,13 +99,16 @@ def problem(tokenizer: Any) -> str | None:
     return None
 
 
-def vocabulary(tokenizer: Any, rows: int, stops: Iterable[int] = ()) -> Vocabulary:
+def vocabulary(
+    tokenizer: Any, rows: int, stops: Iterable[int] = (), variables: Mapping[str, Any] | None = None
+) -> Vocabulary:
     """Describe a tokenizer for a model with ``rows`` rows in its embedding.
 
     Args:
         tokenizer: The tokenizer.
         rows: The rows of the embedding; there may be more than tokens.
         stops: Ids at which the model's generation settings say that an answer ends.
+        variables: Variables of the chat template: ``[data] chat_template_kwargs``.
 
     Raises:
         ExportError: It is of a kind that cannot be written, or has more tokens than there are rows.
@@ -131,7 +139,7 @@ def vocabulary(tokenizer: Any, rows: int, stops: Iterable[int] = ()) -> Vocabula
         types.append(kind)
     merges = [tuple(each.split(" ", 1)) if isinstance(each, str) else each for each in described["model"]["merges"]]
     pad_type = tuple(types)
-    ids = _special(tokenizer, stops)
+    ids = _special(tokenizer, stops, variables or {})
     return Vocabulary(
         model="llama" if pieces else "gpt2",
         pre="default",
@@ -142,7 +150,8 @@ def vocabulary(tokenizer: Any, rows: int, stops: Iterable[int] = ()) -> Vocabula
         merges=() if pieces else tuple(f"{_joined(left)} {_joined(right)}" for left, right in merges),
         ids=ids,
         adds=_added(tokenizer, pieces),
-        template=_template(tokenizer),
+        template=template_of(tokenizer),
+        named=_named(tokenizer),
         stops=tuple(dict.fromkeys([index for index in (ids.get("eos"), ids.get("eot"), *stops) if index is not None])),
     )
 
@@ -164,7 +173,7 @@ def _scores(tokens: list[str], merges: list[Any]) -> tuple[float, ...]:
     return tuple(-float(rank[token]) if token in rank else -1e6 for token in tokens)
 
 
-def _special(tokenizer: Any, stops: Iterable[int]) -> dict[str, int]:
+def _special(tokenizer: Any, stops: Iterable[int], variables: Mapping[str, Any]) -> dict[str, int]:
     """Return the ids of special tokens by gguf's names.
 
     The end of a turn is what the template writes behind an answer; where it is not the end token, llama.cpp must know
@@ -172,21 +181,21 @@ def _special(tokenizer: Any, stops: Iterable[int]) -> dict[str, int]:
     """
     names = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
     ids = {name: getattr(tokenizer, f"{own}_token_id", None) for name, own in names.items()}
-    end = turn_end(tokenizer)
+    end = turn_end(tokenizer, variables)
     others = [index for index in [end, *stops] if index is not None and index != ids["eos"]]
     found = {name: int(index) for name, index in ids.items() if index is not None}
     return found | ({"eot": int(others[0])} if others else {})
 
 
-def turn_end(tokenizer: Any) -> int | None:
+def turn_end(tokenizer: Any, variables: Mapping[str, Any]) -> int | None:
     """Return the special token that the chat template writes first behind an answer, or None."""
-    template = _template(tokenizer)
+    template = template_of(tokenizer)
     if not template:
         return None
     answer = "xq7"
     try:
         text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}], tokenize=False
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}], tokenize=False, **variables
         )
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
@@ -208,8 +217,16 @@ def _added(tokenizer: Any, pieces: bool) -> dict[str, bool]:
     return found
 
 
-def _template(tokenizer: Any) -> str | None:
+def template_of(tokenizer: Any) -> str | None:
+    """Return the chat template, of several the one for conversations without tools, or None."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
     return template or None
+
+
+def _named(tokenizer: Any) -> dict[str, str]:
+    """Return a tokenizer's other templates by names that llama.cpp takes: ``tool_use`` is one that it knows."""
+    template = tokenizer.chat_template
+    named = template.items() if isinstance(template, dict) else ()
+    return {re.sub(r"\W", "_", name.lower()): text for name, text in named if name != "default"}

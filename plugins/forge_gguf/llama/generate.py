@@ -29,7 +29,10 @@ def generate(job: Job, run: Run, file: Path) -> GgufGenerator:
     """
     facts = run.plan.facts
     found = recommended(job, None, facts.model_type, None)
-    return GgufGenerator(file, found.sampling(), found.advice)
+    advice = found.advice
+    if job.data.tools is not None:
+        advice += "; a GGUF file is not told of the job's tools here"
+    return GgufGenerator(file, found.sampling(), advice, job.data.variables)
 
 
 _PENALISED = 4096  # tokens that a penalty goes by; llama.cpp's own default is 64
@@ -42,10 +45,11 @@ class GgufGenerator:
         file: The file.
         sampling: How the model is meant to answer.
         advice: Where that comes from.
+        variables: Those of ``[data] chat_template_kwargs``, for a chat.
     """
 
-    def __init__(self, file: Path, sampling: Sampling, advice: str) -> None:
-        self.sampling, self.advice = sampling, advice
+    def __init__(self, file: Path, sampling: Sampling, advice: str, variables: Mapping[str, Any]) -> None:
+        self.sampling, self.advice, self.variables = sampling, advice, variables
         self.model = Generator(file)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Stream[str, None, Answer]:
@@ -54,7 +58,8 @@ class GgufGenerator:
             raise UsageError("the message has an image", "a GGUF file is asked by text only here", "leave it out")
         said = ""
         asked = [{"role": message["role"], "content": message["content"]} for message in messages]
-        for text in self.model.chat(asked, max_tokens=sampling.max_new_tokens, **_settings(sampling)):
+        wish = {"max_tokens": sampling.max_new_tokens, **_settings(sampling)}
+        for text in self.model.chat(asked, self.variables, **wish):
             said += text
             yield text
         count = len(self.model.tokens(said, special=False))

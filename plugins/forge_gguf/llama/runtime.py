@@ -102,13 +102,18 @@ class Generator:
         wish = {"content": text, "add_special": special, "parse_special": True}
         return list(self._ask("/tokenize", wish)["tokens"])
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         """Return a conversation as llama.cpp renders it with the file's own template, ready for an answer.
+
+        Args:
+            messages: ``role`` and ``content`` of each turn.
+            variables: Further variables of the template.
 
         Raises:
             ExportError: The template refuses it.
         """
-        return str(self._ask("/apply-template", {"messages": list(messages)})["prompt"])
+        wish = {"messages": list(messages), "chat_template_kwargs": dict(variables)}
+        return str(self._ask("/apply-template", wish)["prompt"])
 
     def logits(self, ids: Sequence[int], top: int = 1024) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the most probable next tokens after each prefix of ``ids``.
@@ -147,11 +152,14 @@ class Generator:
         choice = answer["choices"][0]
         return Answer(choice["text"], answer["usage"]["completion_tokens"], choice["finish_reason"] == "stop")
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int = 512, **sampling: Any) -> Iterator[str]:
+    def chat(
+        self, messages: Sequence[Message], variables: Mapping[str, Any], *, max_tokens: int = 512, **sampling: Any
+    ) -> Iterator[str]:
         """Yield the answer to a conversation, piece by piece, until the model ends it.
 
         Args:
             messages: ``role`` and ``content`` of each turn; the file's own template renders them.
+            variables: Further variables of the template.
             max_tokens: The longest answer.
             sampling: llama.cpp's sampling parameters (``temperature``, ``top_p``, ``seed``, …); greedy without.
 
@@ -159,6 +167,7 @@ class Generator:
             ExportError: The template or llama.cpp refuses the conversation.
         """
         wish = {"messages": list(messages), "max_tokens": max_tokens, "stream": True, "temperature": 0, **sampling}
+        wish["chat_template_kwargs"] = dict(variables)
         pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
         enough = threading.Event()
 

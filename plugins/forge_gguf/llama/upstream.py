@@ -27,6 +27,7 @@ from forge_gguf.trial.texts import corpus, rows
 from forge_huggingface.export.merge import merge
 from forge_huggingface.hub.card import model_card
 from forge_huggingface.hub.push import push
+from forge_huggingface.rendering import tokenizers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +122,7 @@ def one(job: Job, run: Run, folder: Path, tree: Path, kind: Kind, out: Path) -> 
     path = out / f"{_name(job, run)}-{kind.name}.gguf"
     part = path.with_name(f"{path.name}.part")
     convert(folder, tree, part, "--outtype", kind.name)
-    gates = tried(run, folder, part, kind)
+    gates = tried(job, run, folder, part, kind)
     found = {"file": path.name, "bytes": part.stat().st_size, "converter": str(tree)}
     found["gates"] = {gate.name: gate.to_json() for gate in gates}
     if failed := verify.verdict(gates, kind):
@@ -133,20 +134,18 @@ def one(job: Job, run: Run, folder: Path, tree: Path, kind: Kind, out: Path) -> 
     return found
 
 
-def tried(run: Run, folder: Path, path: Path, kind: Kind) -> Sequence[verify.Gate]:
+def tried(job: Job, run: Run, folder: Path, path: Path, kind: Kind) -> Sequence[verify.Gate]:
     """Return what the gates find of a converted file; the keys are the converter's own."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer, variables = tokenizers.load(job, folder), job.data.variables
     known = rows(run.folder, 200) if run.plan.facts.task != "vision" else []
     texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in known))
-    asked = samples(tokenizer, known)
+    asked = samples(tokenizer, known, variables)
     with Reference(folder, None, task=run.plan.facts.task) as trained:
         chances = [trained.chances(ids) for ids in asked]
     with Generator(path, context=max(map(len, asked)) + 8, exact=True) as generator:
         return [
             verify.check_tokens(generator, tokenizer, texts, ()),
-            verify.check_template(generator, tokenizer),
+            verify.check_template(generator, tokenizer, variables),
             verify.check_logits(generator, asked, chances, kind),
         ]
 

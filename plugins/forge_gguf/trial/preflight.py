@@ -26,7 +26,7 @@ from forge_gguf.trial.texts import corpus
 from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from forge.api import Data, Job, Run
     from forge_gguf.file.architectures import Config
@@ -54,7 +54,7 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
         yield from _files(job, run, folder, config, [name for table in tables for name in _types(table.options)])
         ids = [list(row["input_ids"]) for row in _first(data.train, SAMPLES)]
         tokenizer = getattr(data.processor, "tokenizer", data.processor)
-        yield from dry_run(folder, config, tokenizer, ids)
+        yield from dry_run(folder, config, tokenizer, ids, job.data.variables)
     except (ExportError, BackendImportError) as error:
         what = f"{error.what}: {error.why}" if error.why else error.what
         yield Finding("error", f"GGUF export cannot work: {what}", error.do or "remove the export")
@@ -131,7 +131,9 @@ def small(config: Config) -> Config:
     return {key: value for key, value in changed.items() if value is not None or key in config}
 
 
-def dry_run(folder: Path, config: Config, tokenizer: Any, rows: list[list[int]]) -> Iterable[Finding]:
+def dry_run(
+    folder: Path, config: Config, tokenizer: Any, rows: list[list[int]], variables: Mapping[str, Any]
+) -> Iterable[Finding]:
     """Send a small random model the whole way: write, load, tokenise, render, compare.
 
     Args:
@@ -139,6 +141,7 @@ def dry_run(folder: Path, config: Config, tokenizer: Any, rows: list[list[int]])
         config: Its config.
         tokenizer: The tokenizer of the run.
         rows: Rows of the run, as ids.
+        variables: Those of ``[data] chat_template_kwargs``.
     """
     kind = KINDS["f16"]
     texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in rows))
@@ -147,19 +150,19 @@ def dry_run(folder: Path, config: Config, tokenizer: Any, rows: list[list[int]])
         described = random_model(small(config), model)
         weights = Weights(model)
         tensors = architectures.tensors(described, weights)
-        words = vocabulary(tokenizer, config["vocab_size"], stop_ids(folder))
+        words = vocabulary(tokenizer, config["vocab_size"], stop_ids(folder), variables)
         words = words.with_pre(pretokenizer.find(tokenizer, words, texts))
         name = architectures.BUILTIN[described["architectures"][0]].name
         keys = general(kind, name, "preflight") | architectures.keys(described) | words.keys()
         shape = Shape(2, not any(tensor.name == "output.weight" for tensor in tensors))
         write(path, keys, tensors, weights, kind, shape)
-        asked = samples(tokenizer, rows, length=24, count=1)
+        asked = samples(tokenizer, rows, variables, length=24, count=1)
         with Reference(model, None) as trained:
             chances = [trained.chances(ids) for ids in asked]
         gates = [verify.check_keys(path, keys, layout(tensors, kind, shape), weights)]
         with Generator(path, context=64, exact=True) as generator:
             gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops))
-            gates.append(verify.check_template(generator, tokenizer))
+            gates.append(verify.check_template(generator, tokenizer, variables))
             gates.append(verify.check_logits(generator, asked, chances, kind))
     for gate in gates:
         if gate.state != "pass":

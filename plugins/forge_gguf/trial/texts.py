@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -108,17 +109,23 @@ CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
 """One turn, a system message, several turns, line breaks and code, other alphabets, many turns."""
 
 
-def rendered(tokenizer: Any) -> list[tuple[tuple[dict[str, str], ...], str]]:
+def rendered(tokenizer: Any, variables: Mapping[str, Any]) -> list[tuple[tuple[dict[str, str], ...], str]]:
     """Return the conversations that the tokenizer's template takes, as transformers renders them for an answer.
 
     Templates may refuse a conversation, most often a system message; that is no fault.
+
+    Args:
+        tokenizer: The tokenizer.
+        variables: Those of ``[data] chat_template_kwargs``.
     """
     import jinja2
 
     found = []
     for conversation in CONVERSATIONS:
         try:
-            text = tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+            text = tokenizer.apply_chat_template(
+                list(conversation), tokenize=False, add_generation_prompt=True, **variables
+            )
         except jinja2.TemplateError:
             continue
         found.append((conversation, text))

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import ExportError
+from forge_gguf.file.vocabulary import template_of
 from forge_gguf.trial.texts import rendered
+from forge_huggingface.rendering import clock
 from forge_huggingface.rows import parting
 
 if TYPE_CHECKING:
@@ -173,18 +175,29 @@ def check_tokens(generator: Generator, tokenizer: Any, texts: Sequence[str], sto
     )
 
 
-def check_template(generator: Generator, tokenizer: Any) -> Gate:
+def check_template(generator: Generator, tokenizer: Any, variables: Mapping[str, Any]) -> Gate:
     """Compare conversations as transformers and llama.cpp render them.
 
-    A token that begins every text is left out by llama.cpp here, which puts it in front of the ids instead.
+    A token that begins every text is left out by llama.cpp here, which puts it in front of the ids instead. It has a
+    clock of its own, so a template that asks for the time is asked at the same time here, not at the run's.
+
+    Args:
+        generator: The file in llama.cpp.
+        tokenizer: The tokenizer.
+        variables: Those of ``[data] chat_template_kwargs``.
     """
     if not tokenizer.chat_template:
         return Gate("template", "pass", "the tokenizer has no chat template", {"conversations": 0})
-    pairs = rendered(tokenizer)
+    with clock.going(template_of(tokenizer) or ""):
+        return _alike(generator, tokenizer, variables)
+
+
+def _alike(generator: Generator, tokenizer: Any, variables: Mapping[str, Any]) -> Gate:
+    pairs = rendered(tokenizer, variables)
     wrong, spaces = [], 0
     for conversation, wanted in pairs:
         try:
-            there = generator.render(conversation)
+            there = generator.render(conversation, variables)
         except ExportError as error:
             wrong.append({"messages": list(conversation), "there": str(error), "wanted": wanted})
             continue

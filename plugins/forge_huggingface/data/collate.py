@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import heapq
 import random
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Collated, Data, DataError, Reading, Stage, Warned
+from forge.api import Collated, Data, DataError, Decision, Reading, Stage, Warned
 from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.packing import pack
 from forge_huggingface.data.preview import preview
@@ -25,7 +26,7 @@ from forge_huggingface.data.store import Store, digest, features
 from forge_huggingface.data.stream import Stream
 from forge_huggingface.data.tally import Tally
 from forge_huggingface.hub.snapshot import snapshot
-from forge_huggingface.rendering import tokenizers
+from forge_huggingface.rendering import clock, tokenizers
 from forge_huggingface.rendering.render import Renderer, special_prefix
 from forge_huggingface.rendering.templates import Template, choose
 from forge_huggingface.rendering.tokenizers import fingerprint
@@ -64,6 +65,9 @@ def collate(job: Job, run: Run) -> Data:
         # Saved with the weights, so that inference asks as training did; a processor has one of its own beside it.
         tokenizer.chat_template = processor.chat_template = template.text
     pad, pad_how = tokenizers.settle_pad(tokenizer)
+    if template is not None and template.date is None and clock.asks(template.sources):
+        template = replace(template, date=clock.now())
+        run.decide(Decision("data.date", template.date, f"the chat template {template.name} writes a date"))
     asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
     limit = tokenizers.longest_row(job, run, tokenizer)
     layout = LAYOUTS[asked](job, processor, pad, sees, limit)
@@ -74,6 +78,9 @@ def collate(job: Job, run: Run) -> Data:
         "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
     }
+    if template is not None:
+        for text in (template.text, template.tool_use):
+            clock.stop(text, template.date)  # for trainers, which render by themselves what they ask
     renderer = (
         ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
         if sees
@@ -96,7 +103,8 @@ def collate(job: Job, run: Run) -> Data:
         run.emit(Warned(message=f"{what}; it is left out of the rows"))
     for message in unread:
         run.emit(Warned(message, "name them in path, or take them out of the folder, if that is not what you want"))
-    for warning in built.warnings:
+    told = _of_template(job, template) if layout.templated and template is not None else []
+    for warning in built.warnings + told:
         run.emit(Warned(**warning))
     return Data(
         processor=processor,
@@ -152,6 +160,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     if len(order) != len(first):
         summary |= _totals(train)
     evals: dict[str, Store] = {}
+    warnings = _untold(job, readers)
     if held:
         evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow", layout.store)
     elif others := eval_sources(job):
@@ -161,7 +170,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
             _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer, run)
             held_tally.check(done=True)
             _refuse_nothing(held_tally, eval_readers)
-    warnings = tally.warnings("training rows") + held_tally.warnings("held-out rows")
+    warnings += tally.warnings("training rows") + held_tally.warnings("held-out rows")
     warnings += _shared(train, evals)
     if job.data.packing:
         train = _pack(train, folder / "packed.arrow", renderer.max_seq_length)
@@ -188,7 +197,7 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     kinds = features(layout.store)
     tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     summary = stream.tally.to_json() | {"streaming": True, "sources": [each.to_json() for each in stream.readers]}
-    warnings = stream.tally.warnings("the first rows")
+    warnings = stream.tally.warnings("the first rows") + _untold(job, stream.readers)
     evals: dict[str, Store] = {}
     if others := eval_sources(job):
         tally, readers = Tally(job.data), [Reader(job, source, renderer, layout) for source in others]
@@ -300,6 +309,29 @@ def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
     return found
 
 
+def _untold(job: Job, readers: Sequence[Reader]) -> list[Any]:
+    """Warn of a system message or tools for conversations, where there are none."""
+    given = [name for name in ("system_prompt", "tools") if getattr(job.data, name) is not None]
+    if not given or any(reader.converses for reader in readers):
+        return []
+    message = f"[data] {' and '.join(given)} went into no row: none is a conversation"
+    return [{"message": message, "do": "remove it, or give the rows as messages"}]
+
+
+def _of_template(job: Job, template: Template) -> list[Any]:
+    """Warn of a template that asks for the time, and of variables that it has no use for."""
+    found: list[Any] = []
+    if clock.asks(template.sources):
+        message = f"the chat template {template.name} writes a date: {template.date} stays now in this run and its lock"
+        do = "[data] date sets another; wherever the model is used, the template writes that day's"
+        found.append({"message": message, "do": do})
+    for name in job.data.variables:
+        if re.search(rf"\b{re.escape(name)}\b", template.sources) is None:
+            message = f"[data] chat_template_kwargs: the chat template {template.name} never reads {name}"
+            found.append({"message": message, "do": "see its source for the names that it reads, or remove it"})
+    return found
+
+
 def eval_sources(job: Job) -> list[Source]:
     """Return the sources that hold the held-out rows, where they are not taken out of the training rows."""
     data = job.data
@@ -317,13 +349,20 @@ def eval_sources(job: Job) -> list[Source]:
 
 def _settings(renderer: Renderer, template: Template | None, pad: str) -> dict[str, Any]:
     return {
-        "template": {"name": template.name, "origin": template.origin} if template else None,
+        "template": _told(template) if template else None,
         "train_on": renderer.train_on,
         "max_seq_length": renderer.max_seq_length,
         "pad": pad,
         "eos_token": renderer.tokenizer.eos_token,
         "stops": renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stops)),
     }
+
+
+def _told(template: Template) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": template.name, "origin": template.origin}
+    if template.tool_use is not None:
+        told["tool_use"] = True
+    return told | ({"date": template.date} if template.date is not None else {})
 
 
 def _seed(job: Job) -> int:

@@ -57,8 +57,7 @@ class Prompts(Layout):
         """Return a prompt's tokens, as the trainer will make them."""
         if isinstance(prompt, str):
             return list(renderer.tokenizer(prompt)["input_ids"])
-        extra = self.job.train.options.get("chat_template_kwargs")
-        return renderer.prompt([dict(message) for message in prompt], extra=extra)
+        return renderer.prompt([dict(message) for message in prompt])
 
     def collator(self) -> Callable[[Loaded], Any] | None:
         """Return None: the trainer makes batches of prompts itself."""
@@ -71,8 +70,8 @@ class Prompts(Layout):
         if isinstance(prompt, str):
             ids = list(tokenizer(prompt)["input_ids"])
         else:
-            extra = self.job.train.options.get("chat_template_kwargs") or {}
-            text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **extra)
+            asked = {"tokenize": False, "add_generation_prompt": True}
+            text = tokenizer.apply_chat_template(prompt, **asked, **self.job.data.variables)
             ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         return [(None, ids, [-100] * len(ids))]
 

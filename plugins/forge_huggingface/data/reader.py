@@ -15,7 +15,20 @@ from forge_huggingface.data.files import kind
 from forge_huggingface.data.formats import detect
 from forge_huggingface.data.sources import iterate
 from forge_huggingface.rendering.templates import missing
-from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Pair, Prompt, Rated, Record, Row, Text
+from forge_huggingface.rows import (
+    AlienRow,
+    BadRow,
+    Completion,
+    Conversation,
+    Message,
+    Pair,
+    Prompt,
+    Rated,
+    Record,
+    Row,
+    Text,
+)
+from forge_huggingface.tools import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,6 +60,7 @@ class Reader:
         layout: What is made of them.
         formats: The formats that they may have, in the order of detection; those of the layout unless others are given.
         shape: The format that the first rows showed; None before they are read.
+        converses: Whether a row has been read that is a conversation.
     """
 
     job: Job
@@ -55,6 +69,7 @@ class Reader:
     layout: Layout
     formats: Sequence[str] = ()
     shape: Shape | None = field(default=None, init=False)
+    converses: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -84,7 +99,7 @@ class Reader:
                 continue
             assert self.shape is not None
             try:
-                row = self._placed(self.shape.convert(raw, filled=_filled(origin)), origin)
+                row = self._instructed(self._placed(self.shape.convert(raw, filled=_filled(origin)), origin))
             except AlienRow as alien:
                 raise alien.at(origin) from alien
             except BadRow as bad:
@@ -105,6 +120,37 @@ class Reader:
         if isinstance(row, Rated):
             return replace(row, row=self._seen(row.row, origin))
         return row if isinstance(row, Text | Prompt) else self._seen(row, origin)
+
+    def _instructed(self, row: Row) -> Row:
+        """Return a row with the job's system message, if it is a conversation and has none of its own."""
+        if isinstance(row, Pair):
+            return replace(row, chosen=self._told(row.chosen), rejected=self._told(row.rejected))
+        if isinstance(row, Rated):
+            return replace(row, row=self._told(row.row))
+        if isinstance(row, Prompt):
+            if isinstance(row.prompt, str):
+                return row
+            self.converses = True
+            return replace(row, prompt=(*self._opening(row.prompt), *row.prompt))
+        return row if isinstance(row, Text) else self._told(row)
+
+    def _told(self, row: Conversation | Completion) -> Conversation | Completion:
+        if isinstance(row, Completion):
+            return row
+        self.converses = True
+        if taken := OWN & row.extra.keys():
+            named = ", ".join(sorted(taken))
+            raise BadRow(f"has {named} in chat_template_kwargs", "forge passes it itself", "remove it there")
+        opening = self._opening(row.messages)
+        learned = (*(None for _ in opening), *row.learned) if row.learned else ()
+        return replace(row, messages=(*opening, *row.messages), start=row.start + len(opening), learned=learned)
+
+    def _opening(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        system = self.job.data.system_prompt
+        if system is None or any(message["role"] in ("system", "developer") for message in messages):
+            return ()
+        content = [{"type": "text", "text": system}] if isinstance(messages[0]["content"], list) else system
+        return ({"role": "system", "content": content},)
 
     def _seen(self, row: Conversation | Completion, origin: str) -> Conversation | Completion:
         if not isinstance(row, Conversation) or not row.pictures:

@@ -12,8 +12,13 @@ from typing import Any
 LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
-def probes(tokenizer: Any) -> list[dict[str, Any]]:
-    """Return three short inputs: a chat where there is a template, a sentence, and a row of mixed tokens."""
+def probes(tokenizer: Any, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return three short inputs: a chat where there is a template, a sentence, and a row of mixed tokens.
+
+    Args:
+        tokenizer: The tokenizer.
+        variables: Those of ``[data] chat_template_kwargs``.
+    """
     import torch
 
     texts = ["The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b\n"]
@@ -21,7 +26,10 @@ def probes(tokenizer: Any) -> list[dict[str, Any]]:
     if tokenizer.chat_template:
         found.append(
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": "Name three colours."}], add_generation_prompt=True, return_dict=True
+                [{"role": "user", "content": "Name three colours."}],
+                add_generation_prompt=True,
+                return_dict=True,
+                **variables,
             )["input_ids"]
         )
     else:

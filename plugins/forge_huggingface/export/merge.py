@@ -10,6 +10,8 @@ from forge.api import ExportError, ModelError, Noted, Trained, first_line
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.load import model_class
+from forge_huggingface.rendering import tokenizers
+from forge_huggingface.vision import processors
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -27,16 +29,13 @@ def merge(job: Job, run: Run, trained: Trained, out: Path) -> dict[str, Any]:
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoProcessor, AutoTokenizer
 
     adapter, vision = run.folder / trained.weights, trained.task == "vision"
     kind = model_class(trained.task)
     base_folder = snapshot(job, run, weights=True)
-    processor = (AutoProcessor if vision else AutoTokenizer).from_pretrained(
-        adapter, local_files_only=True, trust_remote_code=job.model.trust_remote_code
-    )
+    processor = processors.load(job, adapter) if vision else tokenizers.load(job, adapter)
     dtype = torch.float32 if job.model.dtype == "float32" else stored_dtype(base_folder, job)
-    prompts = image_probes(processor) if vision else probes(processor)
+    prompts = image_probes(processor) if vision else probes(processor, job.data.variables)
     base = read(kind, base_folder, dtype, job, **({"num_labels": 1} if trained.task == "reward" else {}))
     if trained.task == "reward":  # it reads its number at the last token that is no padding
         base.config.get_text_config().pad_token_id = processor.pad_token_id

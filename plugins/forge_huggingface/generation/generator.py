@@ -211,7 +211,10 @@ class ModelGenerator:
             seated, pictures = seat([dict(message) for message in messages], ())
             if pictures and not self.renderer.sees:
                 raise UsageError("the message has an image", "this model takes text only", "leave it out")
-            text, _ = self.renderer.template.render(self.tokenizer, seated, prompt=True)
+            try:
+                text, _ = self.renderer.template.render(self.tokenizer, seated, prompt=True)
+            except BadRow as bad:  # its advice is for rows
+                raise BadRow(bad.what, bad.why, "begin anew, without what it refuses") from bad
             gallery = getattr(self.renderer, "gallery", None)
             opened = [gallery.open(each, Path.cwd(), n)[1] for n, each in enumerate(pictures, 1)] if gallery else []
         except BadRow as bad:

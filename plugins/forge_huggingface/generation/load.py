@@ -14,7 +14,7 @@ from forge_huggingface.model.device import planned_device
 from forge_huggingface.model.load import read_model
 from forge_huggingface.rendering import tokenizers
 from forge_huggingface.rendering.render import Renderer
-from forge_huggingface.rendering.templates import Template
+from forge_huggingface.rendering.templates import of_job, own
 from forge_huggingface.rules.placement import positions
 from forge_huggingface.vision import processors
 from forge_huggingface.vision.images import Gallery
@@ -51,7 +51,8 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
     if tuned and trained.kind == "adapter":
         model = add_adapter(model, weights)
     model.eval()
-    found = recommended(job, folder, run.plan.facts.model_type, _text(renderer.tokenizer.chat_template))
+    text = renderer.template.text if renderer.template is not None else None
+    found = recommended(job, folder, run.plan.facts.model_type, text)
     facts = run.plan.facts
     texts = facts.task == "seq2seq"
     settings = Settings(
@@ -94,10 +95,10 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     """
     sees = run.plan.facts.task == "vision"
     tokenizer = processor.tokenizer if sees else processor
-    text = _text(getattr(processor, "chat_template", None)) or _text(tokenizer.chat_template)
-    tokenizer.chat_template = text
+    template = own(getattr(processor, "chat_template", None) or tokenizer.chat_template, "of the run")
     tokenizers.settle_pad(tokenizer)
-    template = Template("of the run", text, "model", keep_reasoning=job.data.keep_reasoning) if text else None
+    if template is not None:
+        template = of_job(template, job)
     settings: dict[str, Any] = {
         "train_on": job.data.train_on,
         "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
@@ -108,10 +109,3 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     if sees:
         return ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
     return Renderer(tokenizer, template, **settings)
-
-
-def _text(template: Any) -> str | None:
-    """Return a chat template's text; some tokenizers hold several by name."""
-    if isinstance(template, dict):
-        template = template.get("default") or next(iter(template.values()), None)
-    return template or None

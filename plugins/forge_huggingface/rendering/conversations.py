@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from forge_huggingface.rendering.content import REASONING, TEXT, lost, marked, unread
 from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.spans import MARKER, Span, answers, turn
-from forge_huggingface.rendering.templates import Template, shipped, text_of_shipped
-from forge_huggingface.rendering.traits import study
-from forge_huggingface.rows import BadRow, Conversation, parting
+from forge_huggingface.rows import BadRow, Conversation, UnwrittenRow, parting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from forge_huggingface.rendering.templates import Template
 
 
 TrainOn = Literal["auto", "completion", "assistant", "flagged", "all"]
@@ -81,20 +81,20 @@ class Conversations:
 
     def _spans(self, row: Conversation, text: str, own: list[Span], train_on: TrainOn) -> list[Span]:
         """Return what of a conversation's text is in the loss, as spans of characters."""
-        flags = row.learned or (None,) * len(row.messages)
+        flags = dict(enumerate(row.learned))
         if train_on in ("all", "completion"):
             start = 0
             if train_on == "completion":
                 prompt, _ = self._written(row, row.start, prompt=True)
                 start = parting(prompt, text)
-            out = [self._turn(row, text, at) for at, flag in enumerate(flags) if flag is False]
+            out = [self._turn(row, text, at) for at, flag in flags.items() if flag is False]
             spans = list(_without((start, len(text)), out))
         else:
             said = self._answers(row, text, own)
             if train_on == "flagged":
-                said = {at: span for at, span in said.items() if flags[at]}
-            told = {at: span for at, span in said.items() if flags[at] is not False}
-            told |= {at: self._turn(row, text, at) for at, flag in enumerate(flags) if flag and at not in told}
+                said = {at: span for at, span in said.items() if flags.get(at)}
+            told = {at: span for at, span in said.items() if flags.get(at) is not False}
+            told |= {at: self._turn(row, text, at) for at, flag in flags.items() if flag and at not in told}
             spans = [told[at] for at in sorted(told)]
         if not spans:
             why = "its flags leave every message out" if row.learned else "no message has a flag that says so"
@@ -108,9 +108,11 @@ class Conversations:
             raise BadRow(
                 "has no answer that the chat template marks", f"{{% generation %}} of {self.template.name} is empty"
             )
-        if self.template.marks_answers and (len(places) == len(own) or not row.learned):
-            # A template may mark several turns as one; which is which is of interest to flags alone.
-            found = dict(zip(places, own, strict=False)) | dict(enumerate(own[len(places) :], len(row.messages)))
+        if self.template.marks_answers and len(places) == len(own):
+            found = dict(zip(places, own, strict=True))
+        elif self.template.marks_answers and not row.learned:
+            # It marks several turns as one, or more than answers: that is its own business where no flag asks.
+            found = dict(enumerate(own))
         else:
             found = answers(self.template, self.tokenizer, row, text)
         if self.mask_empty_reasoning:
@@ -133,7 +135,7 @@ class Conversations:
         name, traits = self.template.name, self.template.traits
         asked = max((at for at, message in enumerate(row.messages) if message["role"] == "user"), default=-1)
         notes = set()
-        for number, what in lost(row.messages, row.tools, text, partial(self._writes, self.template, row)):
+        for number, what in lost(row.messages, row.tools or self.template.tools, text, partial(self._writes, row)):
             if what == REASONING:
                 own_key = row.messages[number - 1].get("reasoning_content")
                 if number <= asked and (traits.reasoning_key if own_key else traits.inline):
@@ -141,38 +143,21 @@ class Conversations:
                     notes.add(f"{FORGOTTEN}{keeps}")
                     continue
             phrase = {TEXT: "the text", REASONING: "the reasoning"}.get(what, what)
-            raise BadRow(
-                f"loses {phrase}{f' of message {number}' if number else ''} in the chat template {name}",
-                "it is not in the rendered text",
-                self._advice(row),
-            )
+            where = f" of message {number}" if number else ""
+            what = f"loses {phrase}{where} in the chat template {name}"
+            raise UnwrittenRow(what, "it is not in the rendered text")
         for key in unread(row.messages, traits.words, text):
             notes.add(f"messages have the key {key!r}, which nothing reads")
         return tuple(sorted(notes))
 
-    def _writes(self, template: Template, row: Conversation, at: int, what: str) -> bool:
-        """Tell whether a template writes the text, reasoning or call of a message, wherever and in whatever form."""
+    def _writes(self, row: Conversation, at: int, what: str) -> bool:
+        """Tell whether the template writes the text, reasoning or call of a message, wherever and in whatever form."""
         messages = list(row.messages)
         messages[at] = marked(messages[at], what, MARKER)
         try:
-            return MARKER in template.render(self.tokenizer, messages, tools=row.tools, extra=row.extra)[0]
+            return MARKER in self.template.render(self.tokenizer, messages, tools=row.tools, extra=row.extra)[0]
         except BadRow:  # it checks what is said there, so it reads it
             return True
-
-    def _advice(self, row: Conversation) -> str:
-        """Say which of the templates that forge ships write all of a row."""
-        able = []
-        for name in shipped():
-            other = study(Template(name, text_of_shipped(name), "forge"), self.tokenizer)
-            try:
-                text, _ = other.render(self.tokenizer, row.messages, tools=row.tools, extra=row.extra)
-                found = list(lost(row.messages, row.tools, text, partial(self._writes, other, row)))
-            except BadRow:
-                continue
-            if not found:
-                able.append(f'"{name}"')
-        others = f"{', '.join(able)}, or a .jinja file" if able else "a .jinja file"
-        return f"set [data] chat_template to one that writes it ({others}), or take it out of the rows"
 
 
 def _without(whole: Span, out: Iterable[Span]) -> Iterator[Span]:

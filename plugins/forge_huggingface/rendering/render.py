@@ -12,14 +12,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
+from forge_huggingface.rendering.advice import advice
 from forge_huggingface.rendering.conversations import Conversations, TrainOn
 from forge_huggingface.rendering.labels import Labels, Piece
 from forge_huggingface.rendering.templates import Template, missing
 from forge_huggingface.rendering.traits import require_forgetting, study
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Plain, Rendered
+from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Plain, Rendered, UnwrittenRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+_ADVISED = 5
+"""How many of the rows that the template does not write are tried in others."""
 
 
 class Renderer:
@@ -55,6 +60,7 @@ class Renderer:
         self.template = template and study(template, self.tokenizer)
         self.train_on = train_on
         self.mask_empty_reasoning = mask_empty_reasoning
+        self._advised = 0
         self.max_seq_length = max_seq_length
         self.on_long_row = on_long_row
         if self.tokenizer.eos_token_id is None:
@@ -104,7 +110,7 @@ class Renderer:
         if isinstance(row, Conversation):
             if self.template is None:
                 raise missing("messages" if row.turns else "prompt and answer")
-            return Conversations(self.template, self.tokenizer, self.train_on, self.mask_empty_reasoning).piece(row)
+            return self._conversation(row, self.template)
         if isinstance(row, Completion):
             completion = row.completion if row.completion.endswith(eos) else row.completion + eos
             prompt = None if self.train_on == "all" else row.prompt
@@ -116,6 +122,16 @@ class Renderer:
                 'set train_on = "all" or "auto"',
             )
         return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True)
+
+    def _conversation(self, row: Conversation, template: Template) -> Piece:
+        used = template.used(row.tools)
+        try:
+            return Conversations(used, self.tokenizer, self.train_on, self.mask_empty_reasoning).piece(row)
+        except UnwrittenRow as bad:
+            if bad.do is None and self._advised < _ADVISED:  # trying other templates takes a hundred times a row's time
+                self._advised += 1
+                bad.do = advice(row, used, self.tokenizer)
+            raise
 
     def _tokenise(self, texts: list[str]) -> list[tuple[list[int], Any]]:
         """Return tokens and, where the tokenizer has them, encodings that know character offsets."""

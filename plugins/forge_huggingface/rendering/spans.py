@@ -9,6 +9,7 @@ place shows where it lies.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +87,16 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
 
     upto, answer, after = row.messages[:index], row.messages[index], row.messages[index + 1 :]
-    start = None
-    if upto:  # many templates stop at an empty conversation
+    start = end = None
+    with suppress(BadRow):  # some templates stop at an empty conversation, or at one that is not at its end
         before = render(*upto, prompt=True)
         start = len(before) if text.startswith(before) else None
-    end = len(text) if not after else None
-    if end is None and text.startswith(whole := render(*upto, answer)):
-        end = len(whole)
+    if not after:
+        end = len(text)
+    else:
+        with suppress(BadRow):
+            whole = render(*upto, answer)
+            end = len(whole) if text.startswith(whole) else None
     if start is not None and end is not None:
         return start, end
     # The turn is written otherwise as history than when it is asked for or stands last.

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
+from forge_huggingface.rendering import clock
 from forge_huggingface.rendering.content import reasoning_of
 from forge_huggingface.rendering.traits import Traits
-from forge_huggingface.rows import BadRow, Message, parts_of
+from forge_huggingface.rows import BadRow, Message, UnwrittenRow, parts_of
+from forge_huggingface.tools import tools_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +40,12 @@ class Template:
         origin: ``"model"``, ``"forge"`` or ``"file"``.
         parts: Whether it takes a message's content as a list of parts, as templates of vision models do.
         traits: What it does, as :func:`.traits.study` found by trying it.
+        tool_traits: The same of ``tool_use``.
         keep_reasoning: Whether the reasoning of earlier answers is written where it would leave it out.
+        tool_use: The source of the template for conversations with tools, where the model has one by that name.
+        variables: Further variables, those of ``[data] chat_template_kwargs``; a row's own win.
+        tools: Tools of conversations that have none.
+        date: What it takes for now; None for the clock's.
     """
 
     name: str
@@ -46,7 +53,23 @@ class Template:
     origin: Literal["model", "forge", "file"]
     parts: bool = False
     traits: Traits = field(default_factory=Traits)
+    tool_traits: Traits = field(default_factory=Traits)
     keep_reasoning: bool = False
+    tool_use: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Any] | None = None
+    date: str | None = None
+
+    def used(self, tools: Sequence[Any] | None) -> Template:
+        """Return the template that conversations with these tools, or with none of their own, are rendered by."""
+        if self.tool_use is None or not (tools or self.tools):
+            return self
+        return replace(self, name=f"tool_use {self.name}", text=self.tool_use, traits=self.tool_traits, tool_use=None)
+
+    @property
+    def sources(self) -> str:
+        """All of its Jinja source."""
+        return self.text + (self.tool_use or "")
 
     @property
     def marks_answers(self) -> bool:
@@ -75,8 +98,11 @@ class Template:
             The text, and the spans of characters that the template marks as answers.
 
         Raises:
-            BadRow: The template refuses the messages.
+            UnwrittenRow: The template refuses the messages.
         """
+        tools = tools or self.tools
+        if (other := self.used(tools)) is not self:
+            return other.render(tokenizer, messages, tools=tools, prompt=prompt, extra=extra)
         from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -85,17 +111,20 @@ class Template:
         if self.parts:
             messages = [{**message, "content": parts_of(message["content"])} for message in messages]
         try:
+            clock.stop(self.text, self.date)
             texts, spans = render_jinja_template(
                 conversations=[list(messages)],
                 tools=list(tools) if tools else None,
                 chat_template=self.text,
                 return_assistant_tokens_mask=marks,
                 add_generation_prompt=prompt,
-                **(dict(tokenizer.special_tokens_map) | dict(extra or {})),
+                **(dict(tokenizer.special_tokens_map) | dict(self.variables) | dict(extra or {})),
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             # A template is a program of strangers: it stops with its own words, or trips over what it did not expect.
-            raise BadRow(f"is refused by the chat template {self.name}", str(error) or type(error).__name__) from error
+            raise UnwrittenRow(
+                f"is refused by the chat template {self.name}", str(error) or type(error).__name__
+            ) from error
         text, found = texts[0], [(start, end) for start, end in spans[0]] if marks else []
         for marker, written in kept.items():
             text = text.replace(marker, written)
@@ -132,7 +161,7 @@ class Template:
                 {**call, "function": {**call["function"], "arguments": _as_text(call["function"].get("arguments"))}}
                 for call in calls
             ]
-        return {**message, "tool_calls": calls, "content": message["content"] or self.traits.silence}
+        return {**message, "tool_calls": calls, "content": message.get("content") or self.traits.silence}
 
     def _thinking(self, message: Message, marker: str) -> tuple[Message, dict[str, str]]:
         """Put a marker in place of an earlier answer with its reasoning, for a template that would drop the latter."""
@@ -159,7 +188,7 @@ def text_of_shipped(name: str) -> str:
 
 
 def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
-    """Return the template of the run: the job's, else the model's own, else None.
+    """Return the template of the run: the job's, else the model's own, else None. It has what ``[data]`` gives to it.
 
     Args:
         job: The job.
@@ -172,10 +201,7 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
     name = job.data.chat_template
     template: Template | None
     if name is None:
-        text = tokenizer.chat_template
-        if isinstance(text, dict):  # named templates; rows with tools use the same one, so that a run has just one
-            text = text.get("default") or next(iter(text.values()), None)
-        template = Template("of the model", text, "model") if text else None
+        template = own(tokenizer.chat_template, "of the model")
     elif name in shipped():
         text = text_of_shipped(name)
         template = Template(name, "{{- bos_token -}}\n" + text if bos else text, "forge")
@@ -190,10 +216,24 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
             f"forge ships {', '.join(shipped())}",
             "name one of them, or a .jinja file",
         )
-    if template is not None:
-        _check(template)
-        template = replace(template, keep_reasoning=job.data.keep_reasoning)
-    return template
+    if template is None:
+        return None
+    _check(template)
+    return of_job(template, job)
+
+
+def own(template: Any, name: str) -> Template | None:
+    """Return a tokenizer's own template, which may be several by name, as transformers loads them."""
+    named = template if isinstance(template, dict) else {"default": template} if template else {}
+    text = named.get("default") or next(iter(named.values()), None)
+    return Template(name, text, "model", tool_use=named.get("tool_use")) if text else None
+
+
+def of_job(template: Template, job: Job) -> Template:
+    """Return a template with the variables, the tools and the date that a job gives to it."""
+    data = job.data
+    keeps, tools = data.keep_reasoning, tools_of(job)
+    return replace(template, variables=data.variables, tools=tools, date=data.date, keep_reasoning=keeps)
 
 
 def with_parts(template: Template, tokenizer: Any) -> Template:
@@ -221,7 +261,8 @@ def _check(template: Template) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        render_jinja_template(conversations=[], chat_template=template.text)
+        for text in filter(None, (template.text, template.tool_use)):
+            render_jinja_template(conversations=[], chat_template=text)
     except TemplateSyntaxError as error:
         raise DataError(
             f"the chat template {template.name} is not valid Jinja", f"{error.message} in line {error.lineno}"

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, ModelError
+from forge_huggingface.rendering import clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ _PAD_NAMES = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|PAD_T
 
 
 def load(job: Job, folder: Path) -> Any:
-    """Return the tokenizer in a local folder.
+    """Return the tokenizer in a local folder, the clock of its chat template stopped at ``[data] date``.
 
     Raises:
         ModelError: There is none, or it is damaged.
@@ -30,7 +31,7 @@ def load(job: Job, folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         # transformers has no error of its own for this: what it raises depends on which file is missing or damaged.
         if "trust_remote_code" in str(error):
@@ -43,6 +44,8 @@ def load(job: Job, folder: Path) -> Any:
         raise ModelError(
             f"the tokenizer of {job.model.id} cannot be loaded", reason, f"see whether {folder} holds a whole model"
         ) from error
+    clock.stop(tokenizer.chat_template, job.data.date)
+    return tokenizer
 
 
 def settle_pad(tokenizer: Any) -> tuple[int, str]:

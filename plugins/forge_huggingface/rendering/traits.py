@@ -69,14 +69,19 @@ class Traits:
 
 
 def study(template: Template, tokenizer: Any) -> Template:
-    """Return the template with what it does."""
-    plain = replace(template, traits=Traits(), keep_reasoning=False)
-    words = frozenset(re.findall(r"[A-Za-z_]\w*", template.text))
+    """Return the template with what it does, and what its template for conversations with tools does."""
+    bare = replace(template, traits=Traits(), keep_reasoning=False, tools=None, tool_use=None)
+    tool_traits = _tried(replace(bare, text=template.tool_use), tokenizer) if template.tool_use else Traits()
+    return replace(template, traits=_tried(bare, tokenizer), tool_traits=tool_traits)
+
+
+def _tried(plain: Template, tokenizer: Any) -> Traits:
+    words = frozenset(re.findall(r"[A-Za-z_]\w*", plain.text))
     before, empty = _opening(plain, tokenizer)
     traits = Traits(
         unasked=_unasked(plain, tokenizer),
         empty_reasoning=empty,
-        inline="</think>" in template.text,
+        inline="</think>" in plain.text,
         words=words,
         ends=_ends(plain, tokenizer),
     )
@@ -95,11 +100,8 @@ def study(template: Template, tokenizer: Any) -> Template:
             traits = replace(traits, reasoning_key=key)
     for as_text, silence in _CALL_FORMS:
         if _calls(plain, tokenizer, as_text, silence):
-            traits = replace(traits, arguments_as_text=as_text, silence=silence)
-            break
-    else:
-        traits = replace(traits, calls=False)
-    return replace(template, traits=traits)
+            return replace(traits, arguments_as_text=as_text, silence=silence)
+    return replace(traits, calls=False)
 
 
 def require_forgetting(template: Template) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge.api import Decision, Problem
+from forge.api import DataError, Decision, Problem
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.placement import no_such_positions, too_long
+from forge_huggingface.tools import OWN, tools_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,13 @@ def data_problems(job: Job) -> Iterable[Problem]:
     """Yield contradictions between the data's keys and the rest."""
     options = job.train.options
     method = METHODS.get(job.train.method)
+    for name in sorted(OWN & job.data.variables.keys()):
+        do = "write [data] tools" if name == "tools" else "write [data] date" if name == "strftime_now" else "remove it"
+        yield Problem(f"data.chat_template_kwargs.{name}", "forge passes it to the chat template itself", do)
+    try:
+        tools_of(job)
+    except DataError as error:
+        yield Problem("data.tools", f"{error.what}: {error.why}", error.do)
     if method and method.layout != "tokens":
         yield from layout_problems(job, method.layout)
     if job.data.streaming and (options.get("max_steps") or -1) < 1:
@@ -51,6 +59,9 @@ def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
     if job.data.train_on != "auto":
         what = "no token of a prompt is" if layout == "prompts" else "the answers are always and alone"
         yield Problem("data.train_on", f"under {name} {what} in the loss", "remove it")
+    if job.data.tools is not None and layout == "prompts":
+        what = f"under {name} the trainer renders the prompts, and tells the template of no tools"
+        yield Problem("data.tools", what, "remove it, or describe the tools in system_prompt")
 
 
 def held_out(job: Job) -> bool:

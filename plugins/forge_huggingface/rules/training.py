@@ -80,8 +80,9 @@ def seq2seq_problems(job: Job) -> Iterable[Problem]:
     from forge_huggingface.arguments.options import default_of  # pydantic, which listing plugins does not need
 
     yield from layout_problems(job, "seq2seq", "an encoder-decoder model")
-    if job.data.chat_template is not None:
-        yield Problem("data.chat_template", "an encoder-decoder model reads the text as it is", "remove it")
+    for name in ("chat_template", "chat_template_kwargs", "tools", "date"):
+        if getattr(job.data, name):
+            yield Problem(f"data.{name}", "an encoder-decoder model reads the text as it is", "remove it")
     for name, value in job.train.options.items():
         foreign = name in table("SFTConfig") and name not in table("TrainingArguments")
         if foreign and value not in (None, default_of("SFTConfig", name)[0]):
@@ -100,6 +101,10 @@ def train_problems(job: Job) -> Iterable[Problem]:
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
+    mine, theirs = job.data.variables, options.get("chat_template_kwargs")
+    if mine and theirs is not None and theirs != mine:
+        what = "[data] chat_template_kwargs says otherwise, and prompts are rendered by both"
+        yield Problem("train.chat_template_kwargs", what, "keep the one in [data]")
     method = METHODS.get(job.train.method)
     if method and method.teacher and not options.get("teacher_model_name_or_path"):
         yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
@@ -145,6 +150,11 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
         yield Decision("train.eval_strategy", value, why)
+    mine, theirs = job.data.variables, options.get("chat_template_kwargs")
+    if mine and theirs is None and "chat_template_kwargs" in options:
+        yield Decision("train.chat_template_kwargs", mine, "as [data] has it")
+    if theirs and not mine:
+        yield Decision("data.chat_template_kwargs", theirs, "as [train] has it")
     if options.get("loss_type") is None and job.train.method == "sft" and facts.task != "seq2seq":
         value = defaults(job.adapter.type)["loss_type"]
         yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")

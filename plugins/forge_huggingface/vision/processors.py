@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError
+from forge_huggingface.rendering import clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ _NAMED = re.compile(r"(^|_)(image|vision|video|boi|eoi|fake|im)(_|$)")
 
 
 def load(job: Job, folder: Path) -> Any:
-    """Return the processor in a local folder.
+    """Return the processor in a local folder, the clock of its chat template stopped at ``[data] date``.
 
     Raises:
         ModelError: There is none, it is damaged, or a package that it needs is missing.
@@ -56,6 +57,8 @@ def load(job: Job, folder: Path) -> Any:
             f"AutoProcessor gives {type(processor).__name__}",
             "add its preprocessor_config.json, or take a whole copy of the model",
         )
+    for each in (processor, processor.tokenizer):
+        clock.stop(getattr(each, "chat_template", None), job.data.date)
     return processor
 
 

@@ -36,7 +36,7 @@ def test_a_gguf_file_answers_as_the_model_that_it_was_made_of(project: Project) 
 
     asked = [{"role": "user", "content": "Name a colour."}]
     tuned: Any = generator_of(done.folder)
-    from_file = GgufGenerator(file, Sampling(), "")
+    from_file = GgufGenerator(file, Sampling(), "", {})
     said = ["".join(each.chat(asked, Sampling(max_new_tokens=8))) for each in (tuned, from_file)]
     assert said[0] == said[1]
     drawn = Sampling(max_new_tokens=8, temperature=1.0, seed=1)

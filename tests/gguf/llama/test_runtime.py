@@ -37,13 +37,13 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 
 
 def test_an_answer_comes_piece_by_piece_and_is_the_same_each_time(generator: Generator) -> None:
-    pieces = list(generator.chat(ASKED, max_tokens=12))
+    pieces = list(generator.chat(ASKED, {}, max_tokens=12))
     assert len(pieces) > 1
-    assert "".join(pieces) == "".join(generator.chat(ASKED, max_tokens=12))
+    assert "".join(pieces) == "".join(generator.chat(ASKED, {}, max_tokens=12))
 
 
 def test_an_answer_that_nobody_wants_any_more_stops(generator: Generator) -> None:
-    answer = generator.chat(ASKED, max_tokens=100)
+    answer = generator.chat(ASKED, {}, max_tokens=100)
     next(answer)
     answer.close()
     assert len(generator.tokens("a", special=False)) == 1

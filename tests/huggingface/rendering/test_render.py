@@ -247,8 +247,8 @@ def test_shipped_templates_teach_answers_with_an_end_and_begin_like_their_prompt
     prompt = made.prompt([{"role": "system", "content": "Be short."}, *TURNS[:3]])
     assert row.input_ids[: len(prompt)] == prompt
     assert row.labels[len(prompt) :] == row.input_ids[len(prompt) :]
-    with_tools = made.render([conversation(TURNS, tools=({"type": "function"},))])
-    assert isinstance(with_tools[0], BadRow)
+    with_tools = one(made, conversation(TURNS, tools=({"type": "function", "function": {"name": "weather"}},)))
+    assert '"weather"' in made.tokenizer.decode(with_tools.input_ids)
 
 
 def test_a_template_that_refuses_a_row_says_so_in_its_own_words(tokenizer: Any) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @run_argument
 @click.option("--base", is_flag=True, help="Talk to the base model instead, to compare.")
 @click.option("--gguf", type=click.Path(path_type=Path), help="Talk to this GGUF file of the run.")
-@click.option("--system", metavar="TEXT", help="A system message to begin with.")
+@click.option("--system", metavar="TEXT", help="A system message to begin with, instead of the job's system_prompt.")
 @click.option("--temperature", type=click.FloatRange(0), help="0 takes the most probable token each time.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among tokens of this probability.")
 @click.option("--top-k", type=click.IntRange(0), help="Draw among this many tokens; 0 is all.")
@@ -70,6 +70,9 @@ def command(
     file = folder.job_file(PluginKeys(catalogue), changes)
     model = Who.BASE if base else Who.GGUF if gguf else Who.TUNED
     plan = plan_answers(folder, file, Task.CHAT, [model], catalogue, machine, gguf=gguf)
+    told_by_job = system is None and file.job.data.system_prompt is not None
+    if told_by_job:
+        system = file.job.data.system_prompt
     given = {name: value for name, value in sampling.items() if value is not None}
     live = sys.stdin.isatty() and not as_json
     if live:
@@ -78,8 +81,12 @@ def command(
         chosen = replace(chat.sampling, **given)
         if live:
             click.secho(f"{told(chosen)} ({chat.advice}); /help", dim=True, err=True)
+            if told_by_job:
+                click.secho(f"system message of the job: {system}", dim=True, err=True)
             Session(chat, chosen, system).run()
         else:
+            if told_by_job:
+                click.secho(f"system message of the job: {system}", dim=True, err=True)
             answer_lines(chat, chosen, system, as_json=as_json)
 
 

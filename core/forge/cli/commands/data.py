@@ -92,7 +92,12 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary.get("dropped"):
         yield f"dropped: {summary['dropped']} rows in all"
     template = summary.get("template")
-    yield f"template {template['name'] if template else 'none'}, loss on {summary.get('train_on')}"
+    name = template["name"] if template else "none"
+    if template and template.get("tool_use"):
+        name += " (the one that it calls tool_use for rows with tools)"
+    if template and template.get("date"):
+        name += f" at {template['date']}"
+    yield f"template {name}, loss on {summary.get('train_on')}"
     yield f"end {summary.get('eos_token')}, padding {summary.get('pad')}"
 
 
