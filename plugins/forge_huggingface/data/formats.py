@@ -13,6 +13,7 @@ from typing import Any
 
 from forge.api import DataError
 from forge_huggingface.data.cells import parsed
+from forge_huggingface.data.ids import LOSS_MASK
 from forge_huggingface.data.shape import IMAGES, Shape
 from forge_huggingface.rows import BadRow
 
@@ -43,6 +44,10 @@ FORMATS: Mapping[str, _Format] = {
     ),
     "input-output": _Format({"input": ("input", "question"), "output": ("output", "answer")}, _SYSTEM | _IMAGES),
     "text": _Format({"text": ("text",)}, {}),
+    "tokens": _Format(
+        {"input_ids": ("input_ids", "tokens")},
+        {"labels": ("labels",), "loss_mask": LOSS_MASK, "attention_mask": ("attention_mask",)},
+    ),
     "preference": _Format(
         {"chosen": ("chosen",), "rejected": ("rejected",)}, {"prompt": ("prompt",), "margin": ("margin",), **_TEMPLATE}
     ),

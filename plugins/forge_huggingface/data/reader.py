@@ -9,10 +9,23 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from forge_huggingface.data.characters import unfit
 from forge_huggingface.data.formats import detect
 from forge_huggingface.data.sources import iterate
 from forge_huggingface.rendering.templates import missing
-from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Pair, Prompt, Rated, Record, Row, Text
+from forge_huggingface.rows import (
+    AlienRow,
+    BadRow,
+    Completion,
+    Conversation,
+    Ids,
+    Pair,
+    Prompt,
+    Rated,
+    Record,
+    Row,
+    Text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,6 +95,8 @@ class Reader:
                 self.shape = detect(self.source.format, self.source.columns, raw, self.name, formats, self.layout.whose)
             try:
                 row = self._placed(self.shape.convert(raw), origin)
+                if (bad := unfit(row)) is not None:
+                    raise bad
             except AlienRow as alien:
                 raise alien.at(origin) from alien
             except BadRow as bad:
@@ -93,7 +108,16 @@ class Reader:
         results = self.layout.render(self.renderer, [row for row in converted if not isinstance(row, BadRow)])
         for (origin, raw), row in zip(block, converted, strict=True):
             given = {} if isinstance(raw, BadRow) else raw
-            yield origin, given, row, row if isinstance(row, BadRow) else next(results)
+            yield origin, given, row, row if isinstance(row, BadRow) else self._embedded(row, next(results))
+
+    def _embedded(self, row: Row, made: Record | BadRow) -> Record | BadRow:
+        """Return what became of a row, refused if it has a token that the model has no embedding for."""
+        if isinstance(row, Ids):
+            return self.renderer.foreign(row.input_ids, given=True) or made
+        if isinstance(made, BadRow):
+            return made
+        sequences = (part.input_ids for piece in (made, *made.rest) for part in piece.parts)
+        return next((bad for ids in sequences if (bad := self.renderer.foreign(ids))), made)
 
     def _placed(self, row: Row, origin: str) -> Row:
         """Return a row that knows where its images' paths start, and refuse images that nobody would see."""
@@ -101,7 +125,7 @@ class Reader:
             return replace(row, chosen=self._seen(row.chosen, origin), rejected=self._seen(row.rejected, origin))
         if isinstance(row, Rated):
             return replace(row, row=self._seen(row.row, origin))
-        return row if isinstance(row, Text | Prompt) else self._seen(row, origin)
+        return row if isinstance(row, Text | Prompt | Ids) else self._seen(row, origin)
 
     def _seen(self, row: Conversation | Completion, origin: str) -> Conversation | Completion:
         if not isinstance(row, Conversation) or not row.pictures:

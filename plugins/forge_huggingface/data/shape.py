@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge_huggingface.data.cells import messages_of, parsed, parsed_list, string_of, value_of
+from forge_huggingface.data.ids import ids_of
 from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Pair, Prompt, Rated, Row, Text, parting
 from forge_huggingface.vision.images import listed, seat
 
@@ -39,6 +40,8 @@ class Shape:
         """
         if self.format == "text":
             return Text(string_of(raw, self.columns["text"]))
+        if self.format == "tokens":
+            return ids_of(raw, self.columns)
         if self.format == "prompt-completion":
             return self._prompt_completion(raw)
         if self.format == "preference":

@@ -11,6 +11,7 @@ import math
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
@@ -26,7 +27,7 @@ from forge_huggingface.rows import text_of
 from forge_huggingface.rules.placement import positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from forge.api import Answer, EvalTable, Generator, Job, Run, Trained
 
@@ -150,13 +151,13 @@ def ask_one(
 ) -> Answered:
     """Measure the loss of all rows, and let a model answer those that are wanted."""
     start = said = time.monotonic()
-    tokens = [question.row for question in rows.questions if question.row is not None]
+    tokens = [row for question in rows.questions for row in question.rows]
     asked = Answered(sampling=sampling_of(table, generator))
     if tokens:
         measured = generator.losses(tokens, batch_size=table.batch_size)
         if measured is not None:
             each = iter(measured)
-            asked.losses = [next(each) if question.row is not None else (0.0, 0) for question in rows.questions]
+            asked.losses = [_sum(islice(each, len(question.rows))) for question in rows.questions]
     prompts = [prompt for at in wanted if (prompt := rows.questions[at].prompt) is not None]
     for index, answers in generator.complete(prompts, asked.sampling, count=count, batch_size=table.batch_size):
         asked.answers[wanted[index]] = answers
@@ -166,6 +167,12 @@ def ask_one(
             run.emit(Answering(name, rows=len(asked.answers), of=len(wanted)))
     asked.seconds = time.monotonic() - start
     return asked
+
+
+def _sum(pieces: Iterable[tuple[float, int]]) -> tuple[float, int]:
+    """Return the loss of a row and the number of its tokens from those of the pieces that it has become."""
+    losses, counts = zip((0.0, 0), *pieces, strict=True)
+    return sum(losses), sum(counts)
 
 
 def sampling_of(table: EvalTable, generator: Generator) -> Sampling:

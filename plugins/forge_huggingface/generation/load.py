@@ -96,12 +96,15 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     tokenizer = processor.tokenizer if sees else processor
     text = _text(getattr(processor, "chat_template", None)) or _text(tokenizer.chat_template)
     tokenizer.chat_template = text
-    tokenizers.settle_pad(tokenizer)
+    vocabulary = tokenizers.vocabulary(job, folder)
+    tokenizers.settle_pad(tokenizer, vocabulary)
     template = Template("of the run", text, "model") if text else None
     settings: dict[str, Any] = {
         "train_on": job.data.train_on,
         "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
-        "on_long_row": job.data.on_long_row,
+        # Rows that are asked may be of another kind than those that were trained on.
+        "on_long_row": "auto" if job.data.on_long_row == "split" else job.data.on_long_row,
+        "vocabulary": vocabulary,
         "stops": tokenizers.stop_ids(folder),
     }
     if sees:
