@@ -152,8 +152,10 @@ def test_without_a_whole_checkpoint_a_run_begins_again(project: Project) -> None
     assert weights(done.folder) == whole
 
 
-def test_a_streamed_run_resumes_to_the_same_bits(project: Project) -> None:
-    project.write(data={"streaming": True}, train={"max_steps": 6, "save_steps": 2})
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_streamed_run_resumes_to_the_same_bits(project: Project, packing: bool) -> None:
+    data = {"streaming": True, "packing": packing}
+    project.write(data=data, train={"max_steps": 6, "save_steps": 2, "per_device_train_batch_size": 1})
     done = project.perform()
     whole = weights(done.folder)
     cut_after(done.folder, 4)

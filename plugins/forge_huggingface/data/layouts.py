@@ -96,16 +96,17 @@ class Seq2Seq(Layout):
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
-        nothing = [renderer.tokenizer("")["input_ids"], renderer.tokenizer(text_target="")["input_ids"]]
+        tokenizer = renderer.tokenizer
+        around = [set(tokenizer("")["input_ids"]), set(tokenizer(text_target="")["input_ids"])]
         for row in rows:
             texts = texts_of(row)
             if isinstance(texts, BadRow):
                 yield texts
                 continue
             limit = self.limit
-            source = renderer.tokenizer(texts[0], verbose=False)["input_ids"]
-            target = renderer.tokenizer(text_target=texts[1], verbose=False)["input_ids"]
-            if source == nothing[0] or target == nothing[1]:
+            source = tokenizer(texts[0], verbose=False)["input_ids"]
+            target = tokenizer(text_target=texts[1], verbose=False)["input_ids"]
+            if around[0].issuperset(source) or around[1].issuperset(target):
                 yield BadRow("is empty once it is rendered", "the tokenizer makes no tokens of a text")
                 continue
             length = max(len(source), len(target))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
 from forge.disk.folder import EVALUATION, RunFolder
+from forge.text.units import cut
 from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
@@ -75,6 +76,9 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
     of = f" of {rows.read}" if rows.read > len(rows.questions) else ""
     dropped = f", {rows.bad} dropped: {rows.first_bad}" if rows.bad else ""
     run.emit(Noted(f"{len(rows.questions)}{of} rows, {len(wanted)} to answer, of {rows.name}{dropped}"))
+    if rows.cuts.get("cut_tokens"):
+        said = cut(rows.cuts["truncated"], rows.cuts["cut_share_of_rows"], rows.cuts["cut_share"])
+        run.emit(Noted(f"the loss is of rows that are cut at max_seq_length: {said}"))
 
     found = ask_all(run, table, rows, wanted, judge.count, generate)
     metrics = measure(found, rows, wanted, judge, table)
@@ -83,6 +87,7 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
         "read": rows.read,
         "bad": rows.bad,
         "first_bad": rows.first_bad,
+        **rows.cuts,
         "answered": len(wanted),
         "num_generations": judge.count,
         "sampling": describe(next(iter(found.values())).sampling),

@@ -21,6 +21,7 @@ from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.data.store import origins_path
+from forge_huggingface.data.tally import Tally
 from forge_huggingface.rows import (
     BadRow,
     Completion,
@@ -110,6 +111,7 @@ class HeldOut:
         bad: How many could not be used.
         first_bad: What was wrong with the first of them.
         name: What to call the rows.
+        cuts: What was cut off or split, as numbers.
     """
 
     questions: tuple[Question, ...]
@@ -117,6 +119,7 @@ class HeldOut:
     bad: int
     first_bad: str | None
     name: str
+    cuts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def asked(self) -> list[Question]:
@@ -146,7 +149,7 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
     # An encoder's text is cut as in training; a decoder's prompt is asked whole, and must leave room for an answer.
     end = None if texts else positions(run.plan.facts)
     questions: list[Question] = []
-    bad, first_bad = 0, None
+    bad, first_bad, tally = 0, None, Tally(job.data)
     for source in sources:
         reader = Reader(job, source, renderer, layout, formats)
         for origin, raw, row, rendered in reader.whole(batch=64 if limit else 512):
@@ -165,6 +168,8 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
                 if end is not None and made.prompt is not None:
                     fits(made.prompt, renderer, end)
                 questions.append(made)
+                if rendered.parts:
+                    tally.see(origin, rendered, None)
             except BadRow as fault:
                 long = isinstance(fault, LongRow) and job.data.on_long_row == "drop"
                 if not long and job.data.on_bad_row == "error":
@@ -177,7 +182,7 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
     if job.eval.max_rows is not None and job.eval.max_rows < read and limit is None:
         rng = random.Random(job.eval.seed)  # noqa: S311 - a repeatable choice, not a secret
         questions = [questions[index] for index in sorted(rng.sample(range(read), job.eval.max_rows))]
-    return HeldOut(tuple(questions), read, bad, first_bad, name)
+    return HeldOut(tuple(questions), read, bad, first_bad, name, tally.cuts())
 
 
 class _Pictures(Sequence[Any]):
