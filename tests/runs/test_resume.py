@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -263,3 +264,13 @@ def test_the_rotation_keeps_as_many_as_the_job_says(project: Project) -> None:
     project.write(train={"max_steps": 10, "save_steps": 2, "save_total_limit": 4})
     done = project.perform()
     assert len(checkpoints(done.folder.checkpoints)) == 4
+
+
+def test_a_default_that_has_changed_since_is_no_change_of_the_job(project: Project, stopped: RunFolder) -> None:
+    path = stopped.path / "plan.json"
+    plan = json_of(path)
+    assert "data.max_bad_rows" not in plan["named"]
+    plan["job"]["data"]["max_bad_rows"], plan["job_digest"] = 0.25, "of other defaults"
+    path.write_text(json.dumps(plan))
+    project.forge("resume", str(stopped.path))
+    assert stopped.plan().job["data"]["max_bad_rows"] == 0.25
