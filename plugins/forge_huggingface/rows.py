@@ -7,13 +7,14 @@ row ends the run or is dropped and counted.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -96,6 +97,24 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Ids:
+    """Finished tokens, taken as they are: no template, and no token put before or behind them.
+
+    Attributes:
+        input_ids: The tokens.
+        labels: The same tokens, with -100 where they are not in the loss.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is in the loss, as of a plain text."""
+        return self.labels == self.input_ids
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one prompt, the better first.
 
@@ -131,7 +150,7 @@ class Prompt:
     columns: Mapping[str, Any]
 
 
-Plain = Conversation | Completion | Text
+Plain = Conversation | Completion | Text | Ids
 """A row that is one sequence: what the renderer turns into tokens and labels."""
 
 Row = Plain | Pair | Rated | Prompt
@@ -151,6 +170,7 @@ class Rendered:
         pictures: The row's images, as columns of the store.
         turns: Its messages as JSON, contents as parts; ``"[]"`` if it is no conversation.
         notes: What a person should know of it, each a phrase that follows "in 3 rows": they are counted and told.
+        rest: The pieces that follow this one, of a plain text that has become several rows.
     """
 
     input_ids: list[int]
@@ -162,6 +182,7 @@ class Rendered:
     pictures: tuple[Mapping[str, Any], ...] = ()
     turns: str = "[]"
     notes: tuple[str, ...] = ()
+    rest: tuple[Rendered, ...] = ()
 
     @property
     def truncated(self) -> bool:
@@ -188,10 +209,18 @@ class Record:
     Attributes:
         parts: The sequences that the model gets.
         columns: The columns of the store.
+        rest: The rows that follow this one, where a row of the file has become several.
     """
 
     parts: tuple[Rendered, ...]
     columns: Mapping[str, Any]
+    rest: tuple[Record, ...] = ()
+
+    def pieces(self, origin: str) -> Iterator[tuple[str, Record]]:
+        """Yield the rows that a row of the file has become, each with its place: ``"a.txt:1 (2 of 5)"`` of several."""
+        count = 1 + len(self.rest)
+        for number, piece in enumerate((self, *self.rest), 1):
+            yield (f"{origin} ({number} of {count})" if count > 1 else origin), piece
 
     @property
     def length(self) -> int:
@@ -207,6 +236,16 @@ class Record:
     def supervised(self) -> int:
         """The number of tokens in the loss."""
         return sum(part.supervised for part in self.parts)
+
+
+def row_of(origin: str) -> str | None:
+    """Return the place of the row that a place is of, or None if it is a piece of it other than the first.
+
+    >>> row_of("a.txt:1"), row_of("a.txt:1 (1 of 5)"), row_of("a.txt:1 (2 of 5)")
+    ('a.txt:1', 'a.txt:1', None)
+    """
+    piece = re.fullmatch(r"(.*) \((\d+) of \d+\)", origin)
+    return origin if piece is None else piece[1] if piece[2] == "1" else None
 
 
 def parts_of(content: Any) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from forge.text.units import cut
 from forge_report.curves import losses
 from forge_report.outcome import comparisons
 from forge_report.record import told
@@ -178,6 +179,9 @@ def _data(record: Record) -> Iterator[Finding]:
     if dropped := summary.get("dropped"):
         parts = f"{summary.get('dropped_bad', 0):,} bad, {summary.get('dropped_long', 0):,} too long"
         yield Finding("warn", f"{dropped:,} of {summary.get('read', 0):,} rows were dropped ({parts})")
+    if (count := summary.get("truncated")) and "cut_share" in summary:
+        said = cut(count, summary.get("cut_share_of_rows"), summary["cut_share"])
+        yield Finding("warn", f"Rows longer than max_seq_length were cut: {said}")
 
 
 def _exports(record: Record) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -61,6 +62,21 @@ def test_the_command_shows_rows_and_counts_and_leaves_nothing_behind(project: Pr
     shown = json.loads(project.forge("data", "job.toml", "--json"))
     assert len(shown["rows"]) == 3
     assert shown["summary"]["rows"] == 16
+
+
+def test_the_command_and_the_run_say_what_is_cut_split_and_packed(project: Project) -> None:
+    long = {"messages": [CHAT[0], {"role": "assistant", "content": "one, two, " * 90}]}
+    (project.folder / "rows.jsonl").write_text((json.dumps({"messages": CHAT}) + "\n") * 4 + json.dumps(long))
+    project.write(data={"on_long_row": "truncate"})
+    said = re.escape("cut: 1 row, ") + r"\d\d % of its tokens, \d\d % of all"
+    assert re.search(said + "; longer than 128 tokens", project.forge("data", "job.toml"))
+    assert re.search(said, project.forge("run", "job.toml", "--dry-run"))
+    (project.folder / "rows.jsonl").write_text(json.dumps({"text": "one, two, " * 90}))
+    project.write(data={"packing": True, "streaming": True})
+    output = project.forge("data", "job.toml")
+    assert "row 2" in output
+    assert re.search(r"split: 1 long row into \d of at most 128 tokens", output)
+    assert re.search(r"packed: the first into \d rows of 128, \d+% filled", output)
 
 
 def test_the_summary_is_kept_with_the_run(project: Project) -> None:

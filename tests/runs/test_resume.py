@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -152,8 +153,10 @@ def test_without_a_whole_checkpoint_a_run_begins_again(project: Project) -> None
     assert weights(done.folder) == whole
 
 
-def test_a_streamed_run_resumes_to_the_same_bits(project: Project) -> None:
-    project.write(data={"streaming": True}, train={"max_steps": 6, "save_steps": 2})
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_streamed_run_resumes_to_the_same_bits(project: Project, packing: bool) -> None:
+    data = {"streaming": True, "packing": packing}
+    project.write(data=data, train={"max_steps": 6, "save_steps": 2, "per_device_train_batch_size": 1})
     done = project.perform()
     whole = weights(done.folder)
     cut_after(done.folder, 4)
@@ -261,3 +264,13 @@ def test_the_rotation_keeps_as_many_as_the_job_says(project: Project) -> None:
     project.write(train={"max_steps": 10, "save_steps": 2, "save_total_limit": 4})
     done = project.perform()
     assert len(checkpoints(done.folder.checkpoints)) == 4
+
+
+def test_a_default_that_has_changed_since_is_no_change_of_the_job(project: Project, stopped: RunFolder) -> None:
+    path = stopped.path / "plan.json"
+    plan = json_of(path)
+    assert "data.max_bad_rows" not in plan["named"]
+    plan["job"]["data"]["max_bad_rows"], plan["job_digest"] = 0.25, "of other defaults"
+    path.write_text(json.dumps(plan))
+    project.forge("resume", str(stopped.path))
+    assert stopped.plan().job["data"]["max_bad_rows"] == 0.25

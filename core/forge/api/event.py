@@ -92,7 +92,7 @@ class Reading(Event):
 
 @dataclass(frozen=True)
 class Collated(Event):
-    """The rows are ready: their digest, counts of rows and tokens, the longest, and those cut or dropped."""
+    """The rows are ready: their digest, counts of rows and tokens, the longest, and those cut, split or dropped."""
 
     kind: ClassVar[str] = "data"
     digest: str
@@ -102,6 +102,10 @@ class Collated(Event):
     share: float | None = None
     longest: int | None = None
     truncated: int | None = None
+    cut_share: float | None = None
+    cut_share_of_rows: float | None = None
+    split: int | None = None
+    pieces: int | None = None
     dropped: int | None = None
     eval: Mapping[str, Mapping[str, Any]] | None = None
     sources: Sequence[Mapping[str, Any]] = ()

@@ -44,7 +44,7 @@ from forge.text.evaluation import measured
 from forge.text.memory import measured as measured_beside
 from forge.text.memory import verdict as memory_verdict
 from forge.text.plan import turned_down
-from forge.text.units import amount, clock, size
+from forge.text.units import amount, clock, cut, size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -149,12 +149,16 @@ class Console:
         if event.tokens:
             share = f", {event.share:.0%} trained on" if event.supervised else ""  # of prompts none is
             text += f", {amount(event.tokens)} tokens{share}, longest {event.longest}"
-        less = [
-            (f", {count} {name}", "yellow")
-            for name, count in (("truncated", event.truncated), ("dropped", event.dropped))
-            if count
-        ]
-        self.line(text, *less)
+        if event.split:
+            text += f", {event.pieces} of them pieces of {event.split} long ones"
+        self.line(text, *([(f", {event.dropped} dropped", "yellow")] if event.dropped else []))
+        if event.truncated:
+            said = cut(event.truncated, event.cut_share_of_rows, event.cut_share)
+            self.line(f"        cut: {said}", style="yellow")
+        for name, rows in (event.eval or {}).items():
+            if rows.get("truncated"):
+                said = cut(rows["truncated"], rows.get("cut_share_of_rows"), rows.get("cut_share"))
+                self.line(f"        cut of {name}: {said}", style="yellow")
         for source in event.sources:
             columns = ", ".join(source["columns"])
             ignored = f"; not used: {', '.join(source['ignored'])}" if source["ignored"] else ""

@@ -69,10 +69,13 @@ class Job(Table):
         return {key: value for key, value in pruned.items() if value not in ({}, [])}
 
     def digest(self) -> str:
-        """Return a sha256 over what decides what is trained: not the job's name, nor what comes after training."""
+        """Return a sha256 over what decides what is trained."""
+        return hashlib.sha256(json.dumps(self.meaning(), sort_keys=True).encode()).hexdigest()
+
+    def meaning(self) -> dict[str, Any]:
+        """Return the tables that decide what is trained: not the job's name, nor what comes after training."""
         after = {"name", "eval", "generation", "export", "use"}
-        meaning = {key: value for key, value in self.to_toml().items() if key not in after}
-        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+        return {key: value for key, value in self.to_toml().items() if key not in after}
 
 
 def load_job(data: Mapping[str, Any]) -> Job:

@@ -195,6 +195,7 @@ Format = Literal[
     "instruction",
     "input-output",
     "text",
+    "tokens",
     "preference",
     "unpaired-preference",
     "prompt",
@@ -329,8 +330,11 @@ class DataTable(Source):
     max_bad_rows: int | float = Field(
         0.05, ge=0, description="With `drop`: the most rows (or the largest share, below 1) that may be dropped."
     )
-    on_long_row: Literal["truncate", "drop", "error"] = Field(
-        "truncate", description="What to do with a row longer than `[model] max_seq_length`. Counted and said."
+    on_long_row: Literal["auto", "split", "truncate", "drop", "error"] = Field(
+        "auto",
+        description="What to do with a row longer than `[model] max_seq_length`: `split` a plain text into several "
+        "rows, `truncate`, `drop`, or `error`. `auto` splits texts and cuts other rows, unless more than a tenth of "
+        "all tokens were lost. Counted and said.",
     )
     max_rows: int | None = Field(None, ge=1, description="Take only the first rows of the training data.")
     packing: bool = Field(False, description="Fill each row up to `max_seq_length` with several, kept apart.")
@@ -355,9 +359,6 @@ class DataTable(Source):
         if self.streaming and self.eval_size is not None:
             what = "eval_size needs all rows, and streaming never sees them; use eval_path or eval_split"
             yield Mistake(what, ("eval_size", "streaming"))
-        if self.streaming and self.packing:
-            what = "packing needs all rows, and streaming never sees them; keep one"
-            yield Mistake(what, ("packing", "streaming"))
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from forge.planning.planner import renewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
     from forge.discovery.catalogue import Catalogue
     from forge.disk.folder import RunFolder
@@ -56,14 +57,18 @@ def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None
     """Refuse to resume what is no longer the same run, and name the difference. Raises :class:`RunError`."""
     stored = load_job(plan.job)
     given = folder.path / "job.toml"
-    now = folder.job_file(PluginKeys(catalogue)).job
-    if now.digest() != plan.job_digest:
-        changed = differences(stored.to_toml(), now.to_toml())
-        raise RunError(
-            f"{given} is not the job that this run began with",
-            "; ".join(changed) or "its meaning has changed",
-            "undo the change, or start a new run",
-        )
+    file = folder.job_file(PluginKeys(catalogue))
+    if file.job.digest() != plan.job_digest:
+        changed = differences(stored.meaning(), file.job.meaning())
+        named = {*plan.named, *file.named}
+        # What nobody wrote is a default that has changed since: the run keeps the one that it began with.
+        written = [each for each in changed if _is_named(each.partition(": ")[0], named)]
+        if written or not changed:
+            raise RunError(
+                f"{given} is not the job that this run began with",
+                "; ".join(written) or "its meaning has changed",
+                "undo the change, or start a new run",
+            )
     facts = describe_model(catalogue, stored.model.id, plan.facts.revision or stored.model.revision, stored.folder)
     if facts.digest and plan.facts.digest and facts.digest != plan.facts.digest:
         raise RunError(
@@ -71,6 +76,11 @@ def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None
             f"its digest was {plan.facts.digest[:12]} and is {facts.digest[:12]}",
             "restore it, or start a new run",
         )
+
+
+def _is_named(key: str, named: AbstractSet[str]) -> bool:
+    """Tell whether a key, or the table around it or within it, was written by the user."""
+    return any(key == each or key.startswith(f"{each}.") or each.startswith(f"{key}.") for each in named)
 
 
 def _moved(plan: Plan, machine: Machine) -> Iterator[str]:

@@ -32,3 +32,22 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def percent(share: float) -> str:
+    """Return a share for people: 86 %."""
+    return "under 1 %" if 0 < share < 0.01 else f"{share * 100:.0f} %"
+
+
+def cut(rows: int, of_rows: float | None, of_all: float | None) -> str:
+    """Return how much of the rows was cut off.
+
+    Args:
+        rows: How many rows were cut.
+        of_rows: The share of their own tokens that they lost; None if nobody counted.
+        of_all: The share of all tokens.
+    """
+    said = f"{rows} {'row' if rows == 1 else 'rows'}"
+    if of_rows is None or of_all is None:
+        return said
+    return f"{said}, {percent(of_rows)} of {'its' if rows == 1 else 'their'} tokens, {percent(of_all)} of all"

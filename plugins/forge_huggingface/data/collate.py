@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Decision, Reading, Stage, Warned
 from forge_huggingface.data.layouts import LAYOUTS
-from forge_huggingface.data.packing import pack
+from forge_huggingface.data.packing import joined, pack, packed
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
 from forge_huggingface.data.sources import left_out
@@ -64,7 +64,8 @@ def collate(job: Job, run: Run) -> Data:
     if template is not None and template.origin != "model":
         # Saved with the weights, so that inference asks as training did; a processor has one of its own beside it.
         tokenizer.chat_template = processor.chat_template = template.text
-    pad, pad_how = tokenizers.settle_pad(tokenizer)
+    vocabulary = tokenizers.vocabulary(job, folder)
+    pad, pad_how = tokenizers.settle_pad(tokenizer, vocabulary)
     if template is not None and template.date is None and clock.asks(template.sources):
         template = replace(template, date=clock.now())
         run.decide(Decision("data.date", template.date, f"the chat template {template.name} writes a date"))
@@ -77,6 +78,7 @@ def collate(job: Job, run: Run) -> Data:
         "on_long_row": job.data.on_long_row,
         "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
+        "vocabulary": vocabulary,
     }
     if template is not None:
         for text in (template.text, template.tool_use):
@@ -140,19 +142,20 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     with first:
         left = job.data.max_rows
         for reader in readers:
-            before, seen = len(first), tally.read
+            before, seen = len(first.starts), tally.read
             _fill(first, reader.rows(limit=left), tally, renderer, run)
-            of_source.append(range(before, len(first)))
+            of_source.append(range(before, len(first.starts)))
             left = None if left is None else left - (tally.read - seen)
         tally.check(done=True)
         _refuse_nothing(tally, readers)
+        tally.refuse_cut()
     rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
-    held = _held_out(job, len(first), rng)
-    order = _weigh([[index for index in part if index not in held] for part in of_source], readers, rng)
+    held = _held_out(job, len(first.starts), rng)
+    order = first.pieces(_weigh([[index for index in part if index not in held] for part in of_source], readers, rng))
     if not order:
         raise DataError(
             "no rows are left to train on",
-            f"{len(first)} rows were read and {len(held)} held out",
+            f"{len(first.starts)} rows were read and {len(held)} held out",
             "lower eval_size, or raise the weights",
         )
     train = _choose(first, rows, order, folder / "train.arrow", layout.store)
@@ -162,7 +165,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     evals: dict[str, Store] = {}
     warnings = _untold(job, readers)
     if held:
-        evals["eval"] = _choose(first, rows, sorted(held), folder / "eval.arrow", layout.store)
+        evals["eval"] = _choose(first, rows, first.pieces(sorted(held)), folder / "eval.arrow", layout.store)
     elif others := eval_sources(job):
         eval_readers = [Reader(job, source, renderer, layout) for source in others]
         evals["eval"] = Store(folder / "eval.arrow", layout.store)
@@ -174,11 +177,11 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     warnings += _shared(train, evals)
     if job.data.packing:
         train = _pack(train, folder / "packed.arrow", renderer.max_seq_length)
-        packed = len(train) * renderer.max_seq_length
-        summary |= {"packed": len(train), "filled": round(sum(train.lengths) / packed, 4)}
+        summary |= _filled(train.lengths, renderer.max_seq_length)
     data, held_data = train.open(), {name: store.open() for name, store in evals.items()}
     summary["sources"] = [reader.to_json() for reader in readers]
-    summary["eval"] = {name: _totals(store) for name, store in evals.items()}
+    cut = held_tally.cuts() if held_tally.read else {}  # of rows that were read for this alone
+    summary["eval"] = {name: _totals(store) | cut for name, store in evals.items()}
     longest = heapq.nsmallest(_LONGEST, range(len(train)), key=lambda index: (-train.lengths[index], index))
     return _Built(
         data, held_data, digest(each.data for each in (data, *held_data.values())), summary, warnings, tuple(longest)
@@ -190,17 +193,22 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     import pyarrow
     from datasets import IterableDataset
 
-    stream = Stream(job, renderer, layout, _seed(job))
-    first = list(islice(stream(), 64))
+    stream = Stream(job, renderer, layout, _seed(job), tell=lambda _: None)  # what these rows lose is told below
+    first = list(islice(stream.rows(), 64))
     stream.tally.check(done=True)
     _refuse_nothing(stream.tally, stream.readers)
-    kinds = features(layout.store)
-    tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
+    stream.tally.refuse_cut(first=True)
     summary = stream.tally.to_json() | {"streaming": True, "sources": [each.to_json() for each in stream.readers]}
+    if job.data.packing:
+        first = [dict(each) for each in packed(first, renderer.max_seq_length)]
+        summary |= _filled([len(each["input_ids"]) for each in first], renderer.max_seq_length)
+    kinds = features("packed" if job.data.packing else layout.store)
+    tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     warnings = stream.tally.warnings("the first rows") + _untold(job, stream.readers)
     evals: dict[str, Store] = {}
+    tally = Tally(job.data)
     if others := eval_sources(job):
-        tally, readers = Tally(job.data), [Reader(job, source, renderer, layout) for source in others]
+        readers = [Reader(job, source, renderer, layout) for source in others]
         evals["eval"] = Store(run.folder / "data" / "eval.arrow", layout.store)
         with evals["eval"] as store:
             _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
@@ -208,8 +216,8 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
             _refuse_nothing(tally, readers)
         warnings += tally.warnings("held-out rows")
     held = {name: store.open() for name, store in evals.items()}
-    summary["eval"] = {name: _totals(store) for name, store in evals.items()}
-    data = IterableDataset.from_generator(Stream(job, renderer, layout, _seed(job)), features=kinds)
+    summary["eval"] = {name: _totals(store) | tally.cuts() for name, store in evals.items()}
+    data = IterableDataset.from_generator(Stream(job, renderer, layout, _seed(job), run.emit), features=kinds)
     return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
 
 
@@ -220,7 +228,7 @@ def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Ren
             said = now
             run.emit(Reading(tally.read))
         if tally.see(origin, row, bos) and isinstance(row, Record):
-            store.add(origin, row.columns, row.length, row.supervised, row.tokens)
+            store.take(origin, row)
 
 
 def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
@@ -233,6 +241,7 @@ def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
 
 
 def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
+    """Return which rows of the files are held out; a text that has become several rows is held out whole."""
     size = job.data.eval_size
     if size is None:
         return frozenset()
@@ -270,16 +279,18 @@ def _choose(store: Store, rows: Any, order: Sequence[int], path: Path, layout: s
 
 def _pack(store: Store, path: Path, capacity: int) -> Store:
     rows, origins = store.open(), store.origins()
-    packed = Store(path, "packed")
-    with packed:
+    packs = Store(path, "packed")
+    with packs:
         for indices in pack(store.lengths, capacity):
-            chosen = [rows[index] for index in indices]
-            columns = {name: list(chain.from_iterable(row[name] for row in chosen)) for name in ("input_ids", "labels")}
-            columns["seq_lengths"] = [len(row["input_ids"]) for row in chosen]
+            columns = joined([rows[index] for index in indices])
             origin = " + ".join(origins[index] for index in indices)
             count = len(columns["input_ids"])
-            packed.add(origin, columns, count, sum(store.supervised[index] for index in indices), count)
-    return packed
+            packs.add(origin, columns, count, sum(store.supervised[index] for index in indices), count)
+    return packs
+
+
+def _filled(lengths: Sequence[int], capacity: int) -> dict[str, Any]:
+    return {"packed": len(lengths), "filled": round(sum(lengths) / (len(lengths) * capacity), 4)}
 
 
 def _totals(store: Store) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from forge_huggingface.data.conversion.columns import Columns, blank
 from forge_huggingface.data.conversion.messages import is_list_of, written_messages
 from forge_huggingface.data.conversion.roles import Speech
 from forge_huggingface.data.conversion.templates import Wording
+from forge_huggingface.data.ids import LOSS_MASK
 from forge_huggingface.data.shape import Shape
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ FORMATS: Mapping[str, Format] = {
         speaks=False,
     ),
     "text": Format({"text": ("text",)}, {}, speaks=False),
+    "tokens": Format(
+        {"input_ids": ("input_ids", "tokens")},
+        {"labels": ("labels",), "loss_mask": LOSS_MASK, "attention_mask": ("attention_mask",)},
+        speaks=False,
+    ),
     "preference": Format(
         {"chosen": ("chosen",), "rejected": ("rejected",)},
         {

@@ -7,12 +7,12 @@ of it the preview shows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
-from forge_huggingface.rows import BadRow, Plain, Record, Row
+from forge_huggingface.rows import BadRow, Plain, Record, Rendered, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +45,7 @@ class Layout:
         "instruction",
         "input-output",
         "text",
+        "tokens",
     )
     train_on: ClassVar[str | None] = None
     """What is in the loss, where the layout leaves the job no choice."""
@@ -72,7 +73,12 @@ class Layout:
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
         for rendered in renderer.render([row for row in rows if isinstance(row, Plain)]):
-            yield rendered if isinstance(rendered, BadRow) else Record((rendered,), rendered.columns(images=self.sees))
+            yield rendered if isinstance(rendered, BadRow) else self.single(rendered)
+
+    def single(self, row: Rendered) -> Record:
+        """Return a row of one sequence as it is stored, with the pieces that follow it."""
+        rest = tuple(self.single(piece) for piece in row.rest)
+        return Record((replace(row, rest=()),), row.columns(images=self.sees), rest)
 
     def collator(self) -> Callable[[Loaded], Any] | None:
         """Return what makes the batch collator once the model is there; None for the trainer's own."""

@@ -43,6 +43,9 @@ class Prompts(Layout):
                 continue
             prompt = row.prompt if isinstance(row.prompt, str) else list(row.prompt)
             ids = self.ids(renderer, prompt)
+            if not ids:
+                yield BadRow("is empty once it is rendered", "the model would be asked nothing")
+                continue
             if len(ids) > room:
                 why = f"max_seq_length leaves {room} beside max_completion_length"
                 yield LongRow(f"asks with {len(ids)} tokens", why, 'raise it, or set on_long_row = "drop"')
@@ -92,16 +95,21 @@ class Seq2Seq(Layout):
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        tokenizer = renderer.tokenizer
+        around = [set(tokenizer("")["input_ids"]), set(tokenizer(text_target="")["input_ids"])]
         for row in rows:
             texts = texts_of(row)
             if isinstance(texts, BadRow):
                 yield texts
                 continue
             limit = self.limit
-            source = renderer.tokenizer(texts[0], verbose=False)["input_ids"]
-            target = renderer.tokenizer(text_target=texts[1], verbose=False)["input_ids"]
+            source = tokenizer(texts[0], verbose=False)["input_ids"]
+            target = tokenizer(text_target=texts[1], verbose=False)["input_ids"]
+            if around[0].issuperset(source) or around[1].issuperset(target):
+                yield BadRow("is empty once it is rendered", "the tokenizer makes no tokens of a text")
+                continue
             length = max(len(source), len(target))
-            if length > limit and renderer.on_long_row != "truncate":
+            if length > limit and not renderer.labels.cuts:
                 yield LongRow(
                     f"has {length} tokens",
                     f"max_seq_length is {limit}",

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge_huggingface.data.characters import unfit
 from forge_huggingface.data.files import kind
 from forge_huggingface.data.formats import detect
 from forge_huggingface.data.sources import iterate
@@ -20,6 +21,7 @@ from forge_huggingface.rows import (
     BadRow,
     Completion,
     Conversation,
+    Ids,
     Message,
     Pair,
     Prompt,
@@ -100,6 +102,8 @@ class Reader:
             assert self.shape is not None
             try:
                 row = self._instructed(self._placed(self.shape.convert(raw, filled=_filled(origin)), origin))
+                if (bad := unfit(row)) is not None:
+                    raise bad
             except AlienRow as alien:
                 raise alien.at(origin) from alien
             except BadRow as bad:
@@ -111,7 +115,16 @@ class Reader:
         results = self.layout.render(self.renderer, [row for row in converted if not isinstance(row, BadRow)])
         for (origin, raw), row in zip(block, converted, strict=True):
             given = {} if isinstance(raw, BadRow) else raw
-            yield origin, given, row, row if isinstance(row, BadRow) else next(results)
+            yield origin, given, row, row if isinstance(row, BadRow) else self._embedded(row, next(results))
+
+    def _embedded(self, row: Row, made: Record | BadRow) -> Record | BadRow:
+        """Return what became of a row, refused if it has a token that the model has no embedding for."""
+        if isinstance(row, Ids):
+            return self.renderer.foreign(row.input_ids, given=True) or made
+        if isinstance(made, BadRow):
+            return made
+        sequences = (part.input_ids for piece in (made, *made.rest) for part in piece.parts)
+        return next((bad for ids in sequences if (bad := self.renderer.foreign(ids))), made)
 
     def _placed(self, row: Row, origin: str) -> Row:
         """Return a row that knows where its images' paths start, and refuse images that nobody would see."""
@@ -119,7 +132,7 @@ class Reader:
             return replace(row, chosen=self._seen(row.chosen, origin), rejected=self._seen(row.rejected, origin))
         if isinstance(row, Rated):
             return replace(row, row=self._seen(row.row, origin))
-        return row if isinstance(row, Text | Prompt) else self._seen(row, origin)
+        return row if isinstance(row, Text | Prompt | Ids) else self._seen(row, origin)
 
     def _instructed(self, row: Row) -> Row:
         """Return a row with the job's system message, if it is a conversation and has none of its own."""
@@ -132,7 +145,7 @@ class Reader:
                 return row
             self.converses = True
             return replace(row, prompt=(*self._opening(row.prompt), *row.prompt))
-        return row if isinstance(row, Text) else self._told(row)
+        return row if isinstance(row, Text | Ids) else self._told(row)
 
     def _told(self, row: Conversation | Completion) -> Conversation | Completion:
         if isinstance(row, Completion):

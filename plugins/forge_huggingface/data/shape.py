@@ -13,6 +13,7 @@ from forge_huggingface.data.conversion.messages import Turns, turns_of, written_
 from forge_huggingface.data.conversion.pairs import pair_of
 from forge_huggingface.data.conversion.parts import Parts
 from forge_huggingface.data.conversion.templates import Wording, prefixed
+from forge_huggingface.data.ids import ids_of
 from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Prompt, Rated, Row, Text
 
 ASKED = ("prompt", "question")
@@ -85,6 +86,8 @@ class Shape(Parts):
                 return self.conversation(raw, turns, len(turns) - 1, turns=True)
             case "text":
                 return Text(self.columns.text(raw, "text"))
+            case "tokens":
+                return ids_of(raw, self.columns)
             case "prompt-completion":
                 return self._prompt_completion(raw)
             case "preference":

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from forge_huggingface.rows import Record
+
 
 _BUFFER = 1024
 _PROMPT = ("prompt", "columns")
@@ -38,6 +40,7 @@ class Store:
         lengths: The length of each row's longest sequence.
         tokens: The number of tokens of each row.
         supervised: The number of tokens in the loss of each row.
+        starts: For each row of a file, which may have become several, the first of these.
     """
 
     def __init__(self, path: Path, layout: str = "tokens") -> None:
@@ -48,6 +51,7 @@ class Store:
         self.lengths = array("l")
         self.tokens = array("l")
         self.supervised = array("l")
+        self.starts = array("l")
         kinds = features(layout)
         self.columns = tuple(kinds)
         self._schema = kinds.arrow_schema
@@ -58,6 +62,19 @@ class Store:
         self._writer = ArrowWriter(features=kinds, path=str(self._part))
         self._origins = origins_path(path).open("w", encoding="utf-8")
         self._rows: list[Sequence[Any]] = []
+
+    def take(self, origin: str, record: Record) -> None:
+        """Add a row of a file, as one row or as the several that it has become."""
+        self.starts.append(len(self))
+        for place, piece in record.pieces(origin):
+            self.add(place, piece.columns, piece.length, piece.supervised, piece.tokens)
+
+    def pieces(self, rows: Sequence[int]) -> Sequence[int]:
+        """Return what rows of the files have become, in their order."""
+        if len(self.starts) == len(self):
+            return rows
+        ends = [*self.starts[1:], len(self)]
+        return [piece for row in rows for piece in range(self.starts[row], ends[row])]
 
     def add(self, origin: str, columns: Mapping[str, Any], length: int, supervised: int, tokens: int) -> None:
         """Add a row.

@@ -5,16 +5,19 @@ The order depends on the seed alone, so a run that goes on skips what it has see
 
 from __future__ import annotations
 
+import logging
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from forge.api import Warned
+from forge.text.units import percent
+from forge_huggingface.data.packing import packed
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.data.tally import Tally
 from forge_huggingface.rows import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from forge.api import Job
     from forge_huggingface.data.layout import Layout
@@ -22,26 +25,47 @@ if TYPE_CHECKING:
 
 
 _BATCH = 64
+_LOOK = 256  # rows between two looks at what has been cut
+_LOG = logging.getLogger(__name__)
 
 
 class Stream:
-    """Calling it begins a pass over all sources, mixed by weight.
+    """Calling it begins a pass over all sources, mixed by weight: rows, or packs of them if the job says so.
+
+    Args:
+        job: The job.
+        renderer: Turns rows into tokens.
+        layout: What is made of them.
+        seed: Decides in which order sources are drawn from.
+        tell: Shows a warning to whoever watches the run; in a loader process, which has no run, it goes to the log.
 
     Attributes:
         readers: A reader for each source.
         tally: What the latest pass has counted.
     """
 
-    def __init__(self, job: Job, renderer: Renderer, layout: Layout, seed: int) -> None:
-        self.job, self.seed = job, seed
+    def __init__(
+        self, job: Job, renderer: Renderer, layout: Layout, seed: int, tell: Callable[[Warned], None] | None = None
+    ) -> None:
+        self.job, self.seed, self.tell = job, seed, tell
+        self.capacity = renderer.max_seq_length
         self.readers = [Reader(job, source, renderer, layout) for source in job.data.all_sources()]
         self.tally = Tally(job.data)
         self._bos = renderer.tokenizer.bos_token_id
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process."""
+        return {**self.__dict__, "tell": None}
+
     def __call__(self) -> Iterator[dict[str, Any]]:
+        """Yield rows, or packs of them, until every source is at its end."""
+        return packed(self.rows(), self.capacity) if self.job.data.packing else self.rows()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
         """Yield rows until every source is at its end."""
         rng = random.Random(self.seed)  # noqa: S311 - a repeatable choice, not a secret
-        self.tally = replace(Tally(self.job.data))
+        tally = self.tally = Tally(self.job.data)
+        told = False
         open_ones = [(self._pass(reader, random.Random(rng.random())), reader.source.weight) for reader in self.readers]  # noqa: S311
         left = self.job.data.max_rows
         while open_ones and left != 0:
@@ -51,8 +75,24 @@ class Stream:
                 del open_ones[at]
                 continue
             left = None if left is None else left - 1
-            yield dict(row.columns)
-        self.tally.check(done=True)
+            yield from (dict(each.columns) for each in (row, *row.rest))
+            if not told and tally.read % _LOOK == 0:
+                told = self._tell_of_cuts(tally)
+        tally.check(done=True)
+        if not told:
+            self._tell_of_cuts(tally)
+
+    def _tell_of_cuts(self, tally: Tally) -> bool:
+        """Warn once the rows lose too many of their tokens; what was seen before training did not."""
+        if not tally.too_much_cut:
+            return False
+        message = f"{percent(tally.cut_share)} of all tokens of the first {tally.read} streamed rows were cut off"
+        do = 'raise [model] max_seq_length, or set on_long_row = "truncate" or "drop"'
+        if self.tell is not None:
+            self.tell(Warned(message=message, do=do))
+        else:
+            _LOG.warning("%s; %s", message, do)
+        return True
 
     def _pass(self, reader: Reader, rng: random.Random) -> Iterator[Record]:
         """Yield a source's rows as often as its weight says."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
+from forge.text.units import percent
 from forge_huggingface.rows import BadRow, LongRow, Record
 
 if TYPE_CHECKING:
@@ -22,11 +23,20 @@ SAMPLE = 1000
 """How many rows are looked at before a bad one is reported, so that the report can say how many are bad."""
 
 _NAMED = 5
+_CUT = 0.1  # the largest share of all tokens that is cut off before on_long_row = "auto" asks
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over the rows of one split."""
+    """Counts over the rows of one split.
+
+    Attributes:
+        kept: The rows to train on: of a text that is split, each of its pieces.
+        cut_tokens: The tokens that were cut off.
+        cut_rows: The tokens that the cut rows had before.
+        split: The rows of a file that became several.
+        pieces: What they became.
+    """
 
     data: DataTable
     read: int = 0
@@ -35,6 +45,10 @@ class Tally:
     supervised: int = 0
     longest: int = 0
     truncated: int = 0
+    cut_tokens: int = 0
+    cut_rows: int = 0
+    split: int = 0
+    pieces: int = 0
     bad: int = 0
     long: int = 0
     doubled_bos: int = 0
@@ -53,16 +67,25 @@ class Tally:
         """
         self.read += 1
         if isinstance(result, Record):
-            self.kept += 1
-            self.tokens += result.tokens
-            self.supervised += result.supervised
-            self.longest = max(self.longest, result.length)
-            self.truncated += any(part.truncated for part in result.parts)
-            self.diverged += any(part.diverged for part in result.parts)
+            pieces = (result, *result.rest)
+            parts = [part for piece in pieces for part in piece.parts]
+            self.kept += len(pieces)
+            if result.rest:
+                self.split += 1
+                self.pieces += len(pieces)
+            for piece in pieces:
+                self.tokens += piece.tokens
+                self.supervised += piece.supervised
+                self.longest = max(self.longest, piece.length)
+            if any(part.truncated for part in parts):
+                self.truncated += 1
+                self.cut_rows += sum(part.length for part in parts)
+                self.cut_tokens += sum(part.length - len(part.input_ids) for part in parts)
+            self.diverged += any(part.diverged for part in parts)
             self.images += len(result.parts[0].pictures)
-            for eos in {part.eos for part in result.parts if part.eos}:
+            for eos in {part.eos for part in parts if part.eos}:
                 self.eos[eos] = self.eos.get(eos, 0) + 1
-            for note in {note for part in result.parts for note in part.notes}:
+            for note in {note for part in parts for note in part.notes}:
                 self.notes[note] = self.notes.get(note, 0) + 1
             self.doubled_bos += bos is not None and result.parts[0].input_ids[:2] == [bos, bos]
             self.check(done=False)
@@ -95,6 +118,44 @@ class Tally:
                 "mend the rows, or raise max_bad_rows",
             )
 
+    @property
+    def cut_share(self) -> float:
+        """The share of all tokens that was cut off."""
+        return self.cut_tokens / (self.tokens + self.cut_tokens) if self.cut_tokens else 0.0
+
+    @property
+    def too_much_cut(self) -> bool:
+        """Whether more is cut off than the job can have meant, as it does not say what to do with long rows."""
+        return self.data.on_long_row == "auto" and self.cut_share > _CUT
+
+    def refuse_cut(self, *, first: bool = False) -> None:
+        """Raise for too many tokens that are cut off, unless the job says that rows are to be cut.
+
+        Args:
+            first: Whether these are only the first rows.
+        """
+        if self.too_much_cut:
+            rows = f"the first {self.read} training rows" if first else "the training rows"
+            raise DataError(
+                f"{percent(self.cut_share)} of all tokens of {rows} would be cut off",
+                f"{self.truncated} of {self.kept} rows are longer than max_seq_length and lose "
+                f"{percent(self.cut_tokens / self.cut_rows)} of their tokens; "
+                f"more than {percent(_CUT)} is not cut unasked",
+                'raise [model] max_seq_length; or set on_long_row = "truncate" to have it so, '
+                'or "drop" to leave such rows out',
+            )
+
+    def cuts(self) -> dict[str, Any]:
+        """Return the numbers of what was cut and split, if anything was."""
+        found: dict[str, Any] = {"truncated": self.truncated}
+        if self.cut_tokens:
+            found["cut_tokens"] = self.cut_tokens
+            found["cut_share"] = round(self.cut_share, 4)
+            found["cut_share_of_rows"] = round(self.cut_tokens / self.cut_rows, 4)
+        if self.split:
+            found |= {"split": self.split, "pieces": self.pieces}
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers for the event and the summary."""
         return {
@@ -104,7 +165,7 @@ class Tally:
             "supervised": self.supervised,
             "share": round(self.supervised / self.tokens, 4) if self.tokens else 0.0,
             "longest": self.longest,
-            "truncated": self.truncated,
+            **self.cuts(),
             "dropped": self.bad + self.long,
             "dropped_bad": self.bad,
             "dropped_long": self.long,

@@ -11,10 +11,12 @@ import math
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
 from forge.disk.folder import EVALUATION, RunFolder
+from forge.text.units import cut
 from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
@@ -26,7 +28,7 @@ from forge_huggingface.rows import text_of
 from forge_huggingface.rules.placement import positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from forge.api import Answer, EvalTable, Generator, Job, Run, Trained
 
@@ -74,6 +76,9 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
     of = f" of {rows.read}" if rows.read > len(rows.questions) else ""
     dropped = f", {rows.bad} dropped: {rows.first_bad}" if rows.bad else ""
     run.emit(Noted(f"{len(rows.questions)}{of} rows, {len(wanted)} to answer, of {rows.name}{dropped}"))
+    if rows.cuts.get("cut_tokens"):
+        said = cut(rows.cuts["truncated"], rows.cuts["cut_share_of_rows"], rows.cuts["cut_share"])
+        run.emit(Noted(f"the loss is of rows that are cut at max_seq_length: {said}"))
 
     found = ask_all(run, table, rows, wanted, judge.count, generate)
     metrics = measure(found, rows, wanted, judge, table)
@@ -82,6 +87,7 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
         "read": rows.read,
         "bad": rows.bad,
         "first_bad": rows.first_bad,
+        **rows.cuts,
         "answered": len(wanted),
         "num_generations": judge.count,
         "sampling": describe(next(iter(found.values())).sampling),
@@ -150,13 +156,13 @@ def ask_one(
 ) -> Answered:
     """Measure the loss of all rows, and let a model answer those that are wanted."""
     start = said = time.monotonic()
-    tokens = [question.row for question in rows.questions if question.row is not None]
+    tokens = [row for question in rows.questions for row in question.rows]
     asked = Answered(sampling=sampling_of(table, generator))
     if tokens:
         measured = generator.losses(tokens, batch_size=table.batch_size)
         if measured is not None:
             each = iter(measured)
-            asked.losses = [next(each) if question.row is not None else (0.0, 0) for question in rows.questions]
+            asked.losses = [_sum(islice(each, len(question.rows))) for question in rows.questions]
     prompts = [prompt for at in wanted if (prompt := rows.questions[at].prompt) is not None]
     for index, answers in generator.complete(prompts, asked.sampling, count=count, batch_size=table.batch_size):
         asked.answers[wanted[index]] = answers
@@ -166,6 +172,12 @@ def ask_one(
             run.emit(Answering(name, rows=len(asked.answers), of=len(wanted)))
     asked.seconds = time.monotonic() - start
     return asked
+
+
+def _sum(pieces: Iterable[tuple[float, int]]) -> tuple[float, int]:
+    """Return the loss of a row and the number of its tokens from those of the pieces that it has become."""
+    losses, counts = zip((0.0, 0), *pieces, strict=True)
+    return sum(losses), sum(counts)
 
 
 def sampling_of(table: EvalTable, generator: Generator) -> Sampling:

@@ -21,7 +21,20 @@ from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.data.store import origins_path
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Pair, Rated, Record, Row, Text, text_of
+from forge_huggingface.data.tally import Tally
+from forge_huggingface.rows import (
+    BadRow,
+    Completion,
+    Conversation,
+    LongRow,
+    Pair,
+    Plain,
+    Rated,
+    Record,
+    Row,
+    row_of,
+    text_of,
+)
 from forge_huggingface.rows import Prompt as PromptRow
 from forge_huggingface.rules.placement import positions
 
@@ -43,7 +56,7 @@ class Question:
         prompt: The same as the model sees it.
         reference: The row's own answer, or None.
         columns: The row as it is in its file.
-        row: Its tokens and labels, as training would get them; None where it has no loss.
+        rows: Its tokens and labels, as training would get them: several of a text that is split, none without a loss.
     """
 
     origin: str
@@ -51,7 +64,7 @@ class Question:
     prompt: Prompt | None = None
     reference: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
-    row: Mapping[str, Any] | None = None
+    rows: tuple[Mapping[str, Any], ...] = ()
 
 
 class HeldOutLayout(Layout):
@@ -70,7 +83,7 @@ class HeldOutLayout(Layout):
             elif made is None:
                 yield Record((), {})
             else:
-                yield Record((made,), made.columns(images=self.sees))
+                yield self.single(made)
 
 
 def _formats(run: Run) -> tuple[str, ...]:
@@ -79,7 +92,7 @@ def _formats(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*trained, *FORMATS]))
 
 
-def _answered(row: Row) -> Conversation | Completion | Text | None:
+def _answered(row: Row) -> Plain | None:
     """Return a row as a text to learn, or None if nobody says what is right."""
     if isinstance(row, Pair):
         return row.chosen
@@ -98,6 +111,7 @@ class HeldOut:
         bad: How many could not be used.
         first_bad: What was wrong with the first of them.
         name: What to call the rows.
+        cuts: What was cut off or split, as numbers.
     """
 
     questions: tuple[Question, ...]
@@ -105,6 +119,7 @@ class HeldOut:
     bad: int
     first_bad: str | None
     name: str
+    cuts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def asked(self) -> list[Question]:
@@ -134,7 +149,7 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
     # An encoder's text is cut as in training; a decoder's prompt is asked whole, and must leave room for an answer.
     end = None if texts else positions(run.plan.facts)
     questions: list[Question] = []
-    bad, first_bad = 0, None
+    bad, first_bad, tally = 0, None, Tally(job.data)
     for source in sources:
         reader = Reader(job, source, renderer, layout, formats)
         for origin, raw, row, rendered in reader.whole(batch=64 if limit else 512):
@@ -153,6 +168,8 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
                 if end is not None and made.prompt is not None:
                     fits(made.prompt, renderer, end)
                 questions.append(made)
+                if rendered.parts:
+                    tally.see(origin, rendered, None)
             except BadRow as fault:
                 long = isinstance(fault, LongRow) and job.data.on_long_row == "drop"
                 if not long and job.data.on_bad_row == "error":
@@ -165,7 +182,7 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
     if job.eval.max_rows is not None and job.eval.max_rows < read and limit is None:
         rng = random.Random(job.eval.seed)  # noqa: S311 - a repeatable choice, not a secret
         questions = [questions[index] for index in sorted(rng.sample(range(read), job.eval.max_rows))]
-    return HeldOut(tuple(questions), read, bad, first_bad, name)
+    return HeldOut(tuple(questions), read, bad, first_bad, name, tally.cuts())
 
 
 class _Pictures(Sequence[Any]):
@@ -185,13 +202,13 @@ class _Pictures(Sequence[Any]):
 
 def question(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, renderer: Renderer) -> Question:
     """Turn one row into a question. Raises :class:`BadRow` if its prompt cannot be rendered."""
-    made = Question(origin=origin, columns=raw, row=rendered.columns or None)
+    made = Question(origin=origin, columns=raw, rows=_columns(rendered))
     match row:
         case Pair():
             row = row.chosen
         case Rated():
             row = row.row
-            if made.row is None:
+            if not made.rows:
                 return replace(question(origin, raw, row, rendered, renderer), reference=None)
     if isinstance(row, Conversation):
         return _conversation(made, row, renderer)
@@ -205,6 +222,10 @@ def question(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
     return made
 
 
+def _columns(rendered: Record) -> tuple[Mapping[str, Any], ...]:
+    return tuple(record.columns for record in (rendered, *rendered.rest) if record.columns)
+
+
 def of_texts(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, renderer: Renderer) -> Question:  # noqa: ARG001
     """Turn one row into a question to an encoder-decoder model. Raises :class:`BadRow` if it is not a pair of texts."""
     texts = texts_of(row)
@@ -212,12 +233,17 @@ def of_texts(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
         raise texts
     asked, reference = texts
     prompt = Prompt(text=asked)
-    return Question(origin=origin, asked=asked, prompt=prompt, reference=reference, columns=raw, row=rendered.columns)
+    return Question(
+        origin=origin, asked=asked, prompt=prompt, reference=reference, columns=raw, rows=_columns(rendered)
+    )
 
 
 def fits(prompt: Prompt, renderer: Renderer, end: int) -> None:
     """Raise :class:`LongRow` for a prompt that leaves no position for an answer."""
-    count = len(renderer.tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
+    ids = renderer.tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"]
+    if (bad := renderer.foreign(ids)) is not None:
+        raise bad
+    count = len(ids)
     if count >= end:
         why = f"the model has {end} positions, for prompt and answer"
         raise LongRow(f"asks with {count} tokens", why, 'shorten it, or set on_long_row = "drop"')
@@ -254,7 +280,8 @@ def _sources(job: Job, run: Run) -> tuple[Sequence[Source], Counter[str] | None,
                 f"{path} is missing",
                 "name rows: [eval] path, or `forge eval RUN --data FILE`",
             )
-        wanted = Counter(path.read_text(encoding="utf-8").split("\n")[:-1])
+        origins = map(row_of, path.read_text(encoding="utf-8").split("\n")[:-1])
+        wanted = Counter(origin for origin in origins if origin is not None)
         return data.all_sources(), wanted, "the rows held out of the training data"
     raise DataError(
         "there are no held-out rows",

@@ -7,6 +7,7 @@ tells it for the many families that are built as Llama is, before anything is do
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -51,17 +52,27 @@ _EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wt
 _HEADS = frozenset({"embed_out", "lm_head", "output"})
 
 
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a ``config.json`` says that the model has; None if it does not say."""
+    return _number(config, _text_of(config), "vocab")
+
+
+def _text_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((part for name in _TEXT if isinstance(part := config.get(name), dict)), {})
+
+
+def _number(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> int | None:
+    for part in (text, config):
+        for key in _NAMES[name]:
+            if isinstance(value := part.get(key), int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
 def from_config(config: Mapping[str, Any]) -> Shape | None:
     """Return the shape that a ``config.json`` tells, as if the model were built as Llama is; None if it tells none."""
-    text = next((part for name in _TEXT if isinstance(part := config.get(name), dict)), {})
-
-    def number(name: str) -> int | None:
-        for part in (text, config):
-            for key in _NAMES[name]:
-                if isinstance(value := part.get(key), int) and not isinstance(value, bool) and value > 0:
-                    return value
-        return None
-
+    text = _text_of(config)
+    number = functools.partial(_number, config, text)
     layers, hidden, heads, vocab = (number(name) for name in ("layers", "hidden", "heads", "vocab"))
     if layers is None or hidden is None or heads is None or vocab is None:
         return None

@@ -96,13 +96,16 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     sees = run.plan.facts.task == "vision"
     tokenizer = processor.tokenizer if sees else processor
     template = own(getattr(processor, "chat_template", None) or tokenizer.chat_template, "of the run")
-    tokenizers.settle_pad(tokenizer)
+    vocabulary = tokenizers.vocabulary(job, folder)
+    tokenizers.settle_pad(tokenizer, vocabulary)
     if template is not None:
         template = of_job(template, job)
     settings: dict[str, Any] = {
         "train_on": job.data.train_on,
         "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
-        "on_long_row": job.data.on_long_row,
+        # Rows that are asked may be of another kind than those that were trained on.
+        "on_long_row": "auto" if job.data.on_long_row == "split" else job.data.on_long_row,
+        "vocabulary": vocabulary,
         "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
     }

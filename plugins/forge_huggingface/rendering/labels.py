@@ -6,15 +6,19 @@ offsets if not. A row whose loss would not include an end token gets one: a mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
 from forge_huggingface.rendering.spans import Span, inside, starts_at
-from forge_huggingface.rows import BadRow, LongRow, Rendered, parting
+from forge_huggingface.rows import BadRow, Ids, LongRow, Rendered, parting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+OnLongRow = Literal["auto", "split", "truncate", "drop", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Piece:
     prompt: str | None = None
     spans: tuple[tuple[int, int], ...] | None = None
     open_end: bool = True  # the last message is an answer, so that the row's end belongs to it
+    divisible: bool = False  # a text in which nothing is asked and answered: it may become several rows
     notes: tuple[str, ...] = ()
 
 
@@ -38,6 +43,10 @@ class Labels:
         before: What the tokenizer puts before plain text.
         max_seq_length: The most tokens of a row.
         on_long_row: What to do with a longer one.
+
+    Attributes:
+        cuts: Whether a longer row is cut.
+        splits: Whether a longer text becomes several rows.
     """
 
     def __init__(
@@ -46,11 +55,12 @@ class Labels:
         stops: frozenset[int],
         before: list[int],
         max_seq_length: int,
-        on_long_row: Literal["truncate", "drop", "error"],
+        on_long_row: OnLongRow,
     ) -> None:
         self.tokenizer, self.stops, self.before = tokenizer, stops, before
         self.eos: int = tokenizer.eos_token_id
-        self.max_seq_length, self.on_long_row = max_seq_length, on_long_row
+        self.max_seq_length = max_seq_length
+        self.cuts, self.splits = on_long_row in ("auto", "truncate"), on_long_row in ("auto", "split")
         self._white: dict[int, bool] = {}
 
     def put(
@@ -69,6 +79,8 @@ class Labels:
             DataError: The tokenizer cannot tell where answers are.
         """
         count = len(ids)
+        if self.stops.issuperset(ids):
+            return BadRow("is empty once it is rendered", "the tokenizer makes no tokens of its text")
         diverged = False
         if prompt is not None and piece.prompt is not None:
             start = len(prompt)
@@ -111,15 +123,40 @@ class Labels:
             # TRL puts the BOS of a plain text into its labels. It is never predicted (nothing comes before it).
             whole = piece.prompt is None and piece.spans is None
             labels = (self.before if whole else [-100] * len(self.before)) + labels
+        if piece.divisible and self.splits and len(ids) > self.max_seq_length:
+            return self._split(ids, labels, eos)
         needed = max((end for _, end in images), default=0)
         return self._fit(ids, labels, eos, diverged, needed, piece.notes)
 
+    def take(self, row: Ids) -> Rendered | BadRow:
+        """Return a row whose tokens and labels are finished; or why it cannot be used."""
+        ids, labels = list(row.input_ids), list(row.labels)
+        eos = "there" if self._ends(ids, (0, len(ids))) else ""  # nobody says that a row of tokens has an end
+        if row.whole and self.splits and len(ids) > self.max_seq_length:
+            return self._split(ids, labels, eos)
+        return self._fit(ids, labels, eos, diverged=False)
+
+    def _split(self, ids: list[int], labels: list[int], eos: str) -> Rendered:
+        """Return the first of the pieces that a long text becomes, with those that follow it."""
+        starts = list(range(0, len(ids), self.max_seq_length))
+        if len(ids) - starts[-1] == 1:  # a token alone is never predicted
+            starts[-1] -= 1
+        pieces = [Rendered(ids[at:end], labels[at:end], end - at, "") for at, end in pairwise([*starts, len(ids)])]
+        pieces[-1] = replace(pieces[-1], eos=eos)
+        return replace(pieces[0], rest=tuple(pieces[1:]))
+
     def _fit(
-        self, ids: list[int], labels: list[int], eos: str, diverged: bool, needed: int, notes: tuple[str, ...]
+        self,
+        ids: list[int],
+        labels: list[int],
+        eos: str,
+        diverged: bool,
+        needed: int = 0,
+        notes: tuple[str, ...] = (),
     ) -> Rendered | BadRow:
         limit, length = self.max_seq_length, len(ids)
         if length > limit:
-            if self.on_long_row != "truncate":
+            if not self.cuts:
                 return LongRow(
                     f"has {length} tokens",
                     f"max_seq_length is {limit}",

@@ -9,15 +9,26 @@ What of them is in the loss, :mod:`forge_huggingface.rendering.labels` says.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
+from forge_huggingface.rendering import tokenizers
 from forge_huggingface.rendering.advice import advice
 from forge_huggingface.rendering.conversations import Conversations, TrainOn
-from forge_huggingface.rendering.labels import Labels, Piece
+from forge_huggingface.rendering.labels import Labels, OnLongRow, Piece
 from forge_huggingface.rendering.templates import Template, missing
 from forge_huggingface.rendering.traits import require_forgetting, study
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Plain, Rendered, UnwrittenRow
+from forge_huggingface.rows import (
+    BadRow,
+    Completion,
+    Conversation,
+    Ids,
+    Message,
+    Plain,
+    Rendered,
+    Text,
+    UnwrittenRow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,6 +49,7 @@ class Renderer:
         on_long_row: What to do with a longer one.
         stops: Token ids that end generation beside the tokenizer's EOS.
         mask_empty_reasoning: Whether what a template writes in place of reasoning stays out of the loss.
+        vocabulary: How many tokens the model has an embedding for; None if nobody knows.
 
     Attributes:
         sees: Whether rows may hold images.
@@ -52,9 +64,10 @@ class Renderer:
         *,
         train_on: TrainOn = "auto",
         max_seq_length: int = 2048,
-        on_long_row: Literal["truncate", "drop", "error"] = "truncate",
+        on_long_row: OnLongRow = "truncate",
         stops: Iterable[int] = (),
         mask_empty_reasoning: bool = False,
+        vocabulary: int | None = None,
     ) -> None:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.template = template and study(template, self.tokenizer)
@@ -73,6 +86,8 @@ class Renderer:
             require_forgetting(self.template)
         self.stops = frozenset({self.tokenizer.eos_token_id, *stops})
         self.before = special_prefix(self.tokenizer)
+        self.vocabulary = vocabulary
+        self._overflows = vocabulary is not None and tokenizers.top(self.tokenizer) > vocabulary
         self.labels = Labels(self.tokenizer, self.stops, self.before, max_seq_length, on_long_row)
 
     def prompt(
@@ -86,10 +101,11 @@ class Renderer:
 
     def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels; what cannot be used comes back as :class:`BadRow`."""
-        pieces: list[Piece | BadRow] = []
+        pieces: list[Piece | Rendered | BadRow] = []
         for row in rows:
+            self._refuse_split(row)
             try:
-                pieces.append(self._piece(row))
+                pieces.append(self._take(row) if isinstance(row, Ids) else self._piece(row))
             except BadRow as bad:
                 pieces.append(bad)
         usable = [piece for piece in pieces if isinstance(piece, Piece)]
@@ -97,7 +113,7 @@ class Renderer:
         prompts = iter(self._tokenise([piece.prompt for piece in usable if piece.prompt is not None]))
         rendered: list[Rendered | BadRow] = []
         for piece in pieces:
-            if isinstance(piece, BadRow):
+            if not isinstance(piece, Piece):
                 rendered.append(piece)
                 continue
             ids, encoding = next(whole)
@@ -105,7 +121,49 @@ class Renderer:
             rendered.append(self.labels.put(piece, ids, encoding, prompt))
         return rendered
 
-    def _piece(self, row: Plain) -> Piece:
+    def foreign(self, ids: Sequence[int], *, given: bool = False) -> BadRow | None:
+        """Return what is wrong with tokens that the model has no embedding for; None if it has one for each.
+
+        Args:
+            ids: The tokens.
+            given: Whether they come from the row, and not from the tokenizer.
+        """
+        if not (given or self._overflows) or not ids:
+            return None
+        count = len(self.tokenizer) if self.vocabulary is None else self.vocabulary
+        token = next((token for token in (max(ids), min(ids)) if not 0 <= token < count), None)
+        if token is None:
+            return None
+        name = self.tokenizer.convert_ids_to_tokens(token) if 0 <= token < tokenizers.top(self.tokenizer) else None
+        if name is None:
+            do = "make the rows with this model's tokenizer"
+            return BadRow(f"has the token id {token}", f"the model's ids are 0 to {count - 1}", do)
+        return BadRow(
+            f"has the token {name!r} with the id {token}, and the model has {count} tokens",
+            "the tokenizer has been extended, and the model's embedding has not",
+            "resize the model's embedding (resize_token_embeddings) and save it, or remove the token",
+        )
+
+    def _refuse_split(self, row: Plain) -> None:
+        if self.on_long_row == "split" and not isinstance(row, Text) and not (isinstance(row, Ids) and row.whole):
+            raise DataError(
+                'on_long_row = "split" cannot be used',
+                "only plain texts become several rows, and these are none",
+                'set on_long_row = "auto", which splits plain texts and cuts other rows',
+            )
+
+    def _take(self, row: Ids) -> Rendered | BadRow:
+        """Return a row of finished tokens."""
+        if (self.train_on == "all" and not row.whole) or (self.train_on in ("completion", "assistant") and row.whole):
+            which = "leave tokens out of the loss" if self.train_on == "all" else "do not say what an answer is"
+            raise DataError(
+                f'train_on = "{self.train_on}" cannot be used',
+                f"rows of the format tokens say themselves what is in the loss, and these {which}",
+                'set train_on = "auto"' if self.train_on == "all" else 'add labels, or set train_on = "auto"',
+            )
+        return self.labels.take(row)
+
+    def _piece(self, row: Conversation | Completion | Text) -> Piece:
         eos = self.tokenizer.eos_token
         if isinstance(row, Conversation):
             if self.template is None:
@@ -121,7 +179,7 @@ class Renderer:
                 "rows of the format text have no answers",
                 'set train_on = "all" or "auto"',
             )
-        return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True)
+        return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True, divisible=True)
 
     def _conversation(self, row: Conversation, template: Template) -> Piece:
         used = template.used(row.tools)

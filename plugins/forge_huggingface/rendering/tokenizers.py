@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, ModelError
+from forge_huggingface.facts.shape import vocabulary_of
 from forge_huggingface.rendering import clock
 
 if TYPE_CHECKING:
@@ -48,17 +49,50 @@ def load(job: Job, folder: Path) -> Any:
     return tokenizer
 
 
-def settle_pad(tokenizer: Any) -> tuple[int, str]:
-    """Return the id to pad with and how it was chosen; give the tokenizer that pad token if it has none."""
-    if tokenizer.pad_token_id is not None:
-        if tokenizer.pad_token_id == tokenizer.eos_token_id:
-            return tokenizer.pad_token_id, f"{tokenizer.pad_token} (the end token; labels are made before padding)"
-        return tokenizer.pad_token_id, f"{tokenizer.pad_token} (the tokenizer's own)"
-    vocabulary = tokenizer.get_vocab()
-    name = next((name for name in _PAD_NAMES if name in vocabulary), None)
-    how = "found in the vocabulary; the tokenizer names none"
+def vocabulary(job: Job, folder: Path) -> int | None:
+    """Return how many tokens the model in a local folder has an embedding for, or None if its config says nothing."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged", str(error), "fetch the model again") from error
+    if (count := vocabulary_of(config)) is not None:
+        return count
+    from transformers import AutoConfig
+
+    try:  # a config may leave out what is its family's default
+        whole = AutoConfig.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
+        return None  # loading the model will say what is wrong with it
+    return getattr(whole.get_text_config(), "vocab_size", None)
+
+
+def top(tokenizer: Any) -> int:
+    """Return the number above a tokenizer's largest id: more than its number of tokens where ids are left out."""
+    return max([len(tokenizer), *(int(token) + 1 for token in getattr(tokenizer, "added_tokens_decoder", ()))])
+
+
+def settle_pad(tokenizer: Any, count: int | None = None) -> tuple[int, str]:
+    """Return the id to pad with and how it was chosen; give the tokenizer that pad token if it has none.
+
+    Args:
+        tokenizer: The tokenizer.
+        count: How many tokens the model has an embedding for: one beyond it cannot be in a batch, hidden or not.
+    """
+    own = tokenizer.pad_token_id
+    if own is not None and (count is None or own < count):
+        if own == tokenizer.eos_token_id:
+            return int(own), f"{tokenizer.pad_token} (the end token; labels are made before padding)"
+        return int(own), f"{tokenizer.pad_token} (the tokenizer's own)"
+    known = tokenizer.get_vocab()
+    name = next((name for name in _PAD_NAMES if name in known and (count is None or known[name] < count)), None)
+    why = "the tokenizer names none" if own is None else f"the model has no embedding for {tokenizer.pad_token}"
+    how = f"found in the vocabulary; {why}"
     if name is None:
-        name, how = tokenizer.eos_token, "the end token, since there is no other; labels are made before padding"
+        why = "there is no other" if own is None else why
+        name, how = tokenizer.eos_token, f"the end token, since {why}; labels are made before padding"
     tokenizer.pad_token = name
     return int(tokenizer.convert_tokens_to_ids(name)), f"{name} ({how})"
 

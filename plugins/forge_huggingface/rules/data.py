@@ -23,6 +23,8 @@ def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return None
     if job.data.packing:
         return "packing is for models that take text only; remove it"
+    if job.data.on_long_row == "split":
+        return 'on_long_row = "split" is for models that take text only; write "truncate", "drop" or "error"'
     if "pillow" not in machine.versions:
         return "pillow is not installed, and vision models need it (pip install pillow)"
     return None
@@ -41,6 +43,11 @@ def data_problems(job: Job) -> Iterable[Problem]:
         yield Problem("data.tools", f"{error.what}: {error.why}", error.do)
     if method and method.layout != "tokens":
         yield from layout_problems(job, method.layout)
+    elif job.data.on_long_row == "split":
+        formats = {source.format for source in job.data.all_sources()} - {"auto", "text", "tokens"}
+        if formats:
+            what = f"only plain texts become several rows, and rows of the format {min(formats)} are none"
+            yield Problem("data.on_long_row", what, 'write "auto", which splits plain texts and cuts other rows')
     if job.data.streaming and (options.get("max_steps") or -1) < 1:
         yield Problem(
             "data.streaming",
@@ -56,6 +63,9 @@ def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
         yield Problem("data.streaming", f"{name} needs all rows at hand", "remove it")
     if job.data.packing:
         yield Problem("data.packing", f"{name} cannot put several rows into one", "remove it")
+    if job.data.on_long_row == "split":
+        what = f"only plain texts become several rows, and under {name} no row is one"
+        yield Problem("data.on_long_row", what, 'write "truncate", "drop" or "error"')
     if job.data.train_on != "auto":
         what = "no token of a prompt is" if layout == "prompts" else "the answers are always and alone"
         yield Problem("data.train_on", f"under {name} {what} in the loss", "remove it")

@@ -18,7 +18,7 @@ from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
 from forge_huggingface.rendering.traits import study
-from forge_huggingface.rows import BadRow, Conversation, Plain, Rendered, parting, parts_of
+from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, parting, parts_of
 from forge_huggingface.vision.processors import image_tokens, placeholder
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class ImageRenderer(Renderer):
     def __init__(self, processor: Any, *arguments: Any, gallery: Gallery, folder: Path, **named: Any) -> None:
         super().__init__(processor, *arguments, **named)
         self.processor, self.gallery = processor, gallery
+        # Batches are made from a row's text, and a text that is cut between two tokens may come back as others.
+        self.labels.splits = False
         self.images = image_tokens(processor, folder)
         self.placeholder = placeholder(processor)
         if self.template is not None:
@@ -77,7 +79,18 @@ class ImageRenderer(Renderer):
                 rendered.append(bad)
         return rendered
 
+    def foreign(self, ids: Sequence[int], *, given: bool = False) -> BadRow | None:
+        """Return what is wrong with tokens that the model has no embedding for; images stand in for their tokens."""
+        return super().foreign([token for token in ids if token not in self.images], given=given)
+
     def _render(self, row: Plain) -> Rendered | BadRow:
+        if isinstance(row, Ids):
+            raise DataError(
+                "rows of the format tokens cannot be used",
+                "a vision model's batches are made from text and images",
+                "write rows as messages or text",
+            )
+        self._refuse_split(row)
         seated = row.pictures if isinstance(row, Conversation) else ()
         if seated and self.template is not None and not self.template.parts:
             raise DataError(

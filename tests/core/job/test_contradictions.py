@@ -34,7 +34,6 @@ path = "d.jsonl"
 eval_size = 0.1
 eval_split = "test"
 streaming = true
-packing = true
 [[data.sources]]
 weight = 0.5
 
@@ -46,12 +45,11 @@ num_generations = 2
         ("model.load_in_4bit", "load_in_4bit"): 3,
         ("model.max_seq_length", "max_seq_length"): 5,
         ("data.path", "path"): 8,
-        ("data.sources", "every"): 13,
+        ("data.sources", "every"): 12,
         ("data.eval_split", "eval_split"): 10,
         ("data.eval_size", "eval_size"): 9,
-        ("data.packing", "packing"): 12,
-        ("eval.metrics", "metrics"): 17,
-        ("eval.num_generations", "num_generations"): 18,
+        ("eval.metrics", "metrics"): 16,
+        ("eval.num_generations", "num_generations"): 17,
     }
 
 

@@ -198,7 +198,6 @@ def test_what_is_not_toml_is_told_with_its_line(jobs: Jobs, text: str, line: int
         ("[adapter]\ntype = 'none'\nr = 8", "adapter.type", 6, "trains every weight, so r would do nothing"),
         ("[[data.sources]]\npath = 'x'", "data.path", 4, "two ways to say the same; keep one"),
         ("eval_path='x'\neval_size=5", "data.eval_path", 5, "eval_path and eval_size contradict each other"),
-        ("streaming=true\npacking=true", "data.packing", 6, "packing needs all rows"),
         ("streaming=true\neval_size=9", "data.eval_size", 6, "eval_size needs all rows"),
         ("[train]\nseed=1\nbf16=true\nfp16=true", "train.bf16", 7, "bf16 and fp16 contradict each other"),
     ],

@@ -146,6 +146,120 @@ def test_long_rows_are_cut_dropped_or_refused_as_the_job_says(case: Case) -> Non
         case(model=model, on_long_row="error")
 
 
+def texts(*counts: int) -> list[dict[str, Any]]:
+    return [{"text": f"Number {index}: " + "the sea is wide, " * count} for index, count in enumerate(counts)]
+
+
+def unpacked(packs: Any) -> list[tuple[list[int], list[int]]]:
+    """Return the rows in packs."""
+    rows = []
+    for row in packs:
+        assert sum(row["seq_lengths"]) == len(row["input_ids"]) <= 256
+        start = 0
+        for length in row["seq_lengths"]:
+            rows.append((row["input_ids"][start : start + length], row["labels"][start : start + length]))
+            start += length
+    return rows
+
+
+def test_long_texts_become_several_rows_and_lose_nothing(case: Case) -> None:
+    case.write(texts(1, 40, 2, 90))
+    whole = case(on_long_row="error", model={"max_seq_length": 4096})
+    tokens = [token for row in whole.train for token in row["input_ids"]]
+    assert "split" not in whole.summary
+    for word in ("auto", "split"):
+        data = case(on_long_row=word, model={"max_seq_length": 64})
+        assert max(map(len, data.train["input_ids"])) == 64
+        assert [token for row in data.train for token in row["input_ids"]] == tokens
+        assert (data.summary["read"], data.summary["rows"]) == (4, len(data.train))
+        assert (data.summary["split"], data.summary["pieces"]) == (2, len(data.train) - 2)
+        assert (data.summary["truncated"], data.summary["tokens"]) == (0, len(tokens))
+        assert sum(data.summary["eos"].values()) == 4
+    origins = [row["origin"] for row in previewed(data, len(data.train))]
+    assert origins[0] == "rows.jsonl:1"
+    assert origins[1] == f"rows.jsonl:2 (1 of {sum(name.startswith('rows.jsonl:2 ') for name in origins)})"
+    cut = case(on_long_row="truncate", model={"max_seq_length": 64})
+    assert (len(cut.train), cut.summary["truncated"]) == (4, 2)
+    lost = len(tokens) - cut.summary["tokens"]
+    assert cut.summary["cut_tokens"] == lost
+    assert cut.summary["cut_share"] == round(lost / len(tokens), 4)
+    assert cut.summary["cut_share_of_rows"] == round(lost / (lost + 2 * 64), 4)
+
+
+def test_a_split_text_is_one_row_to_count_to_hold_out_and_to_weigh(case: Case) -> None:
+    case.write(texts(40, 40, 40, 40))
+    model = {"max_seq_length": 64}
+    one = len(case(max_rows=1, model=model).train)
+    assert one > 2
+    assert len(case(max_rows=3, model=model).train) == 3 * one
+    assert len(list(case(max_rows=3, streaming=True, model=model).train)) == 3 * one
+    assert len(case(weight=0.5, model=model).train) == 2 * one
+    data = case(eval_size=1, model=model)
+    assert (len(data.train), len(data.eval["eval"])) == (3 * one, one)
+    held, trained = ((case.run.folder / "data" / f"{name}.origins").read_text() for name in ("eval", "train"))
+    (origin,) = {line.split(" (")[0] for line in held.splitlines()}
+    assert origin not in trained
+
+
+def test_too_much_that_is_cut_is_an_error_unless_the_job_says_so(case: Case) -> None:
+    case.write([chat("a"), chat("b", "green " * 60)])
+    with pytest.raises(DataError) as caught:
+        case(model={"max_seq_length": 64})
+    assert caught.value.what.endswith("% of all tokens of the training rows would be cut off")
+    assert "1 of 2 rows are longer than max_seq_length" in str(caught.value.why)
+    assert 'on_long_row = "truncate"' in str(caught.value.do)
+    with pytest.raises(DataError, match=r"of the first 2 training rows would be cut off"):
+        case(model={"max_seq_length": 64}, streaming=True)
+    assert case(model={"max_seq_length": 64}, on_long_row="truncate").summary["cut_share"] > 0.1
+    case.write([*[chat(f"number {index}") for index in range(40)], chat("b", "green " * 30)])
+    summary = case(model={"max_seq_length": 64}).summary
+    assert summary["truncated"] == 1
+    assert 0 < summary["cut_share"] < 0.1
+
+
+def test_held_out_rows_that_are_cut_are_said_and_refuse_nothing(case: Case) -> None:
+    case.write([chat("a", "red")])
+    case.write([chat("b", "green " * 60)], "e.jsonl")
+    summary = case(model={"max_seq_length": 64}, eval_path="e.jsonl").summary
+    assert summary["eval"]["eval"]["truncated"] == 1
+    assert summary["eval"]["eval"]["cut_share"] > 0.1
+    assert "cut_share" not in summary
+
+
+def test_what_a_stream_cuts_later_is_warned_of(case: Case) -> None:
+    case.write([*[chat(f"number {index}") for index in range(64)], *[chat("b", "green " * 90)] * 400])
+    data = case(model={"max_seq_length": 64}, streaming=True)
+    assert not case.warnings()
+    assert len(list(data.train)) == 464
+    (message,) = case.warnings()
+    assert message.endswith("of all tokens of the first 256 streamed rows were cut off")
+
+
+def test_packs_of_a_stream_hold_its_rows_and_come_back_the_same(case: Case) -> None:
+    make_rows(case.folder / "rows.jsonl", 1200)
+    single = case(streaming=True)
+    data = case(streaming=True, packing=True, model={"max_seq_length": 256})
+    packs = list(data.train)
+    assert packs == list(data.train)
+    assert packs[7:] == list(data.train.skip(7))
+    assert sorted(unpacked(packs)) == sorted((row["input_ids"], row["labels"]) for row in single.train)
+    assert data.summary["packed"] < data.summary["rows"] == 64
+    assert 0.5 < data.summary["filled"] <= 1
+    assert previewed(data, 1)[0]["seq_lengths"] == packs[0]["seq_lengths"]
+    assert data.digest == case(streaming=True, packing=True, model={"max_seq_length": 256}).digest != single.digest
+
+
+def test_rows_of_tokens_reach_the_trainer_as_they_are(case: Case) -> None:
+    rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8, 9]}]
+    case.write(rows)
+    data = case()
+    assert list(data.train["input_ids"]) == [[5, 6, 7], [8, 9]]
+    assert list(data.train["labels"]) == [[-100, 6, 7], [8, 9]]
+    case.write([*rows, {"input_ids": [5, 400]}])
+    with pytest.raises(DataError, match=r"rows.jsonl:3 has the token id 400: the model's ids are 0 to 399"):
+        case()
+
+
 def test_the_models_own_limit_can_be_taken(case: Case) -> None:
     assert case(model={"max_seq_length": -1}).summary["max_seq_length"] == 512
     case.run = case.handle("other", context=64)
@@ -198,14 +312,7 @@ def test_packed_rows_hold_what_the_single_ones_held(case: Case) -> None:
     single = case()
     data = case(packing=True, model={"max_seq_length": 256})
     assert data.summary["packed"] == len(data.train) < 16
-    rows = []
-    for row in data.train:
-        assert sum(row["seq_lengths"]) == len(row["input_ids"]) <= 256
-        start = 0
-        for length in row["seq_lengths"]:
-            rows.append((row["input_ids"][start : start + length], row["labels"][start : start + length]))
-            start += length
-    assert sorted(rows) == sorted((row["input_ids"], row["labels"]) for row in single.train)
+    assert sorted(unpacked(data.train)) == sorted((row["input_ids"], row["labels"]) for row in single.train)
 
 
 def test_rows_without_a_template_are_refused_with_names_of_templates(case: Case, tmp_path: Path) -> None:
@@ -238,7 +345,7 @@ def test_a_missing_pad_token_is_replaced_without_a_new_token(case: Case, tmp_pat
 
 
 def test_much_that_is_cut_is_warned_of(case: Case) -> None:
-    case(model={"max_seq_length": 45})
+    case(model={"max_seq_length": 45}, on_long_row="truncate")
     assert any("are cut at max_seq_length" in message for message in case.warnings())
 
 

@@ -49,10 +49,18 @@ WHOLE = [{"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + r
 @pytest.fixture
 def collated(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Collated:
     """Collate rows under a method."""
+    from transformers import AutoTokenizer
+
     folders = iter(range(99))
 
-    def collate(method: str, rows: Sequence[Any], *, bos: bool = False, **tables: Any) -> Data:
+    def collate(
+        method: str, rows: Sequence[Any], *, bos: bool = False, tokens: Sequence[str] = (), **tables: Any
+    ) -> Data:
         folder = make_model(tmp_path_factory.mktemp("m") / "m", template=ENDING, layers=1, hidden=8, add_bos=bos)
+        if tokens:  # of the tokenizer, and not of the model
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer.add_tokens(list(tokens))
+            tokenizer.save_pretrained(folder)
         project = Project(tmp_path / str(next(folders)), folder)
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (project.folder / "rows.jsonl").write_text(text, encoding="utf-8")
@@ -265,11 +273,57 @@ def test_a_margin_is_kept(collated: Collated) -> None:
 
 def test_a_long_answer_of_a_pair_is_cut_at_its_end_and_counted(collated: Collated) -> None:
     rows = [*pairs(3), {**pairs(1)[0], "rejected": said(LONG)}]
-    data = collated("dpo", rows)
+    with pytest.raises(DataError, match="of all tokens of the training rows would be cut off"):
+        collated("dpo", rows)
+    data = collated("dpo", rows, data={"on_long_row": "truncate"})
     cut = data.train[3]
     assert len(cut["prompt_ids"]) + len(cut["rejected_ids"]) == 128
-    whole = collated("dpo", rows, model={"max_seq_length": 512}).train[3]
+    whole = collated("dpo", rows, model={"max_seq_length": 2048}).train[3]
     assert (cut["prompt_ids"], cut["chosen_ids"]) == (whole["prompt_ids"], whole["chosen_ids"])
     assert cut["rejected_ids"] == whole["rejected_ids"][: len(cut["rejected_ids"])]
-    assert data.summary["truncated"] == 1
+    lost = sum(len(whole[name]) for name in ("prompt_ids", "rejected_ids")) - 128
+    assert (data.summary["truncated"], data.summary["cut_tokens"]) == (1, lost)
+    assert data.summary["cut_share"] == round(lost / (data.summary["tokens"] + lost), 4)
     assert data.summary["eos"]["cut"] == 1
+
+
+TAINTED = {
+    "dpo": lambda text: {**pairs(1)[0], "rejected": said(text)},
+    "reward": lambda text: {**pairs(1)[0], "chosen": said(text)},
+    "kto": lambda text: {**ratings(1)[0], "completion": said(text)},
+    "grpo": lambda text: {"prompt": [{"role": "user", "content": text}]},
+    "sft": lambda text: {"messages": [{"role": "user", "content": text}, *said("red")]},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a\ud800b", "has half a character in its text, \\ud800"),
+        ("a\0b", "has a NUL character in its text"),
+        ("Look <act>.", "has the token '<act>' with the id 401, and the model has 400 tokens"),
+    ],
+    ids=["half", "nul", "token"],
+)
+@pytest.mark.parametrize("method", TAINTED)
+def test_what_no_model_can_read_is_a_bad_row_under_every_method(
+    collated: Collated, method: str, text: str, words: str
+) -> None:
+    make = {"kto": ratings, "grpo": prompts, "sft": lambda _: [TAINTED["sft"]("A colour?")] * 3}.get(method, pairs)
+    rows = [*make(3), TAINTED[method](text)]
+    with pytest.raises(DataError, match=re.escape(f"rows.jsonl:4 {words}")):
+        collated(method, rows, tokens=["<obs>", "<act>"])
+    data = collated(method, rows, tokens=["<obs>", "<act>"], data={"on_bad_row": "drop", "max_bad_rows": 1})
+    assert (len(data.train), data.summary["dropped_bad"]) == (3, 1)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_fine_where_no_row_has_them(collated: Collated) -> None:
+    rows = [TAINTED["sft"]("A colour?")] * 3
+    data = collated("sft", rows, tokens=["<obs>", "<act>"])
+    assert list(data.train["input_ids"]) == list(collated("sft", rows).train["input_ids"])
+
+
+def test_half_a_character_in_a_column_for_rewards_is_a_bad_row(collated: Collated) -> None:
+    with pytest.raises(DataError, match=r"rows.jsonl:1 has half a character"):
+        collated("grpo", [{"prompt": "a", "wanted": {"x": ["\ud800"]}}])
+    assert collated("grpo", [{"prompt": "a", "wanted": "\0"}]).train[0]["wanted"] == "\0"

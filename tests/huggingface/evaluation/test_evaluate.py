@@ -344,3 +344,19 @@ def test_an_evaluation_that_fails_costs_neither_weights_nor_exports(project: Pro
     assert any("the evaluation failed" in event.values.get("message", "") for event in shown)
     assert (done.folder.path / "exports" / "1-adapter" / "export.json").exists()
     assert done.folder.evaluation() is None
+
+
+def test_rows_of_tokens_have_a_loss_and_nothing_to_answer(evaluate: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "ids.jsonl"
+    path.write_text('{"input_ids": [300, 301, 302, 2]}\n{"input_ids": [300, 301, 302], "labels": [-100, 301, 302]}\n')
+    found = evaluate.found(f"eval.path={json.dumps(str(path))}", "eval.metrics=[]")
+    assert found["metrics"]["loss"]["base"]["n"] == 2
+    assert found["samples"] == []
+
+
+def test_held_out_rows_that_are_cut_are_said(evaluate: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    turns = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "one, two, " * 90}]
+    path.write_text(json.dumps({"messages": turns}) + "\n")
+    done = evaluate(f"eval.path={json.dumps(str(path))}", "eval.metrics=[]")
+    assert any("cut at max_seq_length: 1 row" in note["message"] for note in done.of_kind("note"))

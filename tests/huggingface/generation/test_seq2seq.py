@@ -191,7 +191,8 @@ def test_nothing_is_longer_than_the_positions_that_a_model_has(tmp_path: Path) -
     rows = [{"prompt": "please " * 90, "completion": "one"} for _ in range(6)]
     path = project.folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    tables: dict[str, Any] = {"data": {"eval_size": 2}, "train": {"max_steps": 2, "save_steps": 2}}
+    data = {"eval_size": 2, "on_long_row": "truncate"}
+    tables: dict[str, Any] = {"data": data, "train": {"max_steps": 2, "save_steps": 2}}
     tables["eval"] = {"metrics": ["f1"]}
     project.write(model={"max_seq_length": 100}, **tables)
     said = project.forge("plan", "job.toml", code=2)
@@ -273,3 +274,34 @@ def test_long_held_out_rows_are_dropped_where_the_job_says_so(tmp_path: Path, ma
     assert done.code == 0, done.printed
     found = Evaluation(project, done.folder).found()
     assert (found["rows"], found["report"]["bad"]) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "Hi\ud800", "completion": "a"}, "has half a character"),
+        ({"prompt": "Hi", "completion": "a\0"}, "has a NUL character"),
+        ({"prompt": "Hi <act>", "completion": "a"}, "has the token '<act>' with the id 400, and the model has 400"),
+        ({"prompt": "Hi", "completion": "</s>"}, "is empty once it is rendered"),
+    ],
+)
+def test_what_no_model_can_read_is_a_bad_row(tmp_path: Path, row: dict[str, str], words: str) -> None:
+    from transformers import AutoTokenizer
+
+    project = Project(tmp_path / "project", make_t5(tmp_path / "t5"))
+    tokenizer = AutoTokenizer.from_pretrained(project.folder / "model")
+    tokenizer.add_tokens(["<act>"])
+    tokenizer.save_pretrained(project.folder / "model")
+    (project.folder / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    project.write(train={"max_steps": 1, "save_steps": 1})
+    assert f"rows.jsonl:1 {words}" in project.perform().error["what"]
+
+
+def test_texts_that_are_cut_are_said_with_their_share(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", make_t5(tmp_path / "t5"))
+    (project.folder / "rows.jsonl").write_text(json.dumps({**LONG, "completion": "five"}) + "\n", encoding="utf-8")
+    project.write(model={"max_seq_length": 16}, train={"max_steps": 1, "save_steps": 1})
+    assert "of all tokens of the training rows would be cut off" in project.perform().error["what"]
+    project.write(model={"max_seq_length": 16}, train={"max_steps": 1, "save_steps": 1}, data={"on_long_row": "split"})
+    with pytest.raises(UsageError, match="only plain texts become several rows"):
+        project.perform()

@@ -13,7 +13,8 @@ from forge.job.job import Job
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import inside
 from forge_huggingface.rendering.templates import Template, choose, shipped
-from forge_huggingface.rows import BadRow, Completion, Conversation, LongRow, Rendered, Row, Text
+from forge_huggingface.rendering.tokenizers import settle_pad
+from forge_huggingface.rows import BadRow, Completion, Conversation, Ids, LongRow, Rendered, Row, Text
 from support.tiny import CHATML, make_model, make_tokenizer
 
 EOS_TEMPLATE = CHATML.replace("<|im_end|>", "</s>")
@@ -291,6 +292,89 @@ def test_a_row_whose_answer_is_cut_off_whole_is_bad(tokenizer: Any) -> None:
 def test_a_long_row_is_not_cut_against_the_jobs_wish(tokenizer: Any) -> None:
     (long,) = renderer(tokenizer, max_seq_length=8, on_long_row="drop").render([conversation(TURNS)])
     assert isinstance(long, LongRow)
+
+
+@pytest.mark.parametrize("limit", [8, 9, 12, 25])
+def test_a_long_text_becomes_pieces_that_hold_all_of_it(with_bos: Any, limit: int) -> None:
+    text = Text("The sea is wide, and the wind over it is cold in the morning. " * 3)
+    whole = one(renderer(with_bos, None, max_seq_length=500), text)
+    first = one(renderer(with_bos, None, max_seq_length=limit, on_long_row="auto"), text)
+    pieces = [first, *first.rest]
+    assert [token for piece in pieces for token in piece.input_ids] == whole.input_ids
+    assert all(piece.labels == piece.input_ids and not piece.truncated for piece in pieces)
+    assert all(1 < len(piece.input_ids) <= limit for piece in pieces)
+    assert {len(piece.input_ids) for piece in pieces[:-2]} == {limit}
+    assert whole.input_ids[0] == with_bos.bos_token_id
+    assert with_bos.bos_token_id not in [piece.input_ids[0] for piece in first.rest]
+    assert [piece.eos for piece in pieces] == [""] * len(first.rest) + ["there"]
+    assert pieces[-1].input_ids[-1] == with_bos.eos_token_id
+
+
+def test_no_piece_is_a_token_alone_which_is_never_predicted(tokenizer: Any) -> None:
+    text = Text("The sea is wide. " * 4)
+    limit = len(one(renderer(tokenizer, None), text).input_ids) - 1
+    first = one(renderer(tokenizer, None, max_seq_length=limit, on_long_row="split"), text)
+    assert [len(piece.input_ids) for piece in (first, *first.rest)] == [limit - 1, 2]
+
+
+def test_only_plain_texts_are_split(tokenizer: Any) -> None:
+    row = Completion("What is the capital", " of France? It is Paris.")
+    cut = one(renderer(tokenizer, None, max_seq_length=12, on_long_row="auto"), row)
+    assert (cut.truncated, cut.rest) == (True, ())
+    assert one(renderer(tokenizer, None, max_seq_length=12, on_long_row="auto", train_on="all"), row).rest == ()
+    for each in (row, conversation(TURNS), Ids((5, 6), (-100, 6))):
+        with pytest.raises(DataError, match='on_long_row = "split" cannot be used'):
+            renderer(tokenizer, max_seq_length=500, on_long_row="split").render([each])
+
+
+def test_rows_of_tokens_are_taken_as_they_are(with_bos: Any) -> None:
+    made = renderer(with_bos, max_seq_length=8)
+    row = one(made, Ids((5, 6, 7), (-100, 6, -100)))
+    assert (row.input_ids, row.labels, row.eos) == ([5, 6, 7], [-100, 6, -100], "")
+    assert one(made, Ids((5, 2), (5, 2))).eos == "there"
+    assert one(made, Ids(tuple(range(5, 15)), (-100, *range(6, 15)))).input_ids == list(range(5, 13))
+    (bad,) = made.render([Ids((5, 6), (5, -100))])
+    assert str(bad) == "has nothing to train on"
+    split = one(
+        renderer(with_bos, max_seq_length=8, on_long_row="split"), Ids(tuple(range(5, 22)), tuple(range(5, 22)))
+    )
+    assert [piece.input_ids for piece in (split, *split.rest)] == [[*range(5, 13)], [*range(13, 20)], [20, 21]]
+
+
+@pytest.mark.parametrize(
+    ("train_on", "labels", "words"),
+    [("all", (-100, 6), "leave tokens out of the loss"), ("assistant", (5, 6), "do not say what an answer is")],
+)
+def test_the_loss_of_rows_of_tokens_is_their_own(
+    tokenizer: Any, train_on: str, labels: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        renderer(tokenizer, train_on=train_on).render([Ids((5, 6), labels)])
+
+
+def test_a_text_of_which_the_tokenizer_leaves_nothing_is_bad(with_bos: Any) -> None:
+    (bad,) = renderer(with_bos, None).render([Text("</s>")])
+    assert str(bad).startswith("is empty once it is rendered")
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_named(tokenizer: Any) -> None:
+    assert renderer(tokenizer, vocabulary=400).foreign([399, 400]) is None, "its tokenizer has none beyond"
+    made = renderer(tokenizer, vocabulary=399)
+    assert made.foreign([5, 398]) is None
+    bad, name = made.foreign([5, 399]), tokenizer.convert_ids_to_tokens(399)
+    assert bad is not None
+    assert bad.what == f"has the token {name!r} with the id 399, and the model has 399 tokens"
+    for ids in ([5, 400], [-1, 5]):
+        given = renderer(tokenizer, vocabulary=400).foreign(ids, given=True)
+        assert given is not None
+        assert given.why == "the model's ids are 0 to 399"
+
+
+def test_a_padding_token_beyond_the_model_is_replaced_and_said(tmp_path: Path) -> None:
+    extended = tokenizer_of(make_tokenizer(tmp_path / "t"))
+    extended.add_special_tokens({"pad_token": "[MASK]"})
+    assert settle_pad(extended, 401) == (400, "[MASK] (the tokenizer's own)")
+    assert settle_pad(extended, 400) == (0, "<pad> (found in the vocabulary; the model has no embedding for [MASK])")
 
 
 def test_tools_reach_the_template(tokenizer: Any) -> None:

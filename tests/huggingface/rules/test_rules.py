@@ -136,6 +136,8 @@ def test_quantised_weights_are_not_trained_whole(plan: Any) -> None:
     ("text", "where", "line"),
     [
         (f"{BASE}streaming = true\n", "data.streaming", 5),
+        (f'{BASE}on_long_row = "split"\nformat = "messages"\n', "data.on_long_row", 5),
+        (f'{BASE}on_long_row = "split"\n[train]\nmethod = "dpo"\n', "data.on_long_row", 5),
         (f'{BASE}[train]\neval_strategy = "epoch"\n', "train.eval_strategy", 6),
         (f"{BASE}[train]\nseed = 1\nearly_stopping_patience = 2\n", "train.early_stopping_patience", 7),
         (f'{BASE}[adapter]\ntype = "none"\n[[export]]\nformat = "adapter"\n', "export.0.format", 8),
@@ -156,7 +158,7 @@ def test_a_contradiction_between_tables_is_a_mistake_of_the_job_with_its_line(
 
 
 def test_streaming_with_max_steps_and_evaluation_with_rows_are_planned(plan: Any) -> None:
-    plan(f"{BASE}streaming = true\n[train]\nmax_steps = 5\n")
+    plan(f"{BASE}streaming = true\npacking = true\n[train]\nmax_steps = 5\n")
     found = plan(f'{HELD_OUT}[train]\neval_strategy = "epoch"\nearly_stopping_patience = 2\n')
     assert "train.eval_strategy" not in reasons(found)
 

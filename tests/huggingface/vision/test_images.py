@@ -242,7 +242,7 @@ def test_a_row_is_never_cut_within_or_before_an_image(project: VisionProject) ->
     project.write(model={"max_seq_length": 16})
     error = project.perform().error
     assert "its last image ends at" in error["what"]
-    project.write(model={"max_seq_length": 64})
+    project.write(model={"max_seq_length": 64}, data={"on_long_row": "truncate"})
     seen = Collated(project)
     assert [len(each["input_ids"]) for each in seen.data.train] == [41, 64]
     batch = seen.batch()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
+from forge.text.units import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -83,10 +84,16 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             share = f"{part['supervised']} ({part['share']:.0%}) trained on"
             first = "the first " if name == "training" and summary.get("streaming") else ""
             yield f"{name}: {first}{part['rows']} rows, {part['tokens']} tokens, {share}, longest {part['longest']}"
+        of = "" if name == "training" else f" of {name}"
+        if part.get("split"):
+            count = f"{part['split']} long {'row' if part['split'] == 1 else 'rows'}"
+            yield f"split{of}: {count} into {part['pieces']} of at most {summary['max_seq_length']} tokens"
+        if part.get("truncated"):
+            share = cut(part["truncated"], part.get("cut_share_of_rows"), part.get("cut_share"))
+            yield f"cut{of}: {share}; longer than {summary['max_seq_length']} tokens"
     if summary.get("packed"):
-        yield f"packed: {summary['packed']} rows of {summary['max_seq_length']}, {summary['filled']:.0%} filled"
-    if summary.get("truncated"):
-        yield f"truncated: {summary['truncated']} rows longer than {summary['max_seq_length']} tokens"
+        first = " the first into" if summary.get("streaming") else ""
+        yield f"packed:{first} {summary['packed']} rows of {summary['max_seq_length']}, {summary['filled']:.0%} filled"
     for reason in summary.get("dropped_first", []):
         yield f"dropped: {reason}"
     if summary.get("dropped"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.data.conversion.columns import Columns, nothing
-from forge_huggingface.rows import BadRow, Completion, Conversation, Message, Pair, Prompt, Rated, Row, Text
+from forge_huggingface.rows import BadRow, Completion, Conversation, Ids, Message, Pair, Prompt, Rated, Row, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def prefixed(row: Row, prefix: str) -> Row:
     if isinstance(row, Prompt):
         asked = prefix + row.prompt if isinstance(row.prompt, str) else _first(row.prompt, prefix)
         return replace(row, prompt=asked)
-    return row if isinstance(row, Text) else _asked(row, prefix)
+    return row if isinstance(row, Text | Ids) else _asked(row, prefix)
 
 
 def _asked(row: Conversation | Completion, prefix: str) -> Conversation | Completion:
