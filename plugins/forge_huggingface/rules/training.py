@@ -146,8 +146,11 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
         yield Decision("train.eval_strategy", value, why)
     if options.get("loss_type") is None and job.train.method == "sft" and facts.task != "seq2seq":
-        value = defaults(job.adapter.type)["loss_type"]
-        yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
+        if options.get("label_smoothing_factor"):
+            yield Decision("train.loss_type", "nll", "label smoothing needs all logits")
+        else:
+            value = defaults(job.adapter.type)["loss_type"]
+            yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
 
 
 def config_of(job: Job) -> str:
