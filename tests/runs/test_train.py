@@ -66,7 +66,9 @@ def test_training_learns_what_it_is_shown(project: Project) -> None:
     rows = [{"prompt": "Name a colour:", "completion": " green"}] * 8
     (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     every = {"type": "none", "r": None, "lora_alpha": None}
-    project.write(adapter=every, train={"max_steps": 40, "learning_rate": 2e-2, "save_strategy": "no"})
+    project.write(
+        adapter=every, train={"max_steps": 40, "learning_rate": 2e-2, "save_strategy": "no", "save_steps": None}
+    )
     losses = project.perform().losses
     assert losses[-1] < losses[0] / 4
 
@@ -134,7 +136,7 @@ def test_streamed_rows_train(project: Project) -> None:
 
 @pytest.mark.parametrize("adapter", [{"use_rslora": True}, {"use_dora": True}, {"target_modules": "all-linear"}])
 def test_each_kind_of_lora_trains(project: Project, adapter: dict[str, object]) -> None:
-    project.write(adapter=adapter, train={"max_steps": 2, "save_strategy": "no"})
+    project.write(adapter=adapter, train={"max_steps": 2, "save_strategy": "no", "save_steps": None})
     done = project.perform()
     assert done.code == 0, done.printed
     config = json_of(done.folder.path / "adapter" / "adapter_config.json")
