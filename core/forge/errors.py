@@ -100,10 +100,13 @@ class Mistake:
     Attributes:
         message: What is wrong, and what to write instead.
         keys: The keys that it is about, as in ``("bf16", "fp16")``; it stands at the first of them that the file has.
+        by: The key whose value leaves the first of ``keys`` without effect. Where that value is a change for one time
+            (``--set``), it is no mistake: the key that has no effect is taken out for this time.
     """
 
     message: str
     keys: tuple[str, ...] = ()
+    by: str | None = None
 
     def __str__(self) -> str:
         return self.message

@@ -32,6 +32,8 @@ class Method:
         teacher: Whether it learns from another model, which the job must name.
         mixes: The ``loss_type`` that compares the rows of a batch with each other, if it has one.
         environment: Variables that the worker starts with.
+        measures: What the trainer's evaluation measures beside the loss, a ``*`` for what a job names; () where that is
+            not known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Method:
     teacher: bool = False
     mixes: str | None = None
     environment: Mapping[str, str] | None = None
+    measures: tuple[str, ...] = ()
 
     @property
     def answers(self) -> bool:
@@ -59,10 +62,41 @@ class Method:
 _QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1"}
 _RECIPES = "forge_huggingface.training.recipes"
 
+_TOKENS = ("entropy", "num_tokens")
+_PAIRS = tuple(f"{what}/{which}" for what in ("logits", "logps", "rewards") for which in ("chosen", "rejected"))
+_LENGTHS = tuple(
+    f"completions/{name}"
+    for name in (
+        "clipped_ratio",
+        *(f"{which}_{length}" for which in ("max", "mean", "min") for length in ("length", "terminated_length")),
+    )
+)
+_CALLS = ("tools/call_frequency", "tools/failure_frequency")
+_CLIPS = tuple(f"clip_ratio/{name}" for name in ("high_max", "high_mean", "low_mean", "low_min", "region_mean"))
+_ONLINE = (
+    *_TOKENS,
+    *_LENGTHS,
+    *_CLIPS,
+    "aux_loss",
+    "frac_reward_zero_std",
+    "kl",
+    "reward",
+    "reward_std",
+    "rewards/*",  # of each function: mean, std, and what it says beside its score
+)
+
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method("sft", "SFTConfig", f"{_RECIPES}.sft:recipe", "tokens", "supervised fine-tuning", sees=True),
+        Method(
+            "sft",
+            "SFTConfig",
+            f"{_RECIPES}.sft:recipe",
+            "tokens",
+            "supervised fine-tuning",
+            sees=True,
+            measures=(*_TOKENS, "aux_loss", "mean_token_accuracy"),
+        ),
         Method(
             "dpo",
             "DPOConfig",
@@ -71,6 +105,7 @@ METHODS: Mapping[str, Method] = {
             "direct preference optimization",
             sees=True,
             reference=True,
+            measures=(*_TOKENS, *_PAIRS, "aux_loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins"),
         ),
         Method(
             "kto",
@@ -80,6 +115,7 @@ METHODS: Mapping[str, Method] = {
             "Kahneman-Tversky optimization",
             reference=True,
             mixes="kto",
+            measures=(*_TOKENS, *_PAIRS, "aux_loss", "kl", "rewards/margins"),
         ),
         Method(
             "orpo",
@@ -89,6 +125,14 @@ METHODS: Mapping[str, Method] = {
             "odds ratio preference optimization",
             whole=True,
             environment=_QUIET,
+            measures=(
+                *_PAIRS,
+                "rewards/accuracies",
+                "rewards/margins",
+                "nll_loss",
+                "log_odds_chosen",
+                "log_odds_ratio",
+            ),
         ),
         Method(
             "cpo",
@@ -98,8 +142,17 @@ METHODS: Mapping[str, Method] = {
             "contrastive preference optimization, SimPO",
             whole=True,
             environment=_QUIET,
+            measures=(*_PAIRS, "rewards/accuracies", "rewards/margins", "nll_loss"),
         ),
-        Method("reward", "RewardConfig", f"{_RECIPES}.reward:recipe", "ranked", "a reward model", head="reward"),
+        Method(
+            "reward",
+            "RewardConfig",
+            f"{_RECIPES}.reward:recipe",
+            "ranked",
+            "a reward model",
+            head="reward",
+            measures=("accuracy", "margin", "max_reward", "mean_reward", "min_reward", "num_tokens"),
+        ),
         Method(
             "grpo",
             "GRPOConfig",
@@ -108,6 +161,16 @@ METHODS: Mapping[str, Method] = {
             "group relative policy optimization",
             online=True,
             rewards=True,
+            measures=(
+                *_ONLINE,
+                *_CALLS,
+                "cispo_clip_ratio",
+                "entropy_coef",
+                "policy_loss",
+                *(f"sampling/importance_sampling_ratio/{which}" for which in ("max", "mean", "min")),
+                *(f"sampling/sampling_logp_difference/{which}" for which in ("max", "mean")),
+                "vespo/phi_seq_mean",
+            ),
         ),
         Method(
             "rloo",
@@ -117,6 +180,7 @@ METHODS: Mapping[str, Method] = {
             "REINFORCE leave-one-out",
             online=True,
             rewards=True,
+            measures=_ONLINE,
         ),
         Method(
             "distill",
@@ -126,6 +190,7 @@ METHODS: Mapping[str, Method] = {
             "on-policy distillation from a teacher",
             online=True,
             teacher=True,
+            measures=(*_TOKENS, *_LENGTHS, *_CALLS),
         ),
     )
 }

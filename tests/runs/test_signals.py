@@ -92,6 +92,7 @@ def test_a_stop_with_only_best_checkpoints_saves_one_all_the_same(project: Proje
         "eval_strategy": "steps",
         "eval_steps": 1,
         "save_strategy": "best",
+        "save_steps": None,
         "metric_for_best_model": "loss",
         "lr_scheduler_type": "constant",
     }

@@ -7,11 +7,13 @@ import json
 import pytest
 import tomli
 
+from forge.api import AdapterTable, ModelError
 from forge.api.plan import Task
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.stages import Stages
 from forge_huggingface.methods import METHODS
+from forge_huggingface.model.adapt import target_modules
 from forge_huggingface.training.train import make_trainer
 from support.projects import Project, json_of
 
@@ -64,7 +66,9 @@ def test_training_learns_what_it_is_shown(project: Project) -> None:
     rows = [{"prompt": "Name a colour:", "completion": " green"}] * 8
     (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     every = {"type": "none", "r": None, "lora_alpha": None}
-    project.write(adapter=every, train={"max_steps": 40, "learning_rate": 2e-2, "save_strategy": "no"})
+    project.write(
+        adapter=every, train={"max_steps": 40, "learning_rate": 2e-2, "save_strategy": "no", "save_steps": None}
+    )
     losses = project.perform().losses
     assert losses[-1] < losses[0] / 4
 
@@ -132,7 +136,7 @@ def test_streamed_rows_train(project: Project) -> None:
 
 @pytest.mark.parametrize("adapter", [{"use_rslora": True}, {"use_dora": True}, {"target_modules": "all-linear"}])
 def test_each_kind_of_lora_trains(project: Project, adapter: dict[str, object]) -> None:
-    project.write(adapter=adapter, train={"max_steps": 2, "save_strategy": "no"})
+    project.write(adapter=adapter, train={"max_steps": 2, "save_strategy": "no", "save_steps": None})
     done = project.perform()
     assert done.code == 0, done.printed
     config = json_of(done.folder.path / "adapter" / "adapter_config.json")
@@ -146,6 +150,41 @@ def test_a_target_that_fits_nothing_is_refused_with_what_is_there(project: Proje
     assert done.code == 2
     assert "v_prj fits no module" in done.error["what"]
     assert "v_proj" in done.error["do"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "do"),
+    [
+        ("embed_tokens", "it is an embedding", 'train it whole: modules_to_save = ["embed_tokens"]'),
+        ("input_layernorm", "it is a LlamaRMSNorm", 'train it whole: modules_to_save = ["input_layernorm"]'),
+        ("mlp", "it is a block of several modules", "name layers in it: down_proj, gate_proj, up_proj"),
+        ("act_fn", "it is a SiLU", "it has no weights to train; remove it"),
+    ],
+)
+def test_a_target_that_is_no_linear_layer_is_refused_with_what_it_is(
+    project: Project, name: str, why: str, do: str
+) -> None:
+    project.write(adapter={"target_modules": ["q_proj", name]})
+    done = project.perform()
+    assert done.code == 2
+    assert done.error["what"] == f"[adapter] target_modules: LoRA does not take {name} here"
+    assert done.error["why"].startswith(why)
+    assert done.error["do"] == do
+
+
+def test_an_output_layer_is_refused_as_what_it_is_where_planning_did_not_see_it() -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=16, **size))
+    with pytest.raises(ModelError, match=r'output layer.*; train it whole: modules_to_save = \["lm_head"\]'):
+        target_modules(model, AdapterTable(target_modules="lm_head"))
+
+
+def test_what_lora_does_not_take_is_trained_whole_as_the_message_says(project: Project) -> None:
+    project.write(adapter={"modules_to_save": ["embed_tokens", "lm_head", "input_layernorm"]}, train={"max_steps": 1})
+    done = project.perform()
+    assert done.code == 0, done.printed
 
 
 def test_a_dry_run_measures_and_trains_nothing(project: Project) -> None:

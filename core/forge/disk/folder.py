@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import re
@@ -13,7 +14,7 @@ from forge import records
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
 from forge.disk.checkpoints import newest_marked
-from forge.disk.files import broken_seal, disk_errors, seal, sync_folder, write_json, write_text
+from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
 from forge.disk.owner import hold, is_held
 from forge.errors import RunError
@@ -44,20 +45,24 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, file: JobFile) -> RunFolder:
-        """Make a fresh folder ``runs/<name>/<time>`` for a job."""
+        """Make a fresh folder ``runs/<name>/<time>`` for a job.
+
+        Raises:
+            RunError: It cannot be made there: the disk is read-only or full, a file is in the way, a name is too long.
+        """
         name = file.job.name or re.sub(r"[^\w.-]+", "-", Path(file.source).name.removesuffix(".toml")) or "job"
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        with disk_errors(runs):
-            for attempt in range(100):
-                path = runs / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
-                try:
-                    path.mkdir(parents=True)
-                except FileExistsError:
+        for attempt in range(100):
+            path = runs / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
+            try:
+                path.mkdir(parents=True)
+            except OSError as error:
+                if isinstance(error, FileExistsError) and path.is_dir():
                     continue
-                except PermissionError as error:
-                    raise RunError(f"cannot make {path}", str(error), "choose another --runs-dir") from error
-                write_text(path / "job.toml", file.text)
-                return cls(path)
+                other = "choose a shorter name, or" if error.errno == errno.ENAMETOOLONG else "choose"
+                raise RunError(f"cannot make {path}", error.strerror, f"{other} another --runs-dir") from error
+            write_text(path / "job.toml", file.text)
+            return cls(path)
         raise RunError(f"cannot find a free name in {runs / name}")
 
     @classmethod

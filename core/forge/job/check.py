@@ -136,8 +136,9 @@ class JobCheck:
         self, model: type[T], value: Any, prefix: Key, unknown: Callable[[Key, type[BaseModel]], None]
     ) -> T | None:
         """Check a table with its model, and note what the model finds."""
+        mine = {key[len(prefix)] for key in self.changed if len(key) > len(prefix) and key[: len(prefix)] == prefix}
         try:
-            return model.model_validate(value)
+            return model.model_validate(value, context={"changed": mine if prefix else set()})
         except ValidationError as error:
             from forge.job.explain import faults, first_there
 

@@ -80,7 +80,7 @@ class Job(Table):
 
 def load_job(data: Mapping[str, Any]) -> Job:
     """Rebuild a job from :func:`dump_job`'s data; it was checked when it was read."""
-    return Job.model_validate({**data, "folder": Path(data["folder"])}, strict=False)
+    return Job.model_validate({**data, "folder": Path(data["folder"])}, strict=False, context={"checked": True})
 
 
 def dump_job(job: Job) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from forge.errors import Mistake, Mistakes
 from forge.job.braces import Pieces, pieces_of
@@ -71,10 +71,18 @@ class Table(BaseModel):
         return iter(())
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if found := list(self.contradictions()):
-            raise Mistakes(*found)
-        return self
+    def _consistent(self, info: ValidationInfo) -> Self:
+        context = info.context or {}
+        if context.get("checked"):  # a job of an older forge, which did not know what today's calls a mistake
+            return self
+        changed = context.get("changed", ())  # what a change for this time sets in this table
+        found = list(self.contradictions())
+        overruled = {each.keys[0] for each in found if each.by in changed and each.keys[0] not in changed}
+        if wrong := [each for each in found if each.by is None or each.keys[0] not in overruled]:
+            raise Mistakes(*wrong)
+        fields = type(self).model_fields
+        left_out = {name: fields[name].get_default(call_default_factory=True) for name in overruled}
+        return self.model_copy(update=left_out) if left_out else self
 
 
 class Extensible(Table):
@@ -359,6 +367,9 @@ class DataTable(Source):
         if self.streaming and self.eval_size is not None:
             what = "eval_size needs all rows, and streaming never sees them; use eval_path or eval_split"
             yield Mistake(what, ("eval_size", "streaming"))
+        if self.on_bad_row != "drop" and self.max_bad_rows != type(self).model_fields["max_bad_rows"].default:
+            what = 'max_bad_rows has no effect: no row is dropped; write on_bad_row = "drop", or remove it'
+            yield Mistake(what, ("max_bad_rows",))
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -385,6 +396,12 @@ class TrainTable(Extensible):
         None, ge=1, description="Stop after this many evaluations without improvement."
     )
     early_stopping_threshold: float = Field(0.0, ge=0, description="What counts as an improvement.")
+
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the keys of this table contradict each other in."""
+        if self.early_stopping_threshold and self.early_stopping_patience is None:
+            what = "early_stopping_threshold has no effect: nothing stops early; write early_stopping_patience = 3"
+            yield Mistake(f"{what}, or remove it", ("early_stopping_threshold",))
 
 
 class SamplingTable(Table):

@@ -52,6 +52,7 @@ class Shape:
         rest: All other parameters: norms, biases, convolutions.
         exact: Whether the files' headers tell ``linears``, ``embedding`` and ``rest``; else the config does, as if the
             model were built as Llama is.
+        mixture: Whether the config speaks of experts at all; None in records that do not know.
     """
 
     layers: int
@@ -69,6 +70,7 @@ class Shape:
     embedding: int
     rest: int
     exact: bool
+    mixture: bool | None = None
 
     @property
     def parameters(self) -> int:

@@ -5,11 +5,11 @@ Each check takes the values of one table ``[train]``, whatever its method, and y
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from forge.api import Mistake
-from forge_huggingface.arguments.tables import SCHEDULERS
+from forge.api import Mistake, did_you_mean
+from forge_huggingface.arguments.tables import CHECKPOINTED, CHECKPOINTING, SCHEDULERS, optimizer
 
 STEPS = ("eval_steps", "logging_steps", "save_steps", "warmup_steps")
 """Whole numbers, or below 1 a share of all steps; int stays int in the lock."""
@@ -28,7 +28,8 @@ def steps(values: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def evaluation(values: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield what evaluations, checkpoints and the choice of the best one contradict each other in."""
-    best, save, evaluate = values["load_best_model_at_end"], values["save_strategy"], values["eval_strategy"]
+    best, save = values["load_best_model_at_end"], values["save_strategy"]
+    evaluate = values["eval_strategy"] or ("steps" if values["eval_steps"] is not None else None)
     scheduler = values["lr_scheduler_type"]
     needing = {
         "load_best_model_at_end": (best, "load_best_model_at_end"),
@@ -39,7 +40,7 @@ def evaluation(values: Mapping[str, Any]) -> Iterator[Mistake]:
         for name, (asked, said) in needing.items():
             if asked:
                 yield Mistake(f'{said} needs evaluations; write eval_strategy = "steps" or "epoch"', (name,))
-    elif evaluate is not None and best and save != "best":  # None: forge makes it fit
+    elif evaluate is not None and best and save != "best":  # None: forge makes it fit, unless eval_steps decides
         steps, every = values["save_steps"], values["eval_steps"] or values["logging_steps"]
         if save != evaluate:
             yield Mistake(
@@ -82,7 +83,7 @@ def _multiple(steps: float, every: float) -> bool:
 
 
 def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield what precision, kernels, schedules and loaders contradict each other in."""
+    """Yield what precision, kernels, optimizers and loaders contradict each other in."""
     if values["bf16"] and values["fp16"]:
         yield Mistake(
             "bf16 and fp16 contradict each other; keep one",
@@ -115,18 +116,6 @@ def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
                 "use_liger_kernel",
             ),
         )
-    scheduler, arguments = values["lr_scheduler_type"], values["lr_scheduler_kwargs"] or {}
-    if needed := SCHEDULERS.get(scheduler):
-        given = [name for name in needed if name in arguments]
-        if len(given) != 1:
-            yield Mistake(
-                f'lr_scheduler_type = "{scheduler}" needs {" or ".join(needed)}; '
-                f"write lr_scheduler_kwargs = {{ {needed[-1]} = … }}",
-                (
-                    "lr_scheduler_type",
-                    "lr_scheduler_kwargs",
-                ),
-            )
     if values["optim"].startswith(("galore_", "apollo_")) and not values["optim_target_modules"]:
         yield Mistake(
             f'optim = "{values["optim"]}" needs optim_target_modules; write "all-linear" or names of modules',
@@ -143,6 +132,42 @@ def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
         ):
             if values[name]:
                 yield Mistake(f"{name} is about worker processes; write dataloader_num_workers = 1 or more", (name,))
+
+
+def arguments(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield names that a schedule, checkpointing or an optimizer does not take, and lacks of those that it needs."""
+    scheduler, given = values["lr_scheduler_type"], values["lr_scheduler_kwargs"] or {}
+    if schedule := SCHEDULERS.get(scheduler):
+        asked = f'lr_scheduler_type = "{scheduler}"'
+        for name in given if schedule.takes else ():  # where it takes none, the key has no effect
+            if name not in schedule.takes:
+                others = [other for other, each in SCHEDULERS.items() if name in each.takes]
+                whose = f"; {name} is for {', '.join(others)}" if others else ""
+                yield Mistake(f"{asked} takes no {name}; {_say(name, schedule.takes)}{whose}", ("lr_scheduler_kwargs",))
+        if schedule.needs and sum(name in given for name in schedule.needs) != 1:
+            yield Mistake(
+                f"{asked} needs {' or '.join(schedule.needs)}; "
+                f"write lr_scheduler_kwargs = {{ {schedule.needs[-1]} = … }}",
+                ("lr_scheduler_type", "lr_scheduler_kwargs"),
+            )
+    known = (*CHECKPOINTING, *CHECKPOINTED)
+    for name in values["gradient_checkpointing_kwargs"] or {}:
+        if name not in known:
+            what = f"gradient checkpointing takes no {name}; {_say(name, known)}"
+            yield Mistake(what, ("gradient_checkpointing_kwargs",))
+    takes, text = optimizer(values["optim"]).takes, (values["optim_args"] or "").replace(" ", "")
+    for part in text.split(",") if text and takes != () else ():
+        name, equals, value = part.partition("=")
+        if not equals or "=" in value:
+            yield Mistake(
+                f'"{part}" is no name with a value; write optim_args = "name=value,name=value"', ("optim_args",)
+            )
+        elif takes is not None and name not in takes:
+            yield Mistake(f'optim = "{values["optim"]}" takes no {name}; {_say(name, takes)}', ("optim_args",))
+
+
+def _say(name: str, known: Sequence[str]) -> str:
+    return did_you_mean(name, known, f"it takes {', '.join(known)}")
 
 
 def preferences(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -285,5 +310,12 @@ def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
         )
 
 
-CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[Mistake]], ...] = (steps, evaluation, others, preferences, groups)
+CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[Mistake]], ...] = (
+    steps,
+    evaluation,
+    others,
+    arguments,
+    preferences,
+    groups,
+)
 """All of them."""

@@ -17,6 +17,7 @@ from pydantic import Field as Described
 
 from forge.api import Hint, Mistake, Table, folded
 from forge_huggingface.arguments.contradictions import CHECKS, STEPS
+from forge_huggingface.arguments.effect import without_effect
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
 from forge_huggingface.arguments.owned import NEUTRAL, OWN, hint, is_owned
@@ -59,6 +60,8 @@ class Arguments(Table):
         values = dict(self)
         for check in CHECKS:
             yield from check(values)
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        yield from without_effect(values, frozenset(self.model_fields_set), defaults)
 
 
 class RewardArguments(Arguments):

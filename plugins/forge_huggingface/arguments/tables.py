@@ -7,11 +7,12 @@ told before a model is loaded. A name has one entry for all methods unless a met
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "bf16": (None, "by machine: TRL's true where the field is not set dies on a CPU and on GPUs older than Ampere"),
-    "eval_strategy": (None, "by data: `epoch` where there are held-out rows; TRL's `no` would leave them unused"),
+    "eval_strategy": (None, "by data: `epoch`, or `steps` beside `eval_steps`, if rows are held out; TRL's is `no`"),
     "fp16": (None, "by machine: true where there is a GPU without bfloat16"),
     "learning_rate": (None, "by adapter: TRL's for every weight, ten times that for LoRA, as its guide advises"),
     "loss_type": (None, "by version, the one that never holds all logits: `nll` since TRL 1.15, before `chunked_nll`"),
@@ -71,7 +72,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 HELP: Mapping[str, str] = {
     "bf16": "Mixed precision in bfloat16. Without it, by machine.",
-    "eval_strategy": "When to evaluate: `no`, `steps` or `epoch`. Without it, `epoch` if there are held-out rows.",
+    "eval_strategy": "When to evaluate. Without it, if rows are held out, `steps` beside `eval_steps`, else `epoch`.",
     "fp16": "Mixed precision in float16. Without it, by machine.",
     "gradient_checkpointing": "Recompute activations in the backward pass: less memory, about 20 % slower.",
     "gradient_checkpointing_kwargs": "Arguments for gradient checkpointing, such as `use_reentrant`.",
@@ -141,12 +142,135 @@ BOUNDS: Mapping[str, Mapping[str, float]] = {
     "weight_decay": {"ge": 0},
 }
 
-SCHEDULERS: Mapping[str, tuple[str, ...]] = {
-    "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
-    "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
-    "warmup_stable_decay": ("num_decay_steps",),
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What a schedule of the learning rate takes.
+
+    Attributes:
+        takes: The names in ``lr_scheduler_kwargs``.
+        needs: Those of which it cannot do without one.
+        warmup: Whether it begins with ``warmup_steps``.
+    """
+
+    takes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    warmup: bool = True
+
+
+_MIN = ("min_lr", "min_lr_rate")
+
+SCHEDULERS: Mapping[str, Schedule] = {
+    "constant": Schedule(warmup=False),
+    "constant_with_warmup": Schedule(),
+    "cosine": Schedule(("num_cycles",)),
+    "cosine_with_restarts": Schedule(("num_cycles",)),
+    "cosine_with_min_lr": Schedule(("num_cycles", *_MIN), _MIN),
+    "cosine_warmup_with_min_lr": Schedule(("num_cycles", *_MIN, "warmup_lr_rate"), _MIN),
+    "greedy": Schedule(
+        (
+            "mode",
+            "factor",
+            "patience",
+            "threshold",
+            "threshold_mode",
+            "cooldown",
+            "warmup",
+            "min_lr",
+            "max_lr",
+            "eps",
+            "verbose",
+            "smooth",
+            "window_size",
+            "reset_start",
+        ),
+        warmup=False,
+    ),
+    "inverse_sqrt": Schedule(("timescale",)),
+    "linear": Schedule(),
+    "polynomial": Schedule(("lr_end", "power")),
+    "reduce_lr_on_plateau": Schedule(
+        ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"), warmup=False
+    ),
+    "warmup_stable_decay": Schedule(
+        ("num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"),
+        ("num_decay_steps",),
+    ),
 }
-"""What a schedule cannot do without, in ``lr_scheduler_kwargs``: one of these."""
+"""By ``lr_scheduler_type``; ``last_epoch`` is left out everywhere, for forge resumes schedules itself."""
+
+CHECKPOINTING = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop")
+"""The names in ``gradient_checkpointing_kwargs``: those of ``torch.utils.checkpoint``."""
+
+CHECKPOINTED = ("every_n_layers", "offload")
+"""Those of transformers beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """What an optimizer reads of the trainer's arguments.
+
+    Attributes:
+        betas: Whether it reads ``adam_beta1`` and ``adam_beta2``.
+        epsilon: Whether it reads ``adam_epsilon``.
+        warmup: Whether it reads ``warmup_steps``, whatever the schedule.
+        targets: Whether it needs ``optim_target_modules``.
+        takes: The names in ``optim_args``; None where it takes any.
+    """
+
+    betas: bool = False
+    epsilon: bool = False
+    warmup: bool = False
+    targets: bool = False
+    takes: tuple[str, ...] | None = ()
+
+
+_ADAM = Optimizer(betas=True, epsilon=True)
+_MIX = Optimizer(betas=True, epsilon=True, takes=("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"))
+_FREE = ("weight_lr_power", "r")
+_LOW_BIT = Optimizer(betas=True, epsilon=True, takes=("block_size", "bf16_stochastic_round"))
+
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "adafactor": Optimizer(),
+    "adagrad": Optimizer(takes=("lr_decay", "weight_decay", "eps")),
+    "adalomo": Optimizer(),
+    "adamw_": _ADAM,
+    "adamw_anyprecision": Optimizer(
+        betas=True,
+        epsilon=True,
+        takes=("use_kahan_summation", "momentum_dtype", "variance_dtype", "compensation_buffer_dtype"),
+    ),
+    "adamw_torch_4bit": _LOW_BIT,
+    "adamw_torch_8bit": _LOW_BIT,
+    "ademamix": _MIX,
+    "apollo_": Optimizer(
+        betas=True,
+        epsilon=True,
+        targets=True,
+        takes=("rank", "proj", "scale_type", "update_proj_gap", "scale", "proj_type"),
+    ),
+    "galore_": Optimizer(targets=True, takes=("rank", "update_proj_gap", "scale", "proj_type")),
+    "grokadamw": Optimizer(takes=("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping")),
+    "lion_": Optimizer(betas=True),
+    "lomo": Optimizer(),
+    "paged_adamw_": _ADAM,
+    "paged_ademamix_": _MIX,
+    "paged_lion_": Optimizer(betas=True),
+    "rmsprop": Optimizer(takes=("momentum", "alpha", "eps", "weight_decay", "centered")),
+    "rmsprop_bnb": Optimizer(takes=None),
+    "schedule_free_adamw": Optimizer(betas=True, epsilon=True, warmup=True, takes=_FREE),
+    "schedule_free_radam": Optimizer(betas=True, epsilon=True, takes=_FREE),
+    "schedule_free_sgd": Optimizer(warmup=True, takes=_FREE),
+    "sgd": Optimizer(takes=("momentum", "dampening", "weight_decay", "nesterov")),
+    "stable_adamw": Optimizer(betas=True, epsilon=True, takes=("max_lr", "kahan_sum", "decouple_lr")),
+}
+"""By how ``optim`` begins; the longest beginning holds. From transformers' ``trainer_optimizer.py``."""
+
+
+def optimizer(name: str) -> Optimizer:
+    """Return what an optimizer reads; of one that is not known, all."""
+    begins = max((begin for begin in OPTIMIZERS if name.startswith(begin)), key=len, default=None)
+    return OPTIMIZERS[begins] if begins else Optimizer(betas=True, epsilon=True, warmup=True, targets=True, takes=None)
 
 
 def of(table: Mapping[str, Any], config: str, name: str, default: Any = None) -> Any:

@@ -107,7 +107,21 @@ def from_config(config: Mapping[str, Any]) -> Shape | None:
         embedding=vocab * hidden * (1 if tied else 2),
         rest=layers * (norms * hidden + 2 * head_dim * head_norms + hidden * (experts or 0)) + hidden,
         exact=False,
+        mixture=speaks_of_experts(config),
     )
+
+
+def speaks_of_experts(config: Mapping[Any, Any]) -> bool:
+    """Return whether a ``config.json``, or a part of it, sets anything about experts, by whatever name."""
+    kind = f"{config.get('model_type')} {config.get('architectures')}".lower()
+    if any(word in kind for word in ("moe", "mixtral")):
+        return True
+    for key, value in config.items():
+        if isinstance(value, dict) and speaks_of_experts(value):
+            return True
+        if value and any(word in str(key) for word in ("expert", "moe", "router")):
+            return True
+    return False
 
 
 def tie(config: Mapping[str, Any]) -> bool:

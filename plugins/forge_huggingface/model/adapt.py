@@ -114,22 +114,51 @@ def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
         return "all-linear"
     linear = linear_modules(model)
     if parts.sees(model):
-        return parts.targets(model, table, linear, named_targets(table, linear))
+        return parts.targets(model, table, linear, named_targets(model, table, linear))
     if table.target_modules == "auto":
         inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
         # Training with LoRA what chooses the experts of a mixture makes the choice drift.
         return sorted(inside - ROUTERS) or "all-linear"
-    return named_targets(table, linear) or []
+    return named_targets(model, table, linear) or []
 
 
-def named_targets(table: AdapterTable, linear: list[str]) -> list[str] | None:
-    """Return the names in ``target_modules``, each of which fits a layer; None for forge's and peft's own words."""
+def named_targets(model: Any, table: AdapterTable, linear: list[str]) -> list[str] | None:
+    """Return the names in ``target_modules``, each of which fits a layer; None for forge's and peft's own words.
+
+    Raises:
+        ModelError: A name fits no module, or modules only that LoRA does not take.
+    """
     if table.target_modules in ("auto", "all-linear"):
         return None
     names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
     for name in names:
-        require_match(name, linear, "target_modules")
+        if not fits(name, linear):
+            refuse_whole(model, name, linear)
+            require_match(name, linear, "target_modules")
     return names
+
+
+def refuse_whole(model: Any, name: str, linear: list[str]) -> None:
+    """Raise :class:`ModelError` for a module that is there and that LoRA does not take, with what to do instead."""
+    import torch
+
+    there = [module for full, module in model.named_modules() if fits(name, [full])]
+    if not there:
+        return
+    what = f"[adapter] target_modules: LoRA does not take {name} here"
+    if any(next(module.children(), None) is not None for module in there):
+        leaves = sorted({full.rpartition(".")[2] for full in linear if f".{name}." in f".{full}"})
+        say = f"name layers in it: {', '.join(leaves)}" if leaves else "take linear layers"
+        raise ModelError(what, "it is a block of several modules, and LoRA is for linear layers", say)
+    if any(module is model.get_output_embeddings() for module in there):
+        why = "it is the output layer, and forge adapts the linear layers before it"
+    elif any(isinstance(module, torch.nn.Embedding) for module in there):
+        why = "it is an embedding, and LoRA is for linear layers"
+    else:
+        why = f"it is a {type(there[0]).__name__}, and LoRA is for linear layers"
+    if next(there[0].parameters(), None) is None:
+        raise ModelError(what, why, "it has no weights to train; remove it")
+    raise ModelError(what, why, f'train it whole: modules_to_save = ["{name}"]')
 
 
 def linear_modules(model: Any) -> list[str]:
@@ -145,9 +174,14 @@ def linear_modules(model: Any) -> list[str]:
     ]
 
 
+def fits(name: str, there: list[str]) -> bool:
+    """Whether a module is called ``name`` or ends in ``.name``, as peft matches."""
+    return any(full == name or full.endswith(f".{name}") for full in there)
+
+
 def require_match(name: str, there: list[str], key: str) -> None:
-    """Raise :class:`ModelError` unless a module is called ``name`` or ends in ``.name``, as peft matches."""
-    if any(full == name or full.endswith(f".{name}") for full in there):
+    """Raise :class:`ModelError` unless ``name`` fits a module."""
+    if fits(name, there):
         return
     leaves = sorted({full.rpartition(".")[2] for full in there if not full.rpartition(".")[2].isdigit()})
     say = did_you_mean(name, leaves, 'take some of them, or "auto"')

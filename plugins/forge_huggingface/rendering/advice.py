@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.rendering.content import lost
+from forge_huggingface.rendering.study import study
 from forge_huggingface.rendering.templates import Template, shipped, text_of_shipped
-from forge_huggingface.rendering.traits import study
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from forge_huggingface.rendering import tokenizers
 from forge_huggingface.rendering.advice import advice
 from forge_huggingface.rendering.conversations import Conversations, TrainOn
 from forge_huggingface.rendering.labels import Labels, OnLongRow, Piece
+from forge_huggingface.rendering.study import require_forgetting, study
 from forge_huggingface.rendering.templates import Template, missing
-from forge_huggingface.rendering.traits import require_forgetting, study
 from forge_huggingface.rows import (
     BadRow,
     Completion,

@@ -39,7 +39,7 @@ class Template:
         text: Its Jinja source.
         origin: ``"model"``, ``"forge"`` or ``"file"``.
         parts: Whether it takes a message's content as a list of parts, as templates of vision models do.
-        traits: What it does, as :func:`.traits.study` found by trying it.
+        traits: What it does, as :func:`.study.study` found by trying it.
         tool_traits: The same of ``tool_use``.
         keep_reasoning: Whether the reasoning of earlier answers is written where it would leave it out.
         tool_use: The source of the template for conversations with tools, where the model has one by that name.

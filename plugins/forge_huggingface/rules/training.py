@@ -5,9 +5,10 @@ All of it goes into the plan, so each rule gives its reason as a phrase.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Decision, Problem
+from forge.api import Decision, Problem, did_you_mean
 from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
@@ -56,6 +57,8 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
     if job.train.options.get("use_liger_kernel") and "liger-kernel" not in machine.versions:
         return "use_liger_kernel: liger-kernel is not installed (pip install liger-kernel)"
+    if job.train.options.get("router_aux_loss_coef") and facts.shape and facts.shape.mixture is False:
+        return "router_aux_loss_coef: the model is no mixture of experts, so there is no loss of a router; remove it"
     if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:
         return "optim: 8-bit optimizers need bitsandbytes, which is not installed (pip install bitsandbytes)"
     if job.train.options.get("bf16") and (kind := device(machine, job)) and not has_bf16(machine, kind):
@@ -89,11 +92,16 @@ def seq2seq_problems(job: Job) -> Iterable[Problem]:
             yield Problem(
                 f"train.{name}", "TRL has it for models that only decode; this one has an encoder", "remove it"
             )
-    yield from train_problems(job)
+    yield from train_problems(job, measures=("loss",))
 
 
-def train_problems(job: Job) -> Iterable[Problem]:
-    """Yield contradictions between the trainer's arguments and the rest of the job."""
+def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterable[Problem]:
+    """Yield contradictions between the trainer's arguments and the rest of the job.
+
+    Args:
+        job: The job.
+        measures: What the trainer's evaluation measures, where that is not what its method says.
+    """
     options = job.train.options
     if options.get("sync_ref_model") and job.adapter.type != "none":
         yield Problem(
@@ -116,12 +124,36 @@ def train_problems(job: Job) -> Iterable[Problem]:
         "train.save_strategy": options.get("save_strategy") == "best",
         "train.lr_scheduler_type": options.get("lr_scheduler_type") in {"reduce_lr_on_plateau", "greedy"},
         "train.early_stopping_patience": job.train.early_stopping_patience,
+        "train.eval_on_start": options.get("eval_on_start"),
+        "train.eval_steps": options.get("eval_steps") and options.get("eval_strategy") is None,
+        "train.eval_delay": options.get("eval_delay") and options.get("eval_strategy") is None,
     }
     for key, asked in evaluating.items():
         if asked and not held_out(job):
             yield Problem(key, "there are no held-out rows", "write [data] eval_path, eval_split or eval_size")
+    if measures is None and method and method.measures:
+        measures = ("loss", *method.measures)
+    if (metric := options.get("metric_for_best_model")) and measures:
+        yield from metric_problems(metric, measures)
     if job.train.early_stopping_patience and options.get("eval_strategy") == "no":
         yield Problem("train.early_stopping_patience", "nothing is evaluated", 'remove eval_strategy = "no"')
+
+
+SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+"""What every evaluation says beside what it measures."""
+
+
+def metric_problems(metric: str, measures: tuple[str, ...]) -> Iterable[Problem]:
+    """Yield what is wrong with ``metric_for_best_model``, which would be missed after the first evaluation only."""
+    name = metric.removeprefix("eval_")
+    if any(fnmatchcase(name, known) for known in measures):
+        return
+    known = f"it measures {', '.join(sorted(measures))}"
+    if name in SPEED:
+        what, say = f"{name} is how fast the machine is, not how good the model", known
+    else:
+        what, say = f"the trainer's evaluation does not measure {name}", did_you_mean(name, measures, known)
+    yield Problem("train.metric_for_best_model", what, say)
 
 
 def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
@@ -147,8 +179,10 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         yield Decision("train.learning_rate", learning_rate(job.adapter.type, config_of(job)), why)
     if options.get("eval_strategy") is None:
         best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
-        value = "no" if not held_out(job) else options["save_strategy"] if best else "epoch"
+        every = "steps" if options.get("eval_steps") is not None else None
+        value = "no" if not held_out(job) else every or (options["save_strategy"] if best else "epoch")
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
+        why = f"{why}, and the job names eval_steps" if value == every else why
         yield Decision("train.eval_strategy", value, why)
     mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is None and "chat_template_kwargs" in options:
@@ -156,8 +190,11 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
     if theirs and not mine:
         yield Decision("data.chat_template_kwargs", theirs, "as [train] has it")
     if options.get("loss_type") is None and job.train.method == "sft" and facts.task != "seq2seq":
-        value = defaults(job.adapter.type)["loss_type"]
-        yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
+        if options.get("label_smoothing_factor"):
+            yield Decision("train.loss_type", "nll", "label smoothing needs all logits")
+        else:
+            value = defaults(job.adapter.type)["loss_type"]
+            yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")
 
 
 def config_of(job: Job) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 LIBRARIES = ("accelerate", "bitsandbytes", "peft", "torch", "transformers", "trl")
 """Where code comes from if nothing is patched."""
 
+OWN = ("forge_huggingface", "forge_sdpo")
+"""Whose trainers add to those of a library: such a class is told by the one behind it, which may be patched."""
+
 
 def origins(trainer: Any) -> dict[str, Any]:
     """Describe a trainer.
@@ -22,7 +25,7 @@ def origins(trainer: Any) -> dict[str, Any]:
     """
     model = trainer.model
     found = {
-        "trainer": _name(type(trainer)),
+        "trainer": _name(next(kind for kind in type(trainer).__mro__ if kind.__module__.partition(".")[0] not in OWN)),
         "config": _made_by(type(trainer.args)),
         "loop": _name(type(trainer)._inner_training_loop),  # noqa: SLF001 - what Unsloth replaces
         "model": _name(type(model)),

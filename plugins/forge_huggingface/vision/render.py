@@ -16,8 +16,8 @@ from forge.api import DataError, first_line
 from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import Span, inside
+from forge_huggingface.rendering.study import study
 from forge_huggingface.rendering.templates import with_parts
-from forge_huggingface.rendering.traits import study
 from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, parting, parts_of
 from forge_huggingface.vision.processors import image_tokens, placeholder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -70,6 +71,32 @@ def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(
     monkeypatch.setattr(time, "strftime", lambda _format: "20261121-120000")
     ids = [planned()[0].path.name for _ in range(3)]
     assert ids == ["20261121-120000", "20261121-120000-2", "20261121-120000-3"]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOENT, errno.ENOSPC, errno.EACCES, errno.ENOTDIR])
+def test_a_folder_that_the_system_does_not_make_is_told_with_the_way_out(
+    planned: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    _, file, _ = planned()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(RunError, match=f"cannot make {tmp_path}/.*: {os.strerror(code)}; choose another --runs-dir"):
+        RunFolder.create(tmp_path / "elsewhere", file)
+
+
+def test_a_file_or_a_dangling_link_in_the_way_and_a_long_name_are_told_too(planned: Any, tmp_path: Path) -> None:
+    _, file, _ = planned()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in ("file", "link"):
+        with pytest.raises(RunError, match=r"cannot make .*; choose another --runs-dir"):
+            RunFolder.create(tmp_path / place, file)
+    long = replace(file, job=file.job.model_copy(update={"name": "n" * 300}))
+    with pytest.raises(RunError, match="File name too long; choose a shorter name, or another --runs-dir"):
+        RunFolder.create(tmp_path / "runs", long)
 
 
 def test_a_run_is_found_by_path_by_name_and_id_by_id_and_by_name(

@@ -10,6 +10,7 @@ from forge.discovery.catalogue import Catalogue
 from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, Mistake, Mistakes
 from forge.job.check import JobCheck
+from forge.job.job import load_job
 from forge.job.read import parse
 from forge.job.tables import Table
 
@@ -80,3 +81,8 @@ def test_a_mistake_stands_at_the_first_of_its_keys_that_the_file_has_whatever_it
 
 def test_mistakes_read_as_one_sentence_where_nobody_takes_them_apart() -> None:
     assert str(Mistakes(Mistake("this is wrong"), Mistake("that too", ("key",)))) == "this is wrong; also, that too"
+
+
+def test_a_job_that_an_older_forge_has_checked_is_loaded_as_it_is(tmp_path: Path) -> None:
+    data = {"model": {"id": "m"}, "data": {"path": "d", "max_bad_rows": 5}, "folder": str(tmp_path)}
+    assert load_job(data).data.max_bad_rows == 5

@@ -342,6 +342,7 @@ target_modules = ["q_proj"]
 rank_pattern = { q_proj = 4 }
 init_lora_weights = "gaussian"
 [data]
+on_bad_row = "drop"
 max_bad_rows = 3
 [[data.sources]]
 path = ["a.jsonl", "b.jsonl"]

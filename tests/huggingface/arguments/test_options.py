@@ -220,9 +220,7 @@ def test_a_value_of_another_type_is_refused(key, value):
         ("report_to", ["wandb"]),
         ("report_to", "wandb"),
         ("bf16", False),
-        ("lr_scheduler_kwargs", {"num_cycles": 2}),
         ("optim", "adamw_8bit"),
-        ("optim_target_modules", ["q_proj"]),
         ("trackio_static_space_id", False),
         ("debug", "underflow_overflow"),
         ("pad_to_multiple_of", 8),
@@ -249,6 +247,8 @@ def test_whole_steps_stay_whole():
             {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 100},
             "multiple of eval_steps",
         ),
+        ({"load_best_model_at_end": True, "eval_steps": 30, "save_steps": 100}, "multiple of eval_steps"),
+        ({"load_best_model_at_end": True, "eval_steps": 30, "save_strategy": "epoch"}, "make them the same"),
         ({"save_strategy": "best", "eval_strategy": "no"}, "needs evaluations"),
         ({"save_strategy": "best", "eval_strategy": "epoch"}, "metric_for_best_model"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "no"}, "needs evaluations"),
@@ -281,6 +281,9 @@ def test_all_disagreements_are_told_at_once():
         {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"},
         {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "best"},
         {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}},
+        {"optim": "galore_adamw", "optim_target_modules": ["q_proj"]},
+        {"load_best_model_at_end": True, "save_steps": 20, "eval_steps": 10},
     ],
 )
 def test_what_agrees_is_accepted(keys):
@@ -424,7 +427,7 @@ def plain(value):
         {
             "learning_rate": 1e-3,
             "max_steps": 3,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": True,
             "optim": "adafactor",
             "seed": 7,
             "eval_strategy": "steps",

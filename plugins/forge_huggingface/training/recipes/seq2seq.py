@@ -8,6 +8,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.recipes.tokenwise import Tokenwise
 from forge_huggingface.training.train import train_by
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ SEQ2SEQ = Method(
 )
 
 
+class TokenwiseSeq2Seq(Tokenwise, Seq2SeqTrainer):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject
+    """transformers' trainer, whose held-out loss does not depend on how the rows are batched."""
+
+    ahead = 0  # the decoder's input is the labels, moved by one
+
+
 def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
     """Train an encoder-decoder model and save the weights.
 
@@ -30,4 +37,4 @@ def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
 
 def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
     """Return what an encoder-decoder model needs: the arguments of SFT that are not about TRL's losses."""
-    return Recipe(config=Seq2SeqTrainingArguments, trainer=Seq2SeqTrainer)
+    return Recipe(config=Seq2SeqTrainingArguments, trainer=TokenwiseSeq2Seq)

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 from trl import SFTConfig, SFTTrainer
 
 from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.recipes.tokenwise import Tokenwise
 
 if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
+class TokenwiseSFT(Tokenwise, SFTTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+    """TRL's trainer, whose held-out loss does not depend on how the rows are batched."""
+
+
 def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
     """Return what supervised fine-tuning needs: nothing more."""
-    return Recipe(config=SFTConfig, trainer=SFTTrainer)
+    return Recipe(config=SFTConfig, trainer=TokenwiseSFT)

@@ -1,0 +1,152 @@
+"""What a chat template does, found by trying it once.
+
+Templates are programs, and no two agree on how a tool call's arguments are to be given, whether reasoning is kept, or
+when the head of the next answer is written. Their text does not say; what they write does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from forge.api import DataError
+from forge_huggingface.rendering.spans import special
+from forge_huggingface.rendering.traits import Traits
+from forge_huggingface.rows import BadRow, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from forge_huggingface.rendering.templates import Template
+
+
+_ASKED, _SAID, _AGAIN, _THOUGHT = "ASKEDQZX", "SAIDQZX", "AGAINQZX", "THOUGHTQZX"
+"""Letters only, so that no template trims, escapes or splits them."""
+
+_KEYS = ("reasoning_content", "thinking", "reasoning")
+
+_CALLED, _KEY, _VALUE = "calledqzx", "keyqzx", "valueqzx"
+
+_THINKING: tuple[tuple[str, Message], ...] = (
+    *((key, {"role": "assistant", "content": _SAID, key: _THOUGHT}) for key in _KEYS),
+    ("", {"role": "assistant", "content": f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"}),
+)
+"""An answer with its reasoning in a key of its own, and within the text."""
+
+_CALL_FORMS: tuple[tuple[bool, str | None], ...] = ((False, ""), (False, None), (True, ""), (True, None))
+
+
+def study(template: Template, tokenizer: Any) -> Template:
+    """Return the template with what it does, and what its template for conversations with tools does."""
+    bare = replace(template, traits=Traits(), keep_reasoning=False, tools=None, tool_use=None)
+    tool_traits = _tried(replace(bare, text=template.tool_use), tokenizer) if template.tool_use else Traits()
+    return replace(template, traits=_tried(bare, tokenizer), tool_traits=tool_traits)
+
+
+def _tried(plain: Template, tokenizer: Any) -> Traits:
+    words = frozenset(re.findall(r"[A-Za-z_]\w*", plain.text))
+    before, empty = _opening(plain, tokenizer)
+    traits = Traits(
+        unasked=_unasked(plain, tokenizer),
+        empty_reasoning=empty,
+        inline="</think>" in plain.text,
+        words=words,
+        ends=_ends(plain, tokenizer),
+    )
+    for key, answer in _THINKING:
+        last = _written(plain, tokenizer, _user(_ASKED), answer).partition(_ASKED)[2]
+        if _THOUGHT not in last:
+            continue
+        earlier = _written(plain, tokenizer, _user(_ASKED), answer, _user(_AGAIN), _assistant(_AGAIN))
+        traits = replace(traits, forgets=traits.forgets or _THOUGHT not in earlier)
+        head, _, rest = last.partition(_THOUGHT)
+        if before is not None and traits.reasoning is None and _SAID in rest and head.startswith(before):
+            traits = replace(traits, reasoning=(head[len(before) :], rest.partition(_SAID)[0]))
+        if not key:
+            traits = replace(traits, inline=True)
+        elif traits.reasoning_key is None:
+            traits = replace(traits, reasoning_key=key)
+    for as_text, silence in _CALL_FORMS:
+        if _calls(plain, tokenizer, as_text, silence):
+            return replace(traits, arguments_as_text=as_text, silence=silence)
+    return replace(traits, calls=False)
+
+
+def require_forgetting(template: Template) -> None:
+    """Raise :class:`DataError` if the reasoning of earlier answers cannot be kept, or is anyhow."""
+    traits = template.traits
+    if not traits.forgets:
+        knows = traits.inline or traits.reasoning_key
+        why = "it keeps the reasoning of earlier answers by itself" if knows else "it knows no reasoning"
+        raise DataError(f"keep_reasoning = true does nothing with the chat template {template.name}", why, "remove it")
+    if traits.reasoning is None:
+        raise DataError(
+            f"keep_reasoning = true cannot be used with the chat template {template.name}",
+            "it writes something else in place of the reasoning of earlier answers",
+            "write one row for each answer that has reasoning, or set another chat_template",
+        )
+
+
+def _written(template: Template, tokenizer: Any, *messages: Message, prompt: bool = False, tools: Any = None) -> str:
+    """Return what the template writes; an empty text if it refuses the messages."""
+    try:
+        return template.render(tokenizer, messages, prompt=prompt, tools=tools)[0]
+    except BadRow:
+        return ""
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str | None, **more: Any) -> Message:
+    return {"role": "assistant", "content": text, **more}
+
+
+def _unasked(template: Template, tokenizer: Any) -> str:
+    turns = (_user(_ASKED), _assistant(_SAID))
+    text = _written(template, tokenizer, *turns)
+    if not text or text != _written(template, tokenizer, *turns, prompt=True):
+        return ""
+    between = text.partition(_ASKED)[2].partition(_SAID)[0]
+    tail = text.rpartition(_SAID)[2]
+    ends = [found.end() for found in special(tokenizer).finditer(tail)] or [0]
+    # The turn's own end comes first; a head of an answer is what stands before the first answer too.
+    return next((tail[end:] for end in ends if tail[end:].strip() and between.endswith(tail[end:])), "")
+
+
+def _ends(template: Template, tokenizer: Any) -> frozenset[str]:
+    asked = _written(template, tokenizer, _user(_ASKED), _assistant(_SAID))
+    behind = special(tokenizer).search(asked.partition(_ASKED)[2].partition(_SAID)[0])
+    # Without a token of its own behind it, a question is followed by the head of the answer, which ends nothing.
+    heads = special(tokenizer).findall(_written(template, tokenizer, _user(_SAID), prompt=True).partition(_SAID)[2])
+    found = {behind[0]} if behind and (len(heads) > 1 or behind[0] not in heads) else set()
+    return frozenset(found | {tokenizer.eos_token})
+
+
+def _opening(template: Template, tokenizer: Any) -> tuple[str | None, str]:
+    """Return what an answer within a conversation begins with, and what a last one has beyond that."""
+    history = _written(template, tokenizer, _user(_ASKED), _assistant(_SAID), _user(_AGAIN), _assistant(_THOUGHT))
+    last = _written(template, tokenizer, _user(_ASKED), _assistant(_SAID))
+    if _SAID not in history or _SAID not in last:
+        return None, ""
+    before, alone = (text.partition(_ASKED)[2].partition(_SAID)[0] for text in (history, last))
+    return (before, alone[len(before) :]) if alone.startswith(before) else (None, "")
+
+
+def _calls(template: Template, tokenizer: Any, as_text: bool, silence: str | None) -> bool:
+    arguments: Any = f'{{"{_KEY}": "{_VALUE}"}}' if as_text else {_KEY: _VALUE}
+    call = {"id": "callabcde", "type": "function", "function": {"name": _CALLED, "arguments": arguments}}
+    tool = {"name": _CALLED, "description": "d", "parameters": {"type": "object", "properties": {}}}
+    answer = {"role": "tool", "name": _CALLED, "tool_call_id": "callabcde", "content": _AGAIN}
+    for turns in _conversations(_assistant(silence, tool_calls=[call]), answer):
+        text = _written(template, tokenizer, *turns, tools=[{"type": "function", "function": tool}])
+        if _KEY in text and _VALUE in text and f"{{'{_KEY}'" not in text and f'\\"{_KEY}' not in text:
+            return True
+    return False
+
+
+def _conversations(call: Message, answer: Message) -> Iterator[tuple[Message, ...]]:
+    yield _user(_ASKED), call, answer, _assistant(_SAID)
+    yield _user(_ASKED), call  # for those that know calls and no results

@@ -1,0 +1,123 @@
+"""What the tables say of schedules, optimizers and checkpointing is what the installed versions do."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from forge_huggingface.arguments.fields import committed, table
+from forge_huggingface.arguments.options import train_options
+from forge_huggingface.arguments.tables import CHECKPOINTED, CHECKPOINTING, OPTIMIZERS, SCHEDULERS, optimizer
+
+FORGES = {"self", "optimizer", "last_epoch", "num_training_steps"}
+"""What a schedule gets without ``lr_scheduler_kwargs``."""
+
+
+def names(function: Any) -> set[str]:
+    return {
+        name
+        for name, each in inspect.signature(function).parameters.items()
+        if each.kind not in {each.VAR_KEYWORD, each.VAR_POSITIONAL}
+    }
+
+
+def test_every_tested_version_has_these_schedules_and_optimizers() -> None:
+    for versions in committed().values():
+        assert set(versions["lr_scheduler_type"].choices) == set(SCHEDULERS)
+        for name in versions["optim"].choices:
+            assert any(name.startswith(begin) for begin in OPTIMIZERS), name
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_takes_what_its_function_takes(name: str) -> None:
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
+
+    passed_on: dict[str, Any] = {"reduce_lr_on_plateau": ReduceLROnPlateau.__init__, "greedy": GreedyLR.__init__}
+    takes = names(passed_on.get(name) or TYPE_TO_SCHEDULER_FUNCTION[name])
+    assert set(SCHEDULERS[name].takes) == takes - FORGES - {"num_warmup_steps"}
+    assert SCHEDULERS[name].warmup == ("num_warmup_steps" in takes)
+    assert set(SCHEDULERS[name].needs) <= set(SCHEDULERS[name].takes)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_cannot_do_without_what_it_needs_and_no_more(name: str) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    def make(given: dict[str, Any]) -> None:
+        get_scheduler(name, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), 1, 10, given)
+
+    for needed in SCHEDULERS[name].needs:
+        make({needed: 1})
+    if SCHEDULERS[name].needs:
+        with pytest.raises((ValueError, TypeError)):
+            make({})
+    else:
+        make({})
+
+
+def test_checkpointing_takes_what_torch_and_transformers_take() -> None:
+    import torch
+    import transformers
+
+    source = inspect.getsource(torch.utils.checkpoint.checkpoint)
+    takes = names(torch.utils.checkpoint.checkpoint) | set(re.findall(r'kwargs\.pop\("(\w+)"', source))
+    assert set(CHECKPOINTING) == takes - {"function", "context_fn"}  # functions are no values of a job
+    assert set(CHECKPOINTED) == set(re.findall(r'gc_kwargs\.pop\("(\w+)"', inspect.getsource(transformers.Trainer)))
+
+
+@pytest.mark.parametrize("name", table()["optim"].choices)
+def test_an_optimizer_reads_what_its_handler_reads(name: str) -> None:
+    from transformers import trainer_optimizer
+
+    source = inspect.getsource(trainer_optimizer._OPTIMIZER_HANDLERS[name])
+    if "bitsandbytes" in trainer_optimizer._OPTIMIZER_HANDLERS[name].__name__:
+        source = branch(source, name)
+    found = optimizer(name)
+    adam = "ctx.adam_kwargs" in source and not name.endswith("_sgd")
+    assert found.betas == (adam or "ctx.args.adam_beta1" in source)
+    assert found.epsilon == (adam or "ctx.args.adam_epsilon" in source)
+    assert found.warmup == ("warmup_steps" in source and not name.endswith("radam"))
+    assert found.targets == ("_setup_low_rank_optimizer" in source)
+    takes = set(re.findall(r'optim_args\.(?:get|pop)\("(\w+)"', source)) | set(re.findall(r'"(\w+)" in ctx\.o', source))
+    for group in re.findall(r"for key in \(([^)]*)\)", source):
+        takes |= set(re.findall(r'"(\w+)"', group))
+    assert found.takes is None or set(found.takes) == takes
+
+
+def branch(source: str, name: str) -> str:
+    """Return what a handler of several optimizers does for one."""
+    parts = re.split(r'(?:el)?if "(\w+)" in optim_name:', source.partition("bnb_kwargs =")[0])
+    kinds = dict(zip(parts[1::2], parts[2::2], strict=True))
+    kind = next(kind for kind in kinds if kind in name)
+    return "ctx.adam_kwargs" if kind == "adam" else kinds[kind]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
+            'lr_scheduler_type = "cosine" takes no min_lr; it takes num_cycles; min_lr is for cosine_with_min_lr, ',
+        ),
+        (
+            {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_ned": 1e-5}},
+            "takes no lr_ned; did you mean lr_end?",
+        ),
+        (
+            {"gradient_checkpointing_kwargs": {"use_reentrnt": False}},
+            "gradient checkpointing takes no use_reentrnt; did you mean use_reentrant?",
+        ),
+        ({"optim": "sgd", "optim_args": "momentun=0.9"}, 'optim = "sgd" takes no momentun; did you mean momentum?'),
+        ({"optim": "sgd", "optim_args": "momentum"}, '"momentum" is no name with a value'),
+    ],
+)
+def test_a_name_that_is_not_taken_is_refused_with_those_that_are(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        train_options("sft")(**keys)
+    assert words in str(error.value)
