@@ -228,7 +228,7 @@ def test_variables_system_message_and_tools_reach_training_evaluation_and_chat(p
     assert texts[0].startswith(asked)
     assert 'TOOLS [{"type": "function", "function": {"name": "weather"}}]' in texts[0]
     assert texts[4].startswith("<|im_start|>system glum\nOwn.</s>\n<|im_start|>user glum\n")
-    assert 'TOOLS [{"name": "mine"}]' in texts[4]
+    assert 'TOOLS [{"type": "function", "function": {"name": "mine"}}]' in texts[4]
 
     asked_rows = held(done.folder)
     tools = 'TOOLS [{"type": "function", "function": {"name": "weather"}}]'
