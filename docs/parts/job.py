@@ -7,29 +7,28 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge.job.data import DataTable, Source
 from forge.job.job import Job
 from forge.job.tables import (
     AdapterTable,
-    DataTable,
     EvalTable,
     ExportTable,
     GenerationTable,
     ModelTable,
     SamplingTable,
-    Source,
     TrainTable,
     UseTable,
 )
 from forge_huggingface import rendering
+from forge_huggingface.data.conversion.formats import FORMATS
 from forge_huggingface.data.conversion.roles import ROLES
-from forge_huggingface.data.files import SUPPORTED
-from forge_huggingface.data.formats import FORMATS
 from forge_huggingface.evaluation.metrics import METRICS
 from forge_huggingface.generation.sampling import families as recommended
 from forge_huggingface.rendering.templates import shipped
 from forge_huggingface.rewards.builtin.registry import BUILTINS
 from forge_huggingface.rewards.table import RewardTable
 from forge_huggingface.rules.training import TRACKERS
+from forge_huggingface.sources.files import SUPPORTED
 from forge_sdpo.options import Sdpo
 from parts.markdown import code, listed, number, table
 

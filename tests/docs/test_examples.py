@@ -38,6 +38,6 @@ def test_the_api_has_examples() -> None:
         "forge.api.reference",
         "forge.job.decisions",
         "forge.job.literal",
-        "forge.job.tables",
+        "forge.job.table",
         "forge.parent.process",
     } <= {*modules()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from forge.api import Source
-from forge_huggingface.data.formats import detect
+from forge_huggingface.data.conversion.formats import detect
+from forge_huggingface.data.conversion.shape import Shape
 from forge_huggingface.data.layouts import LAYOUTS
-from forge_huggingface.data.shape import Shape
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rows import Conversation, Row
 

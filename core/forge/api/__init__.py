@@ -96,23 +96,20 @@ if TYPE_CHECKING:
     )
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.job.data import DataTable, Source
     from forge.job.elsewhere import folded
     from forge.job.explain import problems_of
     from forge.job.job import Job
     from forge.job.literal import literal, setting
     from forge.job.locate import locate
     from forge.job.nearest import alike, did_you_mean, nearest
+    from forge.job.table import Hint, NonEmpty, Table
     from forge.job.tables import (
         AdapterTable,
-        DataTable,
         EvalTable,
         ExportTable,
         GenerationTable,
-        Hint,
         ModelTable,
-        NonEmpty,
-        Source,
-        Table,
         TrainTable,
     )
     from forge.machine.machine import Accelerator, Machine, TorchBuild
@@ -287,23 +284,20 @@ _LATER = {
     ),
     "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
+    "forge.job.data": ("DataTable", "Source"),
     "forge.job.elsewhere": ("folded",),
     "forge.job.explain": ("problems_of",),
     "forge.job.job": ("Job",),
     "forge.job.literal": ("literal", "setting"),
     "forge.job.locate": ("locate",),
     "forge.job.nearest": ("alike", "did_you_mean", "nearest"),
+    "forge.job.table": ("Hint", "NonEmpty", "Table"),
     "forge.job.tables": (
         "AdapterTable",
-        "DataTable",
         "EvalTable",
         "ExportTable",
         "GenerationTable",
         "ModelTable",
-        "Hint",
-        "NonEmpty",
-        "Source",
-        "Table",
         "TrainTable",
     ),
     "forge.machine.machine": ("Accelerator", "Machine", "TorchBuild"),

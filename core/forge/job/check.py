@@ -13,7 +13,8 @@ from forge.errors import Problem
 from forge.job.job import Job
 from forge.job.keys import SELECTORS
 from forge.job.nearest import nearest
-from forge.job.tables import TABLES, Hint, Table
+from forge.job.table import Hint, Table
+from forge.job.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -10,15 +10,14 @@ from typing import Any
 
 from pydantic import Field
 
+from forge.job.data import DataTable, Source
+from forge.job.table import Table
 from forge.job.tables import (
     AdapterTable,
-    DataTable,
     EvalTable,
     ExportTable,
     GenerationTable,
     ModelTable,
-    Source,
-    Table,
     TrainTable,
     UseTable,
 )

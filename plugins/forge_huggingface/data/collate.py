@@ -21,7 +21,6 @@ from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.packing import joined, pack, packed
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
-from forge_huggingface.data.sources import left_out
 from forge_huggingface.data.store import Store, digest, features
 from forge_huggingface.data.stream import Stream
 from forge_huggingface.data.tally import Tally
@@ -31,6 +30,7 @@ from forge_huggingface.rendering.render import Renderer, special_prefix
 from forge_huggingface.rendering.templates import Template, choose
 from forge_huggingface.rendering.tokenizers import fingerprint
 from forge_huggingface.rows import Record
+from forge_huggingface.sources.sources import left_out
 from forge_huggingface.vision import processors
 from forge_huggingface.vision.images import Gallery
 from forge_huggingface.vision.render import ImageRenderer

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.data.characters import unfit
-from forge_huggingface.data.files import kind
-from forge_huggingface.data.formats import detect
-from forge_huggingface.data.sources import iterate
+from forge_huggingface.data.conversion.formats import detect
 from forge_huggingface.rendering.templates import missing
 from forge_huggingface.rows import (
     AlienRow,
@@ -30,16 +28,18 @@ from forge_huggingface.rows import (
     Row,
     Text,
 )
+from forge_huggingface.sources.files import kind
+from forge_huggingface.sources.sources import iterate
 from forge_huggingface.tools import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from forge.api import Job, Source
+    from forge_huggingface.data.conversion.shape import Shape
     from forge_huggingface.data.layout import Layout
-    from forge_huggingface.data.shape import Shape
-    from forge_huggingface.data.texts import RawRow
     from forge_huggingface.rendering.render import Renderer
+    from forge_huggingface.sources.texts import RawRow
 
 
 _BATCH = 512  # rows given to the tokenizer at once: it works on them in parallel

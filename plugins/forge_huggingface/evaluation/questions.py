@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import DataError, Prompt
 from forge.disk.folder import RunFolder
 from forge_huggingface.data.collate import eval_sources
-from forge_huggingface.data.formats import FORMATS
+from forge_huggingface.data.conversion.formats import FORMATS
 from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
 from forge_huggingface.data.reader import Reader

@@ -12,7 +12,7 @@ from forge.errors import JobError, Mistake, Mistakes
 from forge.job.check import JobCheck
 from forge.job.job import load_job
 from forge.job.read import parse
-from forge.job.tables import Table
+from forge.job.table import Table
 
 
 def told(text: str, catalogue: Catalogue) -> dict[tuple[str, str], int | None]:

@@ -77,7 +77,7 @@ def test_hub_rows_keep_the_bytes_of_their_files(tmp_path: Path) -> None:
     from datasets import Dataset, Features, Image, List
     from PIL import Image as Pillow
 
-    from forge_huggingface.data.sources import _undecoded
+    from forge_huggingface.sources.sources import _undecoded
 
     Pillow.new("RGB", (4, 3), "red").save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()

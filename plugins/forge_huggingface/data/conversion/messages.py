@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.data.cells import parsed
 from forge_huggingface.data.conversion.calls import calls_of, spoken_calls
+from forge_huggingface.data.conversion.cells import parsed
 from forge_huggingface.data.conversion.roles import IN_LOSS, OUT_OF_LOSS, REASONING, in_loss
 from forge_huggingface.rows import AlienRow, BadRow, Message, text_of
 from forge_huggingface.vision.images import reference

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forge_huggingface.data.cells import parsed, parsed_list
 from forge_huggingface.data.conversion.calls import tools_of
+from forge_huggingface.data.conversion.cells import parsed, parsed_list
 from forge_huggingface.data.conversion.columns import Columns, several
 from forge_huggingface.data.conversion.messages import Turns, is_list_of, turns_of
 from forge_huggingface.data.conversion.roles import Speech

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.errors import DataError
-from forge_huggingface.data.files import read
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.files import read
 
 if TYPE_CHECKING:
     from pathlib import Path

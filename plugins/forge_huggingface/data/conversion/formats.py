@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge_huggingface.data.conversion.columns import Columns, blank
+from forge_huggingface.data.conversion.ids import LOSS_MASK
 from forge_huggingface.data.conversion.messages import is_list_of, written_messages
 from forge_huggingface.data.conversion.roles import Speech
+from forge_huggingface.data.conversion.shape import Shape
 from forge_huggingface.data.conversion.templates import Wording
-from forge_huggingface.data.ids import LOSS_MASK
-from forge_huggingface.data.shape import Shape
 
 if TYPE_CHECKING:
     from forge.api import Source

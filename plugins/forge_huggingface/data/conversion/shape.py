@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forge_huggingface.data.cells import truth
 from forge_huggingface.data.conversion.calls import pruned
+from forge_huggingface.data.conversion.cells import truth
 from forge_huggingface.data.conversion.columns import Columns, nothing
+from forge_huggingface.data.conversion.ids import ids_of
 from forge_huggingface.data.conversion.messages import Turns, turns_of, written_messages
 from forge_huggingface.data.conversion.pairs import pair_of
 from forge_huggingface.data.conversion.parts import Parts
 from forge_huggingface.data.conversion.templates import Wording, prefixed
-from forge_huggingface.data.ids import ids_of
 from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Prompt, Rated, Row, Text
 
 ASKED = ("prompt", "question")

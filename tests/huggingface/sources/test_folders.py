@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.errors import DataError
+from forge.job.data import Source
 from forge.job.job import Job
-from forge.job.tables import Source
-from forge_huggingface.data.sources import iterate, left_out
+from forge_huggingface.sources.sources import iterate, left_out
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.data.cells import parsed
+from forge_huggingface.data.conversion.cells import parsed
 from forge_huggingface.rows import BadRow, Ids
 
 if TYPE_CHECKING:

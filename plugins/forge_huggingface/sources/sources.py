@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, alike
-from forge_huggingface.data.files import kind, read
-from forge_huggingface.data.folders import Found, choose, in_folder, is_cache, names, not_a_file
 from forge_huggingface.hub.snapshot import transport_errors
+from forge_huggingface.sources.files import kind, read
+from forge_huggingface.sources.folders import Found, choose, in_folder, is_cache, names, not_a_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from forge.api import Job, Source
-    from forge_huggingface.data.texts import RawRow
+    from forge_huggingface.sources.texts import RawRow
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -13,9 +13,9 @@ import zlib
 from typing import TYPE_CHECKING
 
 from forge.api import DataError, first_line
-from forge_huggingface.data.json_rows import read_lines, read_whole
-from forge_huggingface.data.texts import PACKED, RawRow, decode, opened, other_encoding, unpacked
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.json_rows import read_lines, read_whole
+from forge_huggingface.sources.texts import PACKED, RawRow, decode, opened, other_encoding, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

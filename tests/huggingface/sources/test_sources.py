@@ -11,11 +11,11 @@ import pytest
 from pyarrow import parquet
 
 from forge.errors import DataError
+from forge.job.data import Source
 from forge.job.job import Job
-from forge.job.tables import Source
-from forge_huggingface.data.files import read
-from forge_huggingface.data.sources import is_hub_id, iterate, left_out
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.files import read
+from forge_huggingface.sources.sources import is_hub_id, iterate, left_out
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge_huggingface.data.texts import RawRow, decode, opened
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.texts import RawRow, decode, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

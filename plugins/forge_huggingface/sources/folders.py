@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge_huggingface.data.files import SUPPORTED, kind
+from forge_huggingface.sources.files import SUPPORTED, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
