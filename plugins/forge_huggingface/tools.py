@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
@@ -35,7 +36,27 @@ OWN = frozenset(
 """Names that forge and transformers pass to a template, or to what renders it, themselves."""
 
 
-def tools_of(job: Job) -> tuple[dict[str, Any], ...] | None:
+FORM = '{"type": "function", "function": {"name": …, "description": …, "parameters": …}}'
+"""How a tool is written."""
+
+
+def wrong_tool(tool: Any) -> str | None:
+    """Return what is wrong with a tool as a phrase, or None."""
+    if not isinstance(tool, Mapping):
+        return f"that is not an object but a {type(tool).__name__}"
+    inner = tool.get("function", tool)
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    return None if isinstance(name, str) and name else "without a name"
+
+
+def wrapped(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a tool as templates want it: what stands alone is put under ``function``."""
+    if "function" in tool:
+        return tool
+    return {"type": "function", "function": {key: kept for key, kept in tool.items() if key != "type"}}
+
+
+def tools_of(job: Job) -> tuple[Mapping[str, Any], ...] | None:
     """Return the tools of ``[data]``, or None.
 
     Raises:
@@ -57,14 +78,12 @@ def tools_of(job: Job) -> tuple[dict[str, Any], ...] | None:
             raise DataError(f"{where} cannot be read", str(error), "name a JSON file") from error
         except ValueError as error:
             raise DataError(f"{where} is not JSON", str(error), "write a list of tools into it") from error
-    do = 'write a list, each as {"type": "function", "function": {"name": …, "description": …, "parameters": …}}'
+    do = f"write a list, each as {FORM}"
     if not isinstance(given, list):
         raise DataError(f"{where} is not a list", f"it is a {type(given).__name__}", do)
     if not given:
         raise DataError(f"{where} is empty", "an empty list gives no tools", "remove it, or list some")
     for number, tool in enumerate(given, 1):
-        inner = tool.get("function", tool) if isinstance(tool, dict) else None
-        name = inner.get("name") if isinstance(inner, dict) else None
-        if not isinstance(name, str) or not name:
-            raise DataError(f"{where} has an entry without a name", f"entry {number} is {json.dumps(tool)[:80]}", do)
-    return tuple(given)
+        if (wrong := wrong_tool(tool)) is not None:
+            raise DataError(f"{where} has an entry {wrong}", f"entry {number} is {json.dumps(tool)[:80]}", do)
+    return tuple(wrapped(tool) for tool in given)

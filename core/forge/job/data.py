@@ -186,7 +186,10 @@ class DataTable(Source):
             yield Mistake(what, ("eval_size", "streaming"))
         if self.on_bad_row != "drop" and self.max_bad_rows != type(self).model_fields["max_bad_rows"].default:
             what = 'max_bad_rows has no effect: no row is dropped; write on_bad_row = "drop", or remove it'
-            yield Mistake(what, ("max_bad_rows",))
+            yield Mistake(what, ("max_bad_rows",), by="on_bad_row")
+        if self.mask_empty_reasoning and self.train_on == "all":
+            what = 'mask_empty_reasoning has no effect: train_on = "all" takes everything; remove one'
+            yield Mistake(what, ("mask_empty_reasoning", "train_on"))
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -68,13 +68,13 @@ def decidable(job: Job, key: str) -> bool:
     return rest in fields or rest in (getattr(table, "model_extra", None) or {})
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name what differs between two jobs' tables, as ``train.max_steps: 10 → 20``."""
-    found = []
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Name what differs between two jobs' tables by its key, as ``train.max_steps: 10 → 20``."""
+    found: dict[str, str] = {}
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
+            found |= differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key}: {old} → {new}")
+            found[f"{prefix}{key}"] = f"{prefix}{key}: {old} → {new}"
     return found

@@ -135,7 +135,7 @@ class TrainTable(Extensible):
         """Yield what the keys of this table contradict each other in."""
         if self.early_stopping_threshold and self.early_stopping_patience is None:
             what = "early_stopping_threshold has no effect: nothing stops early; write early_stopping_patience = 3"
-            yield Mistake(f"{what}, or remove it", ("early_stopping_threshold",))
+            yield Mistake(f"{what}, or remove it", ("early_stopping_threshold",), by="early_stopping_patience")
 
 
 class SamplingTable(Table):

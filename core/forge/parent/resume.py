@@ -62,7 +62,7 @@ def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None
         changed = differences(stored.meaning(), file.job.meaning())
         named = {*plan.named, *file.named}
         # What nobody wrote is a default that has changed since: the run keeps the one that it began with.
-        written = [each for each in changed if _is_named(each.partition(": ")[0], named)]
+        written = [said for key, said in changed.items() if _is_named(key, named)]
         if written or not changed:
             raise RunError(
                 f"{given} is not the job that this run began with",

@@ -42,7 +42,13 @@ class Prompts(Layout):
             if not isinstance(row, Prompt):
                 continue
             prompt = row.prompt if isinstance(row.prompt, str) else list(row.prompt)
-            ids = self.ids(renderer, prompt)
+            try:
+                if not isinstance(prompt, str):
+                    renderer.check_prompt(prompt)
+            except BadRow as bad:
+                yield bad
+                continue
+            ids = self.ids(prompt)
             if not ids:
                 yield BadRow("is empty once it is rendered", "the model would be asked nothing")
                 continue
@@ -56,11 +62,14 @@ class Prompts(Layout):
             }
             yield Record((Rendered(ids, [-100] * len(ids), len(ids), ""),), columns)
 
-    def ids(self, renderer: Renderer, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
+    def ids(self, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
         """Return a prompt's tokens, as the trainer will make them."""
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
         if isinstance(prompt, str):
-            return list(renderer.tokenizer(prompt)["input_ids"])
-        return renderer.prompt([dict(message) for message in prompt])
+            return list(tokenizer(prompt)["input_ids"])
+        asked = {"tokenize": False, "add_generation_prompt": True}
+        text = tokenizer.apply_chat_template(list(prompt), **asked, **self.job.data.variables)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def collator(self) -> Callable[[Loaded], Any] | None:
         """Return None: the trainer makes batches of prompts itself."""
@@ -68,14 +77,7 @@ class Prompts(Layout):
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
-        tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        prompt = row["prompt"]
-        if isinstance(prompt, str):
-            ids = list(tokenizer(prompt)["input_ids"])
-        else:
-            asked = {"tokenize": False, "add_generation_prompt": True}
-            text = tokenizer.apply_chat_template(prompt, **asked, **self.job.data.variables)
-            ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = self.ids(row["prompt"])
         return [(None, ids, [-100] * len(ids))]
 
     def companions(self, row: Mapping[str, Any]) -> list[str]:

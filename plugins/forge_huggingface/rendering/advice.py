@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rendering.content import lost
+from forge_huggingface.rendering.conversations import Conversations
 from forge_huggingface.rendering.study import study
-from forge_huggingface.rendering.templates import Template, shipped, text_of_shipped
+from forge_huggingface.rendering.templates import shipped, text_of_shipped
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:
+    from forge_huggingface.rendering.templates import Template
     from forge_huggingface.rows import Conversation
 
 
@@ -19,15 +21,13 @@ _CONTROL = re.compile(r"<\|\w+\|>|<\w+_of_turn>")
 
 def advice(row: Conversation, template: Template, tokenizer: Any) -> str:
     """Return what to do about a row: one of forge's templates, if it writes all of this very row."""
-    tools = row.tools or template.tools
     for name in _fitting(tokenizer, template.name):
-        other = study(Template(name, text_of_shipped(name), "forge", parts=False), tokenizer)
+        other = replace(template, name=name, text=text_of_shipped(name), origin="forge", keep_reasoning=False)
         try:
-            text, _ = other.render(tokenizer, row.messages, tools=tools)
+            Conversations(study(other, tokenizer), tokenizer, "all").piece(row)
         except BadRow:
             continue
-        if not any(True for _ in lost(row.messages, tools, text, lambda *_: True)):
-            return f'set chat_template = "{name}", which writes it, or set on_bad_row = "drop"'
+        return f'set chat_template = "{name}", which writes it, or set on_bad_row = "drop"'
     return 'set chat_template to a .jinja file that writes it, or set on_bad_row = "drop"'
 
 

@@ -8,18 +8,16 @@ order of the turns; what stands elsewhere, or is written otherwise, is looked fo
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rows import parts_of, text_of
+from forge_huggingface.rendering.reasoning import END, reasoning_of
+from forge_huggingface.rows import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from forge_huggingface.rows import Message
 
-
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 READ = frozenset({"role", "content", "tool_calls", "reasoning_content", "name", "tool_call_id"})
 """The keys of a message that are looked for, or that only name what is."""
@@ -29,7 +27,12 @@ TEXT, REASONING, CALL = "text", "reasoning", "tool call"
 
 
 def lost(
-    messages: Sequence[Message], tools: Sequence[Any] | None, text: str, writes: Callable[[int, str], bool]
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    text: str,
+    writes: Callable[[int, str, int], bool],
+    *,
+    forgets: bool = False,
 ) -> Iterator[tuple[int, str]]:
     """Yield what of a row is not in its text: the number of the message, 0 for the tools, and what of it.
 
@@ -37,86 +40,100 @@ def lost(
         messages: The row's messages.
         tools: Its tools.
         text: What the template wrote.
-        writes: Tells whether the template writes the text, the reasoning or the tool call of a message, by its index,
-            wherever and in whatever form.
+        writes: Tells whether the template writes the text, the reasoning or a tool call of a message, by its index and
+            the call's, wherever and in whatever form.
+        forgets: Whether it leaves the reasoning of answers before the last question out.
     """
     for tool in tools or ():
         if (gone := next((value for value in _described(tool) if not _holds(text, value)), None)) is not None:
             yield 0, f"the tools ({_short(gone)})"
             break
-    if not _in_order(messages, text):
+    forgotten = _in_order(messages, text, forgets)
+    if forgotten is None:
         yield from _one_by_one(messages, text, writes)
+    else:
+        yield from ((index + 1, REASONING) for index in forgotten)
     for index, message in enumerate(messages):
-        if message["role"] == "tool" and (name := message.get("name")) and name not in text:
+        if message["role"] == "tool" and (name := str(message.get("name") or "")) not in text:
             yield index + 1, f"the tool's name ({_short(name)})"
 
 
-def _in_order(messages: Sequence[Message], text: str) -> bool:
-    """Tell whether all that messages say is there, each behind the one before: so it is where nothing is lost."""
-    at = 0
-    for message in messages:
+def _in_order(messages: Sequence[Message], text: str, forgets: bool) -> list[int] | None:
+    """Look for all that messages say, each behind the one before: so it is where nothing is lost.
+
+    Returns:
+        The messages whose reasoning is left out, where the template forgets; None if anything else is not in its place.
+    """
+    at, forgotten = 0, []
+    asked = _last_question(messages) if forgets else -1
+    for index, message in enumerate(messages):
         thought, said = _split(message, text, at)
-        for part in [thought, *said] if thought else said:
+        start = at
+        for part in said if thought and index < asked else [thought, *said] if thought else said:
             end = _find(text, part, at)
             if end is None:
-                return False
+                return None
             at = end
+        if thought and index < asked and _find(text[start : at if said else None], thought, 0) is None:
+            forgotten.append(index)
         for call in message.get("tool_calls") or ():
-            if any(_find(text, each, at) is None for each in _called(call)):
-                return False
-    return True
+            name, *arguments = _called(call)
+            end = _find(text, name, at)
+            if end is None or any(_find(text, each, end) is None for each in arguments):
+                return None
+            at = end
+    return forgotten
+
+
+def _last_question(messages: Sequence[Message]) -> int:
+    return max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
 
 
 def _one_by_one(
-    messages: Sequence[Message], text: str, writes: Callable[[int, str], bool]
+    messages: Sequence[Message], text: str, writes: Callable[[int, str, int], bool]
 ) -> Iterator[tuple[int, str]]:
     """Yield what is lost, where the order alone does not tell: words that occur twice, or a turn in another place."""
     for index, message in enumerate(messages):
         thought, said = _split(message, text, 0)
-        if thought and not (_holds(text, thought) and writes(index, REASONING)):
+        if thought and not (_holds(text, thought) and writes(index, REASONING, 0)):
             yield index + 1, REASONING
-        if said and not (all(_holds(text, part) for part in said) and writes(index, TEXT)):
+        if said and not (all(_holds(text, part) for part in said) and writes(index, TEXT, 0)):
             yield index + 1, TEXT
-        called = [each for call in message.get("tool_calls") or () for each in _called(call)]
-        gone = next((each for each in called if not _holds(text, each)), None)
-        if called and (gone is not None or not writes(index, CALL)):
-            yield index + 1, f"the tool call ({_short(gone or called[0])})"
+        for number, call in enumerate(message.get("tool_calls") or ()):
+            called = _called(call)
+            gone = next((each for each in called if not _holds(text, each)), None)
+            if gone is not None or not writes(index, CALL, number):
+                yield index + 1, f"the tool call ({_short(gone or called[0])})"
+                break
 
 
-def marked(message: Message, what: str, marker: str) -> Message:
+def marked(message: Message, what: str, number: int, marker: str) -> Message:
     """Return a message with a marker in place of its text, its reasoning or the name of what it calls."""
     if what == CALL:
-        call = {"id": "callabcde", "type": "function", **message["tool_calls"][0]}
-        return {**message, "tool_calls": [{**call, "function": {**call["function"], "name": marker}}]}
+        calls = list(message["tool_calls"])
+        calls[number] = {**calls[number], "function": {**calls[number]["function"], "name": marker}}
+        return {**message, "tool_calls": calls}
     if what == REASONING and message.get("reasoning_content"):
         return {**message, "reasoning_content": marker}
     if what == REASONING:
-        return {**message, "content": f"<think>\n{marker}\n</think>\n\n{reasoning_of(message)[1]}"}
+        return {**message, "content": f"<think>\n{marker}\n{END}\n\n{reasoning_of(message)[1]}"}
     return {**message, "content": marker}
 
 
 def unread(messages: Sequence[Message], words: frozenset[str], text: str) -> list[str]:
     """Return the keys of messages that a template with these words does not read."""
     found = {key for message in messages for key in message if key not in READ and key not in words}
-    if any("name" in message and message["role"] != "tool" and message["name"] not in text for message in messages):
+    named = (str(message["name"]) for message in messages if message.get("name") and message["role"] != "tool")
+    if any(name not in text for name in named):
         found.add("name")
     return sorted(found)
-
-
-def reasoning_of(message: Message) -> tuple[str, str]:
-    """Return the reasoning of an answer, in a key of its own or within the text, and the rest of the text."""
-    said = text_of(message["content"])
-    if thought := message.get("reasoning_content"):
-        return str(thought).strip("\n"), said
-    found = _THOUGHT.fullmatch(said)
-    return (found[1].strip("\n"), found[2].lstrip("\n")) if found else ("", said)
 
 
 def _split(message: Message, text: str, at: int) -> tuple[str, list[str]]:
     """Return the reasoning of a message, if it is to be looked for by itself, and its texts."""
     texts = [part["text"] for part in parts_of(message["content"]) if part.get("type") == "text"]
     said = [stripped for part in texts if (stripped := part.strip())]
-    inline = "</think>" in said[0] if len(said) == 1 else False
+    inline = END in said[0] if len(said) == 1 else False
     if message.get("reasoning_content") or (inline and _find(text, said[0], at) is None):
         # Templates that know reasoning within the text take it out of earlier answers.
         thought, rest = reasoning_of(message)
@@ -148,14 +165,16 @@ def _holds(text: str, value: str, at: int = 0) -> bool:
     return _find(text, value, at) is not None or "".join(value.split()) in "".join(text[at:].split())
 
 
-def _called(call: Any) -> Iterator[str]:
+def _called(call: Any) -> list[str]:
+    """Return the name of what is called, and the names, texts and whole numbers in its arguments.
+
+    Other numbers, truth values and nulls are written in too many ways to be looked for.
+    """
     function = call.get("function", call)
-    yield str(function.get("name") or "")
-    yield from _leaves(function.get("arguments"))
+    return [str(function.get("name") or ""), *_leaves(function.get("arguments"))]
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Yield the names and texts in a tool call's arguments. Numbers are written in too many ways to be looked for."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield str(key)
@@ -165,6 +184,8 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(each)
     elif isinstance(value, str) and (stripped := value.strip()):
         yield stripped
+    elif type(value) is int:
+        yield str(value)
 
 
 def _described(tool: Any) -> Iterator[str]:

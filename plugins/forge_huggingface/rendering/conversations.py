@@ -5,13 +5,13 @@ A text that does not hold all that its row says is refused here.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge_huggingface.rendering.content import REASONING, TEXT, lost, marked, unread
 from forge_huggingface.rendering.labels import Piece
+from forge_huggingface.rendering.reasoning import EMPTY
 from forge_huggingface.rendering.spans import MARKER, Span, answers, turn
 from forge_huggingface.rows import BadRow, Conversation, UnwrittenRow, parting
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 
 TrainOn = Literal["auto", "completion", "assistant", "flagged", "all"]
-
-_EMPTY = re.compile(r"<think>\s*</think>\s*")
 
 FORGOTTEN = "the chat template leaves the reasoning of earlier answers out"
 
@@ -62,14 +60,12 @@ class Conversations:
                 'remove that turn, or set train_on = "assistant"',
             )
         text, spans = self._written(row, len(messages))
-        notes = self._whole(row, text)
+        notes = self.told(row, text)
         if train_on == "all" and not row.learned:
             return Piece(text, open_end=last, notes=notes)
         if train_on == "completion" and not row.learned:
-            prompt, _ = self._written(row, row.start, prompt=True)
-            if self.mask_empty_reasoning and text.startswith(prompt):
-                prompt = text[: self._behind_empty(text, len(prompt))]
-            return Piece(text, prompt=prompt, notes=notes)
+            prompt, start = self._prompt(row, text)
+            return Piece(text, prompt=text[:start] if start > len(prompt) else prompt, notes=notes)
         spans = self._spans(row, text, spans, train_on)
         open_end = last and (not row.learned or spans[-1][1] == len(text))
         return Piece(text, spans=tuple(spans), open_end=open_end, notes=notes)
@@ -79,16 +75,21 @@ class Conversations:
             self.tokenizer, row.messages[:count], tools=row.tools, prompt=prompt, extra=row.extra
         )
 
+    def _prompt(self, row: Conversation, text: str) -> tuple[str, int]:
+        """Return the prompt of a row as the template writes it, and where the loss begins in the row's text."""
+        prompt, _ = self._written(row, row.start, prompt=True)
+        start = len(prompt) if text.startswith(prompt) else parting(prompt, text)
+        return prompt, self._behind_empty(text, start) if self.mask_empty_reasoning else start
+
     def _spans(self, row: Conversation, text: str, own: list[Span], train_on: TrainOn) -> list[Span]:
         """Return what of a conversation's text is in the loss, as spans of characters."""
         flags = dict(enumerate(row.learned))
         if train_on in ("all", "completion"):
-            start = 0
-            if train_on == "completion":
-                prompt, _ = self._written(row, row.start, prompt=True)
-                start = parting(prompt, text)
+            start = self._prompt(row, text)[1] if train_on == "completion" else 0
             out = [self._turn(row, text, at) for at, flag in flags.items() if flag is False]
             spans = list(_without((start, len(text)), out))
+            before = range(row.start if train_on == "completion" else 0)
+            spans = [*(self._turn(row, text, at) for at in before if flags.get(at)), *spans]
         else:
             said = self._answers(row, text, own)
             if train_on == "flagged":
@@ -127,15 +128,16 @@ class Conversations:
         empty = self.template.traits.empty_reasoning
         if empty and text.startswith(empty, start):
             return start + len(empty)
-        found = _EMPTY.match(text, start)
+        found = EMPTY.match(text, start)
         return found.end() if found else start
 
-    def _whole(self, row: Conversation, text: str) -> tuple[str, ...]:
+    def told(self, row: Conversation, text: str) -> tuple[str, ...]:
         """Return what is to be told of a conversation's text. Raises :class:`BadRow` if it does not hold all of it."""
         name, traits = self.template.name, self.template.traits
         asked = max((at for at, message in enumerate(row.messages) if message["role"] == "user"), default=-1)
         notes = set()
-        for number, what in lost(row.messages, row.tools or self.template.tools, text, partial(self._writes, row)):
+        tools, writes = row.tools or self.template.tools, partial(self._writes, row)
+        for number, what in lost(row.messages, tools, text, writes, forgets=traits.forgets):
             if what == REASONING:
                 own_key = row.messages[number - 1].get("reasoning_content")
                 if number <= asked and (traits.reasoning_key if own_key else traits.inline):
@@ -150,10 +152,10 @@ class Conversations:
             notes.add(f"messages have the key {key!r}, which nothing reads")
         return tuple(sorted(notes))
 
-    def _writes(self, row: Conversation, at: int, what: str) -> bool:
+    def _writes(self, row: Conversation, at: int, what: str, number: int) -> bool:
         """Tell whether the template writes the text, reasoning or call of a message, wherever and in whatever form."""
         messages = list(row.messages)
-        messages[at] = marked(messages[at], what, MARKER)
+        messages[at] = marked(messages[at], what, number, MARKER)
         try:
             return MARKER in self.template.render(self.tokenizer, messages, tools=row.tools, extra=row.extra)[0]
         except BadRow:  # it checks what is said there, so it reads it

@@ -9,6 +9,7 @@ What of them is in the loss, :mod:`forge_huggingface.rendering.labels` says.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
@@ -31,7 +32,7 @@ from forge_huggingface.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 _ADVISED = 5
@@ -90,14 +91,14 @@ class Renderer:
         self._overflows = vocabulary is not None and tokenizers.top(self.tokenizer) > vocabulary
         self.labels = Labels(self.tokenizer, self.stops, self.before, max_seq_length, on_long_row)
 
-    def prompt(
-        self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None, extra: dict[str, Any] | None = None
-    ) -> list[int]:
-        """Return the tokens of a prompt that the model is to answer, as training showed them to it."""
+    def check_prompt(self, messages: Sequence[Message]) -> None:
+        """Raise :class:`BadRow` if the template refuses a prompt that the model is to answer, or loses any of it."""
         if self.template is None:
             raise missing("messages")
-        text, _ = self.template.render(self.tokenizer, messages, tools=tools, prompt=True, extra=extra)
-        return self._tokenise([text])[0][0]
+        row = Conversation(tuple(messages), len(messages), turns=False)
+        with self._advised_on(row, self.template) as used:
+            text, _ = used.render(self.tokenizer, messages, prompt=True)
+            Conversations(used, self.tokenizer).told(row, text)
 
     def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels; what cannot be used comes back as :class:`BadRow`."""
@@ -182,9 +183,15 @@ class Renderer:
         return Piece(row.text if row.text.endswith(eos) else row.text + eos, plain=True, divisible=True)
 
     def _conversation(self, row: Conversation, template: Template) -> Piece:
+        with self._advised_on(row, template) as used:
+            return Conversations(used, self.tokenizer, self.train_on, self.mask_empty_reasoning).piece(row)
+
+    @contextmanager
+    def _advised_on(self, row: Conversation, template: Template) -> Iterator[Template]:
+        """Give the template that a row is rendered by, and say of the first rows that it does not write what to do."""
         used = template.used(row.tools)
         try:
-            return Conversations(used, self.tokenizer, self.train_on, self.mask_empty_reasoning).piece(row)
+            yield used
         except UnwrittenRow as bad:
             if bad.do is None and self._advised < _ADVISED:  # trying other templates takes a hundred times a row's time
                 self._advised += 1

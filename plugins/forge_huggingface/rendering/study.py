@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
+from forge_huggingface.rendering.reasoning import END, KEYS
 from forge_huggingface.rendering.spans import special
 from forge_huggingface.rendering.traits import Traits
 from forge_huggingface.rows import BadRow, Message
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 _ASKED, _SAID, _AGAIN, _THOUGHT = "ASKEDQZX", "SAIDQZX", "AGAINQZX", "THOUGHTQZX"
 """Letters only, so that no template trims, escapes or splits them."""
 
-_KEYS = ("reasoning_content", "thinking", "reasoning")
-
 _CALLED, _KEY, _VALUE = "calledqzx", "keyqzx", "valueqzx"
 
 _THINKING: tuple[tuple[str, Message], ...] = (
-    *((key, {"role": "assistant", "content": _SAID, key: _THOUGHT}) for key in _KEYS),
+    *((key, {"role": "assistant", "content": _SAID, key: _THOUGHT}) for key in KEYS),
     ("", {"role": "assistant", "content": f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"}),
 )
 """An answer with its reasoning in a key of its own, and within the text."""
+
+_READ = re.compile(r"\.([A-Za-z_]\w*)|['\"]([A-Za-z_]\w*)['\"]")
+"""What a template may read of a message: ``message.key``, ``message['key']``, ``'key' in message``."""
 
 _CALL_FORMS: tuple[tuple[bool, str | None], ...] = ((False, ""), (False, None), (True, ""), (True, None))
 
@@ -45,12 +47,12 @@ def study(template: Template, tokenizer: Any) -> Template:
 
 
 def _tried(plain: Template, tokenizer: Any) -> Traits:
-    words = frozenset(re.findall(r"[A-Za-z_]\w*", plain.text))
+    words = frozenset("".join(found) for found in _READ.findall(plain.text))
     before, empty = _opening(plain, tokenizer)
     traits = Traits(
         unasked=_unasked(plain, tokenizer),
         empty_reasoning=empty,
-        inline="</think>" in plain.text,
+        inline=END in plain.text,
         words=words,
         ends=_ends(plain, tokenizer),
     )
@@ -70,12 +72,14 @@ def _tried(plain: Template, tokenizer: Any) -> Traits:
     for as_text, silence in _CALL_FORMS:
         if _calls(plain, tokenizer, as_text, silence):
             return replace(traits, arguments_as_text=as_text, silence=silence)
-    return replace(traits, calls=False)
+    return traits
 
 
 def require_forgetting(template: Template) -> None:
     """Raise :class:`DataError` if the reasoning of earlier answers cannot be kept, or is anyhow."""
     traits = template.traits
+    if template.tool_use and template.tool_traits.forgets:  # what rows without tools have may still be kept
+        traits = template.tool_traits
     if not traits.forgets:
         knows = traits.inline or traits.reasoning_key
         why = "it keeps the reasoning of earlier answers by itself" if knows else "it knows no reasoning"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
 from forge_huggingface.rendering import clock
-from forge_huggingface.rendering.content import reasoning_of
+from forge_huggingface.rendering.reasoning import reasoning_of
 from forge_huggingface.rendering.traits import Traits
 from forge_huggingface.rows import BadRow, Message, UnwrittenRow, parts_of
 from forge_huggingface.tools import tools_of
@@ -127,7 +127,7 @@ class Template:
             ) from error
         text, found = texts[0], [(start, end) for start, end in spans[0]] if marks else []
         for marker, written in kept.items():
-            text = text.replace(marker, written)
+            text, found = _put(text, found, marker, written)
         if not prompt and self.traits.unasked and text.endswith(self.traits.unasked):
             text = text[: -len(self.traits.unasked)]
         return text, found
@@ -171,6 +171,16 @@ class Template:
         head, middle = self.traits.reasoning
         rest = {key: value for key, value in message.items() if key != "reasoning_content"}
         return {**rest, "content": marker}, {marker: f"{head}{thought}{middle}{said}"}
+
+
+def _put(text: str, spans: list[tuple[int, int]], marker: str, written: str) -> tuple[str, list[tuple[int, int]]]:
+    """Put a text in a marker's place, and move spans of characters with what they hold."""
+    at = text.find(marker)
+    if at < 0:
+        return text, spans
+    more, end = len(written) - len(marker), at + len(marker)
+    moved = [(start + more if start >= end else start, stop + more if stop >= end else stop) for start, stop in spans]
+    return text[:at] + written + text[end:], moved
 
 
 def _as_text(arguments: Any) -> str:

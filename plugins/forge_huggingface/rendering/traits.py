@@ -13,7 +13,6 @@ class Traits:
         unasked: What it writes behind the last answer although nobody asked for another one: the head of an answer.
         arguments_as_text: Whether it wants the arguments of a tool call as JSON text, and not as an object.
         silence: What it wants as the content of a turn that only calls tools.
-        calls: Whether it writes tool calls.
         empty_reasoning: What it writes before an answer that has no reasoning, in place of it.
         reasoning_key: The key of a message whose reasoning it writes; None if it knows none.
         inline: Whether it knows reasoning that stands within the text of an answer.
@@ -21,13 +20,12 @@ class Traits:
         reasoning: What it writes before the reasoning of a last answer, and between that and the answer, where earlier
             answers have nothing in that place.
         ends: The tokens that end turns: the tokenizer's end token, and what follows a question.
-        words: The names in its source. A variable that is not among them is not read.
+        words: The names that it reads. A key of a message that is not among them is not read.
     """
 
     unasked: str = ""
     arguments_as_text: bool = False
     silence: str | None = ""
-    calls: bool = True
     empty_reasoning: str = ""
     reasoning_key: str | None = None
     inline: bool = True

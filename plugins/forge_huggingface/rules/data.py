@@ -69,6 +69,13 @@ def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
     if job.data.train_on != "auto":
         what = "no token of a prompt is" if layout == "prompts" else "the answers are always and alone"
         yield Problem("data.train_on", f"under {name} {what} in the loss", "remove it")
+    unread = {
+        "prompts": ("keep_reasoning", "mask_empty_reasoning"),
+        "seq2seq": ("keep_reasoning", "mask_empty_reasoning", "chat_template_kwargs"),
+    }
+    for key in unread.get(layout, ()):
+        if getattr(job.data, key):
+            yield Problem(f"data.{key}", f"under {name} forge renders no answers by a chat template", "remove it")
     if job.data.tools is not None and layout == "prompts":
         what = f"under {name} the trainer renders the prompts, and tells the template of no tools"
         yield Problem("data.tools", what, "remove it, or describe the tools in system_prompt")

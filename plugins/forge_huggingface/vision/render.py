@@ -16,7 +16,6 @@ from forge.api import DataError, first_line
 from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import Span, inside
-from forge_huggingface.rendering.study import study
 from forge_huggingface.rendering.templates import with_parts
 from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, parting, parts_of
 from forge_huggingface.vision.processors import image_tokens, placeholder
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from forge_huggingface.rendering.templates import Template
     from forge_huggingface.vision.images import Gallery
 
 
@@ -54,20 +54,22 @@ class ImageRenderer(Renderer):
         processor: The model's processor.
         gallery: Opens images.
         folder: The model's folder.
-        arguments: Those of :class:`Renderer` after the processor.
+        template: The chat template, or None if there is none.
+        named: The other arguments of :class:`Renderer`.
     """
 
     sees = True
 
-    def __init__(self, processor: Any, *arguments: Any, gallery: Gallery, folder: Path, **named: Any) -> None:
-        super().__init__(processor, *arguments, **named)
+    def __init__(
+        self, processor: Any, template: Template | None, *, gallery: Gallery, folder: Path, **named: Any
+    ) -> None:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        super().__init__(processor, template and with_parts(template, tokenizer), **named)
         self.processor, self.gallery = processor, gallery
         # Batches are made from a row's text, and a text that is cut between two tokens may come back as others.
         self.labels.splits = False
         self.images = image_tokens(processor, folder)
         self.placeholder = placeholder(processor)
-        if self.template is not None:
-            self.template = study(with_parts(self.template, self.tokenizer), self.tokenizer)
 
     def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels, one by one: pixels of a batch of rows would not fit into memory."""

@@ -301,8 +301,11 @@ def test_the_lock_of_a_local_model_names_its_folder_and_no_revision(planned: Any
 def test_differences_are_named_by_key_with_both_values() -> None:
     before = {"train": {"max_steps": 10, "seed": 1}, "model": {"id": "m"}}
     after = {"train": {"max_steps": 20, "seed": 1}, "model": {"id": "m"}, "name": "x"}
-    assert differences(before, after) == ["name: None → x", "train.max_steps: 10 → 20"]
-    assert differences(before, before) == []
+    assert differences(before, after) == {
+        "name": "name: None → x",
+        "train.max_steps": "train.max_steps: 10 → 20",
+    }
+    assert differences(before, before) == {}
 
 
 def test_each_export_has_a_folder_by_number_and_format(planned: Any, tmp_path: Path) -> None:

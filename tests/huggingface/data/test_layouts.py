@@ -327,3 +327,23 @@ def test_half_a_character_in_a_column_for_rewards_is_a_bad_row(collated: Collate
     with pytest.raises(DataError, match=r"rows.jsonl:1 has half a character"):
         collated("grpo", [{"prompt": "a", "wanted": {"x": ["\ud800"]}}])
     assert collated("grpo", [{"prompt": "a", "wanted": "\0"}]).train[0]["wanted"] == "\0"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + ENDING, "no system"),
+        (ENDING.replace("message in messages", "message in messages if message.role != 'system'"), "loses the text"),
+    ],
+    ids=["refused", "lost"],
+)
+def test_a_prompt_that_the_template_does_not_write_is_a_bad_row(
+    collated: Collated, tmp_path: Path, template: str, words: str
+) -> None:
+    (tmp_path / "given.jinja").write_text(template, encoding="utf-8")
+    given: dict[str, Any] = {"chat_template": str(tmp_path / "given.jinja")}
+    rows = [*prompts(3), {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]}]
+    with pytest.raises(DataError, match=words):
+        collated("grpo", rows, data=given)
+    kept = collated("grpo", rows, data={**given, "on_bad_row": "drop", "max_bad_rows": 1})
+    assert (kept.summary["rows"], kept.summary["dropped_bad"]) == (3, 1)

@@ -237,3 +237,77 @@ def test_json_in_a_text_is_found_as_the_template_writes_it() -> None:
     turns = ({"role": "user", "content": 'Say "ä\n" twice.'}, {"role": "assistant", "content": 'ä "and" ä'})
     assert isinstance(rendered(made(template), *turns), Rendered)
     assert json.dumps("ä") != '"ä"'  # which is why both forms are looked for
+
+
+MARKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
+    "{% if loop.last and m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_kept_reasoning_moves_the_spans_that_a_template_marks() -> None:
+    template = Template("marking", MARKING, "model", keep_reasoning=True)
+    renderer = Renderer(tokenizer_for(MARKING), template)
+    turns = [
+        ASKED,
+        {"role": "assistant", "content": "4", "reasoning_content": "add two"},
+        {"role": "user", "content": "3+3?"},
+        {"role": "assistant", "content": "6", "reasoning_content": "add three"},
+    ]
+    _, learned = texts(renderer, rendered(renderer, *turns))
+    assert learned == ("<think>\nadd two\n</think>\n\n4<|im_end|><think>\nadd three\n</think>\n\n6<|im_end|></s>")
+
+
+def test_an_empty_think_block_stays_out_beside_flags_too() -> None:
+    renderer = made("qwen3", mask_empty_reasoning=True, train_on="completion")
+    row = Conversation((ASKED, {"role": "assistant", "content": "4"}), 1, turns=False, learned=(None, True))
+    (result,) = renderer.render([row])
+    assert texts(renderer, result)[1] == "4<|im_end|>\n</s>"
+
+
+def test_a_flag_wins_over_completion_in_both_ways() -> None:
+    renderer = made(CHATML, train_on="completion")
+    turns = [ASKED, {"role": "assistant", "content": "four"}, {"role": "user", "content": "3+3?"}]
+    result = rendered(renderer, *turns, {"role": "assistant", "content": "six"}, learned=(None, True, None, None))
+    assert texts(renderer, result)[1].replace("\n", "") == "four<|im_end|>six<|im_end|></s>"
+
+
+def test_a_second_call_that_is_not_written_is_named() -> None:
+    first_only = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.tool_calls %}"
+        "{{ m.tool_calls[0] | tojson }}{% endif %}</s>{% endfor %}"
+    )
+    calls = [{"type": "function", "function": {"name": "add", "arguments": {"a": a, "b": a + 1}}} for a in (1, 3)]
+    turns = (ASKED, {"role": "assistant", "content": "", "tool_calls": calls})
+    assert isinstance(rendered(made(first_only), turns[0], {**turns[1], "tool_calls": calls[:1]}), Rendered)
+    result = rendered(made(first_only), *turns)
+    assert isinstance(result, BadRow)
+    assert "loses the tool call" in result.what
+
+
+def test_a_key_that_a_template_has_only_as_a_word_is_told() -> None:
+    text = real("qwen3")
+    renderer = Renderer(tokenizer_for(text), Template("qwen3", text, "model"))
+    system = {"role": "system", "content": "Be brief.", "add_generation_prompt": True}
+    result = rendered(renderer, system, ASKED, {"role": "assistant", "content": "4"})
+    assert isinstance(result, Rendered)
+    assert result.notes == ("messages have the key 'add_generation_prompt', which nothing reads",)
+
+
+def test_many_turns_with_forgotten_reasoning_are_looked_at_once() -> None:
+    renderer = made("qwen3")
+    assert renderer.template is not None
+    turns: list[dict[str, Any]] = []
+    for number in range(8):
+        turns += [
+            {"role": "user", "content": f"Question {number}?"},
+            {"role": "assistant", "content": f"Answer {number}.", "reasoning_content": f"Thought {number}."},
+        ]
+    result = rendered(renderer, *turns)
+    text, learned = texts(renderer, result)
+    assert "Thought 7." in learned
+    assert "Thought 6." not in text
+    assert isinstance(result, Rendered)
+    assert len(result.notes) == 1

@@ -245,7 +245,9 @@ def test_shipped_templates_teach_answers_with_an_end_and_begin_like_their_prompt
     made = Renderer(tokenizer, choose(job, tokenizer, bos=False))
     row = one(made, conversation([{"role": "system", "content": "Be short."}, *TURNS]))
     assert taught(made, row) == "red</s>Paris, 東京 🙂</s>"
-    prompt = made.prompt([{"role": "system", "content": "Be short."}, *TURNS[:3]])
+    assert made.template is not None
+    asked, _ = made.template.render(tokenizer, [{"role": "system", "content": "Be short."}, *TURNS[:3]], prompt=True)
+    prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
     assert row.input_ids[: len(prompt)] == prompt
     assert row.labels[len(prompt) :] == row.input_ids[len(prompt) :]
     with_tools = one(made, conversation(TURNS, tools=({"type": "function", "function": {"name": "weather"}},)))

@@ -205,7 +205,7 @@ def test_the_jobs_tools_are_for_conversations_without_any(tokenizer: Any, tmp_pa
         ("{}", "is not a list"),
         ("[]", "is empty"),
         ('[{"type": "function"}]', "has an entry without a name"),
-        ('["weather"]', "has an entry without a name"),
+        ('["weather"]', "has an entry that is not an object but a str"),
     ],
 )
 def test_tools_that_are_none_are_told_with_what_to_do(tokenizer: Any, tmp_path: Path, text: str, said: str) -> None:

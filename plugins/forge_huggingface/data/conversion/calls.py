@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forge_huggingface.rows import BadRow
+from forge_huggingface.tools import FORM, wrapped, wrong_tool
 
 _BETWEEN = re.compile(r"(?:\s|,|;|</?(?:tool_calls?|functioncall|function_calls?)>)*")
 _QUOTED = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*\'(.*)\'\s*\}', re.DOTALL)
@@ -70,8 +71,11 @@ def tools_of(value: Any) -> tuple[Any, ...] | None:
         return None
     if not isinstance(value, list | Mapping):
         raise BadRow("has tools that are not a list", f"they are a {type(value).__name__}")
-    tools = [_tool(_loaded(tool)) for tool in (value if isinstance(value, list) else [value])]
-    return tuple(tools) or None
+    tools = [_loaded(tool) for tool in (value if isinstance(value, list) else [value])]
+    for tool in tools:
+        if (wrong := wrong_tool(tool)) is not None:
+            raise BadRow(f"has a tool {wrong}", None, f"write each as {FORM}")
+    return tuple(wrapped(tool) for tool in tools) or None
 
 
 def pruned(value: Any) -> Any:
@@ -113,14 +117,6 @@ def _call(value: Any, number: int) -> dict[str, Any]:
     rest = {key: kept for key, kept in value.items() if key not in used}
     id_ = {"id": value["id"]} if value.get("id") is not None else {}
     return {"type": "function", **id_, "function": {"name": name, "arguments": arguments, **inner}, **rest}
-
-
-def _tool(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        raise BadRow("has a tool that is not an object", f"it is a {type(value).__name__}")
-    if "name" in value and "function" not in value:
-        return {"type": "function", "function": {key: kept for key, kept in value.items() if key != "type"}}
-    return value
 
 
 def _loaded(value: Any) -> Any:

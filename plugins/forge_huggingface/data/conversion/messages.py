@@ -123,8 +123,18 @@ def written_messages(value: Any, speech: Speech) -> Any:
         except (json.JSONDecodeError, RecursionError):
             return value
         loaded = [loaded] if isinstance(loaded, dict) else loaded
-        return loaded if is_list_of(loaded, *(style[0] for style in speech.styles.values())) else value
+        return (
+            loaded if isinstance(loaded, list) and loaded and all(_spoken(item, speech) for item in loaded) else value
+        )
     return value
+
+
+def _spoken(item: Any, speech: Speech) -> bool:
+    """Tell whether what a text holds is a message: it has a known speaker, and something that he says."""
+    return isinstance(item, Mapping) and any(
+        speech.knows(item.get(speaker)) and (said in item or "tool_calls" in item)
+        for speaker, said in speech.styles.values()
+    )
 
 
 def is_list_of(value: Any, *keys: str) -> bool:
@@ -191,6 +201,8 @@ def _others(
             if value not in (message[name], item[style[name == "content"]]):
                 what = style[name == "content"]
                 raise BadRow(f"has a message with {what!r} and {key!r}", f"message {number}", "keep one of them")
+        elif name == "name" and not isinstance(value, str):
+            raise BadRow("has a name that is not a text", f"message {number}: it is a {type(value).__name__}")
         else:
             message[name] = value
     if len(set(flags.values())) > 1:

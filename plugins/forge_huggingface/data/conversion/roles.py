@@ -82,6 +82,10 @@ class Speech:
                     return style
         return self.styles["messages"]
 
+    def knows(self, speaker: Any) -> bool:
+        """Tell whether a speaker is a known one."""
+        return isinstance(speaker, str) and (speaker in self._roles or speaker.lower() in self._roles)
+
     def role(self, speaker: Any, number: int) -> tuple[str, bool]:
         """Return the role that a speaker has, and whether the message is a call.
 

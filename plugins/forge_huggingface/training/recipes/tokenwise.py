@@ -32,10 +32,12 @@ class Tokenwise:
     def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
         """Put the means over all tokens in place of the means over batches."""
         batches = self._batches = []
-        output = super().evaluation_loop(  # type: ignore[misc]  # the trainer behind it
-            *arguments, metric_key_prefix=metric_key_prefix, **options
-        )
-        self._batches = None
+        try:
+            output = super().evaluation_loop(  # type: ignore[misc]  # the trainer behind it
+                *arguments, metric_key_prefix=metric_key_prefix, **options
+            )
+        finally:
+            self._batches = None
         losses, counts = [loss for loss, _ in batches], [count for _, count in batches]
         if any(counts):
             output.metrics[f"{metric_key_prefix}_loss"] = mean(losses, counts)

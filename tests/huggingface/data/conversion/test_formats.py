@@ -102,11 +102,11 @@ def test_tools_and_tool_calls_are_kept_and_empty_columns_are_not() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "clock"}]}
     raw = {
         "messages": [{**USER, "name": None}, call, {"role": "tool", "content": "12:00"}, ANSWER],
-        "tools": '[{"a": 1}]',
+        "tools": '[{"name": "clock", "a": 1}]',
     }
     _, row = convert(raw)
     assert isinstance(row, Conversation)
-    assert row.tools == ({"a": 1},)
+    assert row.tools == ({"type": "function", "function": {"name": "clock", "a": 1}},)
     assert row.messages[0] == USER
     called = {"type": "function", "function": {"name": "clock", "arguments": {}}}
     assert row.messages[1] == {"role": "assistant", "content": "", "tool_calls": [called]}

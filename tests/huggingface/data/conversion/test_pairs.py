@@ -140,3 +140,12 @@ def test_a_rating_is_written_in_many_ways(raw: dict[str, Any]) -> None:
 def test_a_rating_of_a_question_is_refused() -> None:
     assert "does not end with an assistant turn" in str(bad({"messages": ASKED, "label": True}, method="kto"))
     assert "has no truth value in 'label': it is 'yes'" in str(bad({"messages": ASKED, "label": "yes"}, method="kto"))
+
+
+def test_json_that_is_no_message_is_an_answer() -> None:
+    row = {"prompt": "Where?", "completion": '{"from": "Berlin", "to": "Rome"}'}
+    (made,) = converted(row)
+    assert made.completion == row["completion"]  # type: ignore[union-attr]
+    row = {"prompt": "Who?", "completion": '[{"role": "user", "name": "Ann"}]'}
+    (made,) = converted(row)
+    assert made.completion == row["completion"]  # type: ignore[union-attr]
