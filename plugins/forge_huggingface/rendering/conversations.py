@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 TrainOn = Literal["auto", "completion", "assistant", "flagged", "all"]
 
+_LONGEST = 64
+"""How many characters before its end an answer's end token is looked for, with white space behind it."""
+
 FORGOTTEN = "the chat template leaves the reasoning of earlier answers out"
 
 
@@ -63,12 +66,21 @@ class Conversations:
         notes = self.told(row, text)
         if train_on == "all" and not row.learned:
             return Piece(text, open_end=last, notes=notes)
-        if train_on == "completion" and not row.learned:
+        many = any(each["role"] != "assistant" for each in messages[row.start :])
+        if train_on == "completion" and not row.learned and not many:
             prompt, start = self._prompt(row, text)
             return Piece(text, prompt=text[:start] if start > len(prompt) else prompt, notes=notes)
         spans = self._spans(row, text, spans, train_on)
-        open_end = last and (not row.learned or spans[-1][1] == len(text))
+        if train_on != "all" and not all(self._ended(text, end) for _, end in spans[:-1]):
+            notes = (*notes, "the chat template ends an answer within the conversation with no token of its own")
+        flag = row.learned[-1] if row.learned else None
+        open_end = last and (bool(flag) if train_on == "flagged" else flag is not False)
         return Piece(text, spans=tuple(spans), open_end=open_end, notes=notes)
+
+    def _ended(self, text: str, end: int) -> bool:
+        """Tell whether an answer has an end token, within its span or behind it."""
+        ends = tuple(self.template.traits.ends)
+        return text.startswith(ends, end) or text[max(0, end - _LONGEST) : end].rstrip().endswith(ends)
 
     def _written(self, row: Conversation, count: int, *, prompt: bool = False) -> tuple[str, list[Span]]:
         return self.template.render(
@@ -84,16 +96,15 @@ class Conversations:
     def _spans(self, row: Conversation, text: str, own: list[Span], train_on: TrainOn) -> list[Span]:
         """Return what of a conversation's text is in the loss, as spans of characters."""
         flags = dict(enumerate(row.learned))
-        if train_on in ("all", "completion"):
-            start = self._prompt(row, text)[1] if train_on == "completion" else 0
+        if train_on == "all":
             out = [self._turn(row, text, at) for at, flag in flags.items() if flag is False]
-            spans = list(_without((start, len(text)), out))
-            before = range(row.start if train_on == "completion" else 0)
-            spans = [*(self._turn(row, text, at) for at in before if flags.get(at)), *spans]
+            spans = list(_without((0, len(text)), out))
         else:
-            said = self._answers(row, text, own)
+            said = self._answers(row, text, own, whole=train_on == "assistant")
             if train_on == "flagged":
                 said = {at: span for at, span in said.items() if flags.get(at)}
+            if train_on == "completion":
+                said = {at: span for at, span in said.items() if at >= row.start or flags.get(at)}
             told = {at: span for at, span in said.items() if flags.get(at) is not False}
             told |= {at: self._turn(row, text, at) for at, flag in flags.items() if flag and at not in told}
             spans = [told[at] for at in sorted(told)]
@@ -102,8 +113,15 @@ class Conversations:
             raise BadRow("has nothing to train on", why)
         return spans
 
-    def _answers(self, row: Conversation, text: str, own: list[Span]) -> dict[int, Span]:
-        """Return the span of every answer by the index of its message: the template's own, or found."""
+    def _answers(self, row: Conversation, text: str, own: list[Span], *, whole: bool) -> dict[int, Span]:
+        """Return the span of every answer by the index of its message: the template's own, or found.
+
+        Args:
+            row: The conversation.
+            text: What the template wrote.
+            own: The spans that the template marks.
+            whole: Whether all of them are wanted, so that it does not matter which is whose.
+        """
         places = [at for at, message in enumerate(row.messages) if message["role"] == "assistant"]
         if self.template.marks_answers and not own:
             raise BadRow(
@@ -111,7 +129,7 @@ class Conversations:
             )
         if self.template.marks_answers and len(places) == len(own):
             found = dict(zip(places, own, strict=True))
-        elif self.template.marks_answers and not row.learned:
+        elif self.template.marks_answers and whole and not row.learned:
             # It marks several turns as one, or more than answers: that is its own business where no flag asks.
             found = dict(enumerate(own))
         else:
@@ -137,6 +155,8 @@ class Conversations:
         asked = max((at for at, message in enumerate(row.messages) if message["role"] == "user"), default=-1)
         notes = set()
         tools, writes = row.tools or self.template.tools, partial(self._writes, row)
+        if tools and not traits.tools:
+            raise UnwrittenRow(f"loses the tools in the chat template {name}", "it writes none")
         for number, what in lost(row.messages, tools, text, writes, forgets=traits.forgets):
             if what == REASONING:
                 own_key = row.messages[number - 1].get("reasoning_content")

@@ -19,7 +19,8 @@ END = "</think>"
 EMPTY = re.compile(r"<think>\s*</think>\s*")
 """What stands in place of reasoning, where there is none."""
 
-_THOUGHT = re.compile(rf"\s*<think>(.*?){END}(.*)", re.DOTALL)
+_THOUGHT = re.compile(rf"\s*(?:<think>)?(.*?){END}(.*)", re.DOTALL)
+"""The opening tag may stand in the prompt, as in DeepSeek R1's rows."""
 
 
 def reasoning_of(message: Message) -> tuple[str, str]:

@@ -72,7 +72,8 @@ def turn(template: Template, tokenizer: Any, row: Conversation, text: str, index
         if full.count(MARKER) == 1 and text.startswith(head) and text.endswith(tail):
             end = len(text) - len(tail)
             closed = special(tokenizer).match(tail.lstrip())
-            span = len(head), end + (len(tail) - len(tail.lstrip()) + len(closed[0]) if closed else 0)
+            ends = closed is not None and closed[0] in template.traits.ends
+            span = len(head), end + (len(tail) - len(tail.lstrip()) + len(closed[0]) if closed and ends else 0)
     if span is None or span[0] >= span[1]:
         raise BadRow(
             f"has a flag at message {index + 1}, which cannot be told from the rest",
@@ -87,10 +88,11 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
 
     upto, answer, after = row.messages[:index], row.messages[index], row.messages[index + 1 :]
-    start = end = None
+    start, end, asks = None, None, ""
     with suppress(BadRow):  # some templates stop at an empty conversation, or at one that is not at its end
         before = render(*upto, prompt=True)
         start = len(before) if text.startswith(before) else None
+        asks = before[len(render(*upto)) :]
     if not after:
         end = len(text)
     else:
@@ -106,12 +108,23 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return None
     head, tail = full.split(MARKER)
     if start is None:
-        start = parting(head, text)
+        start = _behind_head(text, asks, len(text) - len(tail)) or parting(head, text)
     if end is None:
         if not text.endswith(tail):
             return None
         end = len(text) - len(tail) + _closing(tokenizer, alone.split(MARKER)[1], tail, template.traits.ends)
     return start, end
+
+
+def _behind_head(text: str, head: str, end: int) -> int | None:
+    """Return where an answer begins whose text ends at a place: behind the last head of an answer before that.
+
+    What a template opens for reasoning when it asks for an answer, it need not write in an earlier one.
+    """
+    for form in (head, head.partition("<think>")[0]):
+        if form.strip() and (at := text.rfind(form, 0, end)) >= 0:
+            return at + len(form)
+    return None
 
 
 def _closing(tokenizer: Any, last: str, tail: str, ends: frozenset[str]) -> int:

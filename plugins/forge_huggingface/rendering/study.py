@@ -27,6 +27,11 @@ _ASKED, _SAID, _AGAIN, _THOUGHT = "ASKEDQZX", "SAIDQZX", "AGAINQZX", "THOUGHTQZX
 
 _CALLED, _KEY, _VALUE = "calledqzx", "keyqzx", "valueqzx"
 
+_TOOL = {
+    "type": "function",
+    "function": {"name": _CALLED, "description": "d", "parameters": {"type": "object", "properties": {}}},
+}
+
 _THINKING: tuple[tuple[str, Message], ...] = (
     *((key, {"role": "assistant", "content": _SAID, key: _THOUGHT}) for key in KEYS),
     ("", {"role": "assistant", "content": f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"}),
@@ -53,6 +58,7 @@ def _tried(plain: Template, tokenizer: Any) -> Traits:
         unasked=_unasked(plain, tokenizer),
         empty_reasoning=empty,
         inline=END in plain.text,
+        tools=_CALLED in _written(plain, tokenizer, _user(_ASKED), _assistant(_SAID), tools=[_TOOL]),
         words=words,
         ends=_ends(plain, tokenizer),
     )
@@ -121,12 +127,10 @@ def _unasked(template: Template, tokenizer: Any) -> str:
 
 
 def _ends(template: Template, tokenizer: Any) -> frozenset[str]:
-    asked = _written(template, tokenizer, _user(_ASKED), _assistant(_SAID))
-    behind = special(tokenizer).search(asked.partition(_ASKED)[2].partition(_SAID)[0])
-    # Without a token of its own behind it, a question is followed by the head of the answer, which ends nothing.
-    heads = special(tokenizer).findall(_written(template, tokenizer, _user(_SAID), prompt=True).partition(_SAID)[2])
-    found = {behind[0]} if behind and (len(heads) > 1 or behind[0] not in heads) else set()
-    return frozenset(found | {tokenizer.eos_token})
+    # What follows a question where nobody asks for an answer is no head of one.
+    asked = _written(template, tokenizer, _user(_ASKED)).partition(_ASKED)[2]
+    behind = special(tokenizer).search(asked)
+    return frozenset({tokenizer.eos_token, *([behind[0]] if behind else [])})
 
 
 def _opening(template: Template, tokenizer: Any) -> tuple[str | None, str]:
@@ -142,10 +146,9 @@ def _opening(template: Template, tokenizer: Any) -> tuple[str | None, str]:
 def _calls(template: Template, tokenizer: Any, as_text: bool, silence: str | None) -> bool:
     arguments: Any = f'{{"{_KEY}": "{_VALUE}"}}' if as_text else {_KEY: _VALUE}
     call = {"id": "callabcde", "type": "function", "function": {"name": _CALLED, "arguments": arguments}}
-    tool = {"name": _CALLED, "description": "d", "parameters": {"type": "object", "properties": {}}}
     answer = {"role": "tool", "name": _CALLED, "tool_call_id": "callabcde", "content": _AGAIN}
     for turns in _conversations(_assistant(silence, tool_calls=[call]), answer):
-        text = _written(template, tokenizer, *turns, tools=[{"type": "function", "function": tool}])
+        text = _written(template, tokenizer, *turns, tools=[_TOOL])
         if _KEY in text and _VALUE in text and f"{{'{_KEY}'" not in text and f'\\"{_KEY}' not in text:
             return True
     return False

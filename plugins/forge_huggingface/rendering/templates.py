@@ -170,7 +170,9 @@ class Template:
             return message, {}
         head, middle = self.traits.reasoning
         rest = {key: value for key, value in message.items() if key != "reasoning_content"}
-        return {**rest, "content": marker}, {marker: f"{head}{thought}{middle}{said}"}
+        written = f"{head}{thought}{middle}{said}"
+        # Between a text and its calls templates put a line break, and none where there is no text.
+        return {**rest, "content": marker}, {marker if said else f"{marker}\n": written, marker: written}
 
 
 def _put(text: str, spans: list[tuple[int, int]], marker: str, written: str) -> tuple[str, list[tuple[int, int]]]:

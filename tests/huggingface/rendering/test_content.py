@@ -52,7 +52,7 @@ def texts(renderer: Renderer, result: Rendered | BadRow) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("messages", "tools", "gone"),
     [
-        (CALLING, [WEATHER], "the tools ('weather')"),
+        (CALLING, [WEATHER], "the tools"),
         (CALLING, None, "the tool call ('weather') of message 2"),
         (
             [ASKED, {"role": "assistant", "content": "4", "reasoning_content": "add"}],
@@ -311,3 +311,86 @@ def test_many_turns_with_forgotten_reasoning_are_looked_at_once() -> None:
     assert "Thought 6." not in text
     assert isinstance(result, Rendered)
     assert len(result.notes) == 1
+
+
+def test_reasoning_in_the_last_block_is_learned_where_an_earlier_answer_is_written_otherwise() -> None:
+    renderer = made("qwen3")
+    turns = (ASKED, {"role": "assistant", "content": "one"})
+    result = rendered(renderer, *turns, {"role": "assistant", "content": "text", "reasoning_content": "REASON"})
+    assert "<think>\nREASON\n</think>\n\ntext<|im_end|>" in texts(renderer, result)[1]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_reasoning_before_a_call_is_learned_and_written_as_in_a_last_turn(keep: bool) -> None:
+    text = real("qwen3")
+    renderer = Renderer(tokenizer_for(text), Template("qwen3", text, "model", keep_reasoning=keep))
+    turns = [
+        CALLING[0],
+        {**CALLING[1], "reasoning_content": "R1"},
+        CALLING[2],
+        {**CALLING[3], "reasoning_content": "R3"},
+    ]
+    last = "<think>\nR1\n</think>\n\n<tool_call>"
+    learned = texts(renderer, rendered(renderer, *turns))[1]
+    assert learned.startswith(last)
+    assert "<think>\nR3\n</think>\n\nIt is twenty degrees.<|im_end|>" in learned
+    more = [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "end"}]
+    learned = texts(renderer, rendered(renderer, *turns, *more))[1]
+    if keep:
+        assert learned.startswith(last)
+        assert "<think>\nR3\n</think>\n\nIt is twenty degrees.<|im_end|>" in learned
+    else:
+        assert "R1" not in learned
+
+
+def test_a_flagged_question_ends_before_the_head_of_the_answer() -> None:
+    renderer = made("deepseekv3")
+    turns = ({"role": "user", "content": "q one"}, {"role": "assistant", "content": "x"})
+    result = rendered(renderer, *turns, learned=(True, False))
+    assert texts(renderer, result)[1].strip() == "q one"
+
+
+@pytest.mark.parametrize("template", ["llama3", "phi3"])
+def test_calls_whose_words_come_later_are_missed_all_the_same(template: str) -> None:
+    turns = [
+        {"role": "user", "content": "Is it warm?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": '{"weather": "sunny", "city": "Paris"}'},
+        {"role": "assistant", "content": "Sunny."},
+    ]
+    result = rendered(made(template), *turns)
+    assert isinstance(result, BadRow)
+    assert "loses the tool call" in result.what or "loses the text of message 3" in result.what
+
+
+def test_tools_whose_words_are_in_a_turn_are_missed_all_the_same() -> None:
+    tool = {"type": "function", "function": {"name": "weather", "description": "city", "parameters": {}}}
+    turns = ({"role": "user", "content": "The weather in my city?"}, {"role": "assistant", "content": "Fine."})
+    result = rendered(made(CHATML), *turns, tools=(tool,))
+    assert isinstance(result, BadRow)
+    assert "loses the tools" in result.what
+
+
+def test_a_completion_of_several_turns_teaches_the_answers_alone() -> None:
+    renderer = made("qwen3")
+    row = Conversation(tuple(CALLING), 1, turns=False, tools=(WEATHER,))
+    (result,) = renderer.render([row])
+    learned = texts(renderer, result)[1]
+    assert "Paris" in learned
+    assert "degrees." in learned
+    assert 'twenty"' not in learned
+    assert "user" not in learned
+
+
+def test_an_answer_without_an_end_within_a_conversation_is_told() -> None:
+    result = rendered(made("deepseekv3"), *CALLING)
+    assert isinstance(result, Rendered)
+    assert any("ends an answer within the conversation with no token" in note for note in result.notes)
+    assert not rendered(made("qwen2_5"), *CALLING, tools=(WEATHER,)).notes  # type: ignore[union-attr]
+
+
+def test_reasoning_without_an_opening_tag_is_known_too() -> None:
+    turns = [ASKED, {"role": "assistant", "content": "add two</think>4"}]
+    result = rendered(made("qwen3"), *turns, {"role": "user", "content": "3+3?"}, {"role": "assistant", "content": "6"})
+    assert isinstance(result, Rendered)
+    assert any("leaves the reasoning of earlier answers out" in note for note in result.notes)

@@ -130,3 +130,42 @@ def test_a_turn_that_vanishes_is_never_silent(name: str) -> None:
         )
         assert isinstance(result, BadRow), gone
         assert f"message {gone + 1}" in result.what or "refused" in result.what
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3", "phi3"])
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_answers_are_found_where_trls_training_templates_mark_them(name: str, data: Any) -> None:
+    messages = [each for each in data.draw(conversations(name)) if "tool_calls" not in each and each["role"] != "tool"]
+    row = Conversation(tuple(messages), len(messages) - 1, turns=True)
+    learned = []
+    for text in (real(name), real(f"{name}_training")):
+        tokenizer = tokenizer_for(real(name))
+        (result,) = Renderer(tokenizer, Template(name, text, "model"), max_seq_length=100_000).render([row])
+        assert isinstance(result, Rendered), result
+        runs = tokenizer.decode([label if label != -100 else tokenizer.pad_token_id for label in result.labels])
+        learned.append([run.strip() for run in runs.split("<pad>") if run.strip() and run.strip() != "</s>"])
+    found, marked = learned
+    assert [run.removesuffix("</s>").strip() for run in found] == [run.removesuffix("</s>").strip() for run in marked]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3_1", "phi3"])
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_flags_take_answers_out_and_leave_the_others_alone(name: str, data: Any) -> None:
+    messages = data.draw(conversations(name))
+    places = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    out = data.draw(st.sets(st.sampled_from(places)))
+    text = real(name)
+    tokenizer = tokenizer_for(text)
+    renderer = Renderer(tokenizer, Template(name, text, "model"), max_seq_length=100_000)
+    flags = tuple(False if at in out else None for at in range(len(messages)))
+    (result,) = renderer.render([Conversation(tuple(messages), len(messages) - 1, True, learned=flags)])
+    if len(out) == len(places):
+        assert isinstance(result, BadRow)
+        return
+    assert isinstance(result, Rendered), result
+    learned = tokenizer.decode([label for label in result.labels if label != -100]).removesuffix("</s>")
+    answers = expected(text, tokenizer, HEADS[name], messages)
+    kept = "".join(answer for at, answer in zip(places, answers, strict=True) if at not in out)
+    assert learned == kept.removesuffix("</s>")
