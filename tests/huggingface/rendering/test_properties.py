@@ -64,6 +64,11 @@ def expected(text: str, tokenizer: Any, heads: tuple[str, ...], messages: list[d
     """The answers as the template writes them, each with its end of turn."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    # Some templates read `thinking`; transformers before 5.23 does not give it to them.
+    messages = [
+        {"thinking": each["reasoning_content"], **each} if "reasoning_content" in each else each for each in messages
+    ]
+
     def render(upto: list[dict[str, Any]], *, prompt: bool = False) -> str:
         named = dict(tokenizer.special_tokens_map)
         return render_jinja_template(conversations=[upto], chat_template=text, add_generation_prompt=prompt, **named)[
