@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+CALL_TEXT = "call_text"
+"""The key of a message with the text that its ``tool_calls`` were read from, for templates that write no calls."""
+
 
 class BadRow(Exception):  # noqa: N818 - a verdict that travels as a value more often than it is raised
     """A row cannot be used.

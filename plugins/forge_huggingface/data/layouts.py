@@ -41,10 +41,8 @@ class Prompts(Layout):
         for row in rows:
             if not isinstance(row, Prompt):
                 continue
-            prompt = row.prompt if isinstance(row.prompt, str) else list(row.prompt)
             try:
-                if not isinstance(prompt, str):
-                    renderer.check_prompt(prompt)
+                prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt)
             except BadRow as bad:
                 yield bad
                 continue

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.rendering.reasoning import END, reasoning_of
-from forge_huggingface.rows import parts_of
+from forge_huggingface.rows import CALL_TEXT, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forge_huggingface.rows import Message
 
 
-READ = frozenset({"role", "content", "tool_calls", "reasoning_content", "name", "tool_call_id"})
+READ = frozenset({"role", "content", "tool_calls", "reasoning_content", "name", "tool_call_id", CALL_TEXT})
 """The keys of a message that are looked for, or that only name what is."""
 
 TEXT, REASONING, CALL = "text", "reasoning", "tool call"
@@ -112,7 +112,7 @@ def marked(message: Message, what: str, number: int, marker: str) -> Message:
     if what == CALL:
         calls = list(message["tool_calls"])
         calls[number] = {**calls[number], "function": {**calls[number]["function"], "name": marker}}
-        return {**message, "tool_calls": calls}
+        return {**message, "tool_calls": calls, **({CALL_TEXT: marker} if CALL_TEXT in message else {})}
     if what == REASONING and message.get("reasoning_content"):
         return {**message, "reasoning_content": marker}
     if what == REASONING:

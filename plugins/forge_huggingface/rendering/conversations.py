@@ -13,7 +13,7 @@ from forge_huggingface.rendering.content import REASONING, TEXT, lost, marked, u
 from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.reasoning import EMPTY
 from forge_huggingface.rendering.spans import MARKER, Span, answers, turn
-from forge_huggingface.rows import BadRow, Conversation, UnwrittenRow, parting
+from forge_huggingface.rows import CALL_TEXT, BadRow, Conversation, UnwrittenRow, parting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -168,6 +168,8 @@ class Conversations:
             where = f" of message {number}" if number else ""
             what = f"loses {phrase}{where} in the chat template {name}"
             raise UnwrittenRow(what, "it is not in the rendered text")
+        if not traits.calls and any(CALL_TEXT in message for message in row.messages):
+            notes.add("tool calls are written as the row has them, since the chat template writes none")
         for key in unread(row.messages, traits.words, text):
             notes.add(f"messages have the key {key!r}, which nothing reads")
         return tuple(sorted(notes))

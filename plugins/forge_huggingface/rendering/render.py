@@ -91,14 +91,19 @@ class Renderer:
         self._overflows = vocabulary is not None and tokenizers.top(self.tokenizer) > vocabulary
         self.labels = Labels(self.tokenizer, self.stops, self.before, max_seq_length, on_long_row)
 
-    def check_prompt(self, messages: Sequence[Message]) -> None:
-        """Raise :class:`BadRow` if the template refuses a prompt that the model is to answer, or loses any of it."""
+    def asked(self, messages: Sequence[Message]) -> list[Message]:
+        """Return a prompt that the model is to answer, as the template wants it.
+
+        Raises:
+            BadRow: The template refuses it, or does not write all of it.
+        """
         if self.template is None:
             raise missing("messages")
         row = Conversation(tuple(messages), len(messages), turns=False)
         with self._advised_on(row, self.template) as used:
             text, _ = used.render(self.tokenizer, messages, prompt=True)
             Conversations(used, self.tokenizer).told(row, text)
+            return used.fitted(messages)
 
     def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels; what cannot be used comes back as :class:`BadRow`."""

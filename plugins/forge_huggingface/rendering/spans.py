@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from forge_huggingface.rows import BadRow, Conversation, parting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from forge_huggingface.rendering.templates import Template
 
@@ -88,11 +88,10 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
 
     upto, answer, after = row.messages[:index], row.messages[index], row.messages[index + 1 :]
-    start, end, asks = None, None, ""
+    start = end = None
     with suppress(BadRow):  # some templates stop at an empty conversation, or at one that is not at its end
         before = render(*upto, prompt=True)
         start = len(before) if text.startswith(before) else None
-        asks = before[len(render(*upto)) :]
     if not after:
         end = len(text)
     else:
@@ -108,12 +107,19 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         return None
     head, tail = full.split(MARKER)
     if start is None:
-        start = _behind_head(text, asks, len(text) - len(tail)) or parting(head, text)
+        start = _behind_head(text, _asking(render, upto), len(text) - len(tail)) or parting(head, text)
     if end is None:
         if not text.endswith(tail):
             return None
         end = len(text) - len(tail) + _closing(tokenizer, alone.split(MARKER)[1], tail, template.traits.ends)
     return start, end
+
+
+def _asking(render: Callable[..., str], upto: Sequence[dict[str, Any]]) -> str:
+    """Return the head of an answer: what a template writes behind a conversation only if it asks for one."""
+    with suppress(BadRow):
+        return render(*upto, prompt=True)[len(render(*upto)) :]
+    return ""
 
 
 def _behind_head(text: str, head: str, end: int) -> int | None:

@@ -78,7 +78,7 @@ def _tried(plain: Template, tokenizer: Any) -> Traits:
     for as_text, silence in _CALL_FORMS:
         if _calls(plain, tokenizer, as_text, silence):
             return replace(traits, arguments_as_text=as_text, silence=silence)
-    return traits
+    return replace(traits, calls=False)
 
 
 def require_forgetting(template: Template) -> None:

@@ -16,7 +16,7 @@ from forge.api import DataError
 from forge_huggingface.rendering import clock
 from forge_huggingface.rendering.reasoning import reasoning_of
 from forge_huggingface.rendering.traits import Traits
-from forge_huggingface.rows import BadRow, Message, UnwrittenRow, parts_of
+from forge_huggingface.rows import CALL_TEXT, BadRow, Message, UnwrittenRow, parts_of
 from forge_huggingface.tools import tools_of
 
 if TYPE_CHECKING:
@@ -132,6 +132,10 @@ class Template:
             text = text[: -len(self.traits.unasked)]
         return text, found
 
+    def fitted(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages as the template wants them, for whoever renders them without forge."""
+        return list(self._fitted(messages)[0])
+
     def _fitted(self, messages: Sequence[Message]) -> tuple[Sequence[Message], dict[str, str]]:
         """Return messages as the template wants them, and what is to be written in place of what in its text."""
         kept: dict[str, str] = {}
@@ -153,6 +157,11 @@ class Template:
         return fitted, kept
 
     def _calling(self, message: Message) -> Message:
+        message = dict(message)
+        text = message.pop(CALL_TEXT, None)
+        if text is not None and not self.traits.calls:
+            del message["tool_calls"]
+            return {**message, "content": "\n".join(filter(None, (message["content"], text)))}
         if not self.traits.arguments_as_text and self.traits.silence == "":
             return message
         calls = message["tool_calls"]

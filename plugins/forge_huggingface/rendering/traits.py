@@ -13,6 +13,7 @@ class Traits:
         unasked: What it writes behind the last answer although nobody asked for another one: the head of an answer.
         arguments_as_text: Whether it wants the arguments of a tool call as JSON text, and not as an object.
         tools: Whether it writes tools.
+        calls: Whether it writes tool calls.
         silence: What it wants as the content of a turn that only calls tools.
         empty_reasoning: What it writes before an answer that has no reasoning, in place of it.
         reasoning_key: The key of a message whose reasoning it writes; None if it knows none.
@@ -27,6 +28,7 @@ class Traits:
     unasked: str = ""
     arguments_as_text: bool = False
     tools: bool = True
+    calls: bool = True
     silence: str | None = ""
     empty_reasoning: str = ""
     reasoning_key: str | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.templates import Template
-from forge_huggingface.rows import BadRow, Conversation, Rendered
+from forge_huggingface.rows import CALL_TEXT, BadRow, Conversation, Rendered
 from support.templates import real, tokenizer_for
 from support.tiny import CHATML
 
@@ -394,3 +394,25 @@ def test_reasoning_without_an_opening_tag_is_known_too() -> None:
     result = rendered(made("qwen3"), *turns, {"role": "user", "content": "3+3?"}, {"role": "assistant", "content": "6"})
     assert isinstance(result, Rendered)
     assert any("leaves the reasoning of earlier answers out" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [(CHATML, '{"name": "weather", "arguments": {"city": "Paris"}}'), ("qwen3", "<tool_call>\n{")],
+)
+def test_a_call_that_a_speaker_says_is_written_as_he_says_it_where_the_template_knows_no_calls(
+    template: str, written: str
+) -> None:
+    said = '{"name": "weather", "arguments": {"city": "Paris"}}'
+    renderer = made(template)
+    turns = [CALLING[0], {**CALLING[1], CALL_TEXT: said}, CALLING[2], CALLING[3]]
+    result = rendered(renderer, *turns)
+    learned = texts(renderer, result)[1]
+    assert learned.startswith(written)
+    assert isinstance(result, Rendered)
+    told = any("tool calls are written as the row has them" in note for note in result.notes)
+    assert told == (template == CHATML)
+    # What an online trainer renders by itself is the same.
+    asked = renderer.asked(turns[:3])
+    assert (asked[1]["content"], "tool_calls" in asked[1]) == ((said, False) if template == CHATML else ("", True))
+    assert CALL_TEXT not in asked[1]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forge_huggingface.data.conversion.calls import calls_of, spoken_calls
 from forge_huggingface.data.conversion.cells import parsed
 from forge_huggingface.data.conversion.roles import IN_LOSS, OUT_OF_LOSS, REASONING, in_loss
-from forge_huggingface.rows import AlienRow, BadRow, Message, text_of
+from forge_huggingface.rows import CALL_TEXT, AlienRow, BadRow, Message, text_of
 from forge_huggingface.vision.images import reference
 
 if TYPE_CHECKING:
@@ -100,14 +100,18 @@ def turns_of(value: Any, column: str, speech: Speech, style: tuple[str, str] | N
         # Calls at the same time are one turn, and so are a text and the calls behind it: the model speaks once.
         before = turns.messages[-1] if calls and turns.messages else None
         if before is not None and before["role"] == "assistant" and turns.flags[-1] == flag and before.keys() <= _ONE:
+            texts = [each.get(CALL_TEXT) for each in (before, message) if "tool_calls" in each]
             before["tool_calls"] = [*before.get("tool_calls", ()), *message["tool_calls"]]
+            before.pop(CALL_TEXT, None)
+            if None not in texts:
+                before[CALL_TEXT] = "\n".join(map(str, texts))
             continue
         turns.messages.append(message)
         turns.flags.append(flag)
     return turns
 
 
-_ONE = frozenset({"role", "content", "reasoning_content", "tool_calls"})
+_ONE = frozenset({"role", "content", "reasoning_content", "tool_calls", CALL_TEXT})
 
 
 def written_messages(value: Any, speech: Speech) -> Any:
@@ -163,6 +167,8 @@ def _message(item: Any, number: int, speech: Speech, style: tuple[str, str]) -> 
             raise BadRow("has a call as text and as tool_calls", f"message {number}", "keep one of them")
         message["tool_calls"] = _calls(content, number)
         message["content"] = ""
+        if isinstance(content, str):
+            message[CALL_TEXT] = content.strip()
         return message, flag, True
     if type(content) is not str:
         message["content"] = content = _content(content, f"message {number}", result=role == "tool")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forge.errors import DataError
-from forge_huggingface.rows import BadRow, Conversation, Pair, Prompt
+from forge_huggingface.rows import CALL_TEXT, BadRow, Conversation, Pair, Prompt
 from support.shapes import converted, says, shaped, spoken
 
 ASKED, ANSWER = says(user="Weather?"), says(assistant="20 degrees.")
@@ -122,9 +122,10 @@ def test_a_turn_that_is_a_call_becomes_an_assistants(role: str, text: Any, count
         "tools": f"[{SPOKEN}]",
     }
     row = conversation(raw)
+    said = {CALL_TEXT: text} if isinstance(text, str) else {}
     assert row.messages == (
         *ASKED,
-        {"role": "assistant", "content": "", "tool_calls": [CALL] * count},
+        {"role": "assistant", "content": "", "tool_calls": [CALL] * count, **said},
         {"role": "tool", "content": "20"},
         *ANSWER,
     )
@@ -136,7 +137,8 @@ def test_calls_one_after_the_other_are_one_turn_with_the_text_before_them() -> N
     raw = {"messages": [*ASKED, *says(assistant="Wait."), call, call, result, result, *ANSWER]}
     row = conversation(raw)
     assert [message["role"] for message in row.messages] == ["user", "assistant", "tool", "tool", "assistant"]
-    assert row.messages[1] == {"role": "assistant", "content": "Wait.", "tool_calls": [CALL, CALL]}
+    calls = {"tool_calls": [CALL, CALL], CALL_TEXT: f"{SPOKEN}\n{SPOKEN}"}
+    assert row.messages[1] == {"role": "assistant", "content": "Wait.", **calls}
     # Where only one of the two is to be learnt, they cannot be one turn.
     row = conversation({"messages": [*ASKED, {**says(assistant="Wait.")[0], "weight": 0}, call, result, *ANSWER]})
     assert row.learned == (None, False, None, None, None)
