@@ -94,6 +94,8 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
         start = len(before) if text.startswith(before) else None
     if not after:
         end = len(text)
+    elif start is not None and (found := _behind(text, start, answer, template.traits.closing)):
+        end = found
     else:
         with suppress(BadRow):
             whole = render(*upto, answer)
@@ -113,6 +115,15 @@ def _answer(template: Template, tokenizer: Any, row: Conversation, text: str, in
             return None
         end = len(text) - len(tail) + _closing(tokenizer, alone.split(MARKER)[1], tail, template.traits.ends)
     return start, end
+
+
+def _behind(text: str, start: int, answer: dict[str, Any], closing: str | None) -> int | None:
+    """Return where an answer that is nothing but its text ends, if it is written as it is and closed as any other."""
+    said = answer["content"]
+    if closing is None or not isinstance(said, str) or "tool_calls" in answer or "reasoning_content" in answer:
+        return None
+    end = start + len(said)
+    return end + len(closing) if text.startswith(said, start) and text.startswith(closing, end) else None
 
 
 def _asking(render: Callable[..., str], upto: Sequence[dict[str, Any]]) -> str:

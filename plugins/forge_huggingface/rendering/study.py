@@ -54,8 +54,10 @@ def study(template: Template, tokenizer: Any) -> Template:
 def _tried(plain: Template, tokenizer: Any) -> Traits:
     words = frozenset("".join(found) for found in _READ.findall(plain.text))
     before, empty = _opening(plain, tokenizer)
+    unasked = _unasked(plain, tokenizer)
     traits = Traits(
-        unasked=_unasked(plain, tokenizer),
+        unasked=unasked,
+        closing=_closing(plain, tokenizer, unasked),
         empty_reasoning=empty,
         inline=END in plain.text,
         tools=_CALLED in _written(plain, tokenizer, _user(_ASKED), _assistant(_SAID), tools=[_TOOL]),
@@ -131,6 +133,13 @@ def _ends(template: Template, tokenizer: Any) -> frozenset[str]:
     asked = _written(template, tokenizer, _user(_ASKED)).partition(_ASKED)[2]
     behind = special(tokenizer).search(asked)
     return frozenset({tokenizer.eos_token, *([behind[0]] if behind else [])})
+
+
+def _closing(template: Template, tokenizer: Any, unasked: str) -> str | None:
+    turns = (_user(_ASKED), _assistant(_SAID))
+    _, found, last = _written(template, tokenizer, *turns).removesuffix(unasked).rpartition(_SAID)
+    within = _written(template, tokenizer, *turns, _user(_AGAIN), _assistant(_THOUGHT)).partition(_SAID)[2]
+    return last if found and last and within.startswith(last) else None
 
 
 def _opening(template: Template, tokenizer: Any) -> tuple[str | None, str]:

@@ -21,6 +21,7 @@ class Traits:
         forgets: Whether it leaves the reasoning of earlier answers out.
         reasoning: What it writes before the reasoning of a last answer, and between that and the answer, where earlier
             answers have nothing in that place.
+        closing: What it writes behind the text of any answer, last or not; None if that differs.
         ends: The tokens that end turns: the tokenizer's end token, and what follows a question.
         words: The names that it reads. A key of a message that is not among them is not read.
     """
@@ -35,5 +36,6 @@ class Traits:
     inline: bool = True
     forgets: bool = False
     reasoning: tuple[str, str] | None = None
+    closing: str | None = None
     ends: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
