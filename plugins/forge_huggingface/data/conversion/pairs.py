@@ -49,13 +49,13 @@ def pair_of(parts: Parts, raw: Mapping[str, Any]) -> Pair:
 def _cells(parts: Parts, raw: Mapping[str, Any]) -> list[str | Turns]:
     """Return both answers. One that is a JSON object as text is a message only beside messages."""
     columns = [parts.columns.called(raw, side) for side in _SIDES]
-    chosen, rejected = (lone(raw.get(column)) for column in columns)
+    chosen, rejected = lone(raw.get(columns[0])), lone(raw.get(columns[1]))
     alone = True
     if chosen and rejected:
         alone = _has_messages(parts, raw)
     elif chosen or rejected:
         alone = isinstance(_cell(parts, raw, _SIDES[chosen], columns[chosen], alone=True), Turns)
-    return [_cell(parts, raw, side, column, alone=alone) for side, column in zip(_SIDES, columns, strict=True)]
+    return [_cell(parts, raw, _SIDES[at], columns[at], alone=alone) for at in (0, 1)]
 
 
 def _has_messages(parts: Parts, raw: Mapping[str, Any]) -> bool:
