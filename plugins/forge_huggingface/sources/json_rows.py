@@ -1,5 +1,7 @@
 """Read rows from JSON: an object a line, an array, or objects one after another, whatever the file's suffix says.
 
+Also JSON that stands as text within rows: nothing of it may be lost either.
+
 Files of lines are read line by line. All other files are held in memory as text, and their rows made one by one.
 """
 
@@ -167,7 +169,7 @@ def _values(text: str) -> Iterator[tuple[int, Any]]:
     """Yield the place and the value of a JSON value and of all objects after it; of none in a blank text."""
     at = _next(text, 0)
     while at < len(text):
-        value, end = _scan(text, at)
+        value, end = scan(text, at)
         yield at, value
         at = _next(text, end)
         if at < len(text) and text[at] != "{":
@@ -181,7 +183,7 @@ def _items(text: str) -> Iterator[Any]:
         at = _next(text, at + 1)
     else:
         while True:
-            value, end = _scan(text, at)
+            value, end = scan(text, at)
             yield value
             at = _next(text, end)
             mark = text[at : at + 1]
@@ -194,13 +196,40 @@ def _items(text: str) -> Iterator[Any]:
         raise json.JSONDecodeError("Extra data", text, at)
 
 
-def _scan(text: str, at: int) -> tuple[Any, int]:
+def load(text: str, what: str) -> Any:
+    """Return the value of a text of JSON that a row holds.
+
+    Args:
+        text: The text.
+        what: What it is, for errors.
+
+    Raises:
+        json.JSONDecodeError: It is not JSON.
+        BadRow: It is, and Python cannot hold all of it.
+    """
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except _TwiceError as error:
+        raise twice(str(error), f"in {what}, ") from error
+    except RecursionError as error:
+        raise BadRow(f"cannot be read: the JSON of {what} is nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise BadRow(f"cannot be read: the JSON of {what}", str(error)) from error
+
+
+def twice(key: str, where: str = "") -> BadRow:
+    """Return the verdict on a row in which an object has a key twice."""
+    return BadRow(f"has the key {key!r} twice", f"{where}one of the values would be lost", "remove or rename one")
+
+
+def scan(text: str, at: int, where: str = "") -> tuple[Any, int]:
     """Return the value at a place and where it ends; a bad row for one that would lose something in Python."""
     try:
         return _DECODER.raw_decode(text, at)
     except _TwiceError as error:
-        bad = BadRow(f"has the key {str(error)!r} twice", "one of the values would be lost", "remove or rename one")
-        return bad, _LENIENT.raw_decode(text, at)[1]
+        return twice(str(error), where), _LENIENT.raw_decode(text, at)[1]
 
 
 def _next(text: str, at: int) -> int:

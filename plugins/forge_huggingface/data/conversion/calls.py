@@ -7,27 +7,32 @@ the row has one.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.json_rows import load, scan
 from forge_huggingface.tools import FORM, wrapped, wrong_tool
 
 _BETWEEN = re.compile(r"(?:\s|,|;|</?(?:tool_calls?|functioncall|function_calls?)>)*")
-_QUOTED = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*\'(.*)\'\s*\}', re.DOTALL)
-_DECODER = json.JSONDecoder()
+_QUOTED = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*\'\s*')
+_CLOSED = re.compile(r"\s*'\s*\}")
+_NONE = ("", "[]", "{}", "null")
 _FLAT = ("name", "arguments", "parameters")
 
 
 def calls_of(value: Any, number: int) -> list[dict[str, Any]]:
     """Return the calls that a message's key holds: a list of calls, one call, or either as JSON text.
 
+    JSON text may say that there are none, as a table's cell does.
+
     Raises:
         BadRow: They are no calls.
     """
     if isinstance(value, str):
-        return spoken_calls(value, number)
+        return [] if len(value) < 99 and "".join(value.split()) in _NONE else spoken_calls(value, number)
     return [_call(call, number) for call in (value if isinstance(value, list) else [value])]
 
 
@@ -43,16 +48,20 @@ def spoken_calls(text: str, number: int) -> list[dict[str, Any]]:
     at = _end(_BETWEEN, text, 0)
     while at < len(text):
         try:
-            value, at = _DECODER.raw_decode(text, at)
+            value, at = scan(text, at, f"in a tool call of message {number}, ")
         except json.JSONDecodeError as error:
-            quoted = _QUOTED.match(text, at)  # as glaive's data sets write it: JSON within single quotes
+            quoted = _quoted(text, at, number)
             if quoted is None:
                 raise BadRow(
                     "has a tool call that is not JSON",
                     f"message {number}: {error.msg} at character {error.pos + 1}",
                     'write {"name": …, "arguments": {…}}, or a list of these',
                 ) from error
-            value, at = {"name": json.loads(quoted[1]), "arguments": quoted[2]}, quoted.end()
+            value, at = quoted
+        except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+            raise BadRow("has a tool call that cannot be read", f"message {number}: {error}") from error
+        if isinstance(value, BadRow):
+            raise value
         found += value if isinstance(value, list) else [value]
         at = _end(_BETWEEN, text, at)
     if not found:
@@ -75,6 +84,8 @@ def tools_of(value: Any) -> tuple[Any, ...] | None:
     for tool in tools:
         if (wrong := wrong_tool(tool)) is not None:
             raise BadRow(f"has a tool {wrong}", None, f"write each as {FORM}")
+    if not _writable(tools):
+        raise BadRow("has a tool that holds a number that JSON cannot write", _ENDLESS, _LEAVE)
     return tuple(wrapped(tool) for tool in tools) or None
 
 
@@ -101,7 +112,7 @@ def _call(value: Any, number: int) -> dict[str, Any]:
         arguments = inner.pop("parameters", None)
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments) if arguments.strip() else None
+            arguments = load(arguments, f"{where}, {name}") if arguments.strip() else None
         except json.JSONDecodeError as error:
             raise BadRow(
                 "has a tool call whose arguments are not JSON",
@@ -113,17 +124,62 @@ def _call(value: Any, number: int) -> dict[str, Any]:
         raise BadRow(
             "has a tool call whose arguments are not an object", f"{where}, {name}: {type(arguments).__name__}"
         )
+    if not _writable(arguments):
+        raise BadRow(
+            "has a tool call that holds a number that JSON cannot write", f"{where}, {name}: {_ENDLESS}", _LEAVE
+        )
     used = {"type", "id", "function", *(() if isinstance(nested, Mapping) else _FLAT)}
     rest = {key: kept for key, kept in value.items() if key not in used}
     id_ = {"id": value["id"]} if value.get("id") is not None else {}
     return {"type": "function", **id_, "function": {"name": name, "arguments": arguments, **inner}, **rest}
 
 
+def _quoted(text: str, at: int, number: int) -> tuple[dict[str, Any], int] | None:
+    """Return a call as glaive's data sets write it, its arguments as JSON within single quotes, and where it ends."""
+    begun = _QUOTED.match(text, at)
+    if begun is None:
+        return None
+    arguments: Any = {}
+    end = begun.end()
+    if _CLOSED.match(text, end) is None:
+        try:
+            arguments, end = scan(text, end, f"in a tool call of message {number}, ")
+        except json.JSONDecodeError as error:
+            raise BadRow(
+                "has a tool call whose arguments are not JSON",
+                f"message {number}, {json.loads(begun[1])}: {error.msg} at character {error.pos + 1}",
+            ) from error
+        if isinstance(arguments, BadRow):
+            raise arguments
+    closed = _CLOSED.match(text, end)
+    return None if closed is None else ({"name": json.loads(begun[1]), "arguments": arguments}, closed.end())
+
+
+_ENDLESS = "NaN, Infinity, or one that is too large"
+_LEAVE = "write another number or a text"
+
+
+def _writable(value: Any) -> bool:
+    """Tell whether JSON can write all numbers of a value: Python reads 1e400 as Infinity, and takes NaN for one."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return True
+    for inner in value:
+        if type(inner) is str:  # most are, and every row with tools comes by here
+            continue
+        if not _writable(inner):
+            return False
+    return True
+
+
 def _loaded(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else None
+        return load(value, "tools") if value.strip() else None
     except json.JSONDecodeError as error:
         raise BadRow("has tools that are not JSON", f"{error.msg} at column {error.colno}") from error
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.json_rows import load
 
 
 def parsed(value: Any, name: str) -> Any:
@@ -15,7 +16,7 @@ def parsed(value: Any, name: str) -> Any:
     if not value.strip():
         return None
     try:
-        return json.loads(value)
+        return load(value, name)
     except json.JSONDecodeError as error:
         raise BadRow(f"has {name} that are not JSON", f"{error.msg} at column {error.colno}") from error
 

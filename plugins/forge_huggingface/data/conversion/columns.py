@@ -1,7 +1,7 @@
 """Find what a row has in a column, under any of the names that the column goes by.
 
 Every row is asked anew: rows of one source may leave a column out, or call it otherwise. What was taken from any row is
-known afterwards, and so is what was taken from none.
+known afterwards, and so is what was left: a column that one row uses is not used in a row that has no place for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def blank(value: Any) -> bool:
@@ -29,7 +29,7 @@ class Columns:
         names: forge's name of each column, and the names that it goes by elsewhere.
 
     Attributes:
-        ignored: The columns that hold something and were taken from no row, in the order in which they were met.
+        taken: The columns that were taken from the row at hand.
     """
 
     def __init__(self, given: Mapping[str, str], names: Mapping[str, tuple[str, ...]]) -> None:
@@ -39,14 +39,30 @@ class Columns:
             name: (given[name],) if name in given else tuple(each for each in others if each not in taken)
             for name, others in names.items()
         }
-        self.ignored: dict[str, None] = {}
+        self.taken: set[str] = set()
         self._used: dict[str, dict[str, None]] = {}
-        self._known: set[str] = set()
+        self._own = {column for columns in self.names.values() for column in columns}
+        self._foreign: set[str] = set()  # what is none of these, and was met
+        self._left: dict[str, int] = {}
 
     @property
     def used(self) -> dict[str, str]:
         """Return forge's name of each column that was taken, and the source's; several where rows differ."""
         return {name: "/".join(columns) for name, columns in self._used.items()}
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The columns that hold something and were not taken, in the order in which they were met.
+
+        One that was taken from other rows stands here with the number of rows in which it says something else than what
+        was taken.
+        """
+        used = {column for columns in self._used.values() for column in columns}
+        return tuple(
+            column if column not in used else f"{column} (in {rows} row{'s' if rows > 1 else ''})"
+            for column, rows in self._left.items()
+            if rows or column not in used
+        )
 
     def find(self, raw: Mapping[str, Any], name: str, good: Callable[[Any], bool] | None = None) -> str | None:
         """Return the column of a row that is forge's ``name``; None if the row has nothing there.
@@ -72,11 +88,10 @@ class Columns:
                     break
             elif value != raw[found]:
                 raise several(name, found, column)
-        if found is not None and found not in self._known:
-            self._known.add(found)
-        if found is not None and found not in (used := self._used.setdefault(name, {})):
-            used[found] = None
-            self.ignored.pop(found, None)
+        if found is not None:
+            self.taken.add(found)
+            if found not in (used := self._used.setdefault(name, {})):
+                used[found] = None
         return found
 
     def get(self, raw: Mapping[str, Any], name: str) -> Any:
@@ -109,13 +124,28 @@ class Columns:
         column = self.find(raw, name)
         return None if column is None else _string(raw[column], column)
 
-    def note(self, raw: Mapping[str, Any]) -> None:
-        """Keep in mind which columns of a row were not taken."""
-        if fresh := raw.keys() - self._known:
-            for column in raw:
-                if column in fresh and not blank(raw[column]):
-                    self._known.add(column)
-                    self.ignored[column] = None
+    def left(self, raw: Mapping[str, Any]) -> list[str]:
+        """Return the columns that hold something in a row and were not taken from it, but for others than forge's own.
+
+        Those are returned once.
+        """
+        if not (left := raw.keys() - self.taken - self._foreign):
+            return []
+        return [column for column in raw if column in left and not blank(raw[column])]
+
+    def note(self, raw: Mapping[str, Any], left: Sequence[str]) -> None:
+        """Keep in mind what :meth:`left` found in a row; of forge's own columns, in how many rows."""
+        for column in left:
+            if column not in self._own:
+                self._foreign.add(column)
+                self._left[column] = 0
+                continue
+            value, rows = raw[column], self._left.get(column, 0) + 1
+            for taken in self.taken:
+                if raw.get(taken) == value:
+                    rows -= 1
+                    break
+            self._left[column] = rows
 
 
 def several(name: str, *columns: str) -> BadRow:

@@ -164,7 +164,14 @@ def detect(
     if found is not None:
         _check_effect(source, found, where)
         others = _Others(found, tuple(tests))
-        return Shape(Columns(columns, FORMATS[found].names()), speech, found, source.prompt_prefix or "", other=others)
+        return Shape(
+            Columns(columns, FORMATS[found].names()),
+            speech,
+            found,
+            source.prompt_prefix or "",
+            other=others,
+            told=len(tests) == 1,
+        )
     needs = "; ".join(f"{name} needs {_describe(name, speech)}" for name in wanted)
     what = f"{where} is not of the format {format}" if format != "auto" else f"the format of {where} is not known"
     # Not where the job names a format: a row that lacks a column of it may well be a prompt alone.

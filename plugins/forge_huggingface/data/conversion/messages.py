@@ -11,6 +11,7 @@ from forge_huggingface.data.conversion.calls import calls_of, spoken_calls
 from forge_huggingface.data.conversion.cells import parsed
 from forge_huggingface.data.conversion.roles import IN_LOSS, OUT_OF_LOSS, REASONING, in_loss
 from forge_huggingface.rows import CALL_TEXT, AlienRow, BadRow, Message, text_of
+from forge_huggingface.sources.json_rows import load
 from forge_huggingface.vision.images import reference
 
 if TYPE_CHECKING:
@@ -114,23 +115,36 @@ def turns_of(value: Any, column: str, speech: Speech, style: tuple[str, str] | N
 _ONE = frozenset({"role", "content", "reasoning_content", "tool_calls", CALL_TEXT})
 
 
-def written_messages(value: Any, speech: Speech) -> Any:
+def written_messages(value: Any, speech: Speech, *, alone: bool = True) -> Any:
     """Return what a cell holds that may be a text or messages: a list of messages, whose text may be JSON, or itself.
 
     A text is messages only if it is JSON of them: an answer may well be a list of something else.
+
+    Args:
+        value: What the cell holds.
+        speech: How messages are written.
+        alone: Whether a text that is a single JSON object may be a message; without, only a list of them is.
+
+    Raises:
+        BadRow: It is JSON of messages, and an object has a key twice.
     """
     if isinstance(value, Mapping):
         return [value]
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+    if isinstance(value, str) and value.lstrip()[:1] in (("[", "{") if alone else ("[",)):
         try:
             loaded = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return value
-        loaded = [loaded] if isinstance(loaded, dict) else loaded
-        return (
-            loaded if isinstance(loaded, list) and loaded and all(_spoken(item, speech) for item in loaded) else value
-        )
+        items = [loaded] if isinstance(loaded, dict) else loaded
+        if isinstance(items, list) and items and all(_spoken(item, speech) for item in items):
+            loaded = load(value, "messages")
+            return [loaded] if isinstance(loaded, dict) else loaded
     return value
+
+
+def lone(value: Any) -> bool:
+    """Tell whether a cell is a text that may be one message as JSON: what stands beside it says whether it is."""
+    return isinstance(value, str) and value.lstrip()[:1] == "{"
 
 
 def _spoken(item: Any, speech: Speech) -> bool:
@@ -193,11 +207,11 @@ def _others(
         if name in _FLAGS:
             flags[key] = in_loss(key, value, number)
         elif name == "tool_calls" or name == "function_call":
-            if not value:
+            if not value or not (calls := calls_of(value, number)):
                 continue
             if "tool_calls" in message:
                 raise BadRow("has a message with tool_calls and function_call", f"message {number}", "keep one of them")
-            message["tool_calls"] = calls_of(value, number)
+            message["tool_calls"] = calls
         elif name in _REASONING and message["role"] == "assistant" and isinstance(value, str):
             if not value or value.isspace():
                 continue

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.data.conversion.columns import blank, nothing
-from forge_huggingface.data.conversion.messages import Turns, turns_of, written_messages
+from forge_huggingface.data.conversion.messages import Turns, lone, turns_of, written_messages
 from forge_huggingface.rows import BadRow, Completion, Pair, parting, text_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def pair_of(parts: Parts, raw: Mapping[str, Any]) -> Pair:
         start = len(chosen) - 1
         column = parts.columns.called(raw, "rejected_response")
         return _joined(parts, raw, chosen.until(start), [chosen.since(start), _side(parts, value, column)], margin)
-    cells = [_cell(parts, raw, side) for side in _SIDES]
+    cells = _cells(parts, raw)
     texts = [cell for cell in cells if isinstance(cell, str)]
     if len(texts) == 1:
         raise BadRow("mixes a string and messages", "chosen and rejected must both be strings or both messages")
@@ -46,12 +46,31 @@ def pair_of(parts: Parts, raw: Mapping[str, Any]) -> Pair:
     return _of_conversations(parts, raw, sides, margin)
 
 
-def _cell(parts: Parts, raw: Mapping[str, Any], name: str) -> str | Turns:
-    value = raw.get(parts.columns.called(raw, name))
+def _cells(parts: Parts, raw: Mapping[str, Any]) -> list[str | Turns]:
+    """Return both answers. One that is a JSON object as text is a message only beside messages."""
+    columns = [parts.columns.called(raw, side) for side in _SIDES]
+    chosen, rejected = lone(raw.get(columns[0])), lone(raw.get(columns[1]))
+    alone = True
+    if chosen and rejected:
+        alone = _has_messages(parts, raw)
+    elif chosen or rejected:
+        alone = isinstance(_cell(parts, raw, _SIDES[chosen], columns[chosen], alone=True), Turns)
+    return [_cell(parts, raw, _SIDES[at], columns[at], alone=alone) for at in (0, 1)]
+
+
+def _has_messages(parts: Parts, raw: Mapping[str, Any]) -> bool:
+    """Tell whether the prompt of a row is messages."""
+    if (column := parts.columns.find(raw, "prompt")) is not None:
+        return not isinstance(written_messages(raw[column], parts.speech), str)
+    return parts.columns.find(raw, "messages", parts.is_messages) is not None
+
+
+def _cell(parts: Parts, raw: Mapping[str, Any], name: str, called: str, *, alone: bool) -> str | Turns:
+    value = raw.get(called)
     if value is None or (isinstance(value, str) and blank(value)):
-        raise nothing(raw, parts.columns.called(raw, name))
+        raise nothing(raw, called)
     column = parts.columns.find(raw, name) or name
-    found = written_messages(value, parts.speech)
+    found = written_messages(value, parts.speech, alone=alone)
     return found if isinstance(found, str) else turns_of(found, column, parts.speech)
 
 

@@ -77,7 +77,7 @@ class Parts:
         instruction, question = names.optional(raw, "instruction"), names.optional(raw, "question")
         if instruction is None:
             return names.optional(raw, "input") if question is None else question
-        if question is not None:
+        if question is not None and question != instruction:
             raise several("question", names.called(raw, "instruction"), names.called(raw, "question"))
         extra = names.optional(raw, "input")
         return f"{instruction}\n\n{extra}" if extra else instruction

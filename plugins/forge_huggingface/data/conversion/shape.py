@@ -8,8 +8,9 @@ from typing import Any
 
 from forge_huggingface.data.conversion.calls import pruned
 from forge_huggingface.data.conversion.cells import truth
-from forge_huggingface.data.conversion.columns import Columns, nothing
+from forge_huggingface.data.conversion.columns import Columns, blank, nothing
 from forge_huggingface.data.conversion.ids import ids_of
+from forge_huggingface.data.conversion.leftovers import heed
 from forge_huggingface.data.conversion.messages import Turns, turns_of, written_messages
 from forge_huggingface.data.conversion.pairs import pair_of
 from forge_huggingface.data.conversion.parts import Parts
@@ -29,12 +30,14 @@ class Shape(Parts):
         prefix: What the job puts before every question.
         wording: The job's template of a row, if it has one.
         other: Tells which other format a row is of, if it is of one.
+        told: Whether the job says of which format the rows are.
     """
 
     format: str = "text"
     prefix: str = ""
     wording: Wording | None = None
     other: Callable[[Mapping[str, Any]], str | None] | None = None
+    told: bool = True
 
     @property
     def _read(self) -> Columns:
@@ -48,8 +51,10 @@ class Shape(Parts):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The columns that were not taken from any row so far."""
-        return () if self.format in ASKED else tuple(self._read.ignored)
+        """The columns that were not taken so far; with the number of rows where others use them."""
+        ignored = self._read.ignored
+        # Reward functions get all columns but the one that is called as the prompt itself is.
+        return tuple(name for name in ignored if name == "prompt") if self.format in ASKED else ignored
 
     def convert(self, raw: Mapping[str, Any], *, filled: bool = False) -> Row:
         """Turn a row of the source into forge's form.
@@ -63,9 +68,13 @@ class Shape(Parts):
                 :class:`forge_huggingface.rows.AlienRow` if it holds what forge cannot train on at all.
         """
         read = pruned(raw) if filled else raw
+        self._read.taken.clear()
         try:
             row = self._converted(read if self.wording is None else self.wording.fill(read), raw)
             row = prefixed(row, self.prefix) if self.prefix else row
+            left = self._read.left(read)
+            if left and self.wording is None:
+                heed(self, self.format, read, left)
         except AlienRow:
             raise
         except BadRow as bad:
@@ -76,7 +85,8 @@ class Shape(Parts):
                     "put rows of different shapes into sources of their own",
                 ) from bad
             raise
-        self._read.note(read)
+        if left:
+            self._read.note(read, left)
         return row
 
     def _converted(self, raw: Mapping[str, Any], whole: Mapping[str, Any]) -> Row:
@@ -128,7 +138,12 @@ class Shape(Parts):
             if question is None:
                 raise nothing(raw, self.columns.called(raw, "question"))
             asked = next(name for name in ("instruction", "question", "input") if self.columns.find(raw, name))
-            column, prompt = self.columns.called(raw, asked), tuple(self.asked_by(raw, question).messages)
+            column, turns = self.columns.called(raw, asked), self.asked_by(raw, question)
+            prompt = tuple(turns.messages)
+            if self.wording is not None:
+                return Prompt(prompt, _without(whole, "prompt"))
+            if not self.told and not blank(other := whole.get("prompt")) and "prompt" not in self.columns.taken:
+                self._same(other, turns, column)
             return Prompt(prompt, _without(whole, column, "prompt"))
         column, value = self.columns.need(raw, "prompt")
         found = written_messages(value, self.speech)
@@ -139,9 +154,21 @@ class Shape(Parts):
             raise BadRow("ends with an assistant turn", "the model is to give the answer", "remove that turn")
         return Prompt(tuple(turns.messages), _without(whole, column))
 
+    def _same(self, prompt: Any, asked: Turns, column: str) -> None:
+        """Refuse a row that has a prompt, and another question: the first rows alone have made it a question."""
+        found = written_messages(prompt, self.speech)
+        turns = Turns.said("user", found) if isinstance(found, str) else turns_of(found, "prompt", self.speech)
+        if asked.messages[-len(turns) :] != turns.messages:
+            raise BadRow(
+                "has a prompt and another question",
+                f"'prompt' and {column!r} differ, and only one of them can be asked",
+                'say which: [data] format = "prompt" or format = "question"',
+            )
+
     def _prompt_completion(self, raw: Mapping[str, Any]) -> Conversation | Completion:
         cells = [self.columns.need(raw, name) for name in ("prompt", "completion")]
-        prompt, completion = (written_messages(value, self.speech) for _, value in cells)
+        prompt = written_messages(cells[0][1], self.speech)
+        completion = written_messages(cells[1][1], self.speech, alone=not isinstance(prompt, str))
         if isinstance(prompt, str) and isinstance(completion, str) and not self.images(raw):
             return Completion(prompt, completion)
         # Plain text has no place for an image; the model's template does.

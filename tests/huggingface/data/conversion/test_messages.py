@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -285,3 +286,61 @@ def test_without_flags_there_are_none() -> None:
 )
 def test_a_flag_that_says_neither_yes_nor_no_is_refused(flag: dict[str, Any], words: str) -> None:
     assert words in bad({"messages": [*ASKED, {**ANSWER[0], **flag}]})
+
+
+@pytest.mark.parametrize("none", ["[]", "null", "", " [ ]\n", "{}", [], None])
+def test_a_text_may_say_that_there_are_no_calls(none: Any) -> None:
+    for key in ("tool_calls", "function_call"):
+        assert conversation({"messages": [*ASKED, {**ANSWER[0], key: none}]}).messages == (*ASKED, *ANSWER)
+    assert "has an empty assistant turn" in bad({"messages": [*ASKED, {"role": "assistant", "tool_calls": none}]})
+
+
+def test_each_of_several_quoted_calls_is_read() -> None:
+    calls = (
+        """{"name":"get","arguments":'{"x": "it's }"}'}""",
+        """{"name":"put","arguments":'{"y": 2}'}""",
+        """{"name":"z","arguments":''}""",
+    )
+    text = "\n".join(calls)
+    row = conversation({"messages": [*ASKED, {"role": "function_call", "content": text}, *ANSWER]})
+    assert [call["function"] for call in row.messages[1]["tool_calls"]] == [
+        {"name": "get", "arguments": {"x": "it's }"}},
+        {"name": "put", "arguments": {"y": 2}},
+        {"name": "z", "arguments": {}},
+    ]
+    turn = {"role": "function_call", "content": """{"name":"get","arguments":'{x}'}"""}
+    assert "has a tool call whose arguments are not JSON: message 2, get" in bad({"messages": [*ASKED, turn]})
+
+
+TWICE = '{"city": "Paris", "city": "Rome"}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"messages": [*ASKED, {"role": "assistant", "tool_calls": [{"name": "w", "arguments": TWICE}]}]},
+        {"messages": [*ASKED, {"role": "assistant", "tool_calls": f'[{{"name": "w", "arguments": {TWICE}}}]'}]},
+        {"messages": [*ASKED, {"role": "function_call", "content": f'{{"name": "w", "arguments": {TWICE}}}'}]},
+        {"messages": [*ASKED, {"role": "function_call", "content": f"""{{"name": "w", "arguments": '{TWICE}'}}"""}]},
+        {"messages": [*ASKED, *ANSWER], "tools": f'[{{"name": "w", "parameters": {TWICE}}}]'},
+        {"messages": '[{"role": "user", "content": "a", "city": 1, "city": 2}, {"role": "assistant", "content": "b"}]'},
+        {"prompt": '[{"role": "user", "content": "a", "city": 1, "city": 2}]', "completion": "b"},
+        {"instruction": "a", "output": "b", "history": '[{"from": "gpt", "value": "b", "city": 1, "city": 2}]'},
+    ],
+)
+def test_a_key_that_stands_twice_in_json_text_is_a_bad_row(raw: dict[str, Any]) -> None:
+    assert "has the key 'city' twice" in bad(raw)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+def test_a_number_that_json_cannot_write_is_no_part_of_tools_and_calls(number: str) -> None:
+    arguments = f'{{"x": [1.5, {number}]}}'
+    for given in (arguments, json.loads(arguments)):
+        turn = {"role": "assistant", "tool_calls": [{"name": "w", "arguments": given}]}
+        words = "has a tool call that holds a number that JSON cannot write: message 2, w"
+        assert words in bad({"messages": [*ASKED, turn]})
+    tools = f'[{{"name": "w", "parameters": {arguments}}}]'
+    for given in (tools, json.loads(tools)):
+        assert "a tool that holds a number that JSON" in bad({"messages": [*ASKED, *ANSWER], "tools": given})
+    row = conversation({"messages": [*ASKED, {**ANSWER[0], "score": float(number)}]})
+    assert repr(row.messages[1]["score"]) == repr(float(number))

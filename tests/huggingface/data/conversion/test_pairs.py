@@ -149,3 +149,20 @@ def test_json_that_is_no_message_is_an_answer() -> None:
     row = {"prompt": "Who?", "completion": '[{"role": "user", "name": "Ann"}]'}
     (made,) = converted(row)
     assert made.completion == row["completion"]  # type: ignore[union-attr]
+
+
+def test_an_answer_that_is_one_json_object_is_a_message_only_beside_messages() -> None:
+    one, two = json.dumps(GOOD[0]), json.dumps(BAD[0])
+    assert converted({"prompt": "Hi", "completion": one}) == [Completion("Hi", one)]
+    assert converted({"prompt": "Hi", "completion": GOOD[0]}) == [PAIR.chosen]
+    for prompt in (ASKED, ASKED[0], json.dumps(ASKED)):
+        assert converted({"prompt": prompt, "completion": one}) == [PAIR.chosen]
+        assert pair({"prompt": prompt, "chosen": one, "rejected": two}) == PAIR
+    texts = Pair(Completion("Hi", one), Completion("Hi", two))
+    assert pair({"prompt": "Hi", "chosen": one, "rejected": two}) == texts
+    assert pair({"prompt": "Hi", "chosen": one, "rejected": BAD}) == PAIR
+    assert pair({"prompt": "Hi", "chosen": GOOD, "rejected": two}) == PAIR
+    assert pair({"prompt": "Hi", "chosen": one, "rejected": "no"}).chosen == Completion("Hi", one)
+    # A key twice in an answer is the answer's own affair.
+    twice = '{"role": "x", "a": 1, "a": 2}'
+    assert converted({"prompt": "Hi", "completion": twice}) == [Completion("Hi", twice)]
