@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from typing import Annotated, Any, Literal
@@ -9,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from forge.errors import Mistake
-from forge.job.braces import Pieces, pieces_of
 from forge.job.table import NonEmpty, Table
 
 Format = Literal[
@@ -33,6 +33,12 @@ MessageKey = Literal["role", "content", "reasoning_content", "tool_calls"]
 
 _ROW = ("row_template",)
 _TEMPLATE_KEYS = (("prompt",), ("prompt", "completion"), ("user",), ("user", "assistant"))
+
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+Pieces = tuple[tuple[str, str | None], ...]
+"""A text cut at its columns: what stands before each, and its name; None behind the last."""
 
 
 class Source(Table):
@@ -201,3 +207,30 @@ class DataTable(Source):
         if self.sources:
             return list(self.sources)
         return [Source(**{key: getattr(self, key) for key in Source.model_fields})]
+
+
+def pieces_of(text: str) -> Pieces:
+    """Cut a text at its columns. ``{{`` and ``}}`` are braces that stand for themselves.
+
+    Raises:
+        ValueError: A brace is open, or has no name in it.
+
+    Example:
+        >>> pieces_of("Q: {question} {{}}")
+        (('Q: ', 'question'), (' {}', None))
+    """
+    pieces: list[tuple[str, str | None]] = []
+    before, end = "", 0
+    for found in _PIECE.finditer(text):
+        before += text[end : found.start()]
+        end = found.end()
+        if found[0] in ("{{", "}}"):
+            before += found[0][0]
+        elif found[1] is None:
+            raise ValueError(f"a {found[0]!r} at character {found.start() + 1} has no partner")
+        elif not found[1].strip():
+            raise ValueError(f"the braces at character {found.start() + 1} name no column")
+        else:
+            pieces.append((before, found[1]))
+            before = ""
+    return (*pieces, (before + text[end:], None))
