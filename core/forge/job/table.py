@@ -46,7 +46,8 @@ class Table(BaseModel):
     """
 
     # TOML has nan and inf, and a bound alone lets inf through.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    # A job builds the validators of its tables with its own; none of them needs one of itself before.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:  # noqa: ARG003 - for those who have one
