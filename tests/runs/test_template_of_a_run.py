@@ -260,6 +260,7 @@ def test_flags_of_a_rows_messages_stay_with_their_messages(project: Project) -> 
     run, _ = project.prepare()
     job = load_job(run.plan.job)
     job = job.model_copy(update={"data": job.data.model_copy(update={"system_prompt": "Be kind."})})
+    # Neither renderer nor layout has a part in where a system message goes.
     reader = Reader(job, job.data.all_sources()[0], None, None)  # type: ignore[arg-type]
     row = Conversation(tuple(TALK[0]["messages"]), 1, turns=True, learned=(None, False))
     told = reader._instructed(row)

@@ -154,6 +154,7 @@ def test_a_stranger_is_asked_about_what_forges_own_do_not_know() -> None:
     def found(answer: object) -> Catalogue:
         return Catalogue(
             (
+                # A stranger's hook may answer with anything, which is what is tried here.
                 Plugin(name="a", distribution="forge-a", version="1", describe=lambda *_: answer),  # type: ignore[arg-type,return-value]
                 Plugin(name="b", distribution=OWN, version="1", describe=lambda *_: unsure),
             )

@@ -163,7 +163,9 @@ def test_keys_that_nothing_reads_are_told() -> None:
         "messages have the key 'name', which nothing reads",
     )
     reading = made(CHATML.replace("message['role'] +", "message['role'] + message.get('mood', '') +"))
-    assert not rendered(reading, {**ASKED, "mood": "curious"}, {"role": "assistant", "content": "4"}).notes  # type: ignore[union-attr]
+    result = rendered(reading, {**ASKED, "mood": "curious"}, {"role": "assistant", "content": "4"})
+    assert isinstance(result, Rendered)
+    assert not result.notes
 
 
 def test_a_head_that_nobody_asked_for_is_no_answer() -> None:
@@ -386,7 +388,9 @@ def test_an_answer_without_an_end_within_a_conversation_is_told() -> None:
     result = rendered(made("deepseekv3"), *CALLING)
     assert isinstance(result, Rendered)
     assert any("ends an answer within the conversation with no token" in note for note in result.notes)
-    assert not rendered(made("qwen2_5"), *CALLING, tools=(WEATHER,)).notes  # type: ignore[union-attr]
+    result = rendered(made("qwen2_5"), *CALLING, tools=(WEATHER,))
+    assert isinstance(result, Rendered)
+    assert not result.notes
 
 
 def test_reasoning_without_an_opening_tag_is_known_too() -> None:

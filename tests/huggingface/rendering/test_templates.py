@@ -235,10 +235,10 @@ def test_conversations_with_tools_are_rendered_by_the_template_tool_use(tokenize
     assert isinstance(with_tools, Rendered)
     assert tokenizer.decode(plain.input_ids).startswith("<|im_start|>user\n Name")
     assert tokenizer.decode(with_tools.input_ids).endswith("] Name a colour. </s>red</s>And in 東京?</s>blue</s>")
+    refusing = own({"default": CHATML, "tool_use": "{{ raise_exception('no') }}"}, "of the model")
+    assert refusing is not None
     with pytest.raises(BadRow, match="the chat template tool_use of the model: no"):
-        own({"default": CHATML, "tool_use": "{{ raise_exception('no') }}"}, "of the model").render(  # type: ignore[union-attr]
-            tokenizer, said, tools=TOOLS
-        )
+        refusing.render(tokenizer, said, tools=TOOLS)
 
 
 # The clock.

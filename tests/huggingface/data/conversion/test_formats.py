@@ -38,8 +38,8 @@ def convert(raw: dict[str, Any], **keys: Any) -> tuple[str, Row]:
     ],
 )
 def test_a_conversation_is_the_same_in_every_format(raw: dict[str, Any], name: str) -> None:
-    format, row = convert(raw)  # noqa: A001
-    assert format == name
+    found, row = convert(raw)
+    assert found == name
     assert isinstance(row, Conversation)
     assert row.messages == (USER, ANSWER)
     assert row.start == 1

@@ -145,10 +145,12 @@ def test_a_rating_of_a_question_is_refused() -> None:
 def test_json_that_is_no_message_is_an_answer() -> None:
     row = {"prompt": "Where?", "completion": '{"from": "Berlin", "to": "Rome"}'}
     (made,) = converted(row)
-    assert made.completion == row["completion"]  # type: ignore[union-attr]
+    assert isinstance(made, Completion)
+    assert made.completion == row["completion"]
     row = {"prompt": "Who?", "completion": '[{"role": "user", "name": "Ann"}]'}
     (made,) = converted(row)
-    assert made.completion == row["completion"]  # type: ignore[union-attr]
+    assert isinstance(made, Completion)
+    assert made.completion == row["completion"]
 
 
 def test_an_answer_that_is_one_json_object_is_a_message_only_beside_messages() -> None:
