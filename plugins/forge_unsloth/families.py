@@ -56,6 +56,3 @@ families``, and ``1b`` and ``8b`` for Llama."""
 METHODS = frozenset({"dpo", "kto", "sft"})
 """Methods that trained alike on Unsloth and on transformers: ``benchmarks/gpu.py`` and ``gpu_methods.py`` on a GPU, and
 ``tests/unsloth/test_parity.py`` with Unsloth's trainers on a CPU, digit for digit."""
-
-NEEDS_BFLOAT16 = frozenset({"gemma3_text", "gpt_oss", "qwen3_next"})
-"""Families that overflow in float16: Unsloth would train them in float32, and not as the job says."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
-from forge_huggingface.rules.placement import weights_dtype
-from forge_unsloth.families import COMPARED, METHODS, NEEDS_BFLOAT16, TEXT
+from forge_huggingface.rules.precision import OVERFLOWING, precision
+from forge_unsloth.families import COMPARED, METHODS, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,7 +87,7 @@ def cannot_model(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "the model is quantised already (bitsandbytes); remove load_in_…bit, and use an adapter"
     if table.bits and job.adapter.type == "none":
         return f'load_in_{table.bits} with [adapter] type = "none": quantised weights cannot be trained; use an adapter'
-    dtype, _ = weights_dtype(machine, job)
+    dtype = precision(machine, job, facts).weights
     whole = job.adapter.type == "none"
     if whole and dtype != "float32":
         return f"all weights are to be trained in {dtype}: Unsloth would then compute without float32 weights"
@@ -110,10 +110,11 @@ def cannot_arguments(job: Job) -> str | None:
     return None
 
 
-def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001 - the signature of decide
+def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     """Yield the type of the weights and the loss, where the job leaves them open."""
     if job.model.dtype == "auto":
-        yield Decision("model.dtype", *weights_dtype(machine, job))
+        found = precision(machine, job, facts)
+        yield Decision("model.dtype", found.weights, found.why)
     if job.train.method == "sft" and job.train.options.get("loss_type") is None:
         yield Decision("train.loss_type", "nll", "Unsloth computes it in one kernel, without all logits in memory")
 
@@ -136,7 +137,7 @@ def _cannot_family(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
             'name Unsloth in [use] backend = "unsloth" to take it'
         )
     capability = _capability(machine)
-    if facts.model_type in NEEDS_BFLOAT16 and capability is not None and capability < 8.0:
+    if facts.model_type in OVERFLOWING and capability is not None and capability < 8.0:
         return f"{facts.model_type} needs bfloat16, which a GPU of compute capability {capability} does not have"
     return None
 

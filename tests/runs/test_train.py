@@ -6,6 +6,8 @@ import json
 
 import pytest
 import tomli
+import torch
+from safetensors.torch import load_file
 
 from forge.api import AdapterTable, ModelError
 from forge.api.plan import Task
@@ -201,6 +203,16 @@ def test_a_dry_run_measures_and_trains_nothing(project: Project) -> None:
 def test_four_bits_train_where_bitsandbytes_runs(project: Project) -> None:
     pytest.importorskip("bitsandbytes")
     project.write(model={"load_in_4bit": True}, train={"max_steps": 2})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert len(done.losses) == 2
+    saved = load_file(done.folder.path / "adapter/adapter_model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}  # TRL would have made it bfloat16
+    assert done.of_kind("adapted")[0]["dtypes"] == ["float32"]
+
+
+def test_a_cpu_computes_in_bfloat16_if_the_job_says_so(project: Project) -> None:
+    project.write(train={"max_steps": 2, "bf16": True})
     done = project.perform()
     assert done.code == 0, done.printed
     assert len(done.losses) == 2

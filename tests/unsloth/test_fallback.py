@@ -13,6 +13,8 @@ from forge.api.plan import Plan
 from forge.discovery.discover import discover
 from forge.discovery.keys import PluginKeys
 from forge.errors import BackendImportError, ForgeError, PlanError
+from forge.job.decisions import settle
+from forge.job.job import load_job
 from forge.job.read import JobFile, parse
 from forge.model.facts import ModelFacts
 from forge.parent.run import run
@@ -177,11 +179,34 @@ def test_a_length_left_to_the_model_names_the_common_ones_if_unsloth_is_named(ca
 
 
 def test_old_gpus_and_bfloat16_exclude_each_other(catalogue: Catalogue) -> None:
-    planned = plan(catalogue, machines.with_card("7.5"), model={"dtype": "bfloat16"})
-    assert "has no bfloat16" in reason(planned)
+    with pytest.raises(PlanError, match='dtype = "bfloat16": this GPU has none'):
+        plan(catalogue, machines.with_card("7.5"), model={"dtype": "bfloat16"})
     named = {"load": "unsloth-text", "adapt": "unsloth-text"}
     with pytest.raises(PlanError, match="gemma3_text needs bfloat16"):
         plan(catalogue, machines.with_card("7.5"), facts={"model_type": "gemma3_text"}, use=named)
+
+
+@pytest.mark.parametrize(
+    ("tables", "capability", "expected"),
+    [
+        ({}, "9.0", ("bfloat16", True, False)),
+        ({}, "7.5", ("float16", False, True)),
+        ({"train": {"fp16": True}}, "9.0", ("float16", False, True)),
+        ({"model": {"dtype": "float16"}}, "9.0", ("float16", False, True)),
+        ({"model": {"load_in_4bit": True}, "train": {"fp16": True}}, "9.0", ("float16", False, True)),
+        ({"model": {"dtype": "bfloat16"}}, "9.0", ("bfloat16", True, False)),
+        ({"adapter": {"type": "none"}}, "9.0", ("float32", True, False)),
+        ({"adapter": {"type": "none"}}, "7.5", ("float32", False, True)),
+    ],
+)
+def test_unsloth_gets_the_precision_that_transformers_would_get(
+    catalogue: Catalogue, tables: dict[str, Any], capability: str, expected: tuple[str, bool, bool]
+) -> None:
+    planned = plan(catalogue, machines.with_card(capability), **tables)
+    assert chosen(planned)["load"] == "unsloth-text"
+    settled = settle(load_job(planned.job), planned.decisions)
+    options = settled.train.options
+    assert (settled.model.dtype, options["bf16"], options["fp16"]) == expected
 
 
 def test_a_family_that_nobody_has_compared_runs_on_unsloth_only_if_that_is_named(catalogue: Catalogue) -> None:

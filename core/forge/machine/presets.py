@@ -85,10 +85,19 @@ def _preset(
 
 
 _RTX_4090 = Accelerator("cuda", "NVIDIA GeForce RTX 4090", 24 * _GIB, "8.9", "580.95.05")
+_T4 = Accelerator("cuda", "Tesla T4", 16 * _GIB, "7.5", "580.95.05")
+_A100 = Accelerator("cuda", "NVIDIA A100-SXM4-80GB", 80 * _GIB, "8.0", "580.95.05")
+_H100 = Accelerator("cuda", "NVIDIA H100 80GB HBM3", 80 * _GIB, "9.0", "580.95.05")
+_MI300X = Accelerator("rocm", "AMD Instinct MI300X", 192 * _GIB, "gfx942")
 _CPU_TORCH = TorchBuild("2.13.0+cpu")
+_CUDA_TORCH = TorchBuild("2.13.0+cu130", "13.0")
 
 PRESETS: Mapping[str, Machine] = {
-    "linux-cuda": _preset("linux", "x86_64", TorchBuild("2.13.0+cu130", "13.0"), _RTX_4090),
+    "linux-cuda": _preset("linux", "x86_64", _CUDA_TORCH, _RTX_4090),
+    "linux-t4": _preset("linux", "x86_64", _CUDA_TORCH, _T4),
+    "linux-a100": _preset("linux", "x86_64", _CUDA_TORCH, _A100),
+    "linux-h100": _preset("linux", "x86_64", _CUDA_TORCH, _H100),
+    "linux-rocm": _preset("linux", "x86_64", TorchBuild("2.13.0+rocm7.1", hip="7.1"), _MI300X),
     "linux-cpu": _preset("linux", "x86_64", _CPU_TORCH),
     "windows-cpu": _preset("win32", "AMD64", _CPU_TORCH, bitsandbytes=False),
     "windows-cuda-cpu-torch": _preset("win32", "AMD64", _CPU_TORCH, _RTX_4090),

@@ -98,7 +98,7 @@ def with_changes(job: Job, changes: tuple[tuple[str, Any], ...]) -> Job:
     decisions = [Decision(key, value, "") for key, value in changes if key != "adapter.type"]
     if dict(changes).get("adapter.type"):  # the other keys of [adapter] are open under "none"
         job = job.model_copy(update={"adapter": AdapterTable(type=dict(changes)["adapter.type"])})
-        # Without every weight to train, the base needs no 32 bit: rules.placement.weights_dtype.
+        # Without every weight to train, the base needs no 32 bit: rules.precision.
         half = "bfloat16" if job.train.options.get("bf16") else "float16" if job.train.options.get("fp16") else None
         decisions += [Decision("model.dtype", half, "")] if half else []
     return settle(job, decisions)

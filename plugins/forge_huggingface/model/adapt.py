@@ -78,6 +78,23 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     return wrapped, sorted(adapted)
 
 
+def keep_in_float32(model: Any, *, every: bool) -> None:
+    """Put LoRA's matrices back into float32, where a trainer has rounded them.
+
+    TRL makes those on a quantised base bfloat16, as QLoRA's authors did (arXiv 2305.14314); small updates vanish there,
+    and the scaling of ``fp16`` takes no such gradients.
+
+    Args:
+        model: The model, wrapped by peft.
+        every: Whether all that is trained is to be in float32, as ``fp16`` needs it: heads and embeddings too.
+    """
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.is_floating_point() and (every or "lora_" in name):
+            parameter.data = parameter.data.to(torch.float32)
+
+
 def task_type(model: Any) -> str:
     """Return peft's word for what a model is for; under ``SEQ_CLS`` peft trains and saves the head whole."""
     if type(model).__name__.endswith("ForSequenceClassification"):

@@ -1,4 +1,4 @@
-"""What machine and model decide together: the device, the type of the weights, the positions there are."""
+"""What machine and model decide together: the device, what it can do, the positions there are."""
 
 from __future__ import annotations
 
@@ -57,30 +57,6 @@ POSITIONED = frozenset(
     }
 )
 """Types of models that have a vector for each position and so cannot read further, by transformers' names."""
-
-
-def weights_dtype(machine: Machine, job: Job) -> tuple[str, str]:
-    """Return the type of the weights in memory, and why."""
-    kind = device(machine, job)
-    if job.model.dtype != "auto":
-        return job.model.dtype, "the job says so"
-    half = "bfloat16" if kind is None or kind == "mps" or has_bf16(machine, kind) else "float16"
-    if job.model.load_in_16bit:
-        return half, "the job says load_in_16bit"
-    if kind is None:
-        return "float32", "no GPU is used, and CPUs are fastest and exact in 32 bit"
-    if kind == "mps":
-        return "float32", "mixed precision is not reliable on Apple's GPUs"
-    if job.adapter.type == "none":
-        return "float32", f"all weights are trained, and small updates vanish in 16 bit; the arithmetic is {half}"
-    if job.model.bits:
-        return half, f"the {job.model.bits} base is unpacked to it for each computation"
-    return half, "the frozen base needs no more, and the adapter is kept in 32 bit"
-
-
-def has_bf16(machine: Machine, kind: str) -> bool:
-    """Whether an accelerator of a kind computes in bfloat16."""
-    return kind == "rocm" or (kind == "cuda" and capability(machine) >= 8.0)
 
 
 def capability(machine: Machine) -> float:

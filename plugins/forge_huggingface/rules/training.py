@@ -13,7 +13,7 @@ from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
-from forge_huggingface.rules.placement import device, has_bf16
+from forge_huggingface.rules.precision import cannot_attend, cannot_compute, decide_precision, precision_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,11 +61,7 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "router_aux_loss_coef: the model is no mixture of experts, so there is no loss of a router; remove it"
     if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:
         return "optim: 8-bit optimizers need bitsandbytes, which is not installed (pip install bitsandbytes)"
-    if job.train.options.get("bf16") and (kind := device(machine, job)) and not has_bf16(machine, kind):
-        return "bf16: this GPU has no bfloat16; write fp16 = true, or leave both out"
-    if job.train.options.get("fp16") and device(machine, job) is None:
-        return "fp16: float16 training needs a GPU; leave it out"
-    return None
+    return cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
 
 
 def cannot_train_seq2seq(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
@@ -103,6 +99,7 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
         measures: What the trainer's evaluation measures, where that is not what its method says.
     """
     options = job.train.options
+    yield from precision_problems(job)
     if options.get("sync_ref_model") and job.adapter.type != "none":
         yield Problem(
             "train.sync_ref_model",
@@ -163,15 +160,8 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
         learning_rate,
     )
 
-    options, kind = job.train.options, device(machine, job)
-    asked = options.get("bf16") or options.get("fp16")
-    half = None
-    if kind in {"cuda", "rocm"}:
-        half = "bf16" if has_bf16(machine, kind) else "fp16"
-    for name in ("bf16", "fp16"):
-        if options.get(name) is None:
-            why = "the job names the other" if asked else _why_half(name, half, kind)
-            yield Decision(f"train.{name}", not asked and half == name, why)
+    options = job.train.options
+    yield from decide_precision(machine, job, facts)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
@@ -201,14 +191,6 @@ def config_of(job: Job) -> str:
     """Return the class of the arguments of the job's method; that of supervised fine-tuning for other plugins' own."""
     method = METHODS.get(job.train.method)
     return method.config if method else "SFTConfig"
-
-
-def _why_half(name: str, half: str | None, kind: str | None) -> str:
-    if half is None:
-        return "no GPU is used" if kind is None else "mixed precision is not reliable on Apple's GPUs"
-    if half == name:
-        return "the GPU computes in bfloat16" if name == "bf16" else "the GPU has no bfloat16"
-    return f"{half} is better here"
 
 
 def _trackers(value: Any) -> list[str]:

@@ -17,8 +17,10 @@ from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.options import filled_in
 from forge_huggingface.arguments.owned import REWARD_KEYS
 from forge_huggingface.methods import METHODS, Method
+from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
+from forge_huggingface.rules.placement import device
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
@@ -133,6 +135,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         # is new, so the model without it is the same; and with a second adapter in the checkpoint, transformers 5.17
         # does not read the first one back.
         trainer.model.delete_adapter("ref")
+    if job.adapter.type != "none":
+        keep_in_float32(trainer.model, every=trainer.args.fp16)
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
     changed = [
@@ -165,6 +169,7 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
     theirs = table(method.config).keys() - REWARD_KEYS
     asked = {name: value for name, value in options.items() if name in theirs}
     values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
+    values["use_cpu"] = device(run.plan.machine, job) is None  # else torch would look for a GPU, and miss its bfloat16
     values["report_to"] = values.get("report_to") or "none"
     return values
 

@@ -113,7 +113,7 @@ def test_a_bad_forge_machine_is_explained_and_the_presets_named(tmp_path: Path, 
     with pytest.raises(UsageError) as caught:
         current({"FORGE_MACHINE": str(file)})
     assert why in str(caught.value)
-    assert "linux-cuda, linux-cpu, windows-cpu" in str(caught.value)
+    assert "linux-cuda, linux-t4, linux-a100" in str(caught.value)
 
 
 @pytest.mark.parametrize(
