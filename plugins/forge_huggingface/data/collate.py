@@ -91,7 +91,8 @@ def collate(job: Job, run: Run) -> Data:
     unread = left_out(job, [*job.data.all_sources(), *eval_sources(job)])
     build = _stream if job.data.streaming else _fixed
     built = build(job, run, renderer, layout)
-    summary = built.summary | _settings(renderer, template, pad_how)
+    used = template if built.converses or not layout.templated else None
+    summary = built.summary | _settings(renderer, used, pad_how)
     if job.data.digest and job.data.digest != built.digest:
         raise DataError(
             "the rows are not those that the job names",
@@ -129,6 +130,7 @@ class _Built:
     digest: str
     summary: dict[str, Any]
     warnings: list[Any]
+    converses: bool
     longest: tuple[int, ...] = ()
 
 
@@ -163,7 +165,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     if len(order) != len(first):
         summary |= _totals(train)
     evals: dict[str, Store] = {}
-    warnings = _untold(job, readers)
+    warnings = _untold(job, readers) + _bypassing(renderer, readers)
     if held:
         evals["eval"] = _choose(first, rows, first.pieces(sorted(held)), folder / "eval.arrow", layout.store)
     elif others := eval_sources(job):
@@ -184,7 +186,13 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     summary["eval"] = {name: _totals(store) | cut for name, store in evals.items()}
     longest = heapq.nsmallest(_LONGEST, range(len(train)), key=lambda index: (-train.lengths[index], index))
     return _Built(
-        data, held_data, digest(each.data for each in (data, *held_data.values())), summary, warnings, tuple(longest)
+        data,
+        held_data,
+        digest(each.data for each in (data, *held_data.values())),
+        summary,
+        warnings,
+        any(reader.converses for reader in readers),
+        tuple(longest),
     )
 
 
@@ -205,6 +213,7 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     kinds = features("packed" if job.data.packing else layout.store)
     tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     warnings = stream.tally.warnings("the first rows") + _untold(job, stream.readers)
+    warnings += _bypassing(renderer, stream.readers)
     evals: dict[str, Store] = {}
     tally = Tally(job.data)
     if others := eval_sources(job):
@@ -218,7 +227,8 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     held = {name: store.open() for name, store in evals.items()}
     summary["eval"] = {name: _totals(store) | tally.cuts() for name, store in evals.items()}
     data = IterableDataset.from_generator(Stream(job, renderer, layout, _seed(job), run.emit), features=kinds)
-    return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings)
+    converses = any(reader.converses for reader in stream.readers)
+    return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings, converses)
 
 
 def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Renderer, run: Run) -> None:
@@ -327,6 +337,16 @@ def _untold(job: Job, readers: Sequence[Reader]) -> list[Any]:
         return []
     message = f"[data] {' and '.join(given)} went into no row: none is a conversation"
     return [{"message": message, "do": "remove it, or give the rows as messages"}]
+
+
+def _bypassing(renderer: Renderer, readers: Sequence[Reader]) -> list[Any]:
+    """Warn of questions and answers in plain text, where the model has a template to ask by."""
+    if renderer.template is None:
+        return []
+    names = [reader.name for reader in readers if reader.bypasses]
+    message = "its rows are plain text with an answer, so no chat template is put around them"
+    do = 'write them as messages, or name their columns as turns: columns = { instruction = "…", output = "…" }'
+    return [{"message": f"{name}: {message}", "do": do} for name in names]
 
 
 def _of_template(job: Job, template: Template) -> list[Any]:

@@ -63,6 +63,7 @@ class Reader:
         formats: The formats that they may have, in the order of detection; those of the layout unless others are given.
         shape: The format that the first rows showed; None before they are read.
         converses: Whether a row has been read that is a conversation.
+        bypasses: Whether a row has been read that asks and answers in plain text, which no template is put around.
     """
 
     job: Job
@@ -72,6 +73,7 @@ class Reader:
     formats: Sequence[str] = ()
     shape: Shape | None = field(default=None, init=False)
     converses: bool = field(default=False, init=False)
+    bypasses: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -142,6 +144,7 @@ class Reader:
             return replace(row, row=self._told(row.row))
         if isinstance(row, Prompt):
             if isinstance(row.prompt, str):
+                self.bypasses = True
                 return row
             self.converses = True
             return replace(row, prompt=(*self._opening(row.prompt), *row.prompt))
@@ -149,6 +152,7 @@ class Reader:
 
     def _told(self, row: Conversation | Completion) -> Conversation | Completion:
         if isinstance(row, Completion):
+            self.bypasses = True
             return row
         self.converses = True
         if taken := OWN & row.extra.keys():

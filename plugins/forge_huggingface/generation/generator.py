@@ -44,6 +44,7 @@ class Settings:
         fixed: Settings of transformers that are the model's own, as :func:`.sampling.fixed` finds them.
         shares_base: Whether the model without its adapter is the base model, to the last weight.
         adapted: Whether it answers with its adapter, if it has one.
+        plain: Whether it was trained on plain text, which is to be continued.
     """
 
     stops: frozenset[int]
@@ -54,6 +55,7 @@ class Settings:
     fixed: Mapping[str, Any]
     shares_base: bool
     adapted: bool = True
+    plain: bool = False
 
 
 class ModelGenerator:
@@ -205,6 +207,11 @@ class ModelGenerator:
             _free()
 
     def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
+        if self.settings.plain:
+            texts = [message["content"] for message in messages]
+            if not all(isinstance(text, str) for text in texts):
+                raise UsageError("the message has an image", "the run trained on plain text", "leave it out")
+            return Prompt(text=self.tokenizer.decode(self.renderer.before) + "".join(texts))
         if self.renderer.template is None:
             raise missing("messages")
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError, RunError, Who, first_line
+from forge.disk.folder import RunFolder
 from forge_huggingface.generation.generator import ModelGenerator, Settings
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
@@ -55,17 +56,28 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
     found = recommended(job, folder, run.plan.facts.model_type, text)
     facts = run.plan.facts
     texts = facts.task == "seq2seq"
+    plain = not texts and trained_on_plain_text(run)
+    advice = (
+        f"{found.advice}; the run trained on plain text, so what is written is continued" if plain else found.advice
+    )
     settings = Settings(
         stops=renderer.stops,
         sampling=found.sampling(),
-        advice=f"{found.advice}; each question stands alone" if texts else found.advice,
+        advice=f"{found.advice}; each question stands alone" if texts else advice,
         context=facts.context,
         positions=positions(facts),
         fixed=own,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
+        plain=plain,
         shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",
     )
     return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, settings, run)
+
+
+def trained_on_plain_text(run: Run) -> bool:
+    """Whether no row that a run trained on had a chat template around it."""
+    recorded = RunFolder(run.folder).data() or {}
+    return recorded.get("summary", {"template": ""}).get("template", "") is None
 
 
 def add_adapter(model: Any, folder: Path) -> Any:

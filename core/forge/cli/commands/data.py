@@ -99,7 +99,7 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary.get("dropped"):
         yield f"dropped: {summary['dropped']} rows in all"
     template = summary.get("template")
-    name = template["name"] if template else "none"
+    name = template["name"] if template else "none: plain text"
     if template and template.get("tool_use"):
         name += " (the one that it calls tool_use for rows with tools)"
     if template and template.get("date"):

@@ -29,7 +29,9 @@ def shown(project: Project, method: str, sets: dict[str, list[dict[str, Any]]]) 
     sources = [{"path": f"{name}.jsonl"} for name in sets]
     data = {"path": None, "sources": sources, "chat_template": "template.jinja"}
     project.write(data=data, model={"max_seq_length": 1024}, train={"method": method})
-    said = json.loads(project.forge("data", "job.toml", "--rows", "99", "--json"))
+    said = json.JSONDecoder().raw_decode(project.forge("data", "job.toml", "--rows", "99", "--json"))[
+        0
+    ]  # warnings follow it
     found: dict[str, list[str]] = {}
     for row in said["rows"]:
         for part in row.get("parts") or [row]:
