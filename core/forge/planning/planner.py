@@ -14,7 +14,7 @@ from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.job.decisions import Decision, decidable, settle
 from forge.job.job import dump_job
 from forge.planning.needs import answer_needs, asks, judge_need, needs
-from forge.planning.selection import Choice, select
+from forge.planning.selection import Choice, refuse_unable, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +64,9 @@ def make_plan(
     job = file.job
     stages = [Stage.COLLATE] if task is Task.DATA else list(Stage)
     wanted = needs(job, facts, stages, asks(job, facts, catalogue))
+    if task is Task.DATA:
+        for need in needs(job, facts, [Stage.TRAIN]):
+            refuse_unable(need, catalogue)  # else the rows would be shown as another method takes them
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, excluded=excluded)
     _refuse_mistakes(chosen, file)
     parts = _parts(job, chosen, catalogue, machine, facts) | {

@@ -83,7 +83,7 @@ def select(
             else:
                 # Of several offers of one plugin, the one that has the words says the most.
                 known = verdicts.get((need.label, plugin.name))
-                if known is None or (need.words <= offer.words and known.against is Against.ABILITY):
+                if known is None or known.against is Against.ABILITY:
                     verdicts[need.label, plugin.name] = Verdict(need.label, plugin.name, no.reason, no.against)
         fit[need.label].sort(key=_order)
         if not fit[need.label]:
@@ -115,8 +115,8 @@ def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine, job: Job, 
         return Unfit(Against.NAMED, f"the job names {need.plugin}")
     if need.backend and need.backend != offer.backend:
         return Unfit(Against.NAMED, f"the job asks for the backend {need.backend}")
-    if lacking := need.words - offer.words:
-        return Unfit(Against.ABILITY, f"does not do {', '.join(sorted(lacking))}")
+    if need.words - offer.words:
+        return Unfit(Against.ABILITY, _inability(need, plugin))
     if offer.platforms and machine.platform not in offer.platforms:
         wish = " or ".join(sorted(offer.platforms))
         return Unfit(Against.PLATFORM, f"platform is {machine.platform}; needs {wish}")
@@ -131,6 +131,30 @@ def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine, job: Job, 
     except Exception as error:  # noqa: BLE001 - one plugin's probe must not take the others down
         reason = f"its probe failed: {type(error).__name__}: {error}"
     return Unfit(Against.PROBE, reason) if reason else None
+
+
+def refuse_unable(need: Need, catalogue: Catalogue) -> None:
+    """Raise :class:`PlanError` for a need that no plugin can serve on any machine."""
+    offers = [(plugin, offer) for plugin, offer in catalogue.offers(need.stage)]
+    if any(need.words <= offer.words for _, offer in offers):
+        return
+    reasons = {plugin.name: _inability(need, plugin) for plugin, _ in offers}
+    verdicts = [Verdict(need.label, name, reason, Against.ABILITY) for name, reason in reasons.items()]
+    raise PlanError(*_hopeless(need, verdicts, catalogue))
+
+
+def _inability(need: Need, plugin: Plugin) -> str:
+    """Say which words of a need none of a plugin's offers has, or which it has only apart."""
+    offers = [offer for offer in plugin.offers if offer.stage is need.stage]
+    if lacking := need.words - frozenset().union(*(offer.words for offer in offers)):
+        return f"does not do {', '.join(sorted(lacking))}"
+    served = need.words & frozenset().union(*(offer.serves for offer in offers))
+    rest = need.words - served
+    if not served:
+        return f"does not do {' and '.join(sorted(need.words))} at once"
+    others = sorted({word for offer in offers if rest <= offer.words for word in offer.serves})
+    beside = f"with {', '.join(sorted(rest))}"
+    return f"does {', '.join(sorted(served))}, but not {beside}; {beside} it does {', '.join(others) or 'nothing'}"
 
 
 def _order(choice: Choice) -> tuple[bool, int, str]:

@@ -18,7 +18,7 @@ from forge.machine.machine import TorchBuild
 from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
 from forge.planning.needs import Need, needs
-from forge.planning.selection import select
+from forge.planning.selection import refuse_unable, select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +93,20 @@ def test_an_offer_that_lacks_a_word_says_which() -> None:
     need = replace(LOAD, words=frozenset({"text", "4bit", "remote-code"}))
     said = reason(offer(Stage.LOAD, supports=frozenset({"text"})), need=need)
     assert said == "does not do 4bit, remote-code"
+
+
+def test_words_that_a_plugin_has_only_apart_are_said_with_what_goes_together() -> None:
+    need = Need(Stage.TRAIN, frozenset({"kto", "vision"}), "train")
+    texts, pictures = (
+        offer(Stage.TRAIN, serves=frozenset({"kto"})),
+        offer(Stage.TRAIN, serves=frozenset({"sft"}), supports=frozenset({"vision"})),
+    )
+    with pytest.raises(PlanError, match="x: does kto, but not with vision; with vision it does sft"):
+        choose([plugin("x", texts, pictures)], [need])
+    with pytest.raises(PlanError, match="x: does kto, but not with vision; with vision it does sft"):
+        refuse_unable(need, Catalogue((plugin("x", texts, pictures),)))
+    both = offer(Stage.TRAIN, serves=frozenset({"kto"}), supports=frozenset({"vision"}), platforms=frozenset({"win32"}))
+    refuse_unable(need, Catalogue((plugin("x", both),)))  # another machine can
 
 
 def test_an_offer_for_other_platforms_says_which() -> None:
