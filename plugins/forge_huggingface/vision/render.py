@@ -102,7 +102,7 @@ class ImageRenderer(Renderer):
             )
         piece = self._piece(row)
         folder = row.folder if isinstance(row, Conversation) else None
-        opened = [self.gallery.open(each, folder, number) for number, each in enumerate(seated, 1)]
+        opened = self.gallery.open_all(seated, folder)
         expanded, ids = self._expand(piece.text, [image for _, image in opened])
         moved, diverged = _move(piece, expanded)
         ((found, encoding),) = self._tokenise([expanded.text])
