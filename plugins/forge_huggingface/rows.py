@@ -54,6 +54,10 @@ class UnwrittenRow(BadRow):
     """The chat template refuses a row, or does not write all of it; another template may."""
 
 
+class UnfetchedRow(BadRow):
+    """A row has an image that cannot be fetched: where bad rows end the run, no others are tried to count them."""
+
+
 class AlienRow(BadRow):
     """A row holds what cannot be trained on here at all: it ends the run, whatever ``on_bad_row`` says."""
 

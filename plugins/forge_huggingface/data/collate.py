@@ -60,7 +60,7 @@ def collate(job: Job, run: Run) -> Data:
     tokenizer = processor.tokenizer if sees else processor
     if sees and processor.chat_template:
         tokenizer.chat_template = processor.chat_template
-    template = choose(job, tokenizer, bos=bool(special_prefix(tokenizer)))
+    template = choose(job, tokenizer, folder, bos=bool(special_prefix(tokenizer)))
     if template is not None and template.origin != "model":
         # Saved with the weights, so that inference asks as training did; a processor has one of its own beside it.
         tokenizer.chat_template = processor.chat_template = template.text

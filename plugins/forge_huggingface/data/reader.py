@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,10 @@ class Reader:
                 if self.layout.templated and self.renderer.template is None and _has_messages(row):
                     raise missing(self.shape.format)
                 converted.append(row)
-        results = self.layout.render(self.renderer, [row for row in converted if not isinstance(row, BadRow)])
+        usable = [row for row in converted if not isinstance(row, BadRow)]
+        # Each row may wait for images, and one that is bad is told before others are waited for.
+        shares = [[row] for row in usable] if self.renderer.sees else [usable]
+        results = chain.from_iterable(self.layout.render(self.renderer, share) for share in shares)
         for (origin, raw), row in zip(block, converted, strict=True):
             given = {} if isinstance(raw, BadRow) else raw
             yield origin, given, row, row if isinstance(row, BadRow) else self._embedded(row, next(results))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge.text.units import percent
-from forge_huggingface.rows import BadRow, LongRow, Record
+from forge_huggingface.rows import BadRow, LongRow, Record, UnfetchedRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,7 @@ class Tally:
     dropped: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     _first: tuple[str, BadRow] | None = None
+    _waits: bool = False  # for images, so that going on to count bad rows may take days
 
     def see(self, origin: str, result: Record | BadRow, bos: int | None) -> bool:
         """Count a row and return whether it is kept.
@@ -95,6 +96,7 @@ class Tally:
         else:
             self.bad += 1
             self._first = self._first or (origin, result)
+            self._waits |= isinstance(result, UnfetchedRow)
         if len(self.dropped) < _NAMED:
             self.dropped.append(f"{origin} {result}")
         self.check(done=False)
@@ -107,7 +109,7 @@ class Tally:
         origin, bad = self._first
         limit = self.data.max_bad_rows
         if self.data.on_bad_row == "error":
-            if done or self.read >= SAMPLE:
+            if done or self.read >= SAMPLE or self._waits:
                 raise bad.at(origin, f"{self.bad} of {'all' if done else 'the first'} {self.read} rows are bad")
             return
         if self.bad > limit if limit >= 1 else done and self.bad > limit * self.read:

@@ -6,8 +6,9 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ExportError, ModelError, Noted, Trained, first_line
+from forge.api import ExportError, Noted, Trained
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
+from forge_huggingface.facts.folder import MODEL, reading
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.load import model_class
 from forge_huggingface.rendering import tokenizers
@@ -70,7 +71,8 @@ def merge(job: Job, run: Run, trained: Trained, out: Path) -> dict[str, Any]:
 
 def read(kind: Any, folder: Path, dtype: Any, job: Job, **settings: Any) -> Any:
     """Read a model on the CPU, where memory is, in a plain type."""
-    try:
+    do = "the export needs the base model's weights"
+    with reading(f"cannot read the model in {folder}", folder, MODEL, do=do):
         return kind.from_pretrained(
             folder,
             dtype=dtype,
@@ -79,12 +81,6 @@ def read(kind: Any, folder: Path, dtype: Any, job: Job, **settings: Any) -> Any:
             local_files_only=True,
             **settings,
         )
-    except OSError as error:
-        raise ModelError(
-            f"cannot read the model in {folder}",
-            first_line(error),
-            "the export needs the base model's weights",
-        ) from error
 
 
 def stored_dtype(folder: Path, job: Job) -> Any:
@@ -93,5 +89,6 @@ def stored_dtype(folder: Path, job: Job) -> Any:
     from transformers import AutoConfig
 
     trust = job.model.trust_remote_code
-    declared = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust).dtype
+    with reading(f"cannot read the model in {folder}", folder, ["config.json"]):
+        declared = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust).dtype
     return declared if declared in {torch.float16, torch.bfloat16, torch.float32} else torch.float32

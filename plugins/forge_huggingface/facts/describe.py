@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError, ModelFacts, alike
+from forge_huggingface.facts import folder as files
 from forge_huggingface.facts import lookup as hub
 from forge_huggingface.facts import safetensors as weights
 from forge_huggingface.facts import shape as shapes
@@ -37,8 +37,9 @@ def describe(id: str, revision: str | None, folder: Path, offline: bool | None =
     if id.lower().endswith(".gguf"):
         why = "forge writes GGUF files and cannot train from one"
         raise ModelError(f"{id} is a GGUF file", why, "name the safetensors folder that it was made from")
-    if path.is_dir():
-        return _from_folder(id, path)
+    with files.reachable(path):
+        if path.is_dir():
+            return _from_folder(id, path)
     if path.is_file():
         why = "a model is a folder with config.json, weights and tokenizer"
         raise ModelError(f"{id} is a file", why, f"name its folder: {path.parent}")
@@ -51,7 +52,8 @@ def describe(id: str, revision: str | None, folder: Path, offline: bool | None =
 
     snapshot = hub.cached(id, revision)
     if snapshot is not None:
-        return _from_cache(id, snapshot)
+        with files.reachable(snapshot):
+            return _from_cache(id, snapshot)
     if hub.is_offline() if offline is None else offline:
         note = f"not in the cache ({hub.cache_folder()}), and offline; assumed text, not verified"
         return ModelFacts(id=id, source="unknown", note=note)
@@ -81,11 +83,13 @@ def _near(path: Path) -> str:
 def _from_folder(name: str, path: Path) -> ModelFacts:
     if not (path / "config.json").is_file():
         raise _without_config(path)
+    files.check(path)
     config, raw = _read_config(path)
     return _with_weights(ModelFacts(id=name, source="folder", **_from_config(config)), path, config, raw)
 
 
 def _from_cache(name: str, snapshot: Path) -> ModelFacts:
+    files.check(snapshot)
     config, raw = _read_config(snapshot)
     facts = ModelFacts(id=name, source="cache", revision=snapshot.name, **_from_config(config))
     try:
@@ -135,14 +139,11 @@ def _without_config(path: Path) -> ModelError:
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], bytes]:
-    raw = (path / "config.json").read_bytes()
-    try:
-        config = json.loads(raw)
-    except ValueError as error:
-        raise ModelError(f"{path / 'config.json'} is damaged", str(error), "copy or download it again") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path / 'config.json'} is damaged", "it is no JSON object", "copy or download it again")
-    return config, raw
+    file = path / "config.json"
+    config = files.read_object(file)
+    if wrong := shapes.wrong_value(config):
+        raise files.damaged(file, wrong)
+    return config, file.read_bytes()
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -204,11 +205,8 @@ def _chat_template(path: Path) -> bool | None:
     """Whether the folder has a chat template; None if its tokenizer is not there to tell."""
     if any((path / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
-    try:
-        tokenizer = json.loads((path / "tokenizer_config.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
+    tokenizer = path / "tokenizer_config.json"
+    return bool(files.read_object(tokenizer).get("chat_template")) if tokenizer.is_file() else None
 
 
 SAMPLE = 64 * 1024

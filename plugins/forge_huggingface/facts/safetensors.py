@@ -12,13 +12,14 @@ import math
 import struct
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError
+from forge.api import ModelError, first_line
+from forge_huggingface.facts.folder import damaged, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 
 _HEADER_LIMIT = 100_000_000  # the format's own; a larger number means that this is no safetensors file
@@ -34,6 +35,13 @@ _DTYPES: Mapping[str, str] = {
     "U8": "uint8",
     "I32": "int32",
     "I64": "int64",
+}
+_BITS: Mapping[str, int] = {
+    "BOOL": 8,
+    **dict.fromkeys(("U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -84,8 +92,9 @@ def read_header(path: Path) -> Header:
         raise ModelError(f"{path} is damaged", why, again)
     try:
         tensors, shapes, end = _parse(json.loads(raw))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{path} is damaged", "its header is not that of a safetensors file", again) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        why = "its header is not that of a safetensors file"
+        raise ModelError(f"{path} is damaged", f"{why}: {first_line(error)}", again) from error
     expected = 8 + length + end
     if size != expected:
         raise ModelError(f"{path} is damaged", f"it has {size} bytes, and its header promises {expected}", again)
@@ -95,14 +104,28 @@ def read_header(path: Path) -> Header:
 def _parse(header: Any) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[int, ...]], int]:
     tensors: dict[str, tuple[str, int]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    end = 0
+    places: list[tuple[int, int, str]] = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        shapes[name] = tuple(int(extent) for extent in entry["shape"])
-        tensors[name] = (str(entry["dtype"]), math.prod(shapes[name]))
-        end = max(end, int(entry["data_offsets"][1]))
+        shapes[name] = tuple(_number(extent, name) for extent in entry["shape"])
+        tensors[name] = kind, count = str(entry["dtype"]), math.prod(shapes[name])
+        start, stop = (_number(place, name) for place in entry["data_offsets"])
+        if (bits := _BITS.get(kind)) is not None and 8 * (stop - start) != bits * count:
+            raise ValueError(f"{name} has {stop - start} bytes for {count} numbers of the type {kind}")
+        places.append((start, stop, name))
+    end = 0
+    for start, stop, name in sorted(places):
+        if start != end or stop < start:
+            raise ValueError(f"{name} begins at {start}, and what is before it ends at {end}")
+        end = stop
     return tensors, shapes, end
+
+
+def _number(value: Any, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} has {value!r} where a whole number must be")
+    return value
 
 
 def read_folder(folder: Path) -> tuple[Header, ...]:
@@ -118,10 +141,11 @@ def read_folder(folder: Path) -> tuple[Header, ...]:
     index = folder / _INDEX
     if not index.is_file():
         raise _without_weights(folder)
-    try:
-        placed: dict[str, str] = dict(json.loads(index.read_bytes())["weight_map"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{index} is damaged", "it has no weight_map", "copy or download it again") from error
+    placed = read_object(index).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(shard, str) for shard in placed.values()):
+        raise damaged(index, "it has no weight_map")
+    if aliens := [shard for shard in placed.values() if not shard or Path(shard).name != shard]:
+        raise damaged(index, f"its weight_map names {aliens[0]!r}, which is no file of the folder")
     shards = sorted(set(placed.values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:

@@ -8,6 +8,7 @@ tells it for the many families that are built as Llama is, before anything is do
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
     "expert_size": ("moe_intermediate_size",),
 }
+_NEEDED = frozenset(key for name in ("hidden", "vocab") for key in _NAMES[name])
+_MOST = 2**40  # more of anything is no model's, and would only overflow
 _TEXT = ("text_config", "language_config", "llm_config")
 _UNGATED = frozenset(
     {"bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt", "opt", "phi", "starcoder2"}
@@ -67,6 +70,33 @@ def _number(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> in
             if isinstance(value := part.get(key), int) and not isinstance(value, bool) and value > 0:
                 return value
     return None
+
+
+def wrong_value(config: dict[str, Any]) -> str | None:
+    """Return what is wrong with a value of a ``config.json`` that no model can have; None if nothing is."""
+    kind, built = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str | None):
+        return f"model_type is {_written(kind)}, not a text"
+    if built is not None and not (isinstance(built, list) and all(isinstance(name, str) for name in built)):
+        return f"architectures is {_written(built)}, not a list of texts"
+    parts = {"": config} | {f"{name}.": config.get(name) for name in (*_TEXT, "vision_config")}
+    for where, part in parts.items():
+        if part is not None and not isinstance(part, dict):
+            return f"{where.rstrip('.')} is {_written(part)}, not an object"
+        for key in (key for keys in _NAMES.values() for key in keys):
+            value = (part or {}).get(key)
+            # Families with layers of several sizes write a list; where there are no experts, some write 0.
+            if value is None or isinstance(value, list):
+                continue
+            least = 1 if key in _NEEDED else 0
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < _MOST:
+                return f"{where}{key} is {_written(value)}, not a whole number of {least} or more"
+    return None
+
+
+def _written(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def from_config(config: Mapping[str, Any]) -> Shape | None:

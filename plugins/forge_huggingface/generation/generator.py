@@ -223,7 +223,7 @@ class ModelGenerator:
             except BadRow as bad:  # its advice is for rows
                 raise BadRow(bad.what, bad.why, "begin anew, without what it refuses") from bad
             gallery = getattr(self.renderer, "gallery", None)
-            opened = [gallery.open(each, Path.cwd(), n)[1] for n, each in enumerate(pictures, 1)] if gallery else []
+            opened = [image for _, image in gallery.open_all(pictures, Path.cwd())] if gallery else []
         except BadRow as bad:
             raise UsageError(f"the conversation {bad.what}", bad.why, bad.do) from bad
         return Prompt(text=text, images=tuple(opened))

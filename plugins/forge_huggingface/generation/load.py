@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, RunError, Who, first_line
+from forge.api import ModelError, RunError, Who
 from forge.disk.folder import RunFolder
+from forge_huggingface.facts.folder import reading
 from forge_huggingface.generation.generator import ModelGenerator, Settings
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
@@ -84,10 +85,9 @@ def add_adapter(model: Any, folder: Path) -> Any:
     """Put a trained adapter around a model. Raises :class:`RunError` if it cannot be read."""
     from peft import PeftModel
 
-    try:
+    what, files = f"the adapter in {folder} cannot be read", ("adapter_config.json", "adapter_model.safetensors")
+    with reading(what, folder, files, kind=RunError, do="restore the folder"):
         return PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RunError(f"the adapter in {folder} cannot be read", first_line(error), "restore the folder") from error
 
 
 def load_processor(job: Job, run: Run, trained: Trained) -> Any:

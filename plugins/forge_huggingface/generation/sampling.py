@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from forge.api import ModelError, Sampling
+from forge.api import Sampling
+from forge_huggingface.facts.folder import damaged, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -122,13 +123,12 @@ def recommended(job: Job, folder: Path | None, model_type: str | None, template:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a folder's ``generation_config.json``, or nothing. Raises :class:`ModelError` for a damaged one."""
     path = folder / "generation_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is damaged", str(error), "fetch the model again") from error
-    return found if isinstance(found, dict) else {}
+    found = read_object(path) if path.is_file() else {}
+    for key in KEYS:
+        value = found.get(key)
+        if value is not None and (type(value) not in (int, float) or not -1e9 < value < 1e9):
+            raise damaged(path, f"{key} is {value!r}, not a number")
+    return found
 
 
 def own_values(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned, first_line
+from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned
+from forge_huggingface.facts.folder import MODEL, reading
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.device import planned_device
 
@@ -71,22 +72,19 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
     task = task or run.plan.facts.task
     if task == "reward":
         arguments["num_labels"] = 1
-    try:
-        model, report = model_class(task).from_pretrained(folder, output_loading_info=True, **arguments)
-    except ValueError as error:
-        left_open = run.plan.decided("model.attn_implementation") is not None
-        if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
-            raise _unreadable(table.id, error) from error
-        run.emit(Warned(f"{table.id} has no {table.attn_implementation} attention; taking eager"))
-        return read_model(job, run, folder, device, task=task, **{**changes, "attn_implementation": "eager"})
-    except (OSError, RuntimeError, ImportError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise _unreadable(table.id, error) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise _unreadable(table.id, error) from error
+    with reading(f"cannot load {table.id}", Path(folder), MODEL):
+        try:
+            model, report = model_class(task).from_pretrained(folder, output_loading_info=True, **arguments)
+        except ValueError as error:
+            left_open = run.plan.decided("model.attn_implementation") is not None
+            if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
+                raise
+            run.emit(Warned(f"{table.id} has no {table.attn_implementation} attention; taking eager"))
+            return read_model(job, run, folder, device, task=task, **{**changes, "attn_implementation": "eager"})
+    if unused := sorted(name for name in report["unexpected_keys"] if not (task == "reward" and "head" in name)):
+        named = f"{', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}"
+        what = f"{len(unused)} weights of {table.id} are not used, since its config.json has no place for them: {named}"
+        run.emit(Warned(what, "see whether config.json and weights are of one model"))
     head = ("score.", "classifier.") if task == "reward" else ()
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith(head)):
         raise ModelError(
@@ -119,12 +117,10 @@ def unquantised(job: Job, run: Run, folder: str) -> list[str] | None:
     from transformers import AutoConfig
 
     table = job.model
-    try:
+    with reading(f"cannot load {table.id}", Path(folder), MODEL):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=table.trust_remote_code, local_files_only=True)
         with torch.device("meta"):
             model = model_class("vision").from_config(config, trust_remote_code=table.trust_remote_code)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise _unreadable(table.id, error) from error
     decoder = model.get_decoder()
     language = next((name for name, module in model.named_modules() if module is decoder), "")
     if not language:  # the whole model is its own decoder: there is nothing beside it
@@ -155,15 +151,3 @@ def quantization(job: Job, kept: list[str] | None = None) -> Any:
         bnb_4bit_compute_dtype=getattr(torch, job.model.dtype),
         llm_int8_skip_modules=kept,
     )
-
-
-def _unreadable(name: str, error: BaseException) -> ModelError:
-    traceback.print_exception(error)
-    text = first_line(error)
-    if "trust_remote_code" in str(error):
-        return ModelError(
-            f"{name} brings its own Python code",
-            "forge runs none unless told to",
-            "write [model] trust_remote_code = true",
-        )
-    return ModelError(f"cannot load {name}", text, "the whole traceback is in log.txt")

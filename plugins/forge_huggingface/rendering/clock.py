@@ -39,11 +39,21 @@ def stop(template: Any, date: str | None) -> None:
         date: The moment, as ``[data] date`` has it.
     """
     for text in template.values() if isinstance(template, dict) else [template]:
-        if text and asks(text):
+        if text and asks(text) and (found := _compiled(text)) is not None:
             if date is None:
-                _globals(text).pop(_NAME, None)
+                found.pop(_NAME, None)
             else:
-                _globals(text)[_NAME] = datetime.fromisoformat(date).strftime
+                found[_NAME] = datetime.fromisoformat(date).strftime
+
+
+def _compiled(text: str) -> MutableMapping[str, Any] | None:
+    """Return the globals of a template; None of one that is no Jinja: whoever is to use it says so."""
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return _globals(text)
+    except (TemplateError, RecursionError):
+        return None
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forge.api import DataError
+from forge.api import DataError, ModelError
+from forge_huggingface.facts.folder import is_of_machine, words
 from forge_huggingface.rendering import clock
 from forge_huggingface.rendering.reasoning import reasoning_of
 from forge_huggingface.rendering.traits import Traits
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent / "chat_templates"
 _PROBE = "PARTQZX"
+_HALF = re.compile("[\ud800-\udfff]")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -103,7 +105,6 @@ class Template:
         tools = tools or self.tools
         if (other := self.used(tools)) is not self:
             return other.render(tokenizer, messages, tools=tools, prompt=prompt, extra=extra)
-        from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marks = self.marks_answers and not prompt
@@ -120,12 +121,14 @@ class Template:
                 add_generation_prompt=prompt,
                 **(dict(tokenizer.special_tokens_map) | dict(self.variables) | dict(extra or {})),
             )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
             # A template is a program of strangers: it stops with its own words, or trips over what it did not expect.
-            raise UnwrittenRow(
-                f"is refused by the chat template {self.name}", str(error) or type(error).__name__
-            ) from error
+            raise UnwrittenRow(f"is refused by the chat template {self.name}", words(error)) from error
         text, found = texts[0], [(start, end) for start, end in spans[0]] if marks else []
+        if not text.isascii() and _HALF.search(text):
+            raise UnwrittenRow(f"becomes half a character in the chat template {self.name}", "it is cut within one")
         for marker, written in kept.items():
             text, found = _put(text, found, marker, written)
         if not prompt and self.traits.unasked and text.endswith(self.traits.unasked):
@@ -208,16 +211,18 @@ def text_of_shipped(name: str) -> str:
     return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
+def choose(job: Job, tokenizer: Any, folder: Path, *, bos: bool) -> Template | None:
     """Return the template of the run: the job's, else the model's own, else None. It has what ``[data]`` gives to it.
 
     Args:
         job: The job.
         tokenizer: The tokenizer, for the model's own template.
+        folder: The model's folder, for errors.
         bos: Whether the tokenizer puts a BOS token before plain text. The templates that forge ships then write it.
 
     Raises:
         DataError: There is no such template, or it is not valid Jinja.
+        ModelError: The model's own is not.
     """
     name = job.data.chat_template
     template: Template | None
@@ -230,7 +235,7 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
         path = job.path(name)
         if not path.is_file():
             raise DataError(f"the chat template {name} was not found", f"there is no {path.resolve()}")
-        template = Template(name, path.read_text(encoding="utf-8"), "file")
+        template = Template(name, _text_of(path, name), "file")
     else:
         raise DataError(
             f"there is no chat template {name!r}",
@@ -239,8 +244,18 @@ def choose(job: Job, tokenizer: Any, *, bos: bool) -> Template | None:
         )
     if template is None:
         return None
-    _check(template)
+    _check(template, tokenizer, folder)
     return of_job(template, job)
+
+
+def _text_of(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        if is_of_machine(error):
+            raise
+        do = "save it as UTF-8" if isinstance(error, ValueError) else None
+        raise DataError(f"the chat template {name} cannot be read", words(error), do) from error
 
 
 def own(template: Any, name: str) -> Template | None:
@@ -277,14 +292,40 @@ def missing(format: str) -> DataError:  # noqa: A002
     )
 
 
-def _check(template: Template) -> None:
-    from jinja2.exceptions import TemplateSyntaxError
+def _check(template: Template, tokenizer: Any, folder: Path) -> None:
+    """Refuse a template that is no Jinja, or that fails whatever it is given."""
+    from jinja2.exceptions import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    what, why = f"the chat template {template.name} is not valid Jinja", None
     try:
         for text in filter(None, (template.text, template.tool_use)):
             render_jinja_template(conversations=[], chat_template=text)
-    except TemplateSyntaxError as error:
-        raise DataError(
-            f"the chat template {template.name} is not valid Jinja", f"{error.message} in line {error.lineno}"
-        ) from error
+    except TemplateError as error:
+        line = getattr(error, "lineno", None)
+        why = f"{error.message}{f' in line {line}' if line else ''}"
+    except RecursionError:
+        why = "it is nested too deeply"
+    if why is None and (why := _fault(template, tokenizer)) is not None:
+        what = f"the chat template {template.name} cannot be used"
+    if why is None:
+        return
+    if template.origin != "model":
+        raise DataError(what, why, f"mend it, or set [data] chat_template to one of {', '.join(shipped())}")
+    names = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+    path = next((folder / name for name in names if (folder / name).is_file()), folder)
+    do = f"mend it, or set [data] chat_template to one of {', '.join(shipped())}, or to a .jinja file"
+    raise ModelError(what, f"{path}: {why}", do)
+
+
+def _fault(template: Template, tokenizer: Any) -> str | None:
+    """Return what a template trips over in the shortest of conversations, if that is no fault of the conversation."""
+    for content in (_PROBE, [{"type": "text", "text": _PROBE}]):
+        try:
+            template.render(tokenizer, [{"role": "user", "content": content}], prompt=True)
+        except MemoryError as error:
+            return words(error)
+        except UnwrittenRow as bad:
+            if isinstance(bad.__cause__, ArithmeticError | RecursionError):
+                return words(bad.__cause__)
+    return None

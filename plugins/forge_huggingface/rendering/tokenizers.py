@@ -6,10 +6,10 @@ trained with them does not fit the model that everyone else has.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError, ModelError
+from forge.api import DataError
+from forge_huggingface.facts.folder import TOKENIZER, damaged, read_object, reading
 from forge_huggingface.facts.shape import vocabulary_of
 from forge_huggingface.rendering import clock
 
@@ -31,42 +31,39 @@ def load(job: Job, folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
+    with reading(f"the tokenizer of {job.model.id} cannot be loaded", folder, TOKENIZER):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        # transformers has no error of its own for this: what it raises depends on which file is missing or damaged.
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"the tokenizer of {job.model.id} is Python code",
-                "it is not run unasked",
-                "read it, then set [model] trust_remote_code = true",
-            ) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-        raise ModelError(
-            f"the tokenizer of {job.model.id} cannot be loaded", reason, f"see whether {folder} holds a whole model"
-        ) from error
+        try_out(tokenizer)
     clock.stop(tokenizer.chat_template, job.data.date)
     return tokenizer
+
+
+def try_out(tokenizer: Any) -> None:
+    """Do once what every run does with a tokenizer: some mistakes in its files are only met then."""
+    written = tokenizer.chat_template
+    for template in written.values() if isinstance(written, dict) else [written]:
+        if template is not None and not isinstance(template, str):
+            raise TypeError(f"chat_template is {type(template).__name__}, not a text")
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
+    ids = tokenizer("a b")["input_ids"]
+    tokenizer.decode(ids)
+    tokenizer.get_vocab()
 
 
 def vocabulary(job: Job, folder: Path) -> int | None:
     """Return how many tokens the model in a local folder has an embedding for, or None if its config says nothing."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.is_file():
         return None
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged", str(error), "fetch the model again") from error
-    if (count := vocabulary_of(config)) is not None:
+    if (count := vocabulary_of(read_object(path))) is not None:
         return count
     from transformers import AutoConfig
 
-    try:  # a config may leave out what is its family's default
+    # A config may leave out what is its family's default.
+    with reading(f"the configuration of {job.model.id} cannot be loaded", folder, ["config.json"]):
         whole = AutoConfig.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
-        return None  # loading the model will say what is wrong with it
-    return getattr(whole.get_text_config(), "vocab_size", None)
+        return getattr(whole.get_text_config(), "vocab_size", None)
 
 
 def top(tokenizer: Any) -> int:
@@ -101,13 +98,11 @@ def stop_ids(folder: Path) -> frozenset[int]:
     """Return the token ids at which the model's own generation settings stop."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        if path.is_file():
-            try:
-                value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise ModelError(f"{path} is damaged", str(error), "fetch the model again") from error
-            if value is not None:
-                return frozenset(value if isinstance(value, list) else [value])
+        if path.is_file() and (value := read_object(path).get("eos_token_id")) is not None:
+            ids = value if isinstance(value, list) else [value]
+            if any(type(each) is not int or not 0 <= each < 2**31 for each in ids):
+                raise damaged(path, f"eos_token_id is {value!r}, not the number of a token")
+            return frozenset(ids)
     return frozenset()
 
 

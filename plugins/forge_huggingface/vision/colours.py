@@ -63,7 +63,7 @@ def _levels(image: Image, bits: int | None, background: str) -> Image:
     import numpy as np
     from PIL import Image, ImageColor
 
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image).astype(np.float64 if image.mode == "I" else np.float32)
     if image.mode == "F":
         top, known = 1.0, bool(np.isfinite(values).all()) and values.min() >= 0 and values.max() <= 1
     else:

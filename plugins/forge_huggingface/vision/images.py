@@ -3,37 +3,30 @@
 Rows keep references, never pixels: a path, or the bytes of the file. An image is opened twice, once when rows are made
 (its size decides how many tokens it takes) and once for each batch, so what cannot be opened is known before a weight
 is loaded, by row and number; and a file that changes in between is found out by its hash.
-
-Files are not trusted. Only raster formats that are decoded by Pillow alone are opened (its EPS reader runs a program),
-and an image is refused by the size that its header claims, before it is unpacked.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError, first_line
-from forge_huggingface.rows import BadRow, Message, parts_of
+from forge.api import DataError
+from forge_huggingface.rows import BadRow, Message, UnfetchedRow, parts_of
 from forge_huggingface.vision.download import Downloads
+from forge_huggingface.vision.pixels import ROW_PIXELS, decode, read
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
 
-
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is opened, by Pillow's names."""
-
-PIXELS = 89_478_485
-"""The most pixels of an image: Pillow's own bound for a decompression bomb, at which it only warns."""
 
 MARK = "<image>"
 """The place of an image within a text, as LLaVA's data sets write it."""
@@ -81,29 +74,39 @@ class Gallery:
         self.folder = job.folder.resolve()
         self.downloads = Downloads(run.folder / "data" / "images")
 
-    def open(self, reference: Any, folder: Path | None, number: int) -> tuple[Picture, Any]:
+    def open_all(self, references: Sequence[Any], folder: Path | None) -> list[tuple[Picture, Any]]:
+        """Return the pictures of a row and their pixels, as :meth:`open` does.
+
+        Raises:
+            BadRow: One cannot be used, or all together are too large.
+        """
+        opened: list[tuple[Picture, Any]] = []
+        room = ROW_PIXELS
+        for number, each in enumerate(references, 1):
+            opened.append(self.open(each, folder, number, room))
+            room -= opened[-1][0].width * opened[-1][0].height
+        return opened
+
+    def open(self, reference: Any, folder: Path | None, number: int, room: int = ROW_PIXELS) -> tuple[Picture, Any]:
         """Return a picture and its pixels (RGB, turned as its EXIF data says).
 
         Args:
             reference: What the row holds: a path, URL, data URL, base64 text, bytes, a mapping of one, or an image.
             folder: The folder of the row's file, where relative paths start.
             number: The number of the image in its row, for errors.
+            room: How many pixels it may have beside the images before it.
 
         Raises:
             BadRow: It is not there, or is no image.
         """
         try:
             path, content = self._find(reference, folder)
-            data = content if content is not None else Path(str(path)).read_bytes()
-            image = decode(data)
+            data = read(path) if content is None and path is not None else content or b""
+            image = decode(data, room)
         except BadRow as bad:
             name = f" ({_shorten(reference)})" if isinstance(reference, str) else ""
-            raise BadRow(f"has an image that cannot be used: image {number}{name} {bad.what}", bad.why, bad.do) from bad
-        except OSError as error:
-            raise BadRow(
-                f"has an image that cannot be used: image {number} ({path}) cannot be read",
-                error.strerror or str(error),
-            ) from error
+            kind = UnfetchedRow if isinstance(bad, UnfetchedRow) else BadRow
+            raise kind(f"has an image that cannot be used: image {number}{name} {bad.what}", bad.why, bad.do) from bad
         sha = hashlib.sha256(data).hexdigest()
         return Picture(str(path) if path else None, content, sha, image.width, image.height), image
 
@@ -145,11 +148,18 @@ class Gallery:
             raise
 
     def _file(self, text: str, folder: Path | None) -> Path:
-        path = Path(text).expanduser()
+        path = Path(text)
+        with suppress(RuntimeError):  # a name that begins with ~ and is no user's
+            path = path.expanduser()
         places = [each for each in dict.fromkeys([folder, self.folder]) if each is not None]
         for candidate in [path] if path.is_absolute() else [place / path for place in places]:
-            if candidate.is_file():
-                return candidate
+            try:
+                if candidate.is_file():
+                    return candidate
+            except OSError as error:  # a name that is too long, or a folder that nobody may look into
+                if error.errno == errno.ENAMETOOLONG:
+                    break
+                raise BadRow("cannot be read", error.strerror or str(error)) from error
         where = " or ".join(map(str, places))
         raise BadRow(
             "was not found",
@@ -158,49 +168,14 @@ class Gallery:
         )
 
 
-def decode(data: bytes) -> Any:
-    """Return the pixels of an image file.
-
-    Raises:
-        BadRow: It is no image, damaged, or too large.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data), formats=known)
-        with opened as image:
-            if image.width * image.height > PIXELS:
-                raise BadRow(
-                    "is too large",
-                    f"it has {image.width * image.height} pixels, the most is {PIXELS}",
-                    "make it smaller",
-                )
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError as error:
-        start = data[:16]
-        raise BadRow(
-            "is no image", f"it begins with {start!r}" if start else "it is empty", f"use one of {', '.join(FORMATS)}"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadRow("is too large", first_line(error), "make it smaller") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
-        # Pillow's decoders raise any of these on files that are cut short or damaged.
-        raise BadRow("is damaged", first_line(error)) from error
-
-
 def reopen(picture: Mapping[str, Any]) -> Any:
     """Return the pixels of a picture of the store. Raises :class:`DataError` if it is not the image that it was."""
     path = picture["path"]
     try:
-        data = picture["bytes"] if path is None else Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"the image {path} is not there any more", error.strerror or str(error), "restore it, then `forge resume`"
-        ) from error
+        data = picture["bytes"] if path is None else read(Path(path))
+    except BadRow as bad:
+        what = f"the image {path} is not there any more" if not Path(path).exists() else f"the image {path} {bad.what}"
+        raise DataError(what, bad.why, "restore it, then `forge resume`") from bad
     if hashlib.sha256(data).hexdigest() != picture["sha256"]:
         raise DataError(
             f"the image {path} is not what it was",

@@ -6,14 +6,16 @@ weights is the whole of it.
 
 from __future__ import annotations
 
-import json
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError
-from forge_huggingface.rendering import clock
+from forge_huggingface.facts.folder import PROCESSOR, read_object, reading, words
+from forge_huggingface.rendering import clock, tokenizers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from forge.api import Job
@@ -32,25 +34,13 @@ def load(job: Job, folder: Path) -> Any:
     from transformers import AutoProcessor
 
     what = f"the processor of {job.model.id} cannot be loaded"
-    try:
+    with reading(what, folder, PROCESSOR), _packages(what):
         processor = AutoProcessor.from_pretrained(
             str(folder), trust_remote_code=job.model.trust_remote_code, local_files_only=True
         )
-    except ImportError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "a package is missing")
-        package = next((name for name in ("torchvision", "num2words", "timm") if name in str(error).lower()), None)
-        raise ModelError(what, reason, f"pip install {package}" if package else None) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        # As with tokenizers: what transformers raises depends on which file is missing or damaged.
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"the processor of {job.model.id} is Python code",
-                "it is not run unasked",
-                "read it, then set [model] trust_remote_code = true",
-            ) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-        do = "pip install torchvision" if "torchvision" in str(error).lower() else f"see whether {folder} is whole"
-        raise ModelError(what, reason, do) from error
+        if getattr(processor, "tokenizer", None) is not None:
+            tokenizers.try_out(processor.tokenizer)
+            _try_out(processor)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise ModelError(
             f"{job.model.id} has no processor for images and text",
@@ -62,6 +52,28 @@ def load(job: Job, folder: Path) -> Any:
     return processor
 
 
+def _try_out(processor: Any) -> None:
+    """Show a picture to a processor: values of a wrong type in its files are only met then."""
+    from PIL import Image
+
+    try:
+        processor(text=[placeholder(processor) or ""], images=[[Image.new("RGB", (64, 64))]], add_special_tokens=False)
+    except (ValueError, IndexError, RuntimeError):
+        return  # it may want another size or text, as the rows will show
+
+
+@contextmanager
+def _packages(what: str) -> Iterator[None]:
+    """Say which package is missing, which transformers says in several ways."""
+    try:
+        yield
+    except (ImportError, ValueError, RuntimeError) as error:
+        package = next((name for name in ("torchvision", "num2words", "timm") if name in str(error).lower()), None)
+        if package is None:
+            raise
+        raise ModelError(what, words(error), f"pip install {package}") from error
+
+
 def image_tokens(processor: Any, folder: Path) -> frozenset[int]:
     """Return the ids of every token that stands for an image or a part of one: never words, so never to be learnt."""
     tokenizer = processor.tokenizer
@@ -69,7 +81,7 @@ def image_tokens(processor: Any, folder: Path) -> frozenset[int]:
     for holder in (vars(processor), vars(tokenizer), getattr(tokenizer, "special_tokens_map", {})):
         values += [value for key, value in holder.items() if _NAMED.search(str(key)) and "token" in str(key)]
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = read_object(path) if path.is_file() else {}
     values += [value for key, value in config.items() if _NAMED.search(key) and "token" in key]
     vocabulary = tokenizer.get_vocab()
     # Names in the vocabulary tell of those that no attribute holds: the tags of an image's tiles, for one.

@@ -102,7 +102,7 @@ class ImageRenderer(Renderer):
             )
         piece = self._piece(row)
         folder = row.folder if isinstance(row, Conversation) else None
-        opened = [self.gallery.open(each, folder, number) for number, each in enumerate(seated, 1)]
+        opened = self.gallery.open_all(seated, folder)
         expanded, ids = self._expand(piece.text, [image for _, image in opened])
         moved, diverged = _move(piece, expanded)
         ((found, encoding),) = self._tokenise([expanded.text])
@@ -142,8 +142,10 @@ class ImageRenderer(Renderer):
             made = self.processor(
                 text=[text], images=[images], add_special_tokens=False, return_text_replacement_offsets=True
             )
-        except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
-            # What image processors raise for a size or shape that they cannot take.
+        except MemoryError:
+            raise
+        except Exception as error:
+            # What image processors raise for a size or shape that they cannot take is of any kind.
             raise BadRow("has images that the processor refuses", first_line(error)) from error
         offsets = made.get("text_replacement_offsets")
         ids = [int(token) for token in made["input_ids"][0]]

@@ -140,7 +140,7 @@ def test_a_chat_template_may_be_a_file_of_its_own(tmp_path: Path, files: list[st
     path = model(tmp_path / "m")
     assert describe("./m", None, tmp_path).chat_template is False
     for name in files:
-        (path / name).write_text("x")
+        (path / name).write_text('{"chat_template": "x"}')
     assert describe("./m", None, tmp_path).chat_template is True
 
 

@@ -113,7 +113,7 @@ def test_marked_answers_equal_trls_assistant_only_loss(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m", layers=1, hidden=8)
     tokenizer = tokenizer_of(folder)
     job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "x", "chat_template": "chatml"}})
-    template = choose(job, tokenizer, bos=False)
+    template = choose(job, tokenizer, Path(), bos=False)
     assert template is not None
     tokenizer.chat_template = template.text
     tokenizer.save_pretrained(folder)
@@ -235,14 +235,14 @@ def test_there_is_never_a_second_bos(with_bos: Any) -> None:
 def test_shipped_templates_write_the_bos_that_the_tokenizer_would_put(with_bos: Any) -> None:
     for name in shipped():
         job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "x", "chat_template": name}})
-        made = Renderer(with_bos, choose(job, with_bos, bos=True))
+        made = Renderer(with_bos, choose(job, with_bos, Path(), bos=True))
         assert one(made, conversation(TURNS)).input_ids[0] == with_bos.bos_token_id
 
 
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_templates_teach_answers_with_an_end_and_begin_like_their_prompt(tokenizer: Any, name: str) -> None:
     job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "x", "chat_template": name}})
-    made = Renderer(tokenizer, choose(job, tokenizer, bos=False))
+    made = Renderer(tokenizer, choose(job, tokenizer, Path(), bos=False))
     row = one(made, conversation([{"role": "system", "content": "Be short."}, *TURNS]))
     assert taught(made, row) == "red</s>Paris, 東京 🙂</s>"
     assert made.template is not None
@@ -266,7 +266,7 @@ def test_an_invalid_template_is_an_error_before_any_row(tokenizer: Any, tmp_path
     (tmp_path / "bad.jinja").write_text("{% for m in messages %}")
     job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "x", "chat_template": "bad.jinja"}})
     with pytest.raises(DataError, match="not valid Jinja"):
-        choose(job.model_copy(update={"folder": tmp_path}), tokenizer, bos=False)
+        choose(job.model_copy(update={"folder": tmp_path}), tokenizer, Path(), bos=False)
 
 
 def test_a_boundary_inside_a_token_belongs_to_the_answer(tokenizer: Any) -> None:

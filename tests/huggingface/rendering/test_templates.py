@@ -88,7 +88,8 @@ def job(**data: Any) -> Job:
 def both(ours: str, other: str, eos: str, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> tuple[str, str]:
     """Return what forge's template and the model's write; the latter's last line break is not part of any turn."""
     family: Any = Named("<bos>", eos)
-    mine = choose(job(chat_template=ours), family, bos="{{ bos_token }}" in other or "{{- bos_token }}" in other)
+    bos = "{{ bos_token }}" in other or "{{- bos_token }}" in other
+    mine = choose(job(chat_template=ours), family, Path(), bos=bos)
     assert mine is not None
     text = mine.render(family, messages, tools=tools, prompt=prompt)[0]
     real = Template("theirs", other, "file").render(family, messages, tools=tools, prompt=prompt)[0]
@@ -124,7 +125,7 @@ def test_llama3_writes_tools_calls_and_results_as_llama_31_does(system: list[Any
 
 
 def test_llama3_refuses_what_its_form_cannot_hold(tokenizer: Any) -> None:
-    template = choose(job(chat_template="llama3"), tokenizer, bos=False)
+    template = choose(job(chat_template="llama3"), tokenizer, Path(), bos=False)
     assert template is not None
     with pytest.raises(BadRow, match="no place for a text beside a tool call"):
         template.render(tokenizer, TWICE)
@@ -136,8 +137,8 @@ def test_llama3_refuses_what_its_form_cannot_hold(tokenizer: Any) -> None:
 
 
 def test_gemma_and_alpaca_write_tools_in_words(tokenizer: Any) -> None:
-    gemma = choose(job(chat_template="gemma"), tokenizer, bos=False)
-    alpaca = choose(job(chat_template="alpaca"), tokenizer, bos=False)
+    gemma = choose(job(chat_template="gemma"), tokenizer, Path(), bos=False)
+    alpaca = choose(job(chat_template="alpaca"), tokenizer, Path(), bos=False)
     assert gemma is not None
     assert alpaca is not None
     text = gemma.render(tokenizer, [SYSTEM, *TWICE], tools=TOOLS)[0]
@@ -160,7 +161,7 @@ def test_gemma_and_alpaca_write_tools_in_words(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "gemma"])
 def test_calls_are_learned_with_their_end_and_arguments_may_be_text(tokenizer: Any, name: str) -> None:
-    made = Renderer(tokenizer, choose(job(chat_template=name), tokenizer, bos=False))
+    made = Renderer(tokenizer, choose(job(chat_template=name), tokenizer, Path(), bos=False))
     written = [TWICE[0], {**TWICE[1], "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]}, *TWICE[2:]]
     (row,) = made.render([Conversation(tuple(written), len(written) - 1, turns=True, tools=tuple(TOOLS))])
     assert isinstance(row, Rendered)
@@ -178,7 +179,7 @@ def test_the_jobs_variables_are_the_templates_and_a_rows_own_win(tokenizer: Any)
     source = "{{ mood }}-{{ tone }}-{{ bos_token }}-{% for m in messages %}{{ m.content }}{% endfor %}"
     tokenizer_of: Any = Named("<bos>", "</s>")
     tokenizer_of.chat_template = source
-    template = choose(job(chat_template_kwargs={"mood": "calm", "tone": "low"}), tokenizer_of, bos=False)
+    template = choose(job(chat_template_kwargs={"mood": "calm", "tone": "low"}), tokenizer_of, Path(), bos=False)
     assert template is not None
     said = [{"role": "user", "content": "x"}]
     assert template.render(tokenizer, said)[0].startswith("calm-low-")
@@ -188,7 +189,7 @@ def test_the_jobs_variables_are_the_templates_and_a_rows_own_win(tokenizer: Any)
 def test_the_jobs_tools_are_for_conversations_without_any(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS), encoding="utf-8")
     given = job(chat_template="chatml", tools="tools.json").model_copy(update={"folder": tmp_path})
-    template = choose(given, tokenizer, bos=False)
+    template = choose(given, tokenizer, Path(), bos=False)
     assert template is not None
     other = [{"type": "function", "function": {"name": "other"}}]
     assert '"weather"' in template.render(tokenizer, TURNS)[0]
@@ -213,7 +214,7 @@ def test_tools_that_are_none_are_told_with_what_to_do(tokenizer: Any, tmp_path: 
         (tmp_path / "tools.json").write_text(text, encoding="utf-8")
     given = job(chat_template="chatml", tools="tools.json").model_copy(update={"folder": tmp_path})
     with pytest.raises(DataError, match=said) as caught:
-        choose(given, tokenizer, bos=False)
+        choose(given, tokenizer, Path(), bos=False)
     assert caught.value.do
 
 

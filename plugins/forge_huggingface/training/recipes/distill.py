@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from trl import DistillationConfig, DistillationTrainer
 
-from forge.api import ModelError, Noted, first_line
+from forge.api import ModelError, Noted
+from forge_huggingface.facts.folder import MODEL, TOKENIZER, reading
 from forge_huggingface.model.device import planned_device
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.rollouts import largest
@@ -50,7 +51,9 @@ def teacher(job: Job, run: Run, loaded: Loaded, data: Data) -> Any:
     here = job.path(name)
     folder = str(here) if here.is_dir() else name
     common = {"revision": options.get("teacher_model_revision"), "trust_remote_code": job.model.trust_remote_code}
-    try:
+    what = f"[train] teacher_model_name_or_path: cannot load {name}"
+    files = (*MODEL, *TOKENIZER) if here.is_dir() else ()
+    with reading(what, here, files, do=None if files else "write a hub id or a local folder"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, job.model.dtype),
@@ -59,9 +62,6 @@ def teacher(job: Job, run: Run, loaded: Loaded, data: Data) -> Any:
             **common,
         )
         words = AutoTokenizer.from_pretrained(folder, **common).get_vocab()
-    except (OSError, ValueError) as error:
-        what = f"[train] teacher_model_name_or_path: cannot load {name}"
-        raise ModelError(what, first_line(error), "write a hub id or a local folder") from error
     mine = getattr(data.processor, "tokenizer", data.processor).get_vocab()
     if words != mine:
         apart = len(set(words.items()) ^ set(mine.items()))
