@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forge.job.decisions import settle
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from forge.api import Data, Loaded
-    from forge.api.run import Run
+    from forge.api import Data, Event, Loaded
     from forge.job.job import Job
 
     Projects = Callable[[str], "VisionProject"]
@@ -51,8 +51,9 @@ class Collated:
     """A job's rows, made in this process."""
 
     def __init__(self, project: Project) -> None:
-        self.run: Run
-        self.run, self.folder = project.prepare()
+        run, self.folder = project.prepare()
+        self.events: list[Event] = []
+        self.run = replace(run, sink=self.events.append)
         self.job: Job = settle(load_job(self.run.plan.job), self.run.plan.decisions)
         self.stages = Stages(self.run, self.job)
         self.data: Data = self.stages.collate()

@@ -152,6 +152,13 @@ class DataTable(Source):
     mask_empty_reasoning: bool = Field(
         False, description="Leave the empty `<think>` block that templates write for no reasoning out of the loss."
     )
+    max_pixels: int | None = Field(
+        None, ge=1, description="Make images of more pixels smaller, for vision models. An image's own wins."
+    )
+    min_pixels: int | None = Field(None, ge=1, description="Make images of fewer pixels larger.")
+    image_background: Literal["white", "black"] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] | None = Field(
+        None, description="What transparent images lie on: `white`, the default, `black`, or `#rrggbb`."
+    )
     eval_path: str | list[str] | None = Field(None, description="Held-out rows: a file, folder, glob or hub id.")
     eval_split: str | None = Field(None, description="Held-out split of the same source.")
     eval_size: int | float | None = Field(
@@ -193,6 +200,9 @@ class DataTable(Source):
         if self.on_bad_row != "drop" and self.max_bad_rows != type(self).model_fields["max_bad_rows"].default:
             what = 'max_bad_rows has no effect: no row is dropped; write on_bad_row = "drop", or remove it'
             yield Mistake(what, ("max_bad_rows",), by="on_bad_row")
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            what = f"min_pixels ({self.min_pixels}) is above max_pixels ({self.max_pixels})"
+            yield Mistake(f"{what}; change one", ("min_pixels", "max_pixels"))
         if self.mask_empty_reasoning and self.train_on == "all":
             what = 'mask_empty_reasoning has no effect: train_on = "all" takes everything; remove one'
             yield Mistake(what, ("mask_empty_reasoning", "train_on"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import math
 import random
 import re
 import time
@@ -32,7 +33,6 @@ from forge_huggingface.rendering.tokenizers import fingerprint
 from forge_huggingface.rows import Record
 from forge_huggingface.sources.sources import left_out
 from forge_huggingface.vision import processors
-from forge_huggingface.vision.images import Gallery
 from forge_huggingface.vision.render import ImageRenderer
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def collate(job: Job, run: Run) -> Data:
         for text in (template.text, template.tool_use):
             clock.stop(text, template.date)  # for trainers, which render by themselves what they ask
     renderer = (
-        ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
+        ImageRenderer(processor, template, gallery=processors.gallery(job, run, processor), folder=folder, **settings)
         if sees
         else Renderer(tokenizer, template, **settings)
     )
@@ -107,6 +107,8 @@ def collate(job: Job, run: Run) -> Data:
     for message in unread:
         run.emit(Warned(message, "name them in path, or take them out of the folder, if that is not what you want"))
     told = _of_template(job, template) if layout.templated and template is not None else []
+    if isinstance(renderer, ImageRenderer) and job.data.max_pixels:
+        told += _of_limit(renderer, job.data.max_pixels)
     for warning in built.warnings + told:
         run.emit(Warned(**warning))
     return Data(
@@ -165,7 +167,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     if len(order) != len(first):
         summary |= _totals(train)
     evals: dict[str, Store] = {}
-    warnings = _untold(job, readers) + _bypassing(renderer, readers)
+    warnings = _untold(job, readers) + _unused(renderer, readers)
     if held:
         evals["eval"] = _choose(first, rows, first.pieces(sorted(held)), folder / "eval.arrow", layout.store)
     elif others := eval_sources(job):
@@ -213,7 +215,7 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     kinds = features("packed" if job.data.packing else layout.store)
     tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     warnings = stream.tally.warnings("the first rows") + _untold(job, stream.readers)
-    warnings += _bypassing(renderer, stream.readers)
+    warnings += _unused(renderer, stream.readers)
     evals: dict[str, Store] = {}
     tally = Tally(job.data)
     if others := eval_sources(job):
@@ -339,14 +341,27 @@ def _untold(job: Job, readers: Sequence[Reader]) -> list[Any]:
     return [{"message": message, "do": "remove it, or give the rows as messages"}]
 
 
-def _bypassing(renderer: Renderer, readers: Sequence[Reader]) -> list[Any]:
-    """Warn of questions and answers in plain text, where the model has a template to ask by."""
+def _unused(renderer: Renderer, readers: Sequence[Reader]) -> list[Any]:
+    """Warn of what the model has for rows and they do not use: a chat template, or eyes."""
+    found: list[Any] = []
+    if renderer.sees and not any(reader.shows for reader in readers):
+        what = "the model takes images, and no row has one"
+        found.append({"message": what, "do": 'if some should, name their column: [data] columns = { images = "…" }'})
     if renderer.template is None:
-        return []
+        return found
     names = [reader.name for reader in readers if reader.bypasses]
     message = "its rows are plain text with an answer, so no chat template is put around them"
     do = 'write them as messages, or name their columns as turns: columns = { instruction = "…", output = "…" }'
-    return [{"message": f"{name}: {message}", "do": do} for name in names]
+    return [*found, *({"message": f"{name}: {message}", "do": do} for name in names)]
+
+
+def _of_limit(renderer: ImageRenderer, most: int) -> list[Any]:
+    """Warn of a limit that makes images smaller and rows no shorter: some processors scale them up again."""
+    side = max(1, math.isqrt(most))
+    if renderer.areas or renderer.tokens_of((2 * side, 2 * side)) > renderer.tokens_of((side, side)):
+        return []
+    what = f"max_pixels saves no tokens here: {type(renderer.processor).__name__} scales images to a size of its own"
+    return [{"message": what, "do": "remove it, or change the size in the model's preprocessor_config.json"}]
 
 
 def _of_template(job: Job, template: Template) -> list[Any]:

@@ -31,6 +31,7 @@ from forge_huggingface.rows import (
 from forge_huggingface.sources.files import kind
 from forge_huggingface.sources.sources import iterate
 from forge_huggingface.tools import OWN
+from forge_huggingface.vision.images import MARK, marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,6 +64,7 @@ class Reader:
         formats: The formats that they may have, in the order of detection; those of the layout unless others are given.
         shape: The format that the first rows showed; None before they are read.
         converses: Whether a row has been read that is a conversation.
+        shows: Whether a row has been read that has an image.
         bypasses: Whether a row has been read that asks and answers in plain text, which no template is put around.
     """
 
@@ -73,6 +75,7 @@ class Reader:
     formats: Sequence[str] = ()
     shape: Shape | None = field(default=None, init=False)
     converses: bool = field(default=False, init=False)
+    shows: bool = field(default=False, init=False)
     bypasses: bool = field(default=False, init=False)
 
     @property
@@ -173,10 +176,17 @@ class Reader:
         return ({"role": "system", "content": content},)
 
     def _seen(self, row: Conversation | Completion, origin: str) -> Conversation | Completion:
-        if not isinstance(row, Conversation) or not row.pictures:
+        if not isinstance(row, Conversation):
+            return row
+        if not row.pictures:
+            if self.renderer.sees and (count := marks(row.messages)):
+                places = f"{count} place{'' if count == 1 else 's'} for an image"
+                do = 'name the column of the images: [data] columns = { images = "…" }; or take the mark out'
+                raise BadRow(f"has {places} ({MARK}) and no image", None, do)
             return row
         if not self.renderer.sees:
             raise AlienRow("has images", "this model takes text only", "take a vision model, or rows without images")
+        self.shows = True
         return replace(row, folder=self._folder(origin))
 
     def _folder(self, origin: str) -> Path | None:

@@ -171,6 +171,7 @@ def features(layout: str) -> Any:
     ids = List(Value("int32"))
     picture = {"path": Value("string"), "bytes": Value("large_binary"), "sha256": Value("string")}
     picture |= {name: Value("int32") for name in ("width", "height", "start", "end")}
+    picture["background"] = Value("string")
     kinds: dict[str, dict[str, Any]] = {
         "tokens": {"input_ids": ids, "labels": ids},
         "packed": {"input_ids": ids, "labels": ids, "seq_lengths": ids},

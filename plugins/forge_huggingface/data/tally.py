@@ -54,6 +54,7 @@ class Tally:
     doubled_bos: int = 0
     diverged: int = 0
     images: int = 0
+    image_tokens: int = 0
     eos: dict[str, int] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
@@ -83,7 +84,9 @@ class Tally:
                 self.cut_rows += sum(part.length for part in parts)
                 self.cut_tokens += sum(part.length - len(part.input_ids) for part in parts)
             self.diverged += any(part.diverged for part in parts)
-            self.images += len(result.parts[0].pictures)
+            pictures = result.parts[0].pictures
+            self.images += len(pictures)
+            self.image_tokens += sum(picture["end"] - picture["start"] for picture in pictures)
             for eos in {part.eos for part in parts if part.eos}:
                 self.eos[eos] = self.eos.get(eos, 0) + 1
             for note in {note for part in parts for note in part.notes}:
@@ -173,7 +176,7 @@ class Tally:
             "dropped_long": self.long,
             "dropped_first": list(self.dropped),
             "eos": dict(self.eos),
-            **({"images": self.images} if self.images else {}),
+            **({"images": self.images, "image_tokens": self.image_tokens} if self.images else {}),
         }
 
     def warnings(self, name: str) -> list[Mapping[str, Any]]:

@@ -19,7 +19,6 @@ from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.templates import of_job, own
 from forge_huggingface.rules.placement import positions
 from forge_huggingface.vision import processors
-from forge_huggingface.vision.images import Gallery
 from forge_huggingface.vision.render import ImageRenderer
 
 if TYPE_CHECKING:
@@ -122,5 +121,7 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
         "stops": tokenizers.stop_ids(folder),
     }
     if sees:
-        return ImageRenderer(processor, template, gallery=Gallery(job, run), folder=folder, **settings)
+        return ImageRenderer(
+            processor, template, gallery=processors.gallery(job, run, processor), folder=folder, **settings
+        )
     return Renderer(tokenizer, template, **settings)

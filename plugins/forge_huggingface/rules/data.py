@@ -20,7 +20,9 @@ def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if reason := no_such_positions(job, facts):
         return reason
     if facts.task != "vision":
-        return None
+        named = [key for key in ("max_pixels", "min_pixels", "image_background") if getattr(job.data, key) is not None]
+        known = facts.task != "unknown"
+        return f"{', '.join(named)}: the model takes no images; remove it" if named and known else None
     if job.data.packing:
         return "packing is for models that take text only; remove it"
     if job.data.on_long_row == "split":

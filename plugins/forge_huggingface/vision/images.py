@@ -18,11 +18,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from forge.api import DataError
 from forge_huggingface.rows import BadRow, Message, UnfetchedRow, parts_of
+from forge_huggingface.vision.colours import WHITE, seen
 from forge_huggingface.vision.download import Downloads
-from forge_huggingface.vision.pixels import ROW_PIXELS, decode, read
+from forge_huggingface.vision.pixels import ROW_PIXELS, decode, read, refuse_size
+from forge_huggingface.vision.sizes import KEYS, fitted, resized, wishes
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -32,6 +36,7 @@ MARK = "<image>"
 """The place of an image within a text, as LLaVA's data sets write it."""
 
 _KEYS = ("image", "path", "url", "bytes", "image_url", "base64", "data")
+_READ = frozenset({"type", "text", "index", *_KEYS, *KEYS})
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 
 
@@ -47,6 +52,7 @@ class Picture:
         height: Its height.
         start: Its first token in the row.
         end: The token behind its last.
+        background: What lies beneath where it is transparent; None is white.
     """
 
     path: str | None
@@ -56,6 +62,7 @@ class Picture:
     height: int
     start: int = 0
     end: int = 0
+    background: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the columns of the store."""
@@ -68,10 +75,14 @@ class Gallery:
     Args:
         job: The job; paths are looked for in its folder last.
         run: The run; what is downloaded stays in its folder.
+        limited: Whether the processor keeps to the job's limits itself.
     """
 
-    def __init__(self, job: Job, run: Run) -> None:
+    def __init__(self, job: Job, run: Run, *, limited: bool = False) -> None:
         self.folder = job.folder.resolve()
+        self.background = job.data.image_background
+        limits = {"min_pixels": job.data.min_pixels, "max_pixels": job.data.max_pixels}
+        self.limits = {} if limited else {key: value for key, value in limits.items() if value is not None}
         self.downloads = Downloads(run.folder / "data" / "images")
 
     def open_all(self, references: Sequence[Any], folder: Path | None) -> list[tuple[Picture, Any]]:
@@ -102,13 +113,18 @@ class Gallery:
         try:
             path, content = self._find(reference, folder)
             data = read(path) if content is None and path is not None else content or b""
-            image = decode(data, room)
+            image = decode(data, room, self.background or WHITE)
+            wish = {**self.limits, **(wishes(reference) if isinstance(reference, Mapping) else {})}
+            size = fitted(image.size, wish)
+            refuse_size(*size, room)
+            image = resized(image, size)
         except BadRow as bad:
             name = f" ({_shorten(reference)})" if isinstance(reference, str) else ""
             kind = UnfetchedRow if isinstance(bad, UnfetchedRow) else BadRow
             raise kind(f"has an image that cannot be used: image {number}{name} {bad.what}", bad.why, bad.do) from bad
         sha = hashlib.sha256(data).hexdigest()
-        return Picture(str(path) if path else None, content, sha, image.width, image.height), image
+        where = str(path) if path else None
+        return Picture(where, content, sha, image.width, image.height, background=self.background), image
 
     def _find(self, reference: Any, folder: Path | None) -> tuple[Path | None, bytes | None]:
         """Return where an image's bytes are: a file, or here."""
@@ -122,7 +138,7 @@ class Gallery:
             return self._text(reference, folder)
         if hasattr(reference, "save") and hasattr(reference, "mode"):  # an image of Pillow's
             buffer = io.BytesIO()
-            reference.convert("RGB").save(buffer, "PNG")
+            seen(reference, self.background or WHITE).save(buffer, "PNG")
             return None, buffer.getvalue()
         raise BadRow("is no image", f"it is a {type(reference).__name__}", "give a path, a URL, bytes or base64")
 
@@ -136,8 +152,10 @@ class Gallery:
             return None, _unbase64(body)
         if re.match(r"https?://", text, re.IGNORECASE):
             return self.downloads.get(text), None
+        if re.match(r"file://", text, re.IGNORECASE):
+            return self._file(_local(text), folder), None
         if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text):
-            raise BadRow(f"has a URL of the kind {scheme[1]}", "only http and https are fetched")
+            raise BadRow(f"has a URL of the kind {scheme[1]}", "only http, https and file are read")
         if len(text) > 4096:  # no path is that long
             return None, _unbase64(text)
         try:
@@ -182,7 +200,8 @@ def reopen(picture: Mapping[str, Any]) -> Any:
             "it changed since the rows were made",
             "restore it, then `forge resume`, or start a new run",
         )
-    return decode(data)
+    image = decode(data, background=picture.get("background") or WHITE)
+    return resized(image, (picture["width"], picture["height"]))
 
 
 def seat(messages: Sequence[Message], given: Sequence[Any]) -> tuple[list[Message], tuple[Any, ...]]:
@@ -240,8 +259,20 @@ def listed(value: Any) -> list[Any]:
 
 
 def reference(part: Mapping[str, Any]) -> Any:
-    """Return what an image part of a message refers to, or None if it is only a place."""
-    return _value(part, needed=False)
+    """Return what an image part of a message refers to, with what it says of its size; None if it is only a place.
+
+    Raises:
+        BadRow: It has keys that nothing reads.
+    """
+    if unread := [key for key, value in part.items() if key not in _READ and value not in (None, "auto")]:
+        raise BadRow(f"has an image with {', '.join(map(repr, unread))}", "nothing reads it", "remove it")
+    value, wish = _value(part, needed=False), wishes(part)
+    return {"image": value, **wish} if value is not None and wish else value
+
+
+def marks(messages: Sequence[Message]) -> int:
+    """Return how many places for images are written into texts, where none is filled."""
+    return sum(str(message["content"]).count(MARK) for message in messages if message["role"] != "assistant")
 
 
 def _value(holder: Mapping[str, Any], *, needed: bool = True) -> Any:
@@ -278,6 +309,14 @@ def _split(text: str) -> list[dict[str, Any]]:
         parts += [{"type": "image"}] if index else []
         parts += [{"type": "text", "text": piece}] if piece else []
     return parts
+
+
+def _local(url: str) -> str:
+    """Return the path of a URL of this machine."""
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"}:
+        raise BadRow("has a file URL of another machine", parts.netloc, "write file:///path, or the path alone")
+    return url2pathname(parts.path)
 
 
 def _shorten(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import first_line
 from forge_huggingface.facts.folder import is_of_machine
 from forge_huggingface.rows import BadRow
-from forge_huggingface.vision.colours import seen
+from forge_huggingface.vision.colours import WHITE, seen
 from forge_huggingface.vision.download import LARGEST, too_large
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ def read(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, room: int = ROW_PIXELS) -> Any:
+def decode(data: bytes, room: int = ROW_PIXELS, background: str = WHITE) -> Any:
     """Return the pixels of an image file.
 
     Args:
         data: The bytes of the file.
         room: The most pixels beside the other images of the row.
+        background: What lies beneath where it is transparent.
 
     Raises:
         BadRow: It is no image, damaged, or too large.
@@ -68,8 +69,8 @@ def decode(data: bytes, room: int = ROW_PIXELS) -> Any:
             warnings.simplefilter("ignore")  # damaged notes beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=known) as image:
-                _refuse_size(image.width, image.height, room)
-                return seen(image)
+                refuse_size(image.width, image.height, room)
+                return seen(image, background)
     except BadRow:
         raise
     except UnidentifiedImageError as error:
@@ -86,8 +87,8 @@ def decode(data: bytes, room: int = ROW_PIXELS) -> Any:
         raise BadRow("is damaged", first_line(error)) from error
 
 
-def _refuse_size(width: int, height: int, room: int) -> None:
-    """Refuse an image by the size that its header claims."""
+def refuse_size(width: int, height: int, room: int) -> None:
+    """Refuse an image by its size: that which its header claims, or which is asked for. Raises :class:`BadRow`."""
     pixels = width * height
     if pixels > PIXELS:
         raise BadRow("is too large", f"it has {pixels} pixels, the most is {PIXELS}", "make it smaller")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from forge.api import ModelError
 from forge_huggingface.facts.folder import PROCESSOR, read_object, reading, words
 from forge_huggingface.rendering import clock, tokenizers
+from forge_huggingface.vision.images import Gallery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from forge.api import Job
+    from forge.api import Job, Run
 
 
 _NAMED = re.compile(r"(^|_)(image|vision|video|boi|eoi|fake|im)(_|$)")
@@ -47,9 +48,36 @@ def load(job: Job, folder: Path) -> Any:
             f"AutoProcessor gives {type(processor).__name__}",
             "add its preprocessor_config.json, or take a whole copy of the model",
         )
+    limit(processor.image_processor, job.data.min_pixels, job.data.max_pixels)
     for each in (processor, processor.tokenizer):
         clock.stop(getattr(each, "chat_template", None), job.data.date)
     return processor
+
+
+def areas(image_processor: Any) -> tuple[int, int] | None:
+    """Return the fewest and the most pixels that a processor makes of an image; None if it has no such limits.
+
+    Qwen's and its kin's have them, under the names of edges.
+    """
+    named = getattr(getattr(type(image_processor), "valid_kwargs", None), "__annotations__", {})
+    size = dict(getattr(image_processor, "size", None) or {})
+    least, most = size.get("shortest_edge"), size.get("longest_edge")
+    return (int(least), int(most)) if "min_pixels" in named and least and most else None
+
+
+def limit(image_processor: Any, least: int | None, most: int | None) -> None:
+    """Give a processor the job's limits, if it has such: beyond its own too, which are what it was shipped with."""
+    own = areas(image_processor)
+    if own is None or (least is None and most is None):
+        return
+    most = own[1] if most is None else most
+    least = min(own[0], most) if least is None else least
+    image_processor.size = {"shortest_edge": least, "longest_edge": max(least, most)}
+
+
+def gallery(job: Job, run: Run, processor: Any) -> Gallery:
+    """Return what opens the images of a run, by the limits that the processor does not keep to itself."""
+    return Gallery(job, run, limited=areas(processor.image_processor) is not None)
 
 
 def _try_out(processor: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,15 @@ from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import Span, inside
 from forge_huggingface.rendering.templates import with_parts
 from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, parting, parts_of
-from forge_huggingface.vision.processors import image_tokens, placeholder
+from forge_huggingface.vision.processors import areas, image_tokens, placeholder
+from forge_huggingface.vision.sizes import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from forge_huggingface.rendering.templates import Template
-    from forge_huggingface.vision.images import Gallery
+    from forge_huggingface.vision.images import Gallery, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class ImageRenderer(Renderer):
         self.processor, self.gallery = processor, gallery
         # Batches are made from a row's text, and a text that is cut between two tokens may come back as others.
         self.labels.splits = False
+        self.areas = areas(processor.image_processor)
         self.images = image_tokens(processor, folder)
         self.placeholder = placeholder(processor)
 
@@ -84,6 +87,13 @@ class ImageRenderer(Renderer):
     def foreign(self, ids: Sequence[int], *, given: bool = False) -> BadRow | None:
         """Return what is wrong with tokens that the model has no embedding for; images stand in for their tokens."""
         return super().foreign([token for token in ids if token not in self.images], given=given)
+
+    def tokens_of(self, size: tuple[int, int]) -> int:
+        """Return how many tokens an image of a width and height takes."""
+        from PIL import Image
+
+        _, ids = self._expand(self.placeholder or "", [Image.new("RGB", size)])
+        return sum(token in self.images for token in ids or ())
 
     def _render(self, row: Plain) -> Rendered | BadRow:
         if isinstance(row, Ids):
@@ -103,6 +113,8 @@ class ImageRenderer(Renderer):
         piece = self._piece(row)
         folder = row.folder if isinstance(row, Conversation) else None
         opened = self.gallery.open_all(seated, folder)
+        for given, (picture, _) in zip(seated, opened, strict=True):
+            self._refuse_unkept(given, picture)
         expanded, ids = self._expand(piece.text, [image for _, image in opened])
         moved, diverged = _move(piece, expanded)
         ((found, encoding),) = self._tokenise([expanded.text])
@@ -126,6 +138,19 @@ class ImageRenderer(Renderer):
         text = self._written(piece, result, expanded)
         turns = _turns(row) if isinstance(row, Conversation) else "[]"
         return replace(result, labels=labels, diverged=diverged, text=text, pictures=pictures, turns=turns)
+
+    def _refuse_unkept(self, given: Any, picture: Picture) -> None:
+        """Refuse an image whose own limits the processor would not keep to."""
+        if self.areas is None or not isinstance(given, Mapping) or not any(given.get(key) for key in KEYS):
+            return
+        least, most = self.areas
+        if not least <= picture.width * picture.height <= most:
+            key = "min_pixels" if picture.width * picture.height < least else "max_pixels"
+            raise BadRow(
+                f"has an image of {picture.width} x {picture.height} pixels by its own limits",
+                f"the processor makes {least} to {most} of every image",
+                f"write [data] {key} = {picture.width * picture.height}",
+            )
 
     def _expand(self, text: str, images: list[Any]) -> tuple[_Expanded, list[int] | None]:
         """Return the text as the processor writes it, and its tokens."""

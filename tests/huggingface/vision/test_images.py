@@ -177,7 +177,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "base64": ({"base64": "!!"}, "is not base64"),
     "data URL": ("data:image/png,abc", "without base64"),
     "ftp": ("ftp://host/a.png", "kind ftp"),
-    "file": ("file:///etc/passwd", "kind file"),
+    "file": ("file:///etc/passwd", "is no image"),
+    "file elsewhere": ("file://host/a.png", "of another machine"),
     "number": (5, "is no image"),
     "object": ({"width": 5}, "without an image"),
 }

@@ -85,6 +85,9 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             first = "the first " if name == "training" and summary.get("streaming") else ""
             yield f"{name}: {first}{part['rows']} rows, {part['tokens']} tokens, {share}, longest {part['longest']}"
         of = "" if name == "training" else f" of {name}"
+        if part.get("images"):
+            tokens = part["image_tokens"]
+            yield f"images{of}: {part['images']}, {tokens} tokens, about {round(tokens / part['images'])} an image"
         if part.get("split"):
             count = f"{part['split']} long {'row' if part['split'] == 1 else 'rows'}"
             yield f"split{of}: {count} into {part['pieces']} of at most {summary['max_seq_length']} tokens"

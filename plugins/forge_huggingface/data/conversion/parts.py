@@ -15,6 +15,8 @@ from forge_huggingface.data.conversion.roles import Speech
 from forge_huggingface.rows import BadRow, Conversation
 from forge_huggingface.vision.images import listed, seat
 
+_MEDIA = ("video", "videos", "audio", "audios")
+
 
 @dataclass(slots=True)
 class Parts:
@@ -106,6 +108,10 @@ class Parts:
 
     def conversation(self, raw: Mapping[str, Any], said: Turns, start: int, *, turns: bool) -> Conversation:
         """Return a row's messages with what else it has for the chat template."""
+        for column in _MEDIA:
+            if column not in self.columns.taken and raw.get(column) not in (None, "", [], {}):
+                what = f"has {column!r}, which no model is shown here"
+                raise BadRow(what, "only text and images can be learnt from", "take the column out")
         if all(message["role"] == "assistant" for message in said.messages):
             raise BadRow("starts with an assistant turn", "there is nothing that it answers")
         tools = None
