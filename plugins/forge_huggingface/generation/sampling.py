@@ -121,7 +121,7 @@ def recommended(job: Job, folder: Path | None, model_type: str | None, template:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return a folder's ``generation_config.json``, or nothing. Raises :class:`~forge.api.ModelError` for a damaged one."""
+    """Return a folder's ``generation_config.json``, or nothing. Raises :class:`~forge.api.ModelError` for a bad one."""
     path = folder / "generation_config.json"
     found = read_object(path) if path.is_file() else {}
     for key in KEYS:
