@@ -128,13 +128,13 @@ class Mistakes(ValueError):  # noqa: N818 - several of them
 
 
 class JobError(UsageError):
-    """A job file has mistakes; all of them are listed, each with its line."""
+    """A job file has mistakes; all of them are listed, each with its line, and what mends several at once."""
 
-    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, source: str, problems: Sequence[Problem], do: str | None = None) -> None:
         self.source = source
         self.problems = tuple(sorted(problems, key=lambda p: (p.line is None, p.line or 0, p.where)))
         count = len(self.problems)
-        super().__init__(f"{source} has {count} mistake{'s' if count != 1 else ''}")
+        super().__init__(f"{source} has {count} mistake{'s' if count != 1 else ''}", do=do)
 
     def to_json(self) -> dict[str, Any]:
         """Return the error as JSON data, each mistake with its key and line."""
@@ -143,7 +143,7 @@ class JobError(UsageError):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobError:
         """Rebuild an error from :meth:`to_json`'s data."""
-        return cls(data["source"], [Problem(**problem) for problem in data["problems"]])
+        return cls(data["source"], [Problem(**problem) for problem in data["problems"]], data["do"])
 
     def __str__(self) -> str:
         lines = [f"{self.what}:"]
@@ -151,6 +151,8 @@ class JobError(UsageError):
             place = f"{self.source}:{problem.line}" if problem.line else self.source
             parts = [place, *([problem.where] if problem.where else []), problem.message]
             lines.append(f"  {': '.join(parts)}" + (f"; {problem.do}" if problem.do else ""))
+        if self.do:
+            lines.append(f"  {self.do}")
         return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.data import cannot_collate, data_problems, decide_rows
 from forge_huggingface.rules.export import cannot_merge, export_problems
 from forge_huggingface.rules.loading import cannot_adapt, cannot_generate, cannot_load, decide_weights
+from forge_huggingface.rules.packages import LOADING, TRAINING
 from forge_huggingface.rules.training import (
     cannot_train,
     cannot_train_seq2seq,
@@ -60,6 +61,7 @@ def forge_offers() -> Iterable[Offer]:
         impl="forge_huggingface.model.load:load",
         supports=frozenset({"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code"}),
         requires_dist=MODELS,
+        packages=LOADING,
         provides=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-batches"}),
         backend="huggingface",
@@ -85,6 +87,7 @@ def forge_offers() -> Iterable[Offer]:
             serves=frozenset({method.name}),
             supports=frozenset({"vision"} if method.sees else ()),
             requires_dist=(*MODELS, PEFT, TRL, DATASETS),
+            packages=TRAINING,
             depends=frozenset({"hf-model"}),
             asks={
                 Stage.COLLATE: frozenset({method.layout}),
@@ -103,6 +106,7 @@ def forge_offers() -> Iterable[Offer]:
         serves=frozenset({"sft"}),
         supports=frozenset({"seq2seq"}),
         requires_dist=(*MODELS, PEFT),
+        packages=TRAINING,
         depends=frozenset({"hf-model"}),
         asks={Stage.COLLATE: frozenset({"seq2seq"})},
         options="forge_huggingface.arguments.options:train_options",
@@ -115,6 +119,7 @@ def forge_offers() -> Iterable[Offer]:
         impl="forge_huggingface.generation.load:generate",
         supports=frozenset({"text", "vision", "seq2seq", "base", "adapter", "full"}),
         requires_dist=(*MODELS, PEFT),
+        packages=LOADING,
         depends=frozenset({"hf-model"}),
         probe=cannot_generate,
         decide=decide_weights,

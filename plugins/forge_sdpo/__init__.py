@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
 from forge_huggingface import DATASETS, MODELS, PEFT, TRL
+from forge_huggingface.rules.packages import TRAINING
 from forge_sdpo import rules
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def forge_offers() -> Iterable[Offer]:
         impl="forge_sdpo.train:train",
         serves=frozenset({"sdpo"}),
         requires_dist=(*MODELS, PEFT, TRL, DATASETS),
+        packages=TRAINING,
         depends=frozenset({"hf-model"}),
         asks={Stage.COLLATE: frozenset({"prompts"})},
         options="forge_sdpo.options:train_options",

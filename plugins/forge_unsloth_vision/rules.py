@@ -70,8 +70,7 @@ def _not_compared(job: Job, facts: ModelFacts) -> str | None:
     if facts.model_type is not None and facts.model_type not in COMPARED:
         return f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; {take}"
     if job.model.bits:
-        # The weights are the same (forge_huggingface.model.load); what is trained on them is not.
-        return f"in {job.model.bits} TRL keeps the adapter in bfloat16 and Unsloth in float32, so they part; {take}"
+        return f"forge has not compared Unsloth and transformers on vision models in {job.model.bits} yet; {take}"
     return None
 
 

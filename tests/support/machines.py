@@ -13,6 +13,7 @@ VERSIONS = {
     "datasets": "4.8.5",
     "peft": "0.21.2",
     "torch": "2.13.0+cu130",
+    "torchvision": "0.28.0+cu130",
     "transformers": "5.17.0",
     "triton": "3.7.0",
     "trl": "1.14.2",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
 from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
-from forge.api.offer import Extension, Finding, Offer
+from forge.api.offer import Extension, Finding, Offer, Package
 from forge.api.reference import load_object
 from forge.api.stage import ABILITIES, NAMES, Stage
 from forge.errors import (
@@ -178,6 +178,7 @@ __all__ = [
     "Objected",
     "Offer",
     "OutOfMemory",
+    "Package",
     "Part",
     "Plan",
     "PlanError",

@@ -17,6 +17,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """What one value of a job needs to be installed, beside what its offer needs for every job.
+
+    Attributes:
+        key: The key, as in ``"train.optim"``. Where it holds several values each counts; of an array of tables, each
+            one's key.
+        values: The values, or patterns as in ``"galore_*"``; none for a switch that is on.
+        requires: PEP 508 requirements. They may be none where only ``accelerators`` is asked.
+        instead: Requirements one of which does as well.
+        tasks: The models' tasks that it is about; empty for all.
+        accelerators: Kinds of accelerator of which it needs one that torch can use; empty if it needs none.
+        install: What to give to ``pip install`` where the requirements are not it.
+
+    Example:
+        >>> Package(key="train.optim", values=("galore_*",), requires=("galore-torch",)).wish
+        '[train] optim = "galore_*"'
+    """
+
+    key: str
+    values: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+    tasks: frozenset[str] = frozenset()
+    accelerators: frozenset[str] = frozenset()
+    install: str | None = None
+
+    @property
+    def wish(self) -> str:
+        """The key with its values, as a job writes it."""
+        table, _, key = self.key.rpartition(".")
+        return f"[{table}] {key} = " + (", ".join(f'"{value}"' for value in self.values) or "true")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """What one implementation of one stage can do, told in strings.
 
@@ -29,6 +63,8 @@ class Offer:
         supports: What it can do beside, from :data:`~forge.api.stage.ABILITIES`. A job's needs of the stage must all be
             among ``serves`` and ``supports``.
         requires_dist: PEP 508 requirements, checked against the installed distributions without importing them.
+        packages: What single values of a job need beside. Whatever of it is missing refuses the plan, all at once and
+            with one line that installs it. What is to make forge take another plugin belongs into ``probe``.
         platforms: Values of ``sys.platform`` it runs on; empty for any.
         accelerators: Kinds of accelerator of which it needs one (``"cuda"``, ``"rocm"``, ``"mps"``, ``"xpu"``); empty
             if it needs none.
@@ -86,6 +122,7 @@ class Offer:
     serves: frozenset[str] = frozenset()
     supports: frozenset[str] = frozenset()
     requires_dist: tuple[str, ...] = ()
+    packages: tuple[Package, ...] = ()
     platforms: frozenset[str] = frozenset()
     accelerators: frozenset[str] = frozenset()
     provides: frozenset[str] = frozenset()

@@ -1,17 +1,21 @@
-"""What an offer needs to be installed, checked against a machine without importing anything."""
+"""What offers and values of a job need to be installed, checked against a machine without importing anything."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from forge.api.offer import Package
+    from forge.job.job import Job
     from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,60 @@ def missing_requirement(requirements: Sequence[str], machine: Machine) -> Missin
     if not unmet:
         return None
     return Missing(", ".join(reason for _, reason in unmet), tuple(text.split(";")[0].strip() for text, _ in unmet))
+
+
+def lacking(
+    packages: Iterable[Package], job: Job, machine: Machine, facts: ModelFacts
+) -> Iterator[tuple[str, str, Missing]]:
+    """Yield the key and the value of a job that need what a machine lacks, with what it lacks."""
+    for package in packages:
+        if package.tasks and facts.task not in package.tasks:
+            continue
+        for where, value in values_of(job, package.key):
+            asked = (
+                isinstance(value, str) and any(fnmatchcase(value, each) for each in package.values)
+                if package.values
+                else value is True
+            )
+            if asked and (missing := missing_package(package, machine)):
+                yield where, str(value), missing
+
+
+def missing_package(package: Package, machine: Machine) -> Missing | None:
+    """Return what a machine lacks of what a value needs, or None."""
+    if package.accelerators and not package.accelerators & machine.usable_kinds:
+        wish, there = " or ".join(sorted(package.accelerators)), " and ".join(sorted(machine.usable_kinds)) or "none"
+        return Missing(f"it needs an accelerator ({wish}), and there is {there}")
+    if any(missing_requirement([text], machine) is None for text in package.instead):
+        return None
+    missing = missing_requirement(package.requires, machine)
+    return Missing(missing.reason, (package.install,)) if missing and package.install else missing
+
+
+def values_of(job: Job, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a job's key, each with its path: of ``train.reward.use`` one for every reward.
+
+    >>> from forge.api import Job
+    >>> job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "plugins": {"p": {"names": ["a", "b"]}}})
+    >>> list(values_of(job, "plugins.p.names")), list(values_of(job, "model.id")), list(values_of(job, "train.no"))
+    ([('plugins.p.names.0', 'a'), ('plugins.p.names.1', 'b')], [('model.id', 'm')], [])
+    """
+    found: list[tuple[str, Any]] = [("", job)]
+    for part in [*key.split("."), ""]:
+        spread: list[tuple[str, Any]] = []
+        for path, value in found:
+            if isinstance(value, list | tuple):
+                spread += [(f"{path}.{index}", each) for index, each in enumerate(value)]
+            else:
+                spread.append((path, value))
+        found = spread
+        if part:
+            inside = [
+                (f"{path}.{part}", value.get(part) if isinstance(value, dict) else getattr(value, part, None))
+                for path, value in found
+            ]
+            found = [(path, value) for path, value in inside if value is not None]
+    yield from ((path.removeprefix("."), value) for path, value in found)
 
 
 def _markers(machine: Machine) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from forge.api.plan import Answers, Export, Preview, Step, Task, Training
 from forge.api.reference import load_object
@@ -13,6 +13,7 @@ from forge.discovery.requirements import missing_requirement
 from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.job.decisions import Decision, decidable, settle
 from forge.job.job import dump_job
+from forge.planning.mistakes import ask, distinct, failed, refuse_decided, refuse_mistakes
 from forge.planning.needs import answer_needs, asks, judge_need, needs
 from forge.planning.selection import Choice, refuse_unable, select
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from forge.job.read import JobFile
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
-
-
-T = TypeVar("T")
 
 
 def make_plan(
@@ -68,14 +66,16 @@ def make_plan(
         for need in needs(job, facts, [Stage.TRAIN]):
             refuse_unable(need, catalogue)  # else the rows would be shown as another method takes them
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, excluded=excluded)
-    _refuse_mistakes(chosen, file)
+    refuse_mistakes(chosen, file, machine, facts)
+    decisions = _decisions(chosen, machine, job, facts)
+    refuse_decided(chosen, file, decisions, catalogue, machine, facts)
     parts = _parts(job, chosen, catalogue, machine, facts) | {
         "source": file.source,
         "overrides": file.overrides,
         "named": tuple(sorted(file.named)),
         "observers": tuple(_observers(job, catalogue, machine)),
         "verdicts": tuple(verdicts),
-        "decisions": (*_decisions(chosen, machine, job, facts), *relief),
+        "decisions": (*decisions, *relief),
         "notes": tuple(_notes(job, catalogue, chosen, machine, facts)),
         "attempt": attempt,
     }
@@ -93,7 +93,7 @@ def export_plan(
     """
     wanted = [needs(job, facts, [Stage.EXPORT])[index]]
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
-    found = [problem for choice in chosen for problem in _ask(choice, choice.offer.check, Problem, job)]
+    found = [problem for choice in chosen for problem in ask(choice, choice.offer.check, Problem, job)]
     if mine := [problem for problem in found if problem.where.startswith(f"export.{index}")]:
         raise JobError(source, mine)
     return Export(
@@ -125,7 +125,9 @@ def answer_plan(
     if task is Task.EVAL:
         wanted.append(judge_need(job, facts))
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
-    _refuse_mistakes(chosen, file)
+    refuse_mistakes(chosen, file, machine, facts)
+    decisions = _decisions(chosen, machine, job, facts)
+    refuse_decided(chosen, file, decisions, catalogue, machine, facts)
     return Answers(
         **_parts(job, chosen, catalogue, machine, facts),
         task=task,
@@ -133,7 +135,7 @@ def answer_plan(
         overrides=file.overrides,
         named=tuple(sorted(file.named)),
         verdicts=tuple(verdicts),
-        decisions=_decisions(chosen, machine, job, facts),
+        decisions=decisions,
         models=tuple(models),
     )
 
@@ -200,11 +202,11 @@ def _decisions(chosen: Sequence[Choice], machine: Machine, job: Job, facts: Mode
     What loads the model knows how it can be trained.
     """
     found: dict[str, Decision] = {}
-    for choice in _distinct(chosen):
-        for decision in _ask(choice, choice.offer.decide, Decision, machine, job, facts):
+    for choice in distinct(chosen):
+        for decision in ask(choice, choice.offer.decide, Decision, machine, job, facts):
             if not decidable(job, decision.key):
                 why = f"it decides {decision.key}, and there is no such key"
-                raise PluginError(_failed(choice), why, "update it, or go on without it")
+                raise PluginError(failed(choice), why, "update it, or go on without it")
             found.setdefault(decision.key, decision)
     return tuple(found.values())
 
@@ -223,43 +225,6 @@ def _step(choice: Choice) -> Step:
         resumes=choice.offer.resumes,
         estimate=choice.offer.estimate,
     )
-
-
-def _distinct(chosen: Sequence[Choice]) -> list[Choice]:
-    return list({(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values())
-
-
-def _refuse_mistakes(chosen: Sequence[Choice], file: JobFile) -> None:
-    """Raise :class:`JobError` for what the chosen offers find wrong with a job."""
-    if problems := [problem for choice in _distinct(chosen) for problem in _check(choice, file)]:
-        raise JobError(file.source, list(dict.fromkeys(problems)))
-
-
-def _check(choice: Choice, file: JobFile) -> Iterable[Problem]:
-    for problem in _ask(choice, choice.offer.check, Problem, file.job):
-        from forge.job.locate import locate  # only mistakes pay for it
-
-        key = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
-        yield replace(problem, line=locate(file.text, key))
-
-
-def _ask(choice: Choice, function: Callable[..., Iterable[T]] | None, kind: type[T], *arguments: object) -> list[T]:
-    """Call a function of a plugin, which may be a stranger's; name the plugin if it fails or yields another kind."""
-    try:
-        with import_guard():
-            found = list(function(*arguments)) if function else []
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise PluginError(_failed(choice), why, "update it, or go on without it") from error
-    if strange := next((each for each in found if not isinstance(each, kind)), None):
-        why = f"it yields {type(strange).__name__} where forge.api.{kind.__name__} is due"
-        raise PluginError(_failed(choice), why, "update it, or go on without it")
-    return found
-
-
-def _failed(choice: Choice) -> str:
-    plugin = choice.plugin
-    return f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"
 
 
 def _with_estimate(plan: Training, job: Job) -> Training:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from forge.api import Mistake, did_you_mean
-from forge_huggingface.arguments.tables import CHECKPOINTED, CHECKPOINTING, SCHEDULERS, optimizer
+from forge_huggingface.arguments.tables import CHECKPOINTED, CHECKPOINTING, COMPILE, LIGER, SCHEDULERS, optimizer
 
 STEPS = ("eval_steps", "logging_steps", "save_steps", "warmup_steps")
 """Whole numbers, or below 1 a share of all steps; int stays int in the lock."""
@@ -92,14 +92,6 @@ def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
                 "fp16",
             ),
         )
-    if values["bf16_full_eval"] and values["fp16_full_eval"]:
-        yield Mistake(
-            "bf16_full_eval and fp16_full_eval contradict each other; keep one",
-            (
-                "bf16_full_eval",
-                "fp16_full_eval",
-            ),
-        )
     if values["fp16"] and values["use_cpu"]:
         yield Mistake(
             "fp16 needs a GPU, and use_cpu is true; keep one",
@@ -116,6 +108,18 @@ def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
                 "use_liger_kernel",
             ),
         )
+    for name in values["liger_kernel_config"] or {}:
+        if name not in LIGER:
+            yield Mistake(f"Liger has no kernel {name}; {_say(name, LIGER)}", ("liger_kernel_config",))
+    if (values["liger_kernel_config"] or {}).get("fused_linear_cross_entropy"):
+        what = "liger_kernel_config: fused_linear_cross_entropy would replace the trainer's own loss; remove it"
+        yield Mistake(what, ("liger_kernel_config",))
+    for name, known in COMPILE.items():
+        if (value := values[name]) is not None and value not in known:
+            yield Mistake(f'{name} = "{value}" is not known to torch; {_say(value, known)}', (name,))
+    if values["optim"].endswith("layerwise") and values["gradient_accumulation_steps"] > 1:
+        what = f'optim = "{values["optim"]}" cannot be with gradient_accumulation_steps above 1; write 1'
+        yield Mistake(what, ("optim", "gradient_accumulation_steps"))
     if values["optim"].startswith(("galore_", "apollo_")) and not values["optim_target_modules"]:
         yield Mistake(
             f'optim = "{values["optim"]}" needs optim_target_modules; write "all-linear" or names of modules',
@@ -204,14 +208,6 @@ def preferences(values: Mapping[str, Any]) -> Iterator[Mistake]:
                     "loss_type",
                 ),
             )
-    if losses in ("hinge", "ipo") and values.get("label_smoothing"):
-        yield Mistake(
-            f'label_smoothing does nothing under loss_type = "{losses}"; remove it',
-            (
-                "label_smoothing",
-                "loss_type",
-            ),
-        )
     if values.get("sync_ref_model") and values.get("precompute_ref_log_probs"):
         yield Mistake(
             "precompute_ref_log_probs keeps the first reference, and sync_ref_model changes it; keep one",

@@ -43,6 +43,42 @@ def _no_warmup(values: Values) -> bool:
     return not _schedule(values).warmup and not optimizer(values["optim"]).warmup
 
 
+def _losses(values: Values) -> frozenset[str]:
+    """Return the losses of a method, of which dpo may have several."""
+    found = values.get("loss_type")
+    return frozenset([found] if isinstance(found, str) else found or [])
+
+
+def _reports_to(values: Values, *names: str) -> bool:
+    """Whether a tracker, or one of these, is reported to."""
+    found = values["report_to"]
+    trackers = {found} if isinstance(found, str) else set(found or ())
+    return bool(trackers & {*names, "all"} if names else trackers - {"none"})
+
+
+def _by_loss(reads: Mapping[str, tuple[str, ...]], *methods: str) -> tuple[Effect, ...]:
+    """Return effects of keys that only some losses read.
+
+    Args:
+        reads: For each key the losses that read it.
+        methods: A key that only these methods' arguments have, since others share the key's name.
+    """
+
+    def idle(losses: tuple[str, ...]) -> Callable[[Values], bool]:
+        return lambda values: all(mark in values for mark in methods) and not _losses(values) & set(losses)
+
+    return tuple(
+        Effect(key, "loss_type", idle(losses), _NOT_READ, f"remove it, or take {' or '.join(losses)}")
+        for key, losses in reads.items()
+    )
+
+
+def _switched(switch: str, keys: tuple[str, ...]) -> tuple[Effect, ...]:
+    """Return effects of keys that matter only where a switch is on."""
+    do = f"write {switch} = true, or remove it"
+    return tuple(Effect(key, switch, lambda values: not values.get(switch), "{by}", do) for key in keys)
+
+
 _NOT_READ = "{by} does not read it"
 _ADAM = "remove it, or choose an AdamW optimizer"
 
@@ -120,6 +156,115 @@ EFFECTS: tuple[Effect, ...] = (
         lambda values: values["eval_strategy"] == "no",
         "{by}",
         'write eval_strategy = "steps" or "epoch", or remove it',
+    ),
+    Effect(
+        "logging_steps",
+        "logging_strategy",
+        lambda values: values["logging_strategy"] != "steps",
+        "{by}",
+        'write logging_strategy = "steps", or remove it',
+    ),
+    Effect(
+        "save_total_limit",
+        "save_strategy",
+        lambda values: values["save_strategy"] == "no",
+        "{by}",
+        "remove one of the two",
+    ),
+    *(
+        Effect(
+            key,
+            "eval_strategy",
+            lambda values: bool(values),
+            "a run evaluates while it trains, in the precision of the training",
+            "remove it",
+        )
+        for key in ("bf16_full_eval", "fp16_full_eval")
+    ),
+    *(
+        Effect(key, "optim", lambda values: values["optim"] in {"lomo", "adalomo"}, _NOT_READ, "remove it")
+        for key in ("max_grad_norm", "weight_decay")
+    ),
+    *(
+        Effect(
+            key,
+            "report_to",
+            lambda values: not _reports_to(values),
+            "{by} names no tracker",
+            "name one, or remove it; a run is called by the job's own name",
+        )
+        for key in ("project", "run_name")
+    ),
+    *(
+        Effect(
+            key,
+            "report_to",
+            lambda values: not _reports_to(values, "trackio"),
+            "{by} does not name trackio",
+            'write report_to = "trackio", or remove it',
+        )
+        for key in ("trackio_bucket_id", "trackio_space_id")
+    ),
+    *_switched("torch_compile", ("torch_compile_backend", "torch_compile_mode")),
+    *_switched("precompute_ref_log_probs", ("precompute_ref_batch_size",)),
+    *_switched(
+        "use_adaptive_entropy", ("entropy_coef_delta", "entropy_coef_max", "entropy_coef_min", "entropy_target")
+    ),
+    *_switched(
+        "use_vllm",
+        (
+            "vllm_enable_sleep_mode",
+            "vllm_gpu_memory_utilization",
+            "vllm_group_port",
+            "vllm_importance_sampling_clip_max",
+            "vllm_importance_sampling_clip_min",
+            "vllm_importance_sampling_correction",
+            "vllm_importance_sampling_mode",
+            "vllm_max_model_length",
+            "vllm_mode",
+            "vllm_model_impl",
+            "vllm_server_base_url",
+            "vllm_server_host",
+            "vllm_server_port",
+            "vllm_server_timeout",
+            "vllm_structured_outputs_regex",
+            "vllm_tensor_parallel_size",
+        ),
+    ),
+    *(
+        Effect(
+            key,
+            "vllm_mode",
+            lambda values: bool(values.get("use_vllm")) and values.get("vllm_mode") != "server",
+            "{by}",
+            'write vllm_mode = "server", or remove it',
+        )
+        for key in ("vllm_group_port", "vllm_server_base_url", "vllm_server_host", "vllm_server_port")
+    ),
+    *_by_loss({"label_smoothing": ("exo_pair", "robust", "aot", "aot_unpaired")}, "f_divergence_type"),
+    *_by_loss({"discopop_tau": ("discopop",)}),
+    *_by_loss({"label_smoothing": ("sigmoid", "simpo")}, "cpo_alpha"),
+    *_by_loss({"simpo_gamma": ("simpo",)}),
+    *_by_loss(
+        {
+            "sapo_temperature_neg": ("sapo",),
+            "sapo_temperature_pos": ("sapo",),
+            "vespo_k_neg": ("vespo",),
+            "vespo_k_pos": ("vespo",),
+            "vespo_lambda_neg": ("vespo",),
+            "vespo_lambda_pos": ("vespo",),
+            "delta": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo"),
+            "epsilon": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo"),
+            "epsilon_high": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo"),
+        },
+        "importance_sampling_level",
+    ),
+    Effect(
+        "f_alpha_divergence_coef",
+        "f_divergence_type",
+        lambda values: values.get("f_divergence_type") != "alpha_divergence",
+        _NOT_READ,
+        'write f_divergence_type = "alpha_divergence", or remove it',
     ),
     *(
         Effect(

@@ -202,6 +202,43 @@ SCHEDULERS: Mapping[str, Schedule] = {
 CHECKPOINTING = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop")
 """The names in ``gradient_checkpointing_kwargs``: those of ``torch.utils.checkpoint``."""
 
+LIGER = (
+    "cross_entropy",
+    "fused_linear_cross_entropy",
+    "geglu",
+    "layer_norm",
+    "relu_squared",
+    "rms_norm",
+    "rope",
+    "swiglu",
+)
+"""The names in ``liger_kernel_config``; each architecture reads those that it has a kernel for."""
+
+COMPILE: Mapping[str, tuple[str, ...]] = {
+    "torch_compile_backend": (
+        "inductor",
+        "eager",
+        "aot_eager",
+        "cudagraphs",
+        "openxla",
+        "tvm",
+        "hidet",
+        "ipex",
+        "onnxrt",
+        "tensorrt",
+        "thunder",
+        "torch_tensorrt",
+    ),
+    "torch_compile_mode": (
+        "default",
+        "reduce-overhead",
+        "max-autotune",
+        "max-autotune-no-cudagraphs",
+        "lite",
+    ),
+}
+"""What ``torch.compile`` knows by name."""
+
 CHECKPOINTED = ("every_n_layers", "offload")
 """Those of transformers beside them."""
 

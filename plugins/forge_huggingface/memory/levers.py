@@ -106,6 +106,9 @@ def with_changes(job: Job, changes: tuple[tuple[str, Any], ...]) -> Job:
 
 def refused(machine: Machine, job: Job, facts: ModelFacts) -> bool:
     """Whether a job could not be run here, whatever memory it takes."""
+    rounds = job.model.bits or "8bit" in str(job.train.options.get("optim", ""))
+    if rounds and "bitsandbytes" not in machine.versions:
+        return True
     return bool(cannot_load(machine, job, facts) or cannot_train(machine, job, facts) or contradicts_itself(job))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import DataError, Decision, Problem
 from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.packages import WITH_VIDEO
 from forge_huggingface.rules.placement import no_such_positions, too_long
 from forge_huggingface.tools import OWN, tools_of
 
@@ -29,6 +30,9 @@ def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return 'on_long_row = "split" is for models that take text only; write "truncate", "drop" or "error"'
     if "pillow" not in machine.versions:
         return "pillow is not installed, and vision models need it (pip install pillow)"
+    if facts.model_type in WITH_VIDEO and "torchvision" not in machine.versions:
+        what = f"torchvision is not installed, and the processor of {facts.model_type} needs it"
+        return f"{what} (pip install torchvision)"
     return None
 
 

@@ -22,6 +22,8 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return reason
     if facts.quantized and job.adapter.type == "none":
         return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
+    if facts.quantized == "mxfp4" and "kernels" not in machine.versions:
+        return "the model is stored in mxfp4, and without kernels it takes four times the memory (pip install kernels)"
     if job.model.bits is None:
         return None
     bits = job.model.bits.removesuffix("bit")
@@ -29,8 +31,6 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return f"load_in_{bits}bit: the model is quantised already ({facts.quantized}); remove the key"
     if job.adapter.type == "none":
         return f'load_in_{bits}bit with [adapter] type = "none": quantised weights cannot be trained; use an adapter'
-    if "bitsandbytes" not in machine.versions:
-        return f"load_in_{bits}bit needs bitsandbytes, which is not installed (pip install bitsandbytes)"
     kind = device(machine, job)
     if kind == "mps" or (kind is None and machine.arch.lower() not in {"x86_64", "amd64"}):
         return f"load_in_{bits}bit: bitsandbytes has no kernels for {machine.platform} {machine.arch} without CUDA"

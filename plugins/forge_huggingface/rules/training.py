@@ -13,54 +13,24 @@ from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
+from forge_huggingface.rules.packages import TRACKERS
 from forge_huggingface.rules.precision import cannot_attend, cannot_compute, decide_precision, precision_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from forge.api import Job, Machine, ModelFacts
 
 
-TRACKERS: Mapping[str, tuple[str, ...]] = {
-    "azure_ml": ("azureml-mlflow",),
-    "clearml": ("clearml",),
-    "codecarbon": ("codecarbon",),
-    "comet_ml": ("comet-ml",),
-    "dagshub": ("dagshub",),
-    "dvclive": ("dvclive",),
-    "flyte": ("flytekit",),
-    "kubeflow": (),
-    "mlflow": ("mlflow",),
-    "neptune": ("neptune",),
-    "swanlab": ("swanlab",),
-    "tensorboard": ("tensorboard", "tensorboardx"),
-    "trackio": ("trackio",),
-    "wandb": ("wandb",),
-}
-"""Names that ``report_to`` takes, and the distributions of which one must be there."""
-
-
 def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train, or None."""
-    for name in _trackers(job.train.options.get("report_to")):
-        needed = TRACKERS.get(name)
-        if needed is None:
-            return f'report_to = "{name}": no such tracker; there are {", ".join(TRACKERS)}'
-        if needed and not any(dist in machine.versions for dist in needed):
-            return f'report_to = "{name}": {needed[0]} is not installed (pip install {needed[0]})'
     method = METHODS.get(job.train.method)
     if method and method.rewards and (reason := cannot_reward(machine, job, facts)):
         return reason
-    if job.train.options.get("use_vllm") and "vllm" not in machine.versions:
-        return "use_vllm: vllm is not installed (pip install vllm)"
     if job.train.options.get("use_vllm") and job.model.load_in_8bit:
         return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
-    if job.train.options.get("use_liger_kernel") and "liger-kernel" not in machine.versions:
-        return "use_liger_kernel: liger-kernel is not installed (pip install liger-kernel)"
     if job.train.options.get("router_aux_loss_coef") and facts.shape and facts.shape.mixture is False:
         return "router_aux_loss_coef: the model is no mixture of experts, so there is no loss of a router; remove it"
-    if str(job.train.options.get("optim", "")).endswith("8bit") and "bitsandbytes" not in machine.versions:
-        return "optim: 8-bit optimizers need bitsandbytes, which is not installed (pip install bitsandbytes)"
     return cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
 
 
@@ -100,6 +70,10 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
     """
     options = job.train.options
     yield from precision_problems(job)
+    for name in _trackers(options.get("report_to")):
+        if name not in TRACKERS:
+            say = did_you_mean(name, TRACKERS, f"there are {', '.join(TRACKERS)}")
+            yield Problem("train.report_to", f'there is no tracker "{name}"', say)
     if options.get("sync_ref_model") and job.adapter.type != "none":
         yield Problem(
             "train.sync_ref_model",
@@ -124,6 +98,7 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
         "train.eval_on_start": options.get("eval_on_start"),
         "train.eval_steps": options.get("eval_steps") and options.get("eval_strategy") is None,
         "train.eval_delay": options.get("eval_delay") and options.get("eval_strategy") is None,
+        "train.per_device_eval_batch_size": options.get("per_device_eval_batch_size") not in {None, 8},
     }
     for key, asked in evaluating.items():
         if asked and not held_out(job):
@@ -182,6 +157,8 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
     if options.get("loss_type") is None and job.train.method == "sft" and facts.task != "seq2seq":
         if options.get("label_smoothing_factor"):
             yield Decision("train.loss_type", "nll", "label smoothing needs all logits")
+        elif options.get("use_liger_kernel"):
+            yield Decision("train.loss_type", "nll", "Liger brings kernels of its own for it")
         else:
             value = defaults(job.adapter.type)["loss_type"]
             yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")

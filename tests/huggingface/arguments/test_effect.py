@@ -19,6 +19,7 @@ from forge.job.read import JobFile, change_of, parse
 from forge_huggingface.arguments.effect import EFFECTS
 from forge_huggingface.arguments.fields import committed
 from forge_huggingface.arguments.options import default_of, train_options
+from forge_huggingface.arguments.tables import DEFAULTS
 from forge_huggingface.methods import METHODS
 from support.planning import BASE, HELD_OUT, planner
 
@@ -47,6 +48,54 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("sft", {"eval_delay": 5, "eval_strategy": "no"}, 'write eval_strategy = "steps" or "epoch"'),
     ("dpo", {"ref_model_sync_steps": 5}, "write sync_ref_model = true"),
     ("grpo", {"ref_model_mixup_alpha": 0.5}, "write sync_ref_model = true"),
+    ("sft", {"logging_steps": 5, "logging_strategy": "epoch"}, 'logging_strategy = "epoch"'),
+    ("sft", {"save_total_limit": 5, "save_strategy": "no"}, 'save_strategy = "no"'),
+    ("sft", {"bf16_full_eval": True}, "in the precision of the training"),
+    ("sft", {"fp16_full_eval": True}, "in the precision of the training"),
+    ("sft", {"max_grad_norm": 2.0, "optim": "lomo"}, 'optim = "lomo" does not read it'),
+    ("sft", {"weight_decay": 0.1, "optim": "adalomo"}, 'optim = "adalomo" does not read it'),
+    ("sft", {"project": "mine"}, "names no tracker"),
+    ("sft", {"run_name": "mine"}, "a run is called by the job's own name"),
+    ("sft", {"trackio_bucket_id": "a/b", "report_to": "wandb"}, "does not name trackio"),
+    ("sft", {"trackio_space_id": "a/b"}, "does not name trackio"),
+    ("sft", {"torch_compile_backend": "eager"}, "write torch_compile = true"),
+    ("sft", {"torch_compile_mode": "max-autotune"}, "write torch_compile = true"),
+    ("dpo", {"precompute_ref_batch_size": 4}, "write precompute_ref_log_probs = true"),
+    ("grpo", {"entropy_coef_delta": 0.5}, "write use_adaptive_entropy = true"),
+    ("grpo", {"entropy_coef_max": 0.9}, "write use_adaptive_entropy = true"),
+    ("grpo", {"entropy_coef_min": 0.1}, "write use_adaptive_entropy = true"),
+    ("grpo", {"entropy_target": 0.7}, "write use_adaptive_entropy = true"),
+    ("grpo", {"vllm_enable_sleep_mode": True}, "write use_vllm = true"),
+    ("grpo", {"vllm_gpu_memory_utilization": 0.9}, "write use_vllm = true"),
+    ("grpo", {"vllm_importance_sampling_clip_max": 9.0}, "write use_vllm = true"),
+    ("grpo", {"vllm_importance_sampling_clip_min": 0.01}, "write use_vllm = true"),
+    ("grpo", {"vllm_importance_sampling_correction": False}, "write use_vllm = true"),
+    ("grpo", {"vllm_importance_sampling_mode": "token_mask"}, "write use_vllm = true"),
+    ("rloo", {"vllm_max_model_length": 512}, "write use_vllm = true"),
+    ("grpo", {"vllm_mode": "server"}, "write use_vllm = true"),
+    ("grpo", {"vllm_model_impl": "transformers"}, "write use_vllm = true"),
+    ("grpo", {"vllm_group_port": 1234}, "write use_vllm = true"),
+    ("grpo", {"vllm_server_base_url": "http://x"}, "write use_vllm = true"),
+    ("grpo", {"vllm_server_host": "x"}, "write use_vllm = true"),
+    ("grpo", {"vllm_server_port": 1234}, "write use_vllm = true"),
+    ("grpo", {"vllm_server_timeout": 9.0}, "write use_vllm = true"),
+    ("grpo", {"vllm_structured_outputs_regex": "a"}, "write use_vllm = true"),
+    ("distill", {"vllm_tensor_parallel_size": 2}, "write use_vllm = true"),
+    ("grpo", {"vllm_server_host": "x", "use_vllm": True, "vllm_mode": "colocate"}, 'write vllm_mode = "server"'),
+    ("dpo", {"label_smoothing": 0.1}, "or take exo_pair or robust or aot"),
+    ("dpo", {"discopop_tau": 0.5}, "or take discopop"),
+    ("cpo", {"label_smoothing": 0.1, "loss_type": "hinge"}, 'loss_type = "hinge" does not read it'),
+    ("cpo", {"simpo_gamma": 0.9}, "or take simpo"),
+    ("dpo", {"f_alpha_divergence_coef": 0.25}, 'write f_divergence_type = "alpha_divergence"'),
+    ("grpo", {"sapo_temperature_neg": 2.0}, "or take sapo"),
+    ("grpo", {"sapo_temperature_pos": 2.0}, "or take sapo"),
+    ("grpo", {"vespo_k_neg": 1.0}, "or take vespo"),
+    ("grpo", {"vespo_k_pos": 1.0}, "or take vespo"),
+    ("grpo", {"vespo_lambda_neg": 1.0}, "or take vespo"),
+    ("grpo", {"vespo_lambda_pos": 1.0}, "or take vespo"),
+    ("grpo", {"delta": 2.0, "loss_type": "cispo"}, 'loss_type = "cispo" does not read it'),
+    ("grpo", {"epsilon": 0.3, "loss_type": "sapo"}, 'loss_type = "sapo" does not read it'),
+    ("grpo", {"epsilon_high": 0.3, "loss_type": "sapo"}, 'loss_type = "sapo" does not read it'),
 ]
 
 RIGHT: list[dict[str, Any]] = [
@@ -163,6 +212,8 @@ def test_what_a_lock_writes_out_is_the_default_under_every_tested_version() -> N
     for method in METHODS.values():
         for versions in committed(method.config).values():
             for effect in EFFECTS:
+                if effect.key in DEFAULTS:  # forge's own, whatever the version
+                    continue
                 if effect.key in versions and effect.key in train_options(method.name).model_fields:
                     assert versions[effect.key].default == default_of(method.config, effect.key)[0], effect.key
 
@@ -174,7 +225,9 @@ def test_eval_steps_says_when_to_evaluate(catalogue: Catalogue) -> None:
     assert (decided.value, decided.reason) == ("steps", "there are held-out rows, and the job names eval_steps")
 
 
-@pytest.mark.parametrize("key", ["eval_steps = 5", "eval_delay = 5", "eval_on_start = true"])
+@pytest.mark.parametrize(
+    "key", ["eval_steps = 5", "eval_delay = 5", "eval_on_start = true", "per_device_eval_batch_size = 2"]
+)
 def test_what_is_about_evaluations_needs_held_out_rows(catalogue: Catalogue, key: str) -> None:
     with pytest.raises(JobError, match=f"train.{key.split()[0]}: there are no held-out rows"):
         planner(catalogue)(f"{BASE}[train]\n{key}\n")

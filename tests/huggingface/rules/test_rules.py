@@ -99,8 +99,7 @@ def test_flash_attention_is_taken_only_where_it_is_installed_and_runs(plan: Any)
     [
         (FOUR, "linux-cuda", None),
         (FOUR, "linux-cpu", None),
-        (FOUR, "windows-cpu", "load_in_4bit needs bitsandbytes, which is not installed (pip install bitsandbytes)"),
-        (FOUR, "macos", "load_in_4bit needs bitsandbytes"),
+        (FOUR, "macos", "load_in_4bit: bitsandbytes has no kernels for darwin arm64 without CUDA"),
         (FOUR, "windows-cuda-cpu-torch", None),
         (EIGHT, "linux-cuda", None),
         (EIGHT, "linux-cpu", "trains 8 bit on a GPU only; take load_in_4bit"),
@@ -173,10 +172,12 @@ def test_held_out_rows_are_used_even_if_the_job_does_not_say_when(plan: Any) -> 
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ('report_to = "wandb"', 'report_to = "wandb": wandb is not installed (pip install wandb)'),
-        ('report_to = ["none", "mlflow"]', "(pip install mlflow)"),
-        ('report_to = "wandbb"', 'report_to = "wandbb": no such tracker; there are azure_ml'),
-        ("use_liger_kernel = true", "(pip install liger-kernel)"),
+        ('report_to = "wandb"', 'train.report_to: "wandb" needs a package: wandb is not installed'),
+        ('report_to = ["none", "mlflow"]', "pip install mlflow"),
+        ('report_to = "wandbb"', 'there is no tracker "wandbb"; did you mean wandb?'),
+        ("use_liger_kernel = true", 'pip install "liger-kernel>=0.3"'),
+        ('optim = "galore_adamw_8bit"\noptim_target_modules = "all-linear"', "pip install galore-torch"),
+        ('optim = "schedule_free_radam"', 'pip install "schedulefree>=1.2.6" "schedulefree>=1.4"'),
         ('optim = "adamw_bnb_8bit"', None),
         ("bf16 = true", None),
     ],
@@ -185,8 +186,38 @@ def test_what_an_argument_needs_is_checked_before_anything_starts(plan: Any, key
     if reason is None:
         plan(f"{BASE}[train]\n{keys}\n")
     else:
-        with pytest.raises(PlanError, match=re.escape(reason)):
+        with pytest.raises(JobError, match=re.escape(reason)):
             plan(f"{BASE}[train]\n{keys}\n")
+
+
+def test_all_packages_that_are_missing_are_told_at_once_with_one_line(plan: Any) -> None:
+    text = FOUR.replace("load_in_4bit", 'attn_implementation = "flash_attention_2"\nload_in_4bit')
+    train = '[train]\noptim = "stable_adamw"\nreport_to = ["wandb", "tensorboard"]\nuse_liger_kernel = true\n'
+    bare = replace(CUDA, versions={name: each for name, each in CUDA.versions.items() if name != "bitsandbytes"})
+    with pytest.raises(JobError) as caught:
+        plan(text + train, bare)
+    assert [each.where for each in caught.value.problems] == [
+        "model.attn_implementation",
+        "model.load_in_4bit",
+        "train.optim",
+        "train.report_to.0",
+        "train.report_to.1",
+        "train.use_liger_kernel",
+    ]
+    line = '"flash-attn>=2.3.3" "bitsandbytes>=0.46.1" torch-optimi tensorboard wandb "liger-kernel>=0.3"'
+    assert sorted(str(caught.value.do).partition("pip install ")[2].split()) == sorted(line.split())
+
+
+def test_liger_is_given_a_loss_that_fits_it(plan: Any) -> None:
+    there = replace(CUDA, versions={**CUDA.versions, "liger-kernel": "0.8.5"})
+    assert plan(f"{BASE}[train]\nuse_liger_kernel = true\n", there).decided("train.loss_type") == "nll"
+
+
+def test_a_processor_that_reads_videos_needs_torchvision(plan: Any) -> None:
+    facts = replace(FACTS, task="vision", model_type="qwen2_5_vl")
+    with pytest.raises(PlanError, match="torchvision is not installed, and the processor of qwen2_5_vl needs it"):
+        plan(facts=facts)
+    plan(machine=replace(CUDA, versions={**CUDA.versions, "torchvision": "0.28"}), facts=facts)
 
 
 def test_precision_that_the_machine_lacks_is_refused(plan: Any) -> None:

@@ -84,4 +84,6 @@ def test_vllm_takes_no_8_bit_weights() -> None:
 def test_without_vllm_the_plan_says_how_to_get_it(project: Project, rows: Callable[[Sequence[Any]], None]) -> None:
     rows(prompts())
     project.write(train={**ONLINE, "method": "grpo", "use_vllm": True})
-    assert "vllm is not installed (pip install vllm)" in " ".join(project.forge("plan", "job.toml", code=2).split())
+    said = " ".join(project.forge("plan", "job.toml", code=2).split())
+    assert "train.use_vllm: it needs a package: vllm is not installed" in said
+    assert "pip install vllm" in said

@@ -46,18 +46,22 @@ def command(machines: bool, as_json: bool) -> None:
             click.echo(f"  {reason}")
         if line["mend"]:
             click.secho(f"  mend it: {line['mend']}", bold=True)
+        if line["values"]:
+            click.echo("  not here, for single values of a job:")
+        for value in line["values"]:
+            click.echo(f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else ""))
 
 
 def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
     """Check every offer against the machine alone, without a job.
 
     Returns:
-        For each plugin its name, status, the stages and commands that work, reasons against the others, and one line
-        that mends what packages can mend.
+        For each plugin its name, status, the stages and commands that work, reasons against the others, one line that
+        mends what packages can mend, and what single values of a job would need beside.
     """
     from packaging.requirements import Requirement
 
-    from forge.discovery.requirements import missing_requirement
+    from forge.discovery.requirements import missing_package, missing_requirement
 
     found = []
     for plugin in catalogue.plugins:
@@ -77,6 +81,11 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
                 missing += lacking.install
             elif offer.stage.value not in works:
                 works.append(offer.stage.value)
+        values = []
+        for package in dict.fromkeys(package for offer in plugin.offers for package in offer.packages):
+            if absent := missing_package(package, machine):
+                line = f"pip install {' '.join(absent.install)}" if absent.install else None
+                values.append({"key": package.wish, "reason": absent.reason, "mend": line})
         if missing and plugin.own:
             mend: str | None = f'pip install "forge-train[{plugin.name}]"'
         else:
@@ -85,7 +94,16 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
         works += [f"forge {command.name}" for command in plugin.commands]
         idle = plugin.offers and not works  # a plugin that only watches or describes has nothing that could fail
         status = "does not work here" if plugin.status == "ok" and idle else plugin.status
-        found.append({"name": plugin.name, "status": status, "works": works, "reasons": reasons, "mend": mend})
+        found.append(
+            {
+                "name": plugin.name,
+                "status": status,
+                "works": works,
+                "reasons": reasons,
+                "mend": mend,
+                "values": values,
+            }
+        )
     return found
 
 

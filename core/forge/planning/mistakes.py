@@ -1,0 +1,174 @@
+"""What is wrong with a job that only a plan can tell: what its offers find, what is not installed, what was decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from forge.discovery.guard import import_guard
+from forge.discovery.keys import PluginKeys
+from forge.discovery.requirements import lacking
+from forge.errors import JobError, PluginError, Problem
+from forge.job.decisions import settle
+from forge.job.keys import SELECTORS
+from forge.job.tables import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.decisions import Decision
+    from forge.job.job import Job
+    from forge.job.read import JobFile
+    from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
+    from forge.planning.selection import Choice
+
+T = TypeVar("T")
+
+
+def distinct(chosen: Sequence[Choice]) -> list[Choice]:
+    """Return the chosen offers, each once."""
+    return list({(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values())
+
+
+def refuse_mistakes(chosen: Sequence[Choice], file: JobFile, machine: Machine, facts: ModelFacts) -> None:
+    """Raise :class:`JobError` for what the chosen offers find wrong with a job, and for what is not installed."""
+    found = [problem for choice in distinct(chosen) for problem in ask(choice, choice.offer.check, Problem, file.job)]
+    _refuse(file, found, *_not_installed(chosen, file.job, machine, facts))
+
+
+def refuse_decided(
+    chosen: Sequence[Choice],
+    file: JobFile,
+    decisions: Sequence[Decision],
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+) -> None:
+    """Raise :class:`JobError` where the job and what was decided for it contradict each other, as two of its keys may.
+
+    Raises:
+        JobError: The two do not fit.
+        PluginError: A plugin decided what is no value of the key.
+    """
+    settled = settle(file.job, decisions)
+    by_key = {decision.key: decision for decision in decisions}
+    found = [
+        problem
+        for prefix, models in _models(file.job, catalogue, by_key)
+        for problem in _contradictions(prefix, models, settled, file.named, by_key)
+    ]
+    found += [problem for choice in distinct(chosen) for problem in ask(choice, choice.offer.check, Problem, settled)]
+    _refuse(file, found, *_not_installed(chosen, settled, machine, facts))
+
+
+def _refuse(file: JobFile, found: list[Problem], missing: list[Problem], install: Sequence[str]) -> None:
+    if problems := [*found, *missing]:
+        from forge.job.locate import locate  # only mistakes pay for it
+
+        placed = []
+        for problem in dict.fromkeys(problems):
+            key = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
+            placed.append(replace(problem, line=locate(file.text, key)))
+        line = " ".join(f'"{text}"' if set(text) & set("<>=!~[ ") else text for text in dict.fromkeys(install))
+        raise JobError(file.source, placed, f"install what is missing: pip install {line}" if line else None)
+
+
+def _not_installed(
+    chosen: Sequence[Choice], job: Job, machine: Machine, facts: ModelFacts
+) -> tuple[list[Problem], list[str]]:
+    """Return what the job's values need that is not there, and all that is to be installed."""
+    packages = dict.fromkeys(package for choice in chosen for package in choice.offer.packages)
+    found: list[Problem] = []
+    install: list[str] = []
+    for where, value, missing in lacking(packages, job, machine, facts):
+        named = "it" if value == "True" else f'"{value}"'
+        what = missing.reason if missing.reason.startswith("it ") else f"{named} needs a package: {missing.reason}"
+        found.append(Problem(where, what, None if missing.install else "take another value, or remove it"))
+        install += missing.install
+    return found, install
+
+
+def _models(
+    job: Job, catalogue: Catalogue, decided: Mapping[str, Decision]
+) -> Iterator[tuple[str, Sequence[type[BaseModel]]]]:
+    """Yield the tables of a job for which something was decided, each with the models of its keys."""
+    keys = PluginKeys(catalogue)
+    for prefix in dict.fromkeys(key.rpartition(".")[0] for key in decided):
+        name, _, plugin = prefix.partition(".")
+        if name == "plugins":
+            settings = keys.settings(plugin)
+            yield prefix, settings.models if settings else ()
+        elif name in TABLES:
+            word = getattr(getattr(job, name), SELECTORS[name]) if name in SELECTORS else None
+            yield prefix, (TABLES[name], *(keys.models(name, word) if word else ()))
+
+
+def _contradictions(
+    prefix: str,
+    models: Sequence[type[BaseModel]],
+    job: Job,
+    named: frozenset[str],
+    decided: Mapping[str, Decision],
+) -> Iterator[Problem]:
+    """Yield what one table, with what was decided in it, contradicts itself in."""
+    name, _, plugin = prefix.partition(".")
+    whole = job.plugins.get(plugin, {}) if name == "plugins" else getattr(job, name).model_dump(by_alias=True)
+    for model in models:
+        values = {
+            key: value
+            for key, value in whole.items()
+            if key in model.model_fields and (_written(f"{prefix}.{key}", named) or f"{prefix}.{key}" in decided)
+        }
+        try:
+            model.model_validate(values)
+        except ValidationError as error:
+            yield from _explained(model, error, prefix, named, decided)
+
+
+def _explained(
+    model: type[BaseModel],
+    error: ValidationError,
+    prefix: str,
+    named: frozenset[str],
+    decided: Mapping[str, Decision],
+) -> Iterator[Problem]:
+    from forge.job.explain import faults  # only mistakes pay for it
+    from forge.job.literal import literal
+
+    for fault in faults(model, error, tuple(prefix.split("."))):
+        about = [f"{prefix}.{key}" for key in fault.names] or [".".join(map(str, fault.key))]
+        mine = [decided[key] for key in about if key in decided]
+        if not fault.names and mine:
+            what = f"a plugin decides {mine[0].key} = {literal(mine[0].value)}, which cannot be"
+            raise PluginError(what, fault.message, "update it, or write the key in the job")
+        said = "; ".join(f"{each.key} = {literal(each.value)} was decided: {each.reason}" for each in mine)
+        where = next((key for key in about if _written(key, named)), about[0])
+        yield Problem(where, f"{fault.message} ({said})" if said else fault.message, fault.do)
+
+
+def _written(key: str, named: frozenset[str]) -> bool:
+    return key in named or any(each.startswith(f"{key}.") for each in named)
+
+
+def ask(choice: Choice, function: Callable[..., Iterable[T]] | None, kind: type[T], *arguments: object) -> list[T]:
+    """Call a function of a plugin, which may be a stranger's; name the plugin if it fails or yields another kind."""
+    try:
+        with import_guard():
+            found = list(function(*arguments)) if function else []
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise PluginError(failed(choice), why, "update it, or go on without it") from error
+    if strange := next((each for each in found if not isinstance(each, kind)), None):
+        why = f"it yields {type(strange).__name__} where forge.api.{kind.__name__} is due"
+        raise PluginError(failed(choice), why, "update it, or go on without it")
+    return found
+
+
+def failed(choice: Choice) -> str:
+    """Say that a plugin failed while it was asked."""
+    plugin = choice.plugin
+    return f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"
