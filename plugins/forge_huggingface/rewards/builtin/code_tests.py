@@ -1,8 +1,8 @@
 """The reward ``code-tests``: whether the Python program in a completion passes the row's tests.
 
-The program is the model's, so it runs in :mod:`.sandbox`: a process of its own with limits of time and memory, without
-network, environment or a place to write to but its own folder. Where the network cannot be cut off, it does not run
-unless the job says so.
+The program is the model's, so it runs in :mod:`..sandbox`: a process of its own with limits of time and memory, without
+network, environment or a place to write to but its own folder. Where the network cannot be cut off, or other processes
+can be reached, it does not run unless the job says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from forge.api import NonEmpty, Table, cores
-from forge_huggingface.rewards.builtin.sandbox import MIB, Limits, Outcome, check, run_script, run_tests
+from forge_huggingface.rewards.sandbox.run import MIB, Limits, Outcome, run_script, run_tests
+from forge_huggingface.rewards.sandbox.trial import check
 from forge_huggingface.rewards.score import Score, WrongReturnError
 from forge_huggingface.rewards.text import answer_of, code_block
 
@@ -44,7 +45,12 @@ class Args(Table):
     show_tests: bool = Field(
         False, description="Let feedback quote the failing test, with what was expected. This gives the answer away."
     )
-    allow_network: bool = Field(False, description="Run programs also where they cannot be cut off from the network.")
+    allow_network: bool = Field(
+        False, description="Let programs use the network, and run them also where they cannot be cut off from it."
+    )
+    allow_processes: bool = Field(
+        False, description="Run programs also where they cannot be kept from your other processes."
+    )
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns that the rows must have."""
@@ -74,7 +80,7 @@ class Verdict:
 
 def prepare(args: Args) -> list[str]:
     """Try the sandbox before anything is trained. Raises :class:`forge.api.UsageError`; returns what to warn of."""
-    return [f"code-tests: {note}" for note in check(args.limits)]
+    return [f"code-tests: {note}" for note in check(args.limits, processes=args.allow_processes)]
 
 
 def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Score]:
@@ -157,6 +163,8 @@ def _ended(outcome: Outcome, args: Args) -> str:
         return f"it took longer than {args.timeout:g} s"
     if outcome.ended == "output":
         return "it printed too much"
+    if outcome.ended == "files":
+        return "it wrote too many files, or too much into them"
     last = next((line for line in reversed(outcome.errors.splitlines()) if line.strip()), "")
     line = re.findall(r'File "<program>", line (\d+)', outcome.errors)
     at = f" (line {line[-1]} of the program)" if line else ""
