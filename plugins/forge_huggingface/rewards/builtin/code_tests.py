@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LANGUAGES = frozenset({"python", "py", "python3"})
 
+_NO_TESTS = "the row's tests are neither Python, nor a list of such, nor of input and output"
+
 NO_PROGRAM = "No Python program was found. Write the whole program in one ```python block."
 
 
@@ -85,7 +87,11 @@ def prepare(args: Args) -> list[str]:
 
 def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Score]:
     """Score completions by the last Python block in them, or by the whole text if it is a program."""
-    tests = [_tests(given, index) for index, given in enumerate(columns[args.column])]
+    tests = []
+    for index, given in enumerate(columns[args.column]):
+        if (read := _tests(given)) is None:
+            raise WrongReturnError(_NO_TESTS, index, "mend the row")
+        tests.append(read)
     with ThreadPoolExecutor(cores()) as pool:  # the threads only wait for processes
         return list(pool.map(lambda pair: _score(args, *pair), zip(completions, tests, strict=True)))
 
@@ -186,21 +192,24 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def _tests(given: Any, index: int) -> list[str] | list[Case]:
-    """Read a row's tests."""
+def row_fault(args: Args, row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a row's tests, or None."""
+    return _NO_TESTS if _tests(row[args.column]) is None else None
+
+
+def _tests(given: Any) -> list[str] | list[Case] | None:
+    """Read a row's tests, or return None if they are of no form that there is."""
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = [given]
     tests = [given] if isinstance(given, str) else given
     if isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests):
         return list(tests)
     if isinstance(tests, list) and tests and all(isinstance(test, dict) and _is_case(test) for test in tests):
         return [Case(test["input"], test["output"]) for test in tests]
-    raise WrongReturnError(
-        "the row's tests are neither Python, nor a list of such, nor of input and output", index, "mend the row"
-    )
+    return None
 
 
 def _is_case(test: Mapping[str, Any]) -> bool:
