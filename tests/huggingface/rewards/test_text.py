@@ -15,21 +15,25 @@ from forge_huggingface.rewards.text import answer_of, code_block, only_block
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REPEATED = {
-    "boxes": r"\boxed{",
-    "closed boxes": r"\boxed{1}",
-    "boxes in boxes": r"\boxed{\boxed{1}{",
-    "texts in a box": r"\boxed{\text{",
-    "braces": "{}}{",
-    "fences": "```python\n",
-    "blocks": "```python\nx\n```\n",
-    "fences with words": "```\n```x\n",
-    "spaces": "answer " + " " * 50,
-    "stars": "answer" + "*" * 50,
-    "answers": "the answer is ",
-    "brackets": "([)*",
-    "lines": "\n \n",
-    "thoughts": "<think></think>",
+REPEATED = {  # how a text begins, and what follows again and again
+    "boxes": ("", r"\boxed{"),
+    "closed boxes": ("", r"\boxed{1}"),
+    "boxes in boxes": ("", r"\boxed{\boxed{1}{"),
+    "texts in a box": (r"\boxed{", r"\text{"),
+    "texts in a closed box": (r"\boxed{}", r"\boxed{\text{}"),
+    "braces": ("", "{}}{"),
+    "braces in a box": (r"\boxed{", "{}}{"),
+    "fences": ("", "```python\n"),
+    "blocks": ("", "```python\nx\n```\n"),
+    "blocks in a block": ("```python\n", "```\n```x\n"),
+    "spaces": ("answer", " "),
+    "stars": ("answer", "*"),
+    "stars and spaces": ("answer", "* "),
+    "answers": ("", "the answer is "),
+    "answers and spaces": ("", "answer " + " " * 50),
+    "brackets": ("", "([)*"),
+    "lines": ("```\n", "\n \n"),
+    "thoughts": ("", "<think></think>"),
 }
 READERS: dict[str, Callable[[str], Any]] = {
     "final_answer": final_answer,
@@ -41,21 +45,22 @@ READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("begin", ["", "answer", r"\boxed{", "```python\n"])
 @pytest.mark.parametrize("repeated", REPEATED)
 @pytest.mark.parametrize("reader", READERS)
-def test_reading_takes_time_in_proportion_to_the_length(reader: str, repeated: str, begin: str) -> None:
+def test_reading_takes_time_in_proportion_to_the_length(reader: str, repeated: str) -> None:
+    begin, again = REPEATED[repeated]
+
     def seconds(size: int) -> float:
-        text = begin + REPEATED[repeated] * (size // len(REPEATED[repeated])) + "1"
+        text = begin + again * (size // len(again)) + "1"
         taken = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()  # other processes do not count
             READERS[reader](text)
-            taken.append(time.perf_counter() - start)
+            taken.append(time.process_time() - start)
         return min(taken)
 
-    # Four times the text takes sixteen times as long where the time is quadratic; what is too short counts as 2 ms.
-    assert seconds(40_000) < 10 * max(seconds(10_000), 0.002)
+    # Four times the text takes sixteen times as long where the time is quadratic; what is too short counts as 10 ms.
+    assert seconds(80_000) < 10 * max(seconds(20_000), 0.01)
 
 
 def test_what_follows_stars_and_spaces_is_still_read() -> None:

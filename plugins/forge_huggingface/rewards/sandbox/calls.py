@@ -14,7 +14,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """Those that the numbers are known of, and what the kernel calls them."""
 
 # Each with its number on x86_64 and on aarch64, from asm/unistd_64.h and asm-generic/unistd.h of Linux. What changes
-# modes, owners and times is not among them, for Landlock does not keep that to the folder.
+# modes, owners and times or locks whole files is not among them, for Landlock does not keep that to the folder.
 _ALLOWED = """
 read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, newfstatat 262 79, statx 332 291,
 lseek 8 62, pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66, preadv 295 69, pwritev 296 70,
@@ -23,7 +23,7 @@ getdents 78 -, getdents64 217 61, getcwd 79 17, chdir 80 49, fchdir 81 50, renam
 renameat2 316 276, mkdir 83 -, mkdirat 258 34, rmdir 84 -, link 86 -, linkat 265 37, unlink 87 -, unlinkat 263 35,
 symlink 88 -, symlinkat 266 36, readlink 89 -, readlinkat 267 78, mknod 133 -, mknodat 259 33, umask 95 166,
 truncate 76 45, ftruncate 77 46, fallocate 285 47, fadvise64 221 223, readahead 187 213, fsync 74 82,
-fdatasync 75 83, sync_file_range 277 84, flock 73 32, statfs 137 43, fstatfs 138 44, sendfile 40 71,
+fdatasync 75 83, sync_file_range 277 84, statfs 137 43, fstatfs 138 44, sendfile 40 71,
 copy_file_range 326 285, getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11, llistxattr 195 12,
 flistxattr 196 13, dup 32 23, dup2 33 -, dup3 292 24, close_range 436 436, pipe 22 -, pipe2 293 59,
 select 23 -, pselect6 270 72, poll 7 -, ppoll 271 73, epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21,

@@ -31,6 +31,7 @@ MAX_SIZE = 64 * 2**20
 
 _PREFIX = "forge-program-"
 _LOCK = ".lock"
+_DYING = 0.1  # seconds in which a program that was killed may still make a file
 _FRESH = 60.0  # seconds in which a folder may not have its lock yet
 
 _log = logging.getLogger(__name__)
@@ -113,7 +114,13 @@ def _size(about: os.stat_result) -> int:
 
 
 def _remove_or_tell(made: Path) -> None:
-    try:
-        remove(made)
-    except OSError as error:  # the next start tries again; the training need not end for it
-        _log.warning("a program's folder cannot be removed: %s", error)
+    why: OSError | None = None
+    for _ in range(3):
+        try:
+            remove(made)
+        except OSError as error:
+            why = error
+            time.sleep(_DYING)
+        else:
+            return
+    _log.warning("a program's folder cannot be removed: %s", why)  # the next start tries again; no training ends for it

@@ -223,6 +223,7 @@ def test_no_memory_is_left_behind(walls: str) -> None:
         "os.mknod('device', 0o60600, os.makedev(7, 0))",
         "open('/proc/self/oom_score_adj', 'w').write('1000')",
         "open('/proc/self/mem', 'r+b')",
+        "fcntl.flock(os.open('/etc/hostname', os.O_RDONLY), fcntl.LOCK_EX)",
         "os.rename('.', '../elsewhere')",
         "os.rmdir(os.getcwd())",
         "os.chmod('.', 0)",

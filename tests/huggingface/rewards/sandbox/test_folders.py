@@ -69,6 +69,7 @@ def test_a_program_that_fills_the_disk_is_ended(place: Path, program: str) -> No
     assert list(place.iterdir()) == []
 
 
+@linux
 def test_what_was_left_by_a_killed_process_is_swept_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
