@@ -1,8 +1,8 @@
 """The reward ``code-tests``: whether the Python program in a completion passes the row's tests.
 
-The program is the model's, so it runs in :mod:`..sandbox`: a process of its own with limits of time and memory, without
-network, environment or a place to write to but its own folder. Where the network cannot be cut off, or other processes
-can be reached, it does not run unless the job says so.
+The program is the model's, so it runs in :mod:`forge_huggingface.rewards.sandbox`: a process of its own with limits of
+time and memory, without network, environment or a place to write to but its own folder. Where the network cannot be
+cut off, or other processes can be reached, it does not run unless the job says so.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def calls_filter(machine: str, *, network: bool) -> bytes | None:
     """Return the filter as the kernel takes it.
 
     Args:
-        machine: The architecture, as :func:`platform.machine` calls it.
+        machine: The architecture, as ``platform.machine`` calls it.
         network: Whether sockets of the internet are allowed.
 
     Returns:
