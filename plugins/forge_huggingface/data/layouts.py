@@ -80,7 +80,7 @@ class Prompts(Layout):
 
     def companions(self, row: Mapping[str, Any]) -> list[str]:
         """Return the names of the columns that go with a stored prompt to the reward functions."""
-        return [name for name in row if name != "prompt"]
+        return [name for name in row if name not in {"prompt", "origin"}]
 
 
 class Seq2Seq(Layout):

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 _BUFFER = 1024
-_PROMPT = ("prompt", "columns")
+_PROMPT = ("prompt", "columns", "origin")
 _ASKED = frozenset({"prompt", "prompt_ids", "chosen_ids", "chosen_input_ids", "completion_ids"})
-_DERIVED = frozenset({"text", "turns", "pictures", "seq_lengths", "chosen_text", "rejected_text"})
-"""Columns that follow from others, or that a digest takes in another form."""
+_DERIVED = frozenset({"text", "turns", "pictures", "seq_lengths", "chosen_text", "rejected_text", "origin"})
+"""Columns that follow from others, that a digest takes in another form, or that change with a file's name."""
 
 
 class Store:
@@ -90,7 +90,7 @@ class Store:
         self.tokens.append(tokens)
         self.supervised.append(supervised)
         self._origins.write(origin.replace("\n", " ") + "\n")
-        self._rows.append([columns[name] for name in self.columns])
+        self._rows.append([origin if name == "origin" else columns[name] for name in self.columns])
         if len(self._rows) >= self._buffer:
             self._flush()
 
@@ -199,10 +199,10 @@ def features(layout: str) -> Any:
 
 
 def prompts(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
-    """Return rows of the layout ``prompts`` as trainers take them: the prompt, and every other column by its name."""
+    """Return rows of the layout ``prompts`` as trainers take them: the prompt, all columns by name, and the origin."""
     rows = [
-        {**json.loads(columns), "prompt": json.loads(prompt)}
-        for prompt, columns in zip(batch["prompt"], batch["columns"], strict=True)
+        {"origin": origin, **json.loads(columns), "prompt": json.loads(prompt)}
+        for prompt, columns, origin in zip(*(batch[name] for name in _PROMPT), strict=True)
     ]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}

@@ -76,7 +76,7 @@ class Function:
             returned = self._call(prompts, completions, references, rows)
         except ForgeError:
             raise
-        except Exception as error:
+        except blame.FAULTS as error:
 
             def alone(index: int) -> None:
                 part = slice(index, index + 1)

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 def call(function: Callable[..., Any], keywords: Mapping[str, Any], run: Callable[[Any], Any]) -> Any:
     """Call a function, and wait for its end if it is a coroutine, which ``run`` runs."""
     returned = function(**keywords)
-    return run(_end_of(returned)) if inspect.isawaitable(returned) else returned
+    if not inspect.isawaitable(returned):
+        return returned
+    value, left = run(_end_of(returned))
+    if left is not None:
+        raise left
+    return value
 
 
 async def call_inside(function: Callable[..., Any], keywords: Mapping[str, Any]) -> Any:
@@ -23,9 +28,12 @@ async def call_inside(function: Callable[..., Any], keywords: Mapping[str, Any])
     return await returned if inspect.isawaitable(returned) else returned
 
 
-async def _end_of(returned: Any) -> Any:
-    """Make a coroutine, which runners want, of whatever can be awaited."""
-    return await returned
+async def _end_of(returned: Any) -> tuple[Any, SystemExit | None]:
+    """Make a coroutine, which runners want, of whatever can be awaited; ``exit()`` would end the loop that runs it."""
+    try:
+        return await returned, None
+    except SystemExit as error:
+        return None, error
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -34,22 +42,30 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - not whether it can be called
 
 
-def guilty(call_alone: Callable[[int], Any], count: int, error: Exception) -> int | None:
+FAULTS = (Exception, SystemExit)
+"""What a function of the user's may raise that is its fault: ``exit()`` in it ends no training without a word."""
+
+
+def guilty(call_alone: Callable[[int], Any], count: int, error: BaseException) -> int | None:
     """Return the first of so many rows for which a function fails alike when it gets that one alone."""
     for index in range(count):
         try:
             call_alone(index)
         except type(error):
             return index
-        except Exception:  # noqa: BLE001 - it fails otherwise alone, so this tells nothing
+        except FAULTS:  # it fails otherwise alone, so this tells nothing
             return None
     return None
 
 
 def said(function: Callable[..., Any], error: BaseException) -> str:
     """Return what a function raised, and in which line of the user's code."""
-    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{words}{line_of(function, error)}"
+    try:
+        words = str(error)
+    except Exception as other:  # noqa: BLE001 - an error of the user's whose text fails too
+        words = f"its text cannot be made ({type(other).__name__})"
+    name = type(error).__name__
+    return f"{name}: {words}{line_of(function, error)}" if words else f"{name}{line_of(function, error)}"
 
 
 def line_of(function: Callable[..., Any], error: BaseException) -> str:

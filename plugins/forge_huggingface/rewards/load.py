@@ -115,6 +115,7 @@ def _load_builtin(table: RewardTable, name: str, place: str) -> Reward:
         function=functools.wraps(module.score)(function),
         signature=Signature(required=("completions", *columns), optional=("completion_ids",)),
         columns=columns,
+        row_fault=functools.partial(module.row_fault, args) if hasattr(module, "row_fault") else None,
         notes=notes,
     )
 

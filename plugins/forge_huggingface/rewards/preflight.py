@@ -1,4 +1,4 @@
-"""What is looked at before a model is loaded: that reward functions can be had, and that rows have their columns."""
+"""What is looked at before a model is loaded: that reward functions can be had, and rows used by them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST = 8  # of rows whose number nobody knows
 
 
 def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:
-    """Yield an error for each reward whose columns a row lacks.
+    """Yield an error for each reward that cannot use a row.
 
     Raises:
         UsageError: A function cannot be found, imported or called, or this machine cannot do what it needs.
@@ -30,7 +30,7 @@ def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:
 
 
 def lacking(rewards: Iterable[Reward], rows: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
-    """Yield, for each reward, the first row that lacks a column it needs; of a stream, only the first are read."""
+    """Yield, for each reward, the first row that it cannot use; of a stream, only the first are read."""
     left = list(rewards)
     for number, row in enumerate(rows if hasattr(rows, "__len__") else islice(rows, _FIRST), 1):
         if not left:
@@ -38,13 +38,17 @@ def lacking(rewards: Iterable[Reward], rows: Iterable[Mapping[str, Any]]) -> Ite
         there = sorted(name for name in row if name not in {"prompt", "origin"})
         for reward in list(left):
             column = next((name for name in reward.columns if name not in row), None)
+            origin = row.get("origin", f"row {number}")
             if column is None:
+                if reward.row_fault and (fault := reward.row_fault(row)):
+                    left.remove(reward)
+                    yield Finding("error", f"{origin}: {fault} ({reward.name}, {reward.place})", "mend the row")
                 continue
             left.remove(reward)
             have = f"there are {', '.join(there)}" if there else "there is none but the prompt"
             yield Finding(
                 "error",
-                f"{row.get('origin', f'row {number}')} has no column {column}, which the reward {reward.name} needs "
+                f"{origin} has no column {column}, which the reward {reward.name} needs "
                 f"({reward.place}); {did_you_mean(column, there, have)}",
                 "rename it with [data] columns, or name it in the reward's args",
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Reward:
         signature: Its parameters.
         args: Further keyword arguments for it.
         columns: The columns that the rows must have.
+        row_fault: Says what is wrong with these columns in a row, or None; for rewards that can tell without an answer.
         notes: What a user should know before it is used, such as a limit that this machine cannot set.
     """
 
@@ -58,6 +60,7 @@ class Reward:
     signature: Signature
     args: Mapping[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    row_fault: Callable[[Mapping[str, Any]], str | None] | None = None
     notes: tuple[str, ...] = ()
     _runner: asyncio.Runner | None = field(default=None, repr=False)
 
@@ -104,7 +107,10 @@ class Reward:
     def _keywords(
         self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any], context: Mapping[str, Any]
     ) -> dict[str, Any]:
-        given = {**columns, **self.args, **context, "prompts": list(prompts), "completions": list(completions)}
+        # What one function does to its lists and messages, the next shall not see.
+        own = {name: list(values) for name, values in columns.items()}
+        said = [[*map(copy.copy, each)] if isinstance(each, list) else each for each in completions]
+        given = {**own, **self.args, **context, "prompts": list(prompts), "completions": said}
         return self.signature.select(given)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -131,7 +137,7 @@ class Reward:
             raise self._error(f"{error.message}{_row(columns, error.index)}", do) from error
         except ForgeError:
             raise
-        except Exception as error:
+        except blame.FAULTS as error:
 
             def alone(index: int) -> None:
                 part = slice(index, index + 1)

@@ -64,10 +64,12 @@ def cannot_reward(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
                 return f"[[train.reward]] {table.use} needs {needed.name}, which is not installed ({pip})"
             if not needed.specifier.contains(there, prereleases=True):
                 return f"[[train.reward]] {table.use} needs {needed}, and {there} is installed ({pip})"
-        if table.use == "code-tests" and not table.args.get("allow_network") and machine.platform != "linux":
+        open_ = ("allow_network", "allow_processes")
+        if table.use == "code-tests" and machine.platform != "linux" and not all(map(table.args.get, open_)):
             return (
                 f"[[train.reward]] code-tests runs what the model writes, and on {machine.platform} forge cannot cut "
-                "it off from the network or limit its memory; use Linux, or write args = { allow_network = true }"
+                "it off from the network, keep it from your other processes or limit its memory; use Linux, or write "
+                "args = { allow_network = true, allow_processes = true }"
             )
     return None
 

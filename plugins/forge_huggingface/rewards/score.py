@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,21 +62,34 @@ def _read(value: Any, index: int) -> Score:
     feedback = value.get("feedback")
     if feedback is not None and not isinstance(feedback, str):
         raise WrongReturnError(f"its feedback is {kind_of(feedback)} and must be a string or None", index)
-    extra = {str(key): item for key, item in value.items() if key not in {"score", "feedback"}}
+    extra = {str(key): _plain(item) for key, item in value.items() if key not in {"score", "feedback"}}
     return Score(_number(value["score"], index), feedback, extra)
 
 
 def _number(value: Any, index: int) -> float | None:
     """Return a number; true and false are 1 and 0, as comparisons give them."""
-    if hasattr(value, "item") and not isinstance(value, int | float):  # a number of numpy, a tensor of one element
-        try:
-            value = value.item()
-        except (TypeError, ValueError, RuntimeError):
-            raise WrongReturnError(f"it returned {kind_of(value)} and must return one number", index) from None
+    value = _plain(value)
     if value is None:
         return None
     if not isinstance(value, int | float):
         raise WrongReturnError(f"it returned {kind_of(value)} and must return a number, None or a dict", index)
-    if not math.isfinite(value):
-        raise WrongReturnError(f"it returned {float(value)}; None says that a reward does not apply", index)
+    if not is_finite(value):
+        said = value if isinstance(value, float) else "an int that is too large"
+        raise WrongReturnError(f"it returned {said}; None says that a reward does not apply", index)
     return float(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Return the number that a scalar of numpy or a tensor of one element is, or else the value."""
+    if hasattr(value, "item") and not isinstance(value, int | float):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # then it is not one number, and is told as such
+            return value.item()
+    return value

@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+_OPENS = re.compile(r"[ \t]*```[ \t]*([\w+-]*)")
+_CLOSES = re.compile(r"[ \t]*```[ \t\r]*")
 _THINKING_ENDS = "</think>"
 
 
@@ -43,11 +44,29 @@ def answer_of(completion: Any) -> str:
 
 def code_block(text: str, languages: Collection[str]) -> str | None:
     """Return the last fenced block in one of the languages or in none that is named, or None."""
-    found = [body for language, body in _BLOCK.findall(text) if not language or language.lower() in languages]
+    found = [body for language, body in _blocks(text.split("\n")) if not language or language.lower() in languages]
     return found[-1] if found else None
 
 
 def only_block(text: str, languages: Collection[str]) -> str | None:
     """Return what is in the fenced block that makes up the whole text, or None."""
-    found = _BLOCK.fullmatch(text)
-    return found[2] if found and (not found[1] or found[1].lower() in languages) else None
+    lines = text.split("\n")
+    opens = _OPENS.match(lines[0])
+    if len(lines) < 2 or not opens or not _CLOSES.fullmatch(lines[-1]):
+        return None
+    return _body(lines[1:-1]) if not opens[1] or opens[1].lower() in languages else None
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the language and the content of each block that is closed, from line to line: answers may be long."""
+    ends = [place for place, line in enumerate(lines) if _CLOSES.fullmatch(line)]
+    begin = 0
+    for end in ends:
+        opens = next((place for place in range(begin, end) if _OPENS.match(lines[place])), None)
+        if opens is not None:
+            yield _OPENS.match(lines[opens])[1], _body(lines[opens + 1 : end])  # type: ignore[index]
+            begin = end + 1
+
+
+def _body(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

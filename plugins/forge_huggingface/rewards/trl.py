@@ -12,6 +12,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.functions.signature import GIVEN
+from forge_huggingface.rewards.score import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ class RewardFunction:
             shared = set.intersection(*(set(score.extra) for score in scores)) if scores else set()
             for key in sorted(shared):
                 values = [score.extra[key] for score in scores]
-                if all(isinstance(value, int | float) for value in values):
+                if all(map(is_finite, values)):
                     log(f"rewards/{self.reward.name}/{key}", statistics.fmean(values))
         return [score.score for score in scores]
 

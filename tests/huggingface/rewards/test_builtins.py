@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
 
+from forge_huggingface.rewards.builtin import json_schema, math_equal
 from forge_huggingface.rewards.builtin.choice import chosen_letter
 from forge_huggingface.rewards.builtin.math_equal import final_answer
 from forge_huggingface.rewards.builtin.registry import BUILTINS
@@ -49,11 +51,16 @@ def test_math_equal_tells_of_the_form_only(make: Any) -> None:
     right, wrong, none = make("math-equal", column="solution")(["42", "41", "I do not know"], solution=["42"] * 3)
     assert (right.feedback, wrong.feedback) == (None, None)
     assert none.feedback == r"No final answer was found. End with the final answer in \boxed{}."
-    assert (wrong.extra, none.extra) == ({"answered": 1}, {"answered": 0})
+    assert (wrong.extra, none.extra) == ({"answered": 1, "gave_up": 0}, {"answered": 0, "gave_up": 0})
 
 
-def test_math_equal_gives_up_on_what_takes_forever(make: Any) -> None:
-    assert numbers(make("math-equal")([r"\boxed{10^{10^{10}}}"], answer=["7"])) == [0.0]
+def test_math_equal_gives_up_on_what_takes_forever(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math_equal, "SECONDS", 1)
+    forever = r"10^{10^{10}}"
+    wrong, unread, right = make("math-equal")([rf"\boxed{{{forever}}}", "7", "7"], answer=["7", forever, "7"])
+    assert (wrong.score, wrong.extra) == (0.0, {"answered": 0, "gave_up": 1})
+    assert unread.score in {None, 0.0}  # as far as the row's own answer can be read
+    assert right.score == 1.0
 
 
 def test_the_final_answer_is_the_last_whole_box() -> None:
@@ -107,6 +114,23 @@ def test_choice_does_not_name_the_right_one(make: Any) -> None:
     assert score.feedback == "No choice was found. End with the letter of one option, such as Answer: A."
 
 
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (None, "the options are None, which is no list of up to 26"),
+        ("London", "the options are 'London', which is no list of up to 26"),
+        (3, "the options are 3, which is no list of up to 26"),
+        (list(range(27)), r"the options are \[0, 1, 2, .*\], which is no list of up to 26"),
+        (["London"], "the right choice is 'Paris', which is not one of A to A"),
+    ],
+)
+def test_options_that_are_none_are_an_error_with_the_row(make: Any, options: Any, fault: str) -> None:
+    with pytest.raises(RewardError, match=rf"{fault}.* \(completion 1 of this batch, row d:2\); mend the row"):
+        make("choice", choices="cities")(
+            ["A"] * 2, answer=["Paris"] * 2, cities=[CITIES, options], origin=["d:1", "d:2"]
+        )
+
+
 def test_a_right_choice_that_is_none_is_an_error(make: Any) -> None:
     with pytest.raises(RewardError, match="the right choice is 'Madrid', which is not one of A to C, or the text of"):
         make("choice", choices="cities")(["B"], answer=["Madrid"], cities=[CITIES])
@@ -151,13 +175,61 @@ def test_json_schema_takes_any_json_or_each_rows_own_schema(make: Any) -> None:
     assert numbers(make("json-schema", column="schema")(["3", "3"], schema=own)) == [1.0, 0.0]
     with pytest.raises(RewardError, match=r"the row's schema is no JSON Schema: 'x' is not valid .* \(completion 0"):
         make("json-schema", column="schema")(["3"], schema=['{"type": "x"}'])
-    with pytest.raises(RewardError, match="the row's schema is not JSON"):
-        make("json-schema", column="schema")(["3"], schema=["{"])
 
 
-def test_json_schema_fetches_nothing(make: Any) -> None:
-    with pytest.raises(RewardError, match="Unresolvable"):
-        make("json-schema", schema={"$ref": "http://127.0.0.1:9/schema.json"})(["3"])
+DEEP: Any = {}
+for _ in range(2000):
+    DEEP = {"properties": {"a": DEEP}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ("{", "it is not JSON: "),
+        ("3", "it is neither a table nor true or false"),
+        ("null", "it is neither a table nor true or false"),
+        (None, "it is neither a table nor true or false"),
+        (3, "it is neither a table nor true or false"),
+        ([], "it is neither a table nor true or false"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ('{"not":' * 5000 + "{}" + "}" * 5000, "it is nested too deeply"),
+        (DEEP, ""),
+        ("9" * 5000, "it is not JSON: "),
+        ({"default": date(2020, 1, 1)}, "it is not JSON: "),
+        ('{"$ref": "#/$defs/none"}', r"\$ref leads nowhere: #/\$defs/none \(nothing is fetched\)"),
+        ('{"$ref": "http://127.0.0.1:9/schema.json"}', r"\$ref leads nowhere: http"),
+        ('{"properties": {"a": {"$ref": "file:///etc/hosts"}}}', r"\$ref leads nowhere: file"),
+        ('{"$ref": "#"}', "its references lead in a circle"),
+        ('{"$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": {"not": {"$ref": "#/$defs/a"}}}}', "its references"),
+        ('{"other": {"a": {"$ref": "#/other/a"}}, "items": {"$ref": "#/other/a"}}', "its references lead in a circle"),
+        ('{"pattern": "("}', r"'\(' is not a 'regex' \(at pattern\)"),
+        ('{"patternProperties": {"[": {}}}', r"'\[' is not a 'regex'"),
+    ],
+)
+def test_a_schema_that_is_none_is_a_bad_row(make: Any, schema: Any, fault: str) -> None:
+    with pytest.raises(
+        RewardError, match=rf"the row's schema is no JSON Schema: {fault}.* \(completion 1 of this batch, row d:8\)"
+    ):
+        make("json-schema", column="schema")(["3", "3"], schema=["true", schema], origin=["d:7", "d:8"])
+
+
+def test_a_schema_may_refer_to_itself_for_parts(make: Any) -> None:
+    tree = {"type": "array", "items": {"$ref": "#"}, "$defs": {"x": {"anyOf": [{"$ref": "#/$defs/y"}]}, "y": {}}}
+    score = make("json-schema", schema=tree)
+    assert numbers(score(["[[], [[]]]", "[3]", "[" * 400 + "]" * 400])) == [1.0, 0.0, 0.0]
+
+
+def test_json_that_is_hard_to_check_is_a_score(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_schema, "SECONDS", 1)
+    steps = {f"s{n}": {"anyOf": [{"allOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 9}] * 9} for n in range(9)}
+    endless = {"$defs": {**steps, "s9": {"type": "integer"}}, "$ref": "#/$defs/s0"}
+    (slow,) = make("json-schema", schema=endless)(['"x"'])
+    assert (slow.score, slow.extra) == (0.0, {"valid_json": 0, "gave_up": 1})
+    (backtracks,) = make("json-schema", schema={"pattern": "^(a+)+$"})([f'"{"a" * 40}!"'])
+    assert (backtracks.score, backtracks.extra["gave_up"]) == (0.0, 1)
+    huge = make("json-schema", schema={"multipleOf": 0.5})(["9" * 4000, "9" * 5000, "1e400", "1"])
+    assert numbers(huge)[:2] == [0.0, 0.0]
+    assert numbers(huge)[3] == 1.0
 
 
 def test_regex_searches_or_fits_the_whole(make: Any) -> None:
@@ -165,6 +237,13 @@ def test_regex_searches_or_fits_the_whole(make: Any) -> None:
     assert numbers(make("regex", pattern=r"\d+", mode="full")(["a 1", " 12\n", "1\n2"])) == [0.0, 1.0, 0.0]
     think = make("regex", pattern=r"(?s)<think>.+</think>.+", mode="full")
     assert numbers(think(["<think>\nso\n</think>\n4", "4"])) == [1.0, 0.0]
+
+
+def test_regex_gives_up_on_what_backtracks_forever(make: Any) -> None:
+    slow, fast = make("regex", pattern="^(a+)+$")(["a" * 40 + "!", "a" * 40])
+    assert (slow.score, slow.extra) == (0.0, {"gave_up": 1})
+    assert slow.feedback == "The answer could not be searched in 1 s for the regular expression ^(a+)+$"
+    assert (fast.score, fast.extra) == (1.0, {"gave_up": 0})
 
 
 def test_regex_compares_a_group_of_the_last_match_with_a_column(make: Any) -> None:

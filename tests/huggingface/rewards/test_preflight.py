@@ -35,6 +35,29 @@ def test_the_first_row_that_lacks_a_column_is_named_for_each_reward(folder: Fold
     assert (bare.severity, bare.do) == ("error", "rename it with [data] columns, or name it in the reward's args")
 
 
+def test_a_row_that_a_builtin_cannot_use_is_named_before_training(folder: Folder) -> None:
+    table = '[[train.reward]]\nuse = "{}"\nargs = {{ column = "{}" }}\n'
+    names = {"choice": "right", "code-tests": "tests", "json-schema": "schema"}
+    rewards = folder.load("".join(table.format(use, column) for use, column in names.items()))
+    good = {"prompt": "p", "right": "B", "tests": "assert f()", "schema": '{"type": "object"}'}
+    bad = {"right": "maybe", "tests": "[3]", "schema": "3"}
+    rows = [{**good, **part, "origin": f"d:{line}"} for line, part in enumerate([{}, bad, bad], 1)]
+    assert list(lacking(rewards, rows[:1])) == []
+    assert [(finding.severity, finding.message) for finding in lacking(rewards, rows)] == [
+        ("error", "d:2: the right choice is 'maybe', which is not one of A to Z (choice, [[train.reward]] number 1)"),
+        (
+            "error",
+            "d:2: the row's tests are neither Python, nor a list of such, nor of input and output "
+            "(code-tests, [[train.reward]] number 2)",
+        ),
+        (
+            "error",
+            "d:2: the row's schema is no JSON Schema: it is neither a table nor true or false "
+            "(json-schema, [[train.reward]] number 3)",
+        ),
+    ]
+
+
 def test_of_streamed_rows_only_the_first_are_looked_at(folder: Folder) -> None:
     folder.file("def fn(completions, unit): ...\n")
     rewards, read = folder.load(USE), []

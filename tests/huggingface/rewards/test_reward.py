@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,9 +57,19 @@ def test_a_dict_carries_feedback_and_more() -> None:
         ([np.inf, 1], "it returned inf; None says that a reward does not apply", 0),
         ([1, "1"], 'it returned the string "1" and must return a number, None or a dict', 1),
         ([1, [1]], "it returned a list and must return a number, None or a dict", 1),
-        ([1, np.ones(2)], "it returned a ndarray and must return one number", 1),
+        ([1, np.ones(2)], "it returned a ndarray and must return a number, None or a dict", 1),
         ([1, {"reward": 1}], "it returned a dict without score (it has reward)", 1),
         ([1, {}], "it returned a dict without score (it has nothing)", 1),
+        ([1, 10**400], "it returned an int that is too large; None says that a reward does not apply", 1),
+        ([1, -math.inf], "it returned -inf; None says that a reward does not apply", 1),
+        ([1, 1j], "it returned a complex and must return a number, None or a dict", 1),
+        ([1, np.str_("1")], 'it returned the string "1" and must return a number, None or a dict', 1),
+        (
+            (value for value in [1, 2]),
+            "it returned a generator and must return a list with one value a completion",
+            None,
+        ),
+        ({1, 2}, "it returned a set and must return a list with one value a completion", None),
         ([1, {"score": "1"}], 'it returned the string "1" and must return a number, None or a dict', 1),
         ([1, {"score": 1, "feedback": 3}], "its feedback is an int and must be a string or None", 1),
     ],
@@ -105,6 +116,27 @@ FAILING = [
     (
         "def fn(completions):\n    print('no return')\n",
         "it returned None and must return a list with one value a completion; see rewards.py:1",
+    ),
+    (
+        "def fn(completions):\n    exit(0)\n",
+        "SystemExit: 0 at rewards.py:2 (completion 0 of this batch, row rows.jsonl:7); mend it",
+    ),
+    (
+        "import sys\nasync def fn(completions):\n    sys.exit('no key')\n",
+        "SystemExit: no key at rewards.py:3; mend it",
+    ),
+    (
+        "class Odd(Exception):\n    def __str__(self): return 1 / 0\ndef fn(completions):\n    raise Odd\n",
+        "Odd: its text cannot be made (ZeroDivisionError) at rewards.py:4 (completion 0 of this batch, row "
+        "rows.jsonl:7); mend it",
+    ),
+    (
+        "def fn(completions):\n    next(iter([]))\n",
+        "StopIteration at rewards.py:2 (completion 0 of this batch, row rows.jsonl:7); mend it",
+    ),
+    (
+        "def fn(completions):\n    yield 1\n",
+        "it returned a generator and must return a list with one value a completion; see rewards.py:1",
     ),
     (
         "async def fn(completions):\n    raise TimeoutError('the judge is asleep')\n",
@@ -166,6 +198,18 @@ def test_async_functions_are_awaited_in_one_loop(folder: Folder) -> None:
     assert reward.is_async
     assert [reward.score(["p"], ["c"], {})[0].score for _ in range(3)] == [1.0, 1.0, 1.0]
     assert asyncio.run(reward.ascore(["p"], ["c"], {}))[0].score == 2.0
+
+
+def test_what_a_function_does_to_what_it_gets_stays_with_it(folder: Folder) -> None:
+    source = (
+        "def fn(prompts, completions, answer):\n    scores = [len(each[0]['content']) for each in completions]\n"
+        "    prompts.clear(); answer.clear()\n    for each in completions: each[0]['content'] = ''; each.clear()\n"
+        "    completions.clear()\n    return scores\n"
+    )
+    reward, columns = folder.one(source), {"answer": ["1", "2"]}
+    prompts, completions = ["p", "q"], [[{"role": "assistant", "content": text}] for text in ("a", "ab")]
+    for _ in range(2):
+        assert [each.score for each in reward.score(prompts, completions, columns)] == [1.0, 2.0]
 
 
 def test_completion_text_reads_both_forms() -> None:

@@ -205,13 +205,16 @@ def test_a_missing_package_is_a_reason_with_the_line_that_installs_it(folder: Fo
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
-def test_code_tests_are_refused_where_the_network_cannot_be_cut_off(folder: Folder, platform: str) -> None:
+def test_code_tests_are_refused_where_nothing_can_hold_programs(folder: Folder, platform: str) -> None:
     machine = replace(PRESETS["linux-cpu"], platform=platform)
     job = folder.job('[[train.reward]]\nuse = "code-tests"\n')
     said = str(cannot_reward(machine, job, None))  # type: ignore[arg-type]  # facts do not matter
-    assert f"on {platform} forge cannot cut it off from the network or limit its memory" in said
-    assert "allow_network = true" in said
-    allowed = folder.job('[[train.reward]]\nuse = "code-tests"\nargs = { allow_network = true }\n')
+    assert f"on {platform} forge cannot cut it off from the network, keep it from your other processes or" in said
+    assert "args = { allow_network = true, allow_processes = true }" in said
+    half = folder.job('[[train.reward]]\nuse = "code-tests"\nargs = { allow_network = true }\n')
+    assert cannot_reward(machine, half, None) == said  # type: ignore[arg-type]  # facts do not matter
+    both = "allow_network = true, allow_processes = true"
+    allowed = folder.job(f'[[train.reward]]\nuse = "code-tests"\nargs = {{ {both} }}\n')
     assert cannot_reward(machine, allowed, None) is None  # type: ignore[arg-type]  # facts do not matter
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import string
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+# What repeats gives nothing back: a model may well write a thousand spaces or stars.
 _SAID = re.compile(
-    r"\b(?:answer|choice|option)\b\**(?:\s+is)?\s*:?\s*\**\s*[\[(]?([A-Za-z])[\])]?(?![\w'])",
+    r"\b(?:answer|choice|option)\b\**+(?:\s++is)?+\s*+:?\s*+\**+\s*+[\[(]?([A-Za-z])[\])]?(?![\w'])",
     re.IGNORECASE,
 )
 _ALONE = re.compile(r"^\W*([A-Za-z])\W*$")
@@ -46,19 +48,34 @@ def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) ->
     It is read from the last ``\boxed{…}``, or else from the last "answer: B", "the answer is (B)" or the like, or else
     from a last line that is a letter, begins with one ("B. Paris") or is the text of an option.
     """
-    lists = columns[args.choices] if args.choices else [None] * len(completions)
-    return [
-        _score(answer_of(completion), right, list(options or ()), index)
-        for index, (completion, right, options) in enumerate(zip(completions, columns[args.column], lists, strict=True))
-    ]
+    scores = []
+    for index, completion in enumerate(completions):
+        row = {name: columns[name][index] for name in args.columns()}
+        if fault := row_fault(args, row):
+            raise WrongReturnError(fault, index, "mend the row")
+        scores.append(_score(answer_of(completion), row[args.column], row[args.choices] if args.choices else ()))
+    return scores
 
 
-def _score(text: str, right: Any, options: list[Any], index: int) -> Score:
-    letters = string.ascii_uppercase[: len(options) or len(string.ascii_uppercase)]
+def row_fault(args: Args, row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a row's options or its right choice, or None."""
+    right, options = row[args.column], row[args.choices] if args.choices else ()
+    if not isinstance(options, list | tuple) or len(options) > len(string.ascii_uppercase):
+        return f"the options are {reprlib.repr(options)}, which is no list of up to {len(string.ascii_uppercase)}"
+    letters = _letters(options)
+    if _right(right, options, letters) is not None:
+        return None
+    there = f"one of {letters[0]} to {letters[-1]}" + (", or the text of an option" if options else "")
+    return f"the right choice is {reprlib.repr(right)}, which is not {there}"
+
+
+def _letters(options: Sequence[Any]) -> str:
+    return string.ascii_uppercase[: len(options) or len(string.ascii_uppercase)]
+
+
+def _score(text: str, right: Any, options: Sequence[Any]) -> Score:
+    letters = _letters(options)
     wanted = _right(right, options, letters)
-    if wanted is None:
-        there = f"one of {letters[0]} to {letters[-1]}" + (", or the text of an option" if options else "")
-        raise WrongReturnError(f"the right choice is {right!r}, which is not {there}", index, "mend the row")
     chosen = chosen_letter(text, options, letters)
     if chosen is None:
         example = f"{letters[0]} to {letters[-1]}" if options else "A"
@@ -71,7 +88,7 @@ def chosen_letter(text: str, options: Sequence[Any], letters: str) -> str | None
     boxed = final_answer(text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if boxed is not None:
-        return _as_letter(re.sub(r"\\text\{([^}]*)\}", r"\1", boxed), options, letters)
+        return _as_letter(re.sub(r"\\text\{([^{}]*)\}", r"\1", boxed), options, letters)
     said = [found[1].upper() for found in _SAID.finditer(text) if found[1].upper() in letters]
     if said:
         return said[-1]

@@ -1,8 +1,8 @@
 """The reward ``code-tests``: whether the Python program in a completion passes the row's tests.
 
-The program is the model's, so it runs in :mod:`.sandbox`: a process of its own with limits of time and memory, without
-network, environment or a place to write to but its own folder. Where the network cannot be cut off, it does not run
-unless the job says so.
+The program is the model's, so it runs in :mod:`forge_huggingface.rewards.sandbox`: a process of its own with limits of
+time and memory, without network, environment or a place to write to but its own folder. Where the network cannot be
+cut off, or other processes can be reached, it does not run unless the job says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from forge.api import NonEmpty, Table, cores
-from forge_huggingface.rewards.builtin.sandbox import MIB, Limits, Outcome, check, run_script, run_tests
+from forge_huggingface.rewards.sandbox.run import MIB, Limits, Outcome, run_script, run_tests
+from forge_huggingface.rewards.sandbox.trial import check
 from forge_huggingface.rewards.score import Score, WrongReturnError
 from forge_huggingface.rewards.text import answer_of, code_block
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 
 LANGUAGES = frozenset({"python", "py", "python3"})
+
+_NO_TESTS = "the row's tests are neither Python, nor a list of such, nor of input and output"
 
 NO_PROGRAM = "No Python program was found. Write the whole program in one ```python block."
 
@@ -44,7 +47,12 @@ class Args(Table):
     show_tests: bool = Field(
         False, description="Let feedback quote the failing test, with what was expected. This gives the answer away."
     )
-    allow_network: bool = Field(False, description="Run programs also where they cannot be cut off from the network.")
+    allow_network: bool = Field(
+        False, description="Let programs use the network, and run them also where they cannot be cut off from it."
+    )
+    allow_processes: bool = Field(
+        False, description="Run programs also where they cannot be kept from your other processes."
+    )
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns that the rows must have."""
@@ -74,12 +82,16 @@ class Verdict:
 
 def prepare(args: Args) -> list[str]:
     """Try the sandbox before anything is trained. Raises :class:`forge.api.UsageError`; returns what to warn of."""
-    return [f"code-tests: {note}" for note in check(args.limits)]
+    return [f"code-tests: {note}" for note in check(args.limits, processes=args.allow_processes)]
 
 
 def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Score]:
     """Score completions by the last Python block in them, or by the whole text if it is a program."""
-    tests = [_tests(given, index) for index, given in enumerate(columns[args.column])]
+    tests = []
+    for index, given in enumerate(columns[args.column]):
+        if (read := _tests(given)) is None:
+            raise WrongReturnError(_NO_TESTS, index, "mend the row")
+        tests.append(read)
     with ThreadPoolExecutor(cores()) as pool:  # the threads only wait for processes
         return list(pool.map(lambda pair: _score(args, *pair), zip(completions, tests, strict=True)))
 
@@ -157,6 +169,8 @@ def _ended(outcome: Outcome, args: Args) -> str:
         return f"it took longer than {args.timeout:g} s"
     if outcome.ended == "output":
         return "it printed too much"
+    if outcome.ended == "files":
+        return "it wrote too many files, or too much into them"
     last = next((line for line in reversed(outcome.errors.splitlines()) if line.strip()), "")
     line = re.findall(r'File "<program>", line (\d+)', outcome.errors)
     at = f" (line {line[-1]} of the program)" if line else ""
@@ -178,21 +192,24 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def _tests(given: Any, index: int) -> list[str] | list[Case]:
-    """Read a row's tests."""
+def row_fault(args: Args, row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a row's tests, or None."""
+    return _NO_TESTS if _tests(row[args.column]) is None else None
+
+
+def _tests(given: Any) -> list[str] | list[Case] | None:
+    """Read a row's tests, or return None if they are of no form that there is."""
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = [given]
     tests = [given] if isinstance(given, str) else given
     if isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests):
         return list(tests)
     if isinstance(tests, list) and tests and all(isinstance(test, dict) and _is_case(test) for test in tests):
         return [Case(test["input"], test["output"]) for test in tests]
-    raise WrongReturnError(
-        "the row's tests are neither Python, nor a list of such, nor of input and output", index, "mend the row"
-    )
+    return None
 
 
 def _is_case(test: Mapping[str, Any]) -> bool:

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from forge.api import Mistake, Table
+from forge_huggingface.rewards.aside import TooLongError, WorkError, ask
+from forge_huggingface.rewards.builtin.schemas import fault_of_text, schema_fault
 from forge_huggingface.rewards.score import Score, WrongReturnError
-from forge_huggingface.rewards.text import answer_of, only_block
+from forge_huggingface.rewards.text import answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+
+SECONDS = 3
+"""Seconds for one answer."""
 
 
 class Args(Table):
@@ -39,67 +45,40 @@ class Args(Table):
         return (self.column,) if self.column else ()
 
 
-def schema_fault(schema: Any) -> str | None:
-    """Return what is wrong with a schema, or None; also without jsonschema, which the plan then asks for."""
-    try:
-        from jsonschema import SchemaError
-        from jsonschema.validators import validator_for
-    except ImportError:
+def row_fault(args: Args, row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a row's schema, or None."""
+    if args.column is None:
         return None
     try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as error:
-        path = "/".join(map(str, error.absolute_path))
-        return f"{error.message}" + (f" (at {path})" if path else "")
-    return None
+        fault = fault_of_text(_text(row[args.column]))
+    except (TypeError, ValueError, RecursionError) as error:  # a date, or what is nested too deeply
+        fault = f"it is not JSON: {error}"
+    return fault and f"the row's schema is no JSON Schema: {fault}"
+
+
+def _text(schema: Any) -> str:
+    """Return a row's schema as JSON; a column may hold tables too."""
+    return schema if isinstance(schema, str) else json.dumps(schema)
 
 
 def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Score]:
     """Score completions: the whole text after the thinking, or its only fenced block, must be JSON."""
     schemas = columns[args.column] if args.column else [args.schema_] * len(completions)
-    return [
-        _score(answer_of(completion), _schema(schema, index))
-        for index, (completion, schema) in enumerate(zip(completions, schemas, strict=True))
-    ]
-
-
-def _schema(given: Any, index: int) -> Any:
-    if not isinstance(given, str):
-        return given
-    try:
-        schema = json.loads(given)
-    except ValueError as error:
-        raise WrongReturnError(f"the row's schema is not JSON: {error}", index, "mend the row") from None
-    if fault := schema_fault(schema):
-        raise WrongReturnError(f"the row's schema is no JSON Schema: {fault}", index, "mend the row")
-    return schema
+    scores = []
+    for index, (completion, given) in enumerate(zip(completions, schemas, strict=True)):
+        if args.column and (fault := row_fault(args, {args.column: given})):
+            raise WrongReturnError(fault, index, "mend the row")
+        scores.append(_score(answer_of(completion), json.loads(_text(given)) if args.column else given))
+    return scores
 
 
 def _score(text: str, schema: Any) -> Score:
-    block = only_block(text, {"json"})
     try:
-        value = json.loads(text if block is None else block, parse_constant=_refuse)
-    except ValueError as error:
-        return Score(0.0, f"The answer is not valid JSON: {error}", {"valid_json": 0})
-    except RecursionError:
-        return Score(0.0, "The answer is not valid JSON: it is nested too deeply", {"valid_json": 0})
-    fault = None if schema is None else _misfit(value, schema)
-    return Score(float(fault is None), fault, {"valid_json": 1})
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _misfit(value: Any, schema: Any) -> str | None:
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-
-    # An empty registry: without one, a reference to a URL would be fetched.
-    error = best_match(validator_for(schema)(schema, registry=Registry()).iter_errors(value))
-    if error is None:
-        return None
-    path = "/".join(map(str, error.absolute_path))
-    message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
-    return f"The JSON does not fit the schema{f' at {path}' if path else ''}: {message}"
+        valid, fault = ask("forge_huggingface.rewards.builtin.schemas:misfit", SECONDS, text, schema)
+    except TooLongError:
+        why = f"it took longer than {SECONDS} s"
+    except WorkError as error:
+        why = str(error)
+    else:
+        return Score(float(fault is None), fault, {"valid_json": int(valid), "gave_up": 0})
+    return Score(0.0, f"The JSON could not be held to the schema: {why}", {"valid_json": 0, "gave_up": 1})

@@ -7,13 +7,13 @@ the answers it can think of.
 
 from __future__ import annotations
 
-import logging
-import threading
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from forge.api import NonEmpty, Table
+from forge_huggingface.rewards.aside import TooLongError, WorkError, ask
 from forge_huggingface.rewards.score import Score
 from forge_huggingface.rewards.text import answer_of
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 SECONDS = 3
-"""Seconds for reading an expression and for comparing two: ``10^{10^{10}}`` would take forever."""
+"""Seconds for reading two expressions and comparing them: ``10^{10^{10}}`` would take forever."""
+
+_ASIDE = "forge_huggingface.rewards.builtin.mathematics"
+_BOXED = "\\boxed"
+_BRACE = re.compile(r"(?<!\\)[{}]")
 
 NO_ANSWER = r"No final answer was found. End with the final answer in \boxed{}."
 
@@ -51,53 +55,41 @@ def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) ->
 
 def final_answer(text: str) -> str | None:
     r"""Return the content of the last ``\boxed{…}`` whose braces are closed, or None."""
-    start = text.rfind(r"\boxed{")
-    while start >= 0:
-        depth, begin = 1, start + len(r"\boxed{")
-        for at in range(begin, len(text)):
-            escaped = text[at - 1] == "\\"
-            depth += 0 if escaped else {"{": 1, "}": -1}.get(text[at], 0)
-            if depth == 0:
-                return text[begin:at]
-        start = text.rfind(r"\boxed{", 0, start)
-    return None
+    open_: list[int] = []
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        at = brace.start()
+        if brace[0] == "{":
+            open_.append(at)
+        elif open_:
+            begin = open_.pop()
+            if text.endswith(_BOXED, 0, begin) and (last is None or begin > last[0]):
+                last = begin, at
+    return None if last is None else text[last[0] + 1 : last[1]]
 
 
 def _score(text: str, right: Any) -> Score:
-    gold = _read(_gold(str(right)))
-    if not gold:
-        return Score(None, extra={"answered": 0})
-    boxed = final_answer(text)
-    found = _read(text if boxed is None else rf"$\boxed{{{boxed}}}$")
-    if not found:
-        return Score(0.0, NO_ANSWER, {"answered": 0})
-    return Score(float(_equal(gold, found)), extra={"answered": 1})
+    gold, boxed = _gold(str(right)), final_answer(text)
+    try:
+        read, answered, equal = ask(
+            f"{_ASIDE}:compare", SECONDS, gold, text if boxed is None else rf"$\boxed{{{boxed}}}$"
+        )
+    except TooLongError:
+        return Score(0.0 if _readable(gold) else None, extra={"answered": 0, "gave_up": 1})
+    except WorkError:  # such as no memory for a number
+        read, answered, equal = _readable(gold), False, False
+    if not read:
+        return Score(None, extra={"answered": 0, "gave_up": 0})
+    return Score(float(equal), None if answered else NO_ANSWER, {"answered": int(answered), "gave_up": 0})
+
+
+def _readable(gold: str) -> bool:
+    try:
+        return bool(ask(f"{_ASIDE}:readable", SECONDS, gold))
+    except (TooLongError, WorkError):
+        return False
 
 
 def _gold(right: str) -> str:
     right = right.rpartition("####")[2].strip()  # as GSM8K writes its solutions
     return right if "$" in right or "\\boxed" in right else f"${right}$"
-
-
-def _read(text: str) -> list[Any]:
-    from math_verify import parse
-
-    _quiet()
-    found: list[Any] = parse(text, fallback_mode="no_fallback", parsing_timeout=_seconds())
-    return found
-
-
-def _equal(gold: list[Any], found: list[Any]) -> bool:
-    from math_verify import verify
-
-    return bool(verify(gold, found, timeout_seconds=_seconds()))
-
-
-def _seconds() -> int | None:
-    """Return the time limit; it is kept by a signal, which only the main thread can get."""
-    return SECONDS if threading.current_thread() is threading.main_thread() else None
-
-
-def _quiet() -> None:
-    """An answer that takes too long is wrong, and no reason for a warning on each of thousands."""
-    logging.getLogger("math_verify").setLevel(logging.ERROR)

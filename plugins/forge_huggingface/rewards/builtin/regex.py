@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from forge.api import Mistake, NonEmpty, Table
+from forge_huggingface.rewards.aside import TooLongError, WorkError, ask
 from forge_huggingface.rewards.score import Score
 from forge_huggingface.rewards.text import completion_text
 
@@ -15,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
+SECONDS = 1
+"""Seconds for one answer: an expression may backtrack without end."""
+
+
 class Args(Table):
     """Settings of ``regex``."""
 
-    pattern: NonEmpty = Field(
-        description="Regular expression of Python's `re`; flags stand in front, as in `(?is)`. One that backtracks "
-        "without end cannot be stopped."
-    )
+    pattern: NonEmpty = Field(description="Regular expression of Python's `re`; flags stand in front, as in `(?is)`.")
     mode: Literal["search", "full"] = Field(
         "search", description="`search` anywhere, the last match counts; `full`: the whole text, but for white space."
     )
@@ -34,7 +37,7 @@ class Args(Table):
         """Yield what the settings contradict each other in."""
         try:
             compiled = re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             yield Mistake(f"pattern is no regular expression: {error}", ("pattern",))
             return
         there = ", ".join(compiled.groupindex) or "none"
@@ -52,19 +55,27 @@ class Args(Table):
 
 def score(args: Args, completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Score]:
     """Score completions, their thinking included."""
-    pattern = re.compile(args.pattern)
-    group = args.group if args.group is not None else min(pattern.groups, 1)
     right = columns[args.column] if args.column else [None] * len(completions)
-    scores = []
-    for completion, wanted in zip(completions, right, strict=True):
-        text = completion_text(completion)
-        if args.mode == "full":
-            found = pattern.fullmatch(text.strip())
-        else:
-            found = next(iter([*pattern.finditer(text)][-1:]), None)
-        if found is None:
-            scores.append(Score(0.0, f"The answer must match the regular expression {args.pattern}"))
-        else:
-            caught = (found[group] or "").strip()
-            scores.append(Score(float(args.column is None or caught == str(wanted).strip())))
-    return scores
+    pairs = zip(completions, right, strict=True)
+    return [_score(args, completion_text(completion), wanted) for completion, wanted in pairs]
+
+
+def _score(args: Args, text: str, wanted: Any) -> Score:
+    try:
+        caught = ask(f"{__name__}:match", SECONDS, args.pattern, args.mode, args.group, text)
+    except (TooLongError, WorkError):
+        wish = f"The answer could not be searched in {SECONDS} s for the regular expression {args.pattern}"
+        return Score(0.0, wish, {"gave_up": 1})
+    if caught is None:
+        return Score(0.0, f"The answer must match the regular expression {args.pattern}", {"gave_up": 0})
+    return Score(float(args.column is None or caught == str(wanted).strip()), extra={"gave_up": 0})
+
+
+def match(expression: str, mode: str, group: int | str | None, text: str) -> str | None:
+    """Return what a group of the match caught, without white space around it, or None if nothing matches."""
+    pattern = re.compile(expression)
+    last = deque([pattern.fullmatch(text.strip())] if mode == "full" else pattern.finditer(text), maxlen=1)
+    found = last[0] if last else None
+    if found is None:
+        return None
+    return (found[group if group is not None else min(pattern.groups, 1)] or "").strip()

@@ -1,9 +1,9 @@
 """The rewards that forge brings, by name.
 
 Each is a module with ``Args``, the pydantic model of its settings, whose method ``columns`` names the columns that it
-reads; with ``score(args, completions, columns)``; and, where only the machine at hand can tell whether it works, with
-``prepare(args)``. None is imported before a job names it, and what a module needs beyond the standard library only
-when it scores.
+reads; with ``score(args, completions, columns)``; where a row's columns can be wrong in themselves, with
+``row_fault(args, row)``; and, where only the machine at hand can tell whether it works, with ``prepare(args)``. None is
+imported before a job names it, and what a module needs beyond the standard library only when it scores.
 """
 
 from __future__ import annotations

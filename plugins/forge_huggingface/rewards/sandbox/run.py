@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
+import platform
 import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forge.api import UsageError
-from forge_huggingface.rewards.builtin import jail
+from forge_huggingface.rewards.sandbox import folders, jail
+from forge_huggingface.rewards.sandbox.calls import calls_filter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +40,9 @@ MAX_ERRORS = 4000
 STARTING = 1.0
 """Seconds that a program gets beside its own, for the interpreter to start."""
 
-Ended = Literal["done", "time", "output", "crash"]
+_TICK = 0.2  # seconds between two looks at what a program has made
+
+Ended = Literal["done", "time", "output", "files", "crash"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,7 @@ class Outcome:
     """What became of a process.
 
     Attributes:
-        ended: ``"done"``; ``"time"``, ``"output"`` for a limit; ``"crash"`` for any other end.
+        ended: ``"done"``; ``"time"``, ``"output"``, ``"files"`` for a limit; ``"crash"`` for any other end.
         output: What it wrote to its standard output, text or report.
         errors: The last of what it wrote to its standard error.
         code: Its exit code, below 0 for a signal.
@@ -82,7 +86,7 @@ def run_tests(program: str, tests: Sequence[str], limits: Limits) -> tuple[Outco
     """
     secret = secrets.token_hex(16)
     outcome = _start({"mode": "tests", "program": program, "tests": list(tests), "secret": secret}, limits)
-    return outcome, _reports(outcome, secret)
+    return outcome, _reports(outcome, secret, 1 + len(tests))
 
 
 def run_script(program: str, given: str, limits: Limits) -> Outcome:
@@ -90,75 +94,55 @@ def run_script(program: str, given: str, limits: Limits) -> Outcome:
     return _start({"mode": "script", "program": program, "secret": ""}, limits, given)
 
 
-def check(limits: Limits) -> list[str]:
-    """Try the sandbox on this machine.
-
-    Returns:
-        What it cannot do here, as phrases; no network is not among them.
-
-    Raises:
-        UsageError: The network cannot be cut off, and the limits say that it must be; or no program can run.
-    """
-    secret = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory() as outside:
-        spec = {"mode": "look", "program": "", "secret": secret, "outside": str(Path(outside, "written"))}
-        outcome = _start(spec, limits)
-    reports = _reports(outcome, secret)
-    if not reports or reports[0] is None:
-        why = f"exit code {outcome.code}: {outcome.errors.strip()[-300:] or outcome.ended}"
-        raise UsageError("programs cannot be run here", why, "raise memory in its args, or see what the system forbids")
-    can = reports[0]["can"]
-    open_ = [name for name in ("ipv4", "ipv6", "unix") if can[name]]
-    if open_ and not limits.network:
-        raise UsageError(
-            "what the model writes cannot be cut off from the network here",
-            f"it could open sockets ({', '.join(open_)}): this needs Linux on x86_64 or aarch64 with seccomp",
-            "run it where that is, or accept it with args = { allow_network = true }",
-        )
-    notes = []
-    if can["outside"]:
-        notes.append("files outside its folder cannot be protected here (Landlock, Linux 5.13 or newer, is missing)")
-    if not reports[0]["refused"]:
-        notes.append("it may start further processes, which seccomp would refuse")
-    if sys.platform != "linux":
-        notes.append(f"its memory cannot be limited on {sys.platform}")
-    return notes
-
-
-def _reports(outcome: Outcome, secret: str) -> list[dict[str, Any] | None]:
+def _reports(outcome: Outcome, secret: str, most: int) -> list[dict[str, Any] | None]:
     """Read the lines that only the jail can have written, up to one that is cut off or garbled."""
-    found = []
+    found: list[dict[str, Any] | None] = []
     for line in outcome.output.splitlines(keepends=True):
         if line.startswith(secret) and line.endswith("\n"):
             try:
-                found.append(json.loads(line.removeprefix(secret)))
-            except ValueError:
+                report = json.loads(line.removeprefix(secret))
+            except (ValueError, RecursionError):
                 break
+            if not _is_report(report) or len(found) == most:
+                break
+            found.append(report)
     return found
+
+
+def _is_report(report: Any) -> bool:
+    return report is None or (
+        isinstance(report, dict)
+        and isinstance(report.get("type"), str)
+        and isinstance(report.get("message"), str)
+        and isinstance(report.get("line"), int | None)
+    )
 
 
 def _start(spec: Mapping[str, Any], limits: Limits, given: str = "") -> Outcome:
     """Start a jail and see it to its end."""
-    with tempfile.TemporaryDirectory(prefix="forge-program-", ignore_cleanup_errors=True) as folder:
-        file = Path(folder, "spec.json")
+    with folders.folder() as around:
+        inside, file = around / "program", around / "spec"
+        inside.mkdir()
         whole = {
             **spec,
+            "parent": os.getpid(),
             "network": limits.network,
+            "calls": calls_filter(platform.machine(), network=limits.network),
             "memory": limits.memory,
             "seconds": int(limits.seconds + 0.999),
             "file_size": FILE_SIZE,
         }
-        file.write_text(json.dumps(whole), encoding="utf-8")
+        file.write_bytes(marshal.dumps(whole))
         process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-X", "utf8", jail.__file__, str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=folder,
-            env=_environment(folder),
+            cwd=inside,
+            env=_environment(str(inside)),
             start_new_session=True,
         )
-        return _watch(process, given.encode(), limits.seconds)
+        return _watch(process, given.encode(errors="replace"), limits.seconds, inside)
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -168,8 +152,8 @@ def _environment(folder: str) -> dict[str, str]:
     return {**kept, "HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _watch(process: subprocess.Popen[bytes], given: bytes, seconds: float) -> Outcome:
-    """Feed a process, read it, and end it when it takes too long or says too much."""
+def _watch(process: subprocess.Popen[bytes], given: bytes, seconds: float, inside: Path) -> Outcome:
+    """Feed a process, read it, and end it when it takes too long, says too much or fills the disk."""
     said: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
     too_much = threading.Event()
 
@@ -188,25 +172,44 @@ def _watch(process: subprocess.Popen[bytes], given: bytes, seconds: float) -> Ou
                     _kill(process)
                     return
 
-    threads = [threading.Thread(target=feed, daemon=True)]
-    threads += [threading.Thread(target=read, args=(name,), daemon=True) for name in said]
+    threads = [threading.Thread(target=read, args=(name,), daemon=True) for name in said]
+    threads += [threading.Thread(target=feed, daemon=True)]
     for thread in threads:
         thread.start()
-    late = False
+    limit: Ended | None = None
     try:
-        process.wait(seconds + STARTING)
-    except subprocess.TimeoutExpired:
-        late = True
+        limit = _wait(process, threads[0], time.monotonic() + seconds + STARTING, inside)
     finally:
         _kill(process)
         process.wait()
     for thread in threads:  # a child that has left the group may hold a pipe open
         thread.join(1)
     code = process.returncode
-    late = late or (sys.platform != "win32" and code == -signal.SIGXCPU)
-    ended: Ended = "output" if too_much.is_set() else "time" if late else "done" if code == 0 else "crash"
+    if sys.platform != "win32" and code == -signal.SIGXCPU:
+        limit = "time"
+    ended: Ended = "output" if too_much.is_set() else limit or ("done" if code == 0 else "crash")
     output, errors = (said[name].decode("utf-8", "replace") for name in said)
     return Outcome(ended, output, errors[-MAX_ERRORS:], code)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], output: threading.Thread, until: float, inside: Path
+) -> Literal["time", "files"] | None:
+    """Wait for the end of a process; return the limit that it has come to, if it has."""
+    while (left := until - time.monotonic()) > 0:
+        output.join(
+            min(_TICK, left)
+        )  # what has said its last is about to end; waiting for that only looks now and then
+        if output.is_alive():
+            if process.poll() is not None:
+                return None
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(_TICK, left))
+                return None
+        if folders.overfull(inside):
+            return "files"
+    return "time"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

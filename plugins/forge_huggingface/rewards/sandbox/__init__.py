@@ -1,0 +1,1 @@
+"""Where programs run that a model wrote: each in a process, a folder and limits of its own."""
