@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from forge.errors import Mistake
-from forge.job.table import NonEmpty, Table
+from forge.job.elsewhere import DATA_KEYS, advice
+from forge.job.table import Hint, NonEmpty, Table
 
 Format = Literal[
     "auto",
@@ -177,6 +178,12 @@ class DataTable(Source):
     max_rows: int | None = Field(None, ge=1, description="Take only the first rows of the training data.")
     packing: bool = Field(False, description="Fill each row up to `max_seq_length` with several, kept apart.")
     digest: str | None = Field(None, description="Refuse other rows than these. Written by forge into the lock.")
+
+    @classmethod
+    def forge_hint(cls, key: str) -> Hint | None:
+        """Say what a key of another tool is called here."""
+        said = advice(key, DATA_KEYS)
+        return Hint(*said) if said else None
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""

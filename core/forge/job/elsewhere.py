@@ -1,4 +1,4 @@
-"""What other tools call the methods and adapters that forge has, and what became of those that it has not.
+"""What other tools call the keys, methods and adapters that forge has, and what became of those that it has not.
 
 A job is often written from one for another tool. A word that is no method here, but is one there, is met with what to
 write instead: ``did you mean "dpo"?`` for ``"ppo"`` would be a wrong answer.
@@ -35,6 +35,52 @@ ADAPTER_KEYS: Mapping[str, str] = {
     "targets": "target_modules",
 }
 """What other tools call the keys of ``[adapter]``."""
+
+MODEL_KEYS: Mapping[str, str] = {
+    "base_model": "id",
+    "flash_attn": "attn_implementation",
+    "max_length": "max_seq_length",
+    "model_name": "id",
+    "model_name_or_path": "id",
+    "name": "id",
+    "path": "id",
+    "sequence_len": "max_seq_length",
+    "torch_dtype": "dtype",
+}
+"""What other tools call the keys of ``[model]``."""
+
+DATA_KEYS: Mapping[str, str] = {
+    "dataset": "path",
+    "dataset_name": "path",
+    "image_max_pixels": "max_pixels",
+    "image_min_pixels": "min_pixels",
+    "max_samples": "max_rows",
+    "max_train_samples": "max_rows",
+    "num_samples": "max_rows",
+    "sample_packing": "packing",
+    "template": "chat_template",
+    "train_file": "path",
+    "val_size": "eval_size",
+    "val_set_size": "eval_size",
+}
+"""What other tools call the keys of ``[data]``."""
+
+NOT_HERE: Mapping[str, str] = {
+    "experts_implementation": "forge leaves it to transformers, so there is no key for it; remove it",
+    "preprocessing_num_workers": "forge makes rows in one process, and tokenizers use all cores; remove it",
+    "quantization_bit": "write load_in_4bit = true or load_in_8bit = true",
+    "shuffle": 'rows are shuffled; [train] train_sampling_strategy = "sequential" keeps their order',
+    "target_parameters": "forge adapts whole modules: write their names into target_modules",
+    "use_cache": "forge sets it itself; remove it",
+}
+"""What keys of other tools have no counterpart, with what to do."""
+
+
+def advice(key: str, names: Mapping[str, str]) -> tuple[str, str | None] | None:
+    """Return what to do about a key of another tool, and the key of the table that is meant, if it is one."""
+    if name := names.get(key):
+        return f"write {name}", name
+    return (NOT_HERE[key], None) if key in NOT_HERE else None
 
 
 def folded(word: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from forge.errors import Mistake
 from forge.job.data import DataTable
-from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, folded
+from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, MODEL_KEYS, advice, folded
 from forge.job.table import Extensible, Hint, NonEmpty, Table
 
 
@@ -36,6 +36,12 @@ class ModelTable(Table):
         "auto", description="`auto`, `sdpa`, `eager`, `flash_attention_2`, or any name that transformers knows."
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+    @classmethod
+    def forge_hint(cls, key: str) -> Hint | None:
+        """Say what a key of another tool is called here."""
+        said = advice(key, MODEL_KEYS)
+        return Hint(*said) if said else None
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""
@@ -87,7 +93,8 @@ class AdapterTable(Extensible):
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
         """Say what a key of another tool is called here."""
-        return Hint(f"write {ADAPTER_KEYS[key]}", ADAPTER_KEYS[key]) if key in ADAPTER_KEYS else None
+        said = advice(key, ADAPTER_KEYS)
+        return Hint(*said) if said else None
 
     @classmethod
     def forge_word(cls, word: str) -> str | None:

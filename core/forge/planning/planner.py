@@ -269,5 +269,9 @@ def _notes(
             yield f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) is {plugin.status}: {plugin.reason}"
     if mismatch := machine.mismatch():
         yield mismatch
+    cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]
+    if len(cards) > 1 and not job.train.options.get("use_cpu"):
+        idle = len(cards) - 1
+        yield f"a run uses one GPU, {cards[0].name}; {idle} more {'is' if idle == 1 else 'are'} idle"
     if facts.note:
         yield facts.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
@@ -26,7 +27,7 @@ def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
 def export_problems(job: Job) -> Iterable[Problem]:
     """Yield exports that cannot be."""
     for index, export in enumerate(job.export):
-        if export.push_to_hub and not token():
+        if export.push_to_hub and not token() and not os.environ.get("FORGE_MACHINE"):  # else another one's login
             yield Problem(f"export.{index}.push_to_hub", *NOT_LOGGED_IN)
         if export.format == "adapter" and job.adapter.type == "none":
             yield Problem(f"export.{index}.format", NO_ADAPTER, 'write format = "merged"')

@@ -225,3 +225,39 @@ def test_precision_that_the_machine_lacks_is_refused(plan: Any) -> None:
         plan(f"{BASE}[train]\nfp16 = true\n", "linux-cpu")
     with pytest.raises(PlanError, match="bf16: this GPU has no bfloat16; write fp16"):
         plan(f"{BASE}[train]\nbf16 = true\n", OLD_GPU)
+
+
+def test_gpus_that_a_run_leaves_idle_are_told(plan: Any) -> None:
+    two = replace(CUDA, accelerators=CUDA.accelerators * 3)
+    assert "a run uses one GPU, NVIDIA GeForce RTX 4090; 2 more are idle" in plan(machine=two).notes
+    assert not any("idle" in note for note in plan().notes)
+    assert not any("idle" in note for note in plan(f"{BASE}[train]\nuse_cpu = true\n", two).notes)
+
+
+def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f'{BASE}[[export]]\nformat = "adapter"\npush_to_hub = "me/mine"\n'
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
+    with pytest.raises(JobError, match="push_to_hub"):
+        plan(text)
+    monkeypatch.setenv("FORGE_MACHINE", "linux-h100")
+    plan(text)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "hint"),
+    [
+        ("adapter", "target_parameters", "forge adapts whole modules"),
+        ("data", "max_samples", "write max_rows"),
+        ("train", "max_samples", "belongs to [data] max_rows"),
+        ("model", "experts_implementation", "there is no key for it"),
+        ("model", "torch_dtype", "write dtype"),
+        ("data", "template", "write chat_template"),
+        ("train", "use_peft", "belongs to [adapter] type"),
+    ],
+)
+def test_a_key_of_another_tool_is_met_with_the_right_one(plan: Any, table: str, key: str, hint: str) -> None:
+    text = f"{BASE}[{table}]\n" if table in ("adapter", "train") else BASE.replace(f"[{table}]\n", f"[{table}]\n")
+    text = text.replace(f"[{table}]\n", f"[{table}]\n{key} = 1\n")
+    with pytest.raises(JobError, match=re.escape(hint)):
+        plan(text)
