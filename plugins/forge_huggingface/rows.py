@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+Span = tuple[int, int]
+"""Where something begins and ends."""
+
 CALL_TEXT = "call_text"
 """The key of a message with the text that its ``tool_calls`` were read from, for templates that write no calls."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rows import BadRow
+from forge_huggingface.rows import BadRow, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,8 +21,6 @@ MOST = 1_000_000
 
 _SAMPLES = 8
 _MARK = re.compile(r"ANSWER(\d+)QZX")
-
-Span = tuple[int, int]
 
 
 class Effort:
@@ -84,12 +82,11 @@ def alike(
         return {}
     spans: dict[int, Span] = {}
     place = 0
-    for at, before in zip([*plain, None], pieces[::2], strict=True):
-        if not text.startswith(before, place):
+    *before, rest = pieces[::2]
+    for at, head_of in zip(plain, before, strict=True):
+        if not text.startswith(head_of, place):
             return {}
-        place += len(before)
-        if at is None:
-            break
+        place += len(head_of)
         said = messages[at]["content"]
         end = place + len(said)
         if not text.startswith(said, place):
@@ -98,7 +95,7 @@ def alike(
             spans[at] = place, end + len(closing)
         place = end
     tried = [*plain[:_SAMPLES], *plain[-2:]]
-    return spans if place == len(text) and all(spans.get(at) == exact(at) for at in tried) else {}
+    return spans if text[place:] == rest and all(spans.get(at) == exact(at) for at in tried) else {}
 
 
 def _is_plain(message: Message) -> bool:

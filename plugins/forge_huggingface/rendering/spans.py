@@ -13,8 +13,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rendering.effort import Span, alike
-from forge_huggingface.rows import BadRow, Conversation, parting
+from forge_huggingface.rendering.effort import alike
+from forge_huggingface.rows import BadRow, Conversation, Span, parting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
