@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from forge_huggingface.data.characters import halved_key
 from forge_huggingface.rows import BadRow
 from forge_huggingface.sources.texts import LARGEST, too_large
 
@@ -43,7 +44,7 @@ def blocks(rows: Iterator[tuple[str, RawRow]], count: int) -> Iterator[list[tupl
 
 
 def weigh(row: dict[str, Any]) -> int:
-    """Return about how many bytes a row takes. Raises :class:`BadRow` if it is too heavy, or nested too deeply."""
+    """Return about how many bytes a row takes. Raises :class:`BadRow` if it, or a key in it, can be none."""
     total = 0
     level: list[Any] = [row]
     for _ in range(DEEPEST):
@@ -51,6 +52,8 @@ def weigh(row: dict[str, Any]) -> int:
         for value in level:
             if isinstance(value, dict):
                 total += sum(len(key) for key in value if isinstance(key, str))
+                if (bad := halved_key(value)) is not None:
+                    raise bad
                 values = value.values()
             else:
                 values = value

@@ -95,7 +95,7 @@ def _read(path: Path, name: str, *, of_lines: bool) -> Iterator[tuple[int, RawRo
     except RecursionError as error:
         raise DataError(f"{name} cannot be read", "its JSON is nested too deeply") from error
     except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{name} cannot be read", str(error)) from error
+        raise DataError(f"{name} cannot be read", _digits(error)) from error
 
 
 def _whole(head: list[bytes | BadRow], file: IO[bytes], name: str, *, packed: bool) -> bytes:
@@ -155,7 +155,7 @@ def _of_lines(raw_lines: Iterable[bytes | BadRow]) -> Iterator[tuple[int, RawRow
         except RecursionError:
             rows = [BadRow("is not a row", "its JSON is nested too deeply")]
         except ValueError as error:  # a number of thousands of digits
-            rows = [BadRow("is not a row", str(error))]
+            rows = [BadRow("is not a row", _digits(error))]
         for row in rows:
             yield number, row
 
@@ -242,7 +242,11 @@ def load(text: str, what: str) -> Any:
     except RecursionError as error:
         raise BadRow(f"cannot be read: the JSON of {what} is nested too deeply") from error
     except ValueError as error:  # a number of thousands of digits
-        raise BadRow(f"cannot be read: the JSON of {what}", str(error)) from error
+        raise BadRow(f"cannot be read: the JSON of {what}", _digits(error)) from error
+
+
+def _digits(error: ValueError) -> str:
+    return str(error).partition(";")[0]  # what follows is for programmers
 
 
 def twice(key: str, where: str = "") -> BadRow:
