@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+Span = tuple[int, int]
+"""Where something begins and ends."""
+
 CALL_TEXT = "call_text"
 """The key of a message with the text that its ``tool_calls`` were read from, for templates that write no calls."""
 
@@ -34,6 +37,9 @@ class BadRow(Exception):  # noqa: N818 - a verdict that travels as a value more 
     """
 
     def __init__(self, what: str, why: str | None = None, do: str | None = None) -> None:
+        # Half a character of a row, quoted here, could be written nowhere.
+        what = what.encode(errors="backslashreplace").decode()
+        why = why and why.encode(errors="backslashreplace").decode()
         super().__init__(what, why, do)
         self.what, self.why, self.do = what, why, do
 

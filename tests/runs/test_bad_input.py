@@ -76,6 +76,27 @@ def test_bad_rows_are_dropped_and_counted_where_the_job_says_so(project: Project
     assert (told["rows"], told["dropped"]) == (9, 1)
 
 
+def test_rows_that_nobody_can_hold_are_dropped_like_others(project: Project) -> None:
+    half = "\ud83d"
+    odd: list[Any] = [
+        GOOD | {half: 1},
+        {"messages": [{**GOOD["messages"][0], half: 1}, GOOD["messages"][1]]},
+        {"messages": [{"role": half, "content": "Count."}, GOOD["messages"][1]]},
+        {"messages": [{"role": "user", "content": half}, GOOD["messages"][1]]},
+        '{"messages": ' + "9" * 5000 + "}",
+        *('{"messages": ' + "[" * depth + "]" * depth + "}" for depth in (200, 900, 100_000)),
+        *('{"messages": ' + '{"a":' * depth + "1" + "}" * depth + "}" for depth in (200, 900, 100_000)),
+    ]
+    rows(project, *[GOOD] * 9, *odd)
+    project.write(data={"on_bad_row": "drop", "max_bad_rows": 0.9}, train={"max_steps": 1})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    told = done.of_kind("data")[0]
+    assert (told["rows"], told["dropped"]) == (9, len(odd))
+    project.write()
+    assert "rows.jsonl:10 has half a character in its keys" in refused(project)
+
+
 def test_more_bad_rows_than_the_limit_are_refused(project: Project) -> None:
     rows(project, *[GOOD] * 5, *[UNANSWERED] * 5)
     project.write(data={"on_bad_row": "drop", "max_bad_rows": 0.2})

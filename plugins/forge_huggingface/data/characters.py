@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forge_huggingface.rows import BadRow, Conversation, Ids, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from forge_huggingface.rows import Row
 
@@ -33,8 +33,20 @@ def unfit(row: Row) -> BadRow | None:
         return None
     if found == "\0":
         return BadRow("has a NUL character in its text", "text has none, binary data has", "remove it")
+    return _halved(found, "text")
+
+
+def halved_key(keys: Iterable[Any]) -> BadRow | None:
+    """Return what is wrong with keys of which one holds half a surrogate pair; None if none does."""
+    for key in keys:
+        if isinstance(key, str) and not key.isascii() and (match := _HALF.search(key)):
+            return _halved(match[0], "keys")
+    return None
+
+
+def _halved(found: str, where: str) -> BadRow:
     return BadRow(
-        f"has half a character in its text, \\u{ord(found):04x}",
+        f"has half a character in its {where}, \\u{ord(found):04x}",
         "a surrogate stands for something only in a pair; a text that was cut within one ends so",
         "remove it, or write the whole character",
     )

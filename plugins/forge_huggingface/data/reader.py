@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.data.characters import unfit
 from forge_huggingface.data.conversion.formats import detect
+from forge_huggingface.data.weight import blocks
 from forge_huggingface.rendering.templates import missing
 from forge_huggingface.rows import (
     AlienRow,
@@ -92,7 +93,7 @@ class Reader:
     def whole(self, *, limit: int | None = None, batch: int = _BATCH) -> Iterator[WholeRow]:
         """Yield each row on every stage of its way: its place, as it is in the file, as forge's own, and rendered."""
         raw = islice(iterate(self.job, self.source, streaming=self.job.data.streaming), limit)
-        while block := list(islice(raw, batch)):
+        for block in blocks(raw, batch):
             yield from self._render(block)
 
     def _render(self, block: Sequence[tuple[str, RawRow]]) -> Iterator[WholeRow]:

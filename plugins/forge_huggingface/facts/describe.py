@@ -102,6 +102,8 @@ def _from_cache(name: str, snapshot: Path) -> ModelFacts:
 
 def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw: bytes) -> ModelFacts:
     headers = weights.read_folder(path)
+    if facts.quantized is None:
+        _refuse_other_vocabulary(path, config, headers)
     note, count, shape = facts.note, None, facts.shape
     if facts.quantized and _is_packed(config["quantization_config"]):
         note = _join(note, f"the number of parameters is unknown: {facts.quantized} packs several into one number")
@@ -120,6 +122,19 @@ def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw:
         shape=shape,
         note=note,
     )
+
+
+def _refuse_other_vocabulary(path: Path, config: Mapping[str, Any], headers: tuple[Header, ...]) -> None:
+    rows = {
+        shape[0]
+        for header in headers
+        for name, shape in header.shapes.items()
+        if name.endswith("embed_tokens.weight") and len(shape) == 2
+    }
+    said = shapes.vocabulary_of(config)
+    if said is not None and len(rows) == 1 and said not in rows:
+        why = f"vocab_size is {said}, and the embedding in the weights has {rows.pop()} rows"
+        raise ModelError(f"{path / 'config.json'} does not fit its weights", why, "take both from one model")
 
 
 def _join(*notes: str | None) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from forge_huggingface.rendering.content import REASONING, TEXT, lost, marked, unread
 from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.reasoning import EMPTY
-from forge_huggingface.rendering.spans import MARKER, Span, answers, turn
-from forge_huggingface.rows import CALL_TEXT, BadRow, Conversation, UnwrittenRow, parting
+from forge_huggingface.rendering.spans import MARKER, answers, turn
+from forge_huggingface.rows import CALL_TEXT, BadRow, Conversation, Span, UnwrittenRow, parting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import DataError
-from forge_huggingface.rendering.spans import Span, inside, starts_at
-from forge_huggingface.rows import BadRow, Ids, LongRow, Rendered, parting
+from forge_huggingface.rendering.spans import inside, starts_at
+from forge_huggingface.rows import BadRow, Ids, LongRow, Rendered, Span, parting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,12 +10,14 @@ What of them is in the loss, :mod:`forge_huggingface.rendering.labels` says.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge_huggingface.rendering import tokenizers
 from forge_huggingface.rendering.advice import advice
 from forge_huggingface.rendering.conversations import Conversations, TrainOn
+from forge_huggingface.rendering.effort import Effort
 from forge_huggingface.rendering.labels import Labels, OnLongRow, Piece
 from forge_huggingface.rendering.study import require_forgetting, study
 from forge_huggingface.rendering.templates import Template, missing
@@ -194,9 +196,11 @@ class Renderer:
     @contextmanager
     def _advised_on(self, row: Conversation, template: Template) -> Iterator[Template]:
         """Give the template that a row is rendered by, and say of the first rows that it does not write what to do."""
-        used = template.used(row.tools)
+        effort = Effort()
+        used = replace(template.used(row.tools), effort=effort)
         try:
             yield used
+            effort.check()  # what was asked for beyond it may have been answered by guessing
         except UnwrittenRow as bad:
             if bad.do is None and self._advised < _ADVISED:  # trying other templates takes a hundred times a row's time
                 self._advised += 1

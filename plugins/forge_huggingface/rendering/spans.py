@@ -13,7 +13,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.rows import BadRow, Conversation, parting
+from forge_huggingface.rendering.effort import alike
+from forge_huggingface.rows import BadRow, Conversation, Span, parting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 MARKER = "ANSWERQZX"
 """Letters only, so that no template trims, escapes or splits it, and no row is likely to hold it."""
 
-Span = tuple[int, int]
-
 
 def answers(template: Template, tokenizer: Any, row: Conversation, text: str) -> dict[int, Span]:
     """Return the span of characters of every answer in ``text``, with its end of turn, by the message's index.
@@ -33,12 +32,20 @@ def answers(template: Template, tokenizer: Any, row: Conversation, text: str) ->
     Raises:
         BadRow: The template rewrites the conversation in a way that hides where an answer is.
     """
+
+    def render(*messages: dict[str, Any], prompt: bool = False) -> str:
+        return template.render(tokenizer, messages, tools=row.tools, prompt=prompt, extra=row.extra)[0]
+
+    def exact(index: int) -> Span | None:
+        return _answer(template, tokenizer, row, text, index)
+
+    known = alike(row.messages, text, template.traits.closing, render, exact)
     spans: dict[int, Span] = {}
     last = 0
     for index, message in enumerate(row.messages):
         if message["role"] != "assistant":
             continue
-        span = _answer(template, tokenizer, row, text, index)
+        span = known.get(index) or exact(index)
         if span is None or span[0] >= span[1] or span[0] < last:
             raise BadRow(
                 "has answers that cannot be told from the rest",

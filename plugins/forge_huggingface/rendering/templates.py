@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from forge.api import Job
+    from forge_huggingface.rendering.effort import Effort
 
 
 _FOLDER = Path(__file__).parent / "chat_templates"
@@ -48,6 +49,7 @@ class Template:
         variables: Further variables, those of ``[data] chat_template_kwargs``; a row's own win.
         tools: Tools of conversations that have none.
         date: What it takes for now; None for the clock's.
+        effort: Counts what is rendered for a row, and stops where it is too much.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Template:
     variables: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Any] | None = None
     date: str | None = None
+    effort: Effort | None = None
 
     def used(self, tools: Sequence[Any] | None) -> Template:
         """Return the template that conversations with these tools, or with none of their own, are rendered by."""
@@ -107,6 +110,8 @@ class Template:
             return other.render(tokenizer, messages, tools=tools, prompt=prompt, extra=extra)
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        if self.effort is not None:
+            self.effort.spend(len(messages))
         marks = self.marks_answers and not prompt
         messages, kept = self._fitted(messages)
         if self.parts:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from forge.api import DataError, first_line
+from forge.api import DataError
 from forge_huggingface.rows import BadRow
+from forge_huggingface.sources.arrow_rows import read_arrow, read_parquet
 from forge_huggingface.sources.json_rows import read_lines, read_whole
-from forge_huggingface.sources.texts import PACKED, RawRow, decode, opened, other_encoding, unpacked
+from forge_huggingface.sources.texts import LARGEST, PACKED, RawRow, decode, opened, other_encoding, too_large, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,8 @@ def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
         ".csv": _csv,
         ".tsv": _csv,
         ".txt": _txt,
-        ".parquet": _parquet,
-        ".arrow": _arrow,
+        ".parquet": read_parquet,
+        ".arrow": read_arrow,
     }.get(kind(path) or "")
     if reader is None:
         raise DataError(
@@ -84,19 +85,31 @@ def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
 
 def _txt(path: Path, _: str) -> Iterator[tuple[int, RawRow]]:
     with unpacked(path) as file:
-        raw = file.read()
+        raw = file.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        yield 1, too_large("cut it into several files")
+        return
     text = other_encoding(raw[:4]) or decode(raw)
     if isinstance(text, str) and not text.strip():
         text = BadRow("has no text", "the file is empty", "write a text into it, or remove it")
     yield 1, text if isinstance(text, BadRow) else {"text": text}
 
 
+def _lines(file: IO[str], name: str) -> Iterator[str]:
+    number = 0
+    while line := file.readline(LARGEST + 1):
+        number += 1
+        if len(line) > LARGEST:
+            raise too_large().at(f"{name}:{number}")
+        yield line
+
+
 def _csv(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
     # The default limit of 131072 characters a field is shorter than a long document.
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(LARGEST)
     delimiter = "\t" if kind(path) == ".tsv" else ","
     with io.TextIOWrapper(opened(path, name), encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(_lines(file, name), delimiter=delimiter, strict=True)
         line = 1
         try:
             header = next(reader, None)
@@ -126,39 +139,3 @@ def _csv(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
             raise DataError(f"{name}:{line} is not CSV", str(error), "mend the line") from error
         except UnicodeDecodeError as error:
             raise DataError(f"{name} is not UTF-8", f"after line {line}", "save the file as UTF-8") from error
-
-
-def _parquet(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{name} is not a whole Parquet file", first_line(error), "make or fetch it again") from error
-
-
-def _arrow(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
-    import pyarrow
-
-    number = 0
-    try:
-        with pyarrow.memory_map(str(path)) as source:
-            try:
-                file = pyarrow.ipc.open_file(source)
-                batches = (file.get_batch(index) for index in range(file.num_record_batches))
-            except pyarrow.ArrowInvalid:  # not the file layout; `datasets` writes the stream layout
-                source.seek(0)
-                batches = iter(pyarrow.ipc.open_stream(source))
-            for batch in batches:
-                for start in range(0, batch.num_rows, 256):
-                    for row in batch.slice(start, 256).to_pylist():
-                        number += 1
-                        yield number, row
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{name} is not a whole Arrow file", first_line(error), "make or fetch it again") from error

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge_huggingface.rows import BadRow
-from forge_huggingface.sources.texts import RawRow, decode, opened
+from forge_huggingface.sources.texts import LARGEST, PACKED, RawRow, decode, lines, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+
+HELD = 2**30
+"""The most bytes of a packed file that are held in memory as a whole."""
 
 _BLANK = " \t\n\r"
 
@@ -47,7 +50,7 @@ def read_lines(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
     Raises:
         DataError: It is no file of lines, and not whole.
     """
-    return _read(path, name, lines=True)
+    return _read(path, name, of_lines=True)
 
 
 def read_whole(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
@@ -58,26 +61,31 @@ def read_whole(path: Path, name: str) -> Iterator[tuple[int, RawRow]]:
     Raises:
         DataError: It is not whole, or holds no list of rows.
     """
-    return _read(path, name, lines=False)
+    return _read(path, name, of_lines=False)
 
 
-def _read(path: Path, name: str, *, lines: bool) -> Iterator[tuple[int, RawRow]]:
+def _read(path: Path, name: str, *, of_lines: bool) -> Iterator[tuple[int, RawRow]]:
     with opened(path, name) as file:
-        head: list[bytes] = []  # up to the second line that is not blank
+        head: list[bytes | BadRow] = []  # up to the second line that is not blank
         filled: list[str | BadRow] = []
-        for raw in file:
-            head.append(raw)
-            line = decode(raw)
-            if isinstance(line, BadRow) or line.strip():
-                filled.append(line)
-                if len(filled) == 2:
-                    break
-        if not filled:
-            return
-        if _has_lines(filled[0], more=len(filled) > 1, expected=lines):
-            yield from _of_lines(chain(head, file))
-            return
-        text = decode(b"".join(chain(head, file)))
+        start = file.readline(LARGEST + 1)
+        if len(start) > LARGEST:  # all rows of the file stand in one line, or they are none
+            head.append(start)
+        else:
+            rest = lines(file)
+            for raw in chain([start], rest):
+                head.append(raw)
+                line = decode(raw)
+                if isinstance(line, BadRow) or line.strip():
+                    filled.append(line)
+                    if len(filled) == 2:
+                        break
+            if not filled:
+                return
+            if _has_lines(filled[0], more=len(filled) > 1, expected=of_lines):
+                yield from _of_lines(chain(head, rest))
+                return
+        text = decode(_whole(head, file, name, packed=path.suffix.lower() in PACKED))
     if isinstance(text, BadRow):
         raise text.at(name)
     try:
@@ -87,7 +95,25 @@ def _read(path: Path, name: str, *, lines: bool) -> Iterator[tuple[int, RawRow]]
     except RecursionError as error:
         raise DataError(f"{name} cannot be read", "its JSON is nested too deeply") from error
     except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{name} cannot be read", str(error)) from error
+        raise DataError(f"{name} cannot be read", _digits(error)) from error
+
+
+def _whole(head: list[bytes | BadRow], file: IO[bytes], name: str, *, packed: bool) -> bytes:
+    """Return all bytes of a file; a small one that is packed may unpack to more than the memory holds."""
+    content = bytearray()
+    for piece in head:
+        if isinstance(piece, BadRow):
+            raise piece.at(name)
+        content += piece
+    while more := file.read(2**24):
+        content += more
+        if packed and len(content) > HELD:
+            raise DataError(
+                f"{name} unpacks to more than {HELD >> 20} MiB",
+                "JSON that is not a row a line is held in memory as a whole",
+                "write a row a line (.jsonl), or unpack it",
+            )
+    return bytes(content)
 
 
 def _has_lines(first: str | BadRow, *, more: bool, expected: bool) -> bool:
@@ -115,8 +141,8 @@ def _has_lines(first: str | BadRow, *, more: bool, expected: bool) -> bool:
     return True
 
 
-def _of_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, RawRow]]:
-    for number, raw in enumerate(lines, 1):
+def _of_lines(raw_lines: Iterable[bytes | BadRow]) -> Iterator[tuple[int, RawRow]]:
+    for number, raw in enumerate(raw_lines, 1):
         line = decode(raw)
         if isinstance(line, BadRow):
             yield number, line
@@ -129,7 +155,7 @@ def _of_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, RawRow]]:
         except RecursionError:
             rows = [BadRow("is not a row", "its JSON is nested too deeply")]
         except ValueError as error:  # a number of thousands of digits
-            rows = [BadRow("is not a row", str(error))]
+            rows = [BadRow("is not a row", _digits(error))]
         for row in rows:
             yield number, row
 
@@ -216,7 +242,11 @@ def load(text: str, what: str) -> Any:
     except RecursionError as error:
         raise BadRow(f"cannot be read: the JSON of {what} is nested too deeply") from error
     except ValueError as error:  # a number of thousands of digits
-        raise BadRow(f"cannot be read: the JSON of {what}", str(error)) from error
+        raise BadRow(f"cannot be read: the JSON of {what}", _digits(error)) from error
+
+
+def _digits(error: ValueError) -> str:
+    return str(error).partition(";")[0]  # what follows is for programmers
 
 
 def twice(key: str, where: str = "") -> BadRow:

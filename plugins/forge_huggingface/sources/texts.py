@@ -10,11 +10,15 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from forge_huggingface.rows import BadRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 RawRow = dict[str, Any] | BadRow
 """What a file holds as a row; a :class:`BadRow` where it could not be read."""
+
+LARGEST = 256 * 2**20
+"""The most bytes of a row: what is larger is no row, but a file that is damaged or made to fill the memory."""
 
 PACKED = (".gz", ".zst")
 """Suffixes of packed files of text."""
@@ -63,8 +67,26 @@ def other_encoding(head: bytes) -> BadRow | None:
     return BadRow(f"is {said}", "only UTF-8 is read", f"save it as UTF-8: iconv -f {said} -t UTF-8 FILE > NEW")
 
 
-def decode(raw: bytes) -> str | BadRow:
-    """Return bytes as text, without the mark (BOM) that some editors put first."""
+def lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
+    """Yield the lines of a file; of one that is too long for a row nothing is kept."""
+    while raw := file.readline(LARGEST + 1):
+        if len(raw) <= LARGEST:
+            yield raw
+            continue
+        while raw and not raw.endswith(b"\n"):
+            raw = file.readline(2**20)
+        yield too_large()
+
+
+def too_large(do: str = "make it several rows") -> BadRow:
+    """Return the verdict on a row that is larger than any may be."""
+    return BadRow(f"is larger than {LARGEST >> 20} MiB", "no row may be", do)
+
+
+def decode(raw: bytes | BadRow) -> str | BadRow:
+    """Return bytes as text, without the mark (BOM) that some editors put first; what is a bad row already stays it."""
+    if isinstance(raw, BadRow):
+        return raw
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from forge.api import DataError, first_line
 from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.render import Renderer
-from forge_huggingface.rendering.spans import Span, inside
+from forge_huggingface.rendering.spans import inside
 from forge_huggingface.rendering.templates import with_parts
-from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, parting, parts_of
+from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, Span, parting, parts_of
 from forge_huggingface.vision.processors import areas, image_tokens, placeholder
 from forge_huggingface.vision.sizes import KEYS
 

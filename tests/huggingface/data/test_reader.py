@@ -51,3 +51,12 @@ def test_formats_that_are_handed_in_are_looked_for_instead_of_those_of_the_layou
     list(made.rows())
     assert made.shape
     assert made.shape.format == "text"
+
+
+@pytest.mark.parametrize("margin", [float("nan"), float("inf"), 10**400, -1e300])
+def test_a_margin_that_no_loss_can_be_made_of_is_a_bad_row(tmp_path: Path, margin: float) -> None:
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c", "margin": each} for each in (1, margin)]
+    (_, first), (origin, second) = reader(tmp_path, rows, LAYOUTS["pairs"]).rows()
+    assert not isinstance(first, Exception)
+    assert origin == "rows.jsonl:2"
+    assert "has a margin that no loss can be made of" in str(second)

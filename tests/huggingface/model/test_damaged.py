@@ -89,6 +89,14 @@ def test_a_value_that_no_model_has_is_told_when_planned(
         describe("model", None, project.folder)
 
 
+def test_a_vocabulary_of_another_size_than_the_embedding_is_told_when_planned(project: Project) -> None:
+    change(project, "config.json", vocab_size=399)
+    with pytest.raises(
+        ModelError, match=r"does not fit its weights: vocab_size is 399, and the embedding .* has 400 rows"
+    ):
+        describe("model", None, project.folder)
+
+
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "adapter_config.json"])
 @pytest.mark.parametrize("content", [b"[]", b"\xff{}", b'{"a":' * 20_000, b'{"a": ' + b"9" * 5000 + b"}", b""])
 def test_a_small_file_that_is_no_object_is_told_when_planned(project: Project, name: str, content: bytes) -> None:

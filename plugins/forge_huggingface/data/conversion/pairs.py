@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forge_huggingface.data.conversion.parts import Parts
 
 _SIDES = ("chosen", "rejected")
+_LARGEST = 3e38  # what a number of 32 bits holds
 
 
 def pair_of(parts: Parts, raw: Mapping[str, Any]) -> Pair:
@@ -24,6 +25,8 @@ def pair_of(parts: Parts, raw: Mapping[str, Any]) -> Pair:
     margin = parts.columns.get(raw, "margin")
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float)):
         raise BadRow("has a margin that is not a number", f"it is a {type(margin).__name__}")
+    if margin is not None and not -_LARGEST <= margin <= _LARGEST:  # of NaN and infinity too
+        raise BadRow("has a margin that no loss can be made of", "it is infinite, no number, or beyond 32 bits")
     margin = None if margin is None else float(margin)
     if not parts.columns.find(raw, "chosen") and (value := parts.columns.get(raw, "rejected_response")) is not None:
         chosen = parts.messages(raw, "messages")
