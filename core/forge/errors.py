@@ -84,7 +84,8 @@ class Problem:
         where: The key's path, as in ``train.learning_rate``.
         message: What is wrong.
         do: What to write instead.
-        line: The line of the key in the file, from 1; ``None`` where it has none (a missing key, ``--set``).
+        line: The line of the key in the file, from 1; of one that is missing, its table's or the file's last. ``None``
+            where it has none (``--set``).
     """
 
     where: str
