@@ -13,7 +13,8 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from forge.api import Estimate, Part
-from forge_report.markup import UNSEEN, fill, seen
+from forge.text.visible import UNSEEN
+from forge_report.markup import fill, seen
 from forge_report.page import PARTS, render
 from support.pages import Page
 

@@ -69,8 +69,8 @@ class JobCheck:
 
     def job(self, folder: Path) -> Job | None:
         """Return the job, or None if there are mistakes."""
-        for key, message in take_out_unfit(self.raw):
-            self.add(key, message)
+        for key, message, do in take_out_unfit(self.raw):
+            self.add(key, message, do)
             self.told.append(key)
         raw = {key: _copy(value) for key, value in self.raw.items() if key != "folder"}
         if "folder" in self.raw:  # a field of Job, but not a key of its file

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from forge.errors import JobError, Problem, UsageError, first_line
+from forge.errors import JobError, Problem, UsageError, first_line, no_text
 from forge.job.check import JobCheck
 from forge.job.literal import literal
 from forge.job.nearest import nearest
+from forge.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +92,10 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
-    return parse(text, str(path), path.parent.resolve(), keys, changes)
+    folder = path.parent.resolve()
+    if fault := no_text(folder / path.name):
+        raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
+    return parse(text, str(path), folder, keys, changes)
 
 
 def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
@@ -106,6 +110,9 @@ def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Ch
     if check.problems or job is None:
         raise JobError(source, check.problems)
     overrides = tuple(map(str, changes))
+    # The file is copied into the run's folder. No value holds a login, but what stands behind a # might.
+    hidden = masked(text)
+    text = hidden if hidden == text or tomli.loads(hidden) == tomli.loads(text) else text
     return JobFile(job=job, text=text, source=source, overrides=overrides, named=frozenset(_leaves(raw)))
 
 
@@ -134,6 +141,8 @@ def change_of(text: str) -> Change:
         UsageError: It has no key, or no value.
     """
     key, equals, value = text.partition("=")
+    if fault := no_text(text):
+        raise UsageError(f"--set {text} cannot be used", fault)
     if not equals or not all(key.strip().split(".")):
         raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
     try:

@@ -12,7 +12,7 @@ import io
 import zlib
 from typing import TYPE_CHECKING
 
-from forge.api import DataError, first_line
+from forge.api import DataError, first_line, no_text
 from forge_huggingface.rows import BadRow
 from forge_huggingface.sources.json_rows import read_lines, read_whole
 from forge_huggingface.sources.texts import PACKED, RawRow, decode, opened, other_encoding, unpacked
@@ -51,6 +51,8 @@ def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
     Raises:
         DataError: The file as a whole cannot be read, or holds no row.
     """
+    if fault := no_text(path):
+        raise DataError(f"{path} cannot be used", fault, "rename the file or folder")
     reader = {
         ".jsonl": read_lines,
         ".ndjson": read_lines,
