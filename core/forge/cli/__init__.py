@@ -140,6 +140,10 @@ def _exit_code() -> int:
     except Exception as error:  # noqa: BLE001 - what nobody foresaw still deserves a sentence
         if debugging():
             sys.excepthook(*sys.exc_info())
+        if isinstance(error, OSError) and error.filename is not None:  # too long a name, a folder that is closed
+            say("error: ", err=True, nl=False, fg="red", bold=True)
+            say(f"{error.filename} cannot be used: {error.strerror}", err=True)
+            return 2
         what = f"forge itself failed: {type(error).__name__}: {error}"
         say(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class Session:
             self.messages = opening(self.system)
             say("a new conversation" + (" with this system message" if rest else ""), dim=True)
         elif name == "image":
-            path = Path(rest).expanduser()
+            path = Path(os.path.expanduser(rest))  # noqa: PTH111 - a home that is not there is a file that is not
             if not rest or not path.is_file():
                 say(f"there is no file {rest or '(name one: /image FILE)'}", fg="red", err=True)
                 return
@@ -116,7 +117,7 @@ class Session:
             say(why, fg="red", err=True)
             return
         try:
-            with Path(name).expanduser().open("a", encoding="utf-8") as file:
+            with Path(os.path.expanduser(name)).open("a", encoding="utf-8") as file:  # noqa: PTH111
                 file.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
         except OSError as error:
             say(f"{name} cannot be written: {error.strerror}", fg="red", err=True)

@@ -13,6 +13,7 @@ import click
 
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
 from forge.cli.terminal import say
+from forge.masking import masked
 from forge.text.units import cut
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def command(job: Path, rows: int, ids: bool, changes: list[Change], as_json: boo
             say(f"with {', '.join(columns)} for the reward functions")
         say()
     for line in _summary(shown["summary"]):
-        say(line)
+        say(masked(line))  # reasons of dropped rows may quote addresses
 
 
 def _show(segments: Iterable[Mapping[str, Any]]) -> None:
