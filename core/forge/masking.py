@@ -20,13 +20,15 @@ _NAMES = (
 )
 """Parameters of addresses that let in whoever has them: of signed addresses, and of services."""
 
+_VALUE = r"[^&\s\"'<>\\#)\],]"
+
 _PATTERNS = (
     # https://user:password@host, with what a password may hold that is not encoded; http%3A%2F%2Fuser%3Apassword%40host
     (re.compile(r"(://)[^\s/?#\"'<>\\]*@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(%3A%2F%2F)(?:(?!%2F|%3F)[^\s&/?#\"'<>\\])*%40", re.IGNORECASE), rf"\1{HIDDEN}%40"),
     # user:password@host:3128, as proxies are given
     (re.compile(r"(?<![\w/@.%-])[^\s/@:\"'<>\\()=]{1,200}:[^\s/@\"'<>\\]{1,200}@(?=[\w.-]+:\d{2,5}\b)"), f"{HIDDEN}@"),
-    (re.compile(rf"((?:[?&#;]|\\u0026)(?:{_NAMES})=)[^&\s\"'<>\\#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"((?:[?&#;]|\\u0026)(?:{_NAMES})=){_VALUE}*[^&\s\"'<>\\#)\],:.;]", re.IGNORECASE), rf"\1{HIDDEN}"),
     (
         re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?+)[^\s\"',}\\]{4,}", re.IGNORECASE),
         rf"\1{HIDDEN}",

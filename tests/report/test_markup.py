@@ -106,3 +106,7 @@ def test_values_of_other_types_become_text(value: object, shown: str) -> None:
 def test_a_template_that_asks_for_what_it_was_not_given_fails() -> None:
     with pytest.raises(UndefinedError, match="'error' is undefined"):
         fill("broken", version="1")
+
+
+def test_no_login_stands_in_a_page() -> None:
+    assert seen("asked http://me:WORD@host/?token=WORD") == "asked http://***@host/?token=***"

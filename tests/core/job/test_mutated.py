@@ -238,3 +238,27 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, catalogue
     for name in ("pipe.toml", "loop.toml", "pipe.toml/x", "x" * 300):
         with pytest.raises(UsageError, match=r"no file|cannot be read"):
             read(tmp_path / name, PluginKeys(catalogue))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'path = "https://me:WORD@host/rows.jsonl"',
+        'path = ["a.jsonl", "https://b.s3.amazonaws.com/rows.jsonl?X-Amz-Signature=WORD"]',
+        'path = "d"\nrevision = "hf_WORDWORDWORDWORDWORDWORDWORDWORD"',
+        'path = "d"\nchat_template_kwargs = { url = "http://WORD@host" }',
+    ],
+)
+def test_a_login_in_a_job_is_refused_and_not_shown(catalogue: Catalogue, line: str) -> None:
+    (problem,) = problems(catalogue, f'[model]\nid = "m"\n[data]\n{line}\n')
+    assert problem.message.startswith("holds a login")
+    assert "WORD" not in str(JobError("job.toml", [problem]))
+
+
+def test_a_text_may_hold_an_address_and_a_comment_is_copied_without_its_login(catalogue: Catalogue) -> None:
+    text = '[model]\nid = "m"  # was https://me:WORD@host/m\n[data]\npath = "d"\n'
+    assert "WORD" not in parse(text, "job.toml", Path("/jobs"), PluginKeys(catalogue)).text
+    prompt = 'system_prompt = "Write https://name:word@host as an example."\n'
+    file = parse(text + prompt, "job.toml", Path("/jobs"), PluginKeys(catalogue))
+    assert file.job.data.system_prompt == "Write https://name:word@host as an example."
+    assert file.text == text + prompt

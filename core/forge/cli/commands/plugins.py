@@ -46,7 +46,7 @@ def command(context: click.Context, as_json: bool) -> None:
         what |= {"observer": None} if plugin.extensions else {}
         what |= {f"forge {command.name}": None for command in plugin.commands}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
-        say(f"{plugin.name:<18}{plugin.distribution} {plugin.version:<10}{said}")
+        say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
 
 
 @command.command(name="new")
