@@ -22,8 +22,11 @@ An error has three parts, each a phrase without a final full stop, and prints as
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from forge.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +46,7 @@ class ForgeError(Exception):
     """What an error of this class holds beside its three parts; it goes with it from process to process."""
 
     def __init__(self, what: str, why: str | None = None, do: str | None = None) -> None:
+        what, why, do = masked(what), why and masked(why), do and masked(do)  # a library's words may quote an address
         super().__init__(what, why, do)
         self.what, self.why, self.do = what, why, do
 
@@ -84,7 +88,8 @@ class Problem:
         where: The key's path, as in ``train.learning_rate``.
         message: What is wrong.
         do: What to write instead.
-        line: The line of the key in the file, from 1; ``None`` where it has none (a missing key, ``--set``).
+        line: The line of the key in the file, from 1; of one that is missing, its table's or the file's last. ``None``
+            where it has none (``--set``).
     """
 
     where: str
@@ -132,6 +137,7 @@ class JobError(UsageError):
 
     def __init__(self, source: str, problems: Sequence[Problem], do: str | None = None) -> None:
         self.source = source
+        problems = [replace(each, message=masked(each.message), do=each.do and masked(each.do)) for each in problems]
         self.problems = tuple(sorted(problems, key=lambda p: (p.line is None, p.line or 0, p.where)))
         count = len(self.problems)
         super().__init__(f"{source} has {count} mistake{'s' if count != 1 else ''}", do=do)
@@ -253,3 +259,22 @@ def first_line(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
+def no_text(name: object) -> str | None:
+    r"""Return why a name, such as a file's, can stand in no file of a run, or None: it may hold bytes, not text.
+
+    >>> no_text("rows\udcff.jsonl")
+    'its byte 0xff is not UTF-8'
+    """
+    try:
+        str(name).encode()
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        if not 0xDC80 <= code <= 0xDCFF:
+            return "it holds half a letter"
+        read_as = sys.getfilesystemencoding()
+        if read_as != "utf-8":  # Python keeps what it cannot read as such bytes, letters of UTF-8 too
+            return f"names are read as {read_as} here, which has no byte 0x{code - 0xDC00:02x}; set PYTHONUTF8=1"
+        return f"its byte 0x{code - 0xDC00:02x} is not UTF-8"
+    return None

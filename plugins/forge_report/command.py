@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from forge.text.visible import visible
+
 
 @click.command(name="report")
 @click.argument("run", metavar="RUN")
@@ -32,4 +34,4 @@ def command(run: str, out: Path | None, runs_dir: Path, as_json: bool) -> None:
     from forge_report.page import write_report
 
     page = write_report(RunFolder.find(run, runs_dir), out)
-    click.echo(json.dumps({"html": str(page)}, indent=2) if as_json else page)
+    click.echo(json.dumps({"html": str(page)}, indent=2) if as_json else visible(str(page)))

@@ -7,19 +7,15 @@ template, and ``Markup`` is made only here, of what a template became.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from forge.api import masked
 from forge.text.units import size
+from forge.text.visible import visible
 from forge_report.text import clock, cut, moment
-
-UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
-"""Control characters, marks that change the direction of text, letters without width, and halves of surrogate pairs."""
 
 
 def fill(template: str, **told: object) -> Markup:
@@ -33,14 +29,10 @@ def fill(template: str, **told: object) -> Markup:
 
 
 def seen(value: object) -> object:
-    """Return a value as text in which characters that would not be seen are shown by their numbers; None is nothing."""
+    """Return a value as text, without logins, what would not be seen shown by its number; None is nothing."""
     if isinstance(value, Markup):
         return value
-    return "" if value is None else UNSEEN.sub(_number, str(value))
-
-
-def _number(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+    return "" if value is None else visible(masked(str(value)))
 
 
 @cache

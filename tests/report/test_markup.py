@@ -13,7 +13,8 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from forge.api import Estimate, Part
-from forge_report.markup import UNSEEN, fill, seen
+from forge.text.visible import UNSEEN
+from forge_report.markup import fill, seen
 from forge_report.page import PARTS, render
 from support.pages import Page
 
@@ -105,3 +106,7 @@ def test_values_of_other_types_become_text(value: object, shown: str) -> None:
 def test_a_template_that_asks_for_what_it_was_not_given_fails() -> None:
     with pytest.raises(UndefinedError, match="'error' is undefined"):
         fill("broken", version="1")
+
+
+def test_no_login_stands_in_a_page() -> None:
+    assert seen("asked http://me:WORD@host/?token=WORD") == "asked http://***@host/?token=***"

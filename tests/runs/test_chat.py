@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -15,10 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Sampling
+from forge.cli.commands.chat import lines
+from forge.errors import UsageError
 from support.evaluating import ASKED, generator_of, heard
-from support.projects import Project
+from support.projects import Project, wait_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from forge.disk.folder import RunFolder
 
 
@@ -71,6 +76,36 @@ def test_a_run_that_holds_checkpoints_only_is_told_so(project: Project) -> None:
 def test_two_models_at_once_are_refused(trained: tuple[Project, RunFolder]) -> None:
     file = trained[0].folder / "rows.jsonl"
     assert "keep one" in chat(trained[1], "--base", "--gguf", str(file), code=2)[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_chat_and_its_folder_goes(
+    trained: tuple[Project, RunFolder], tmp_path: Path, name: str
+) -> None:
+    command = [sys.executable, "-P", "-m", "forge", "chat", str(trained[1].path)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        wait_for(lambda: any(tmp_path.glob("forge-chat-*/plan.json")))
+        process.send_signal(getattr(signal, name))
+        assert process.stderr is not None
+        assert process.stderr.read().decode().endswith(f"stopped by {name}\n")
+    assert process.returncode == 130
+    assert not list(tmp_path.glob("forge-chat-*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="redirections of a POSIX shell")
+def test_a_chat_with_nobody_ends_with_a_message(trained: tuple[Project, RunFolder]) -> None:
+    line = f'"{sys.executable}" -P -m forge chat "{trained[1].path}" <&-'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)
+
+
+def test_a_question_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UsageError, match="is no text"):
+        list(lines(io.TextIOWrapper(io.BytesIO(b"one\n\xff\n"), encoding="utf-8")))
+    with pytest.raises(UsageError, match="is no text"):
+        list(lines(io.StringIO("one\n\udcff\n")))  # as Python reads it in the locale C
 
 
 # In a terminal

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +18,6 @@ from forge.cli.console import Console
 from forge.disk.checkpoints import checkpoints
 from forge.disk.events import read_events
 from support.projects import Project, perform_in, step_now, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -52,6 +51,20 @@ def test_a_stop_while_exporting_keeps_the_weights_and_says_how_to_go_on(project:
     assert not (folder.path / "exports" / "1-merged").exists()
     project.forge("resume", str(folder.path))
     assert (folder.path / "exports" / "1-merged" / "export.json").exists()
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
+def test_a_training_goes_on_where_nothing_can_be_shown_and_its_log_says_so(project: Project) -> None:
+    project.write(train={"max_steps": 2})
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-P", "-m", "forge", "run", "job.toml"]
+        done = subprocess.run(command, cwd=project.folder, stdout=full, stderr=full, timeout=120, check=False)
+    assert done.returncode == 0
+    folder = project.newest()
+    assert folder.trained() is not None
+    told = "nothing can be written to standard output (No space left on device); the run goes on\n"
+    assert folder.log.read_text(encoding="utf-8").count(told) == 1
 
 
 def test_a_module_beside_the_job_is_not_pythons(project: Project) -> None:

@@ -43,8 +43,10 @@ from forge.errors import (
     RunError,
     UsageError,
     first_line,
+    no_text,
 )
 from forge.job.decisions import Decision, settle
+from forge.masking import masked
 
 if TYPE_CHECKING:
     from forge.api.estimate import Estimate, Lever, Part
@@ -226,7 +228,9 @@ __all__ = [
     "literal",
     "load_object",
     "locate",
+    "masked",
     "nearest",
+    "no_text",
     "problems_of",
     "setting",
     "settle",

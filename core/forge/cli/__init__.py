@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from forge.errors import ForgeError, Interrupted, PluginError
+from forge.cli.terminal import Unwritable, say, standard_streams
+from forge.errors import ForgeError, Interrupted, PluginError, UsageError, no_text
 
 COMMANDS = {
     "run": "Train what a job file says.",
@@ -107,30 +108,46 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; errors that forge knows print as one message, without a traceback."""
+    with standard_streams():
+        sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
     try:
+        for argument in sys.argv[1:]:
+            if fault := no_text(argument):
+                what = f"{argument} cannot be used"
+                raise UsageError(what, fault, "what forge writes is UTF-8; rename the file")
         code: Any = cli.main(standalone_mode=False)
     except ForgeError as error:
         if debugging():
             sys.excepthook(*sys.exc_info())
-        head = "" if isinstance(error, Interrupted) else click.style("error: ", fg="red", bold=True)
-        click.echo(f"{head}{error}", err=True)
-        sys.exit(error.exit_code)
+        if not isinstance(error, Interrupted):
+            say("error: ", err=True, nl=False, fg="red", bold=True)
+        say(error, err=True)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(130)
+        say("stopped", err=True)
+        return 130
     except BrokenPipeError:  # `forge plan | head`
-        sys.stderr.close()
-        sys.exit(1)
+        return 1
+    except Unwritable as error:
+        say(f"error: nothing can be written to standard output: {error.strerror}", err=True)
+        return 1
     except Exception as error:  # noqa: BLE001 - what nobody foresaw still deserves a sentence
         if debugging():
             sys.excepthook(*sys.exc_info())
+        if isinstance(error, OSError) and error.filename is not None:  # too long a name, a folder that is closed
+            say("error: ", err=True, nl=False, fg="red", bold=True)
+            say(f"{error.filename} cannot be used: {error.strerror}", err=True)
+            return 2
         what = f"forge itself failed: {type(error).__name__}: {error}"
-        click.echo(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+        say(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def debugging() -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.errors import UsageError
+from forge.cli.terminal import say
+from forge.errors import UsageError, no_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +39,19 @@ set_option = click.option(
     help="Change a key for this time: --set train.max_steps=10. May be given often.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _written(_context: click.Context, _parameter: click.Parameter, folder: Path) -> Path:
+    if fault := no_text(folder.absolute()):
+        raise UsageError(f"{folder.absolute()} cannot be used", fault, "rename the folder")
+    return folder
+
+
 runs_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs"),
+    callback=_written,
     envvar="FORGE_RUNS",
     show_envvar=True,
     show_default=True,
@@ -92,4 +102,4 @@ def check_file(path: Path | None) -> None:
 
 def print_json(data: Any) -> None:
     """Print JSON to standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    say(json.dumps(data, indent=2, ensure_ascii=False))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -40,6 +39,7 @@ from forge.api.event import (
     Writing,
 )
 from forge.api.plan import Plan, Training
+from forge.cli.terminal import Door, Unwritable, door, say, shown
 from forge.text.evaluation import measured
 from forge.text.memory import measured as measured_beside
 from forge.text.memory import verdict as memory_verdict
@@ -47,7 +47,9 @@ from forge.text.plan import turned_down
 from forge.text.units import amount, clock, cut, size
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
+    from typing import TextIO
 
     from forge.disk.folder import RunFolder
 
@@ -55,13 +57,18 @@ if TYPE_CHECKING:
 class Console:
     """Shows the events of a run.
 
+    A run does not end because nobody can see it: once standard output takes nothing more, that is written into the
+    run's log, and the rest is not shown.
+
     Args:
         as_json: Print each event as one line of JSON on standard output, and nothing else there.
+        log: The run's log, where it is known from the beginning.
     """
 
-    def __init__(self, *, as_json: bool = False) -> None:
-        self.as_json = as_json
-        self.rich = RichConsole(stderr=as_json, highlight=False, soft_wrap=True)
+    def __init__(self, *, as_json: bool = False, log: Path | None = None) -> None:
+        self.as_json, self.log = as_json, log
+        self.out = Door(door(), self.lost)
+        self.rich = RichConsole(file=cast("TextIO", self.out), highlight=False, soft_wrap=True)
         self.live = self.rich.is_terminal and not as_json
         self.progress: Bar | None = None
         self.bar: TaskID | None = None
@@ -79,6 +86,7 @@ class Console:
 
     def begin(self, folder: RunFolder, plan: Plan) -> None:
         """Say where the run lives and what was chosen."""
+        self.log = folder.log
         if self.as_json:
             self.show(Planned(str(folder.path), plan.attempt))
             return
@@ -106,24 +114,34 @@ class Console:
         """Show one event."""
         if self.as_json:
             time = {} if event.time is None else {"time": event.time}
-            sys.stdout.write(json.dumps({**time, "kind": event.kind, **event.values}, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            line = json.dumps({**time, "kind": event.kind, **event.values}, ensure_ascii=False)
+            self.out.write(shown(line) + "\n")
+            self.out.flush()
             return
         method = getattr(self, f"on_{event.kind.replace('-', '_')}", None)
         if method is not None and not isinstance(event, Custom):
             method(event)
 
+    def lost(self, error: OSError) -> None:
+        """Say once that nothing is shown any more, where somebody may see it; where no run is, it is an error."""
+        if self.log is None:
+            raise Unwritable(*error.args)
+        told = f"nothing can be written to standard output ({error.strerror}); the run goes on"
+        say(f"warning: {told}", err=True)
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"{told}\n")
+
     def line(self, *parts: str | tuple[str, str], style: str = "") -> None:
         """Print one line above the progress bar; a part is text, or text and its style."""
         # Never as rich's markup: messages hold things like [train], [/INST] and forge-train[unsloth].
-        (self.progress.console if self.progress else self.rich).print(Text.assemble(*parts, style=style))
+        texts = [shown(part) if isinstance(part, str) else (shown(part[0]), part[1]) for part in parts]
+        (self.progress.console if self.progress else self.rich).print(Text.assemble(*texts, style=style))
 
     def table(self, table: Table) -> None:
         """Print a table as wide as it is: a pipe has no width, and a cut number would be a wrong one."""
         for column in table.columns:
             column.no_wrap = True
-        width = self.rich.measure(table, options=self.rich.options.update(width=10_000)).maximum
-        (self.progress.console if self.progress else self.rich).print(table, width=width, crop=False)
+        RichConsole(file=cast("TextIO", self.out), width=10_000).print(table)
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -200,6 +218,8 @@ class Console:
                 TextColumn("{task.fields[words]}", markup=False),
                 console=self.rich,
                 transient=True,
+                redirect_stdout=False,  # what is printed beside it goes by the screens of forge.cli.terminal
+                redirect_stderr=False,
             )
             self.bar = self.progress.add_task("train", total=event.steps, completed=event.from_, words="")
             self.progress.start()
@@ -256,7 +276,7 @@ class Console:
         for column in table.columns[2:]:
             column.justify = "right"
         for row in rows:
-            table.add_row("", *map(Text, row))
+            table.add_row("", *(Text(shown(cell)) for cell in row))
         self.table(table)
         for name, model in event.models.items():
             cut = 1 - model.get("finished", 1.0)

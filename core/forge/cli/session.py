@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from forge.cli.terminal import say
 from forge.errors import ForgeError, ModelDied
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ class Session:
         while True:
             try:
                 line = input("> ").strip()
+                line.encode()  # in some locales Python lets bytes through that are no text
             except EOFError:
-                click.echo()
+                say()
                 return
+            except UnicodeError as error:
+                say(f"that is no text: {error}", fg="red", err=True)
+                continue
             except KeyboardInterrupt:
-                click.echo("\n/exit ends the chat")
+                say("\n/exit ends the chat")
                 continue
             if line in {"/exit", "/quit"}:
                 return
@@ -69,16 +73,16 @@ class Session:
             content = [*shown, {"type": "text", "text": text}]
         asked = [*self.messages, {"role": "user", "content": content}]
         try:
-            end = self.chat.ask(asked, self.sampling, lambda part: click.echo(part, nl=False))
+            end = self.chat.ask(asked, self.sampling, lambda part: say(part, nl=False))
         except ForgeError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
+            say(f"error: {error}", fg="red", err=True)
             if isinstance(error, ModelDied):
                 raise
             return
-        click.echo()
+        say()
         if not end["finished"]:
             why = "stopped" if end["stopped"] else f"cut at max_new_tokens = {self.sampling.max_new_tokens}"
-            click.secho(f"({why})", dim=True, err=True)
+            say(f"({why})", dim=True, err=True)
         self.messages = [*asked, {"role": "assistant", "content": end["text"]}]
         self.pictures = []
 
@@ -87,38 +91,38 @@ class Session:
         rest = rest.strip()
         if name == "reset":
             self.messages, self.pictures = opening(self.system), []
-            click.secho("a new conversation", dim=True)
+            say("a new conversation", dim=True)
         elif name == "system":
             self.system = rest or None
             self.messages = opening(self.system)
-            click.secho("a new conversation" + (" with this system message" if rest else ""), dim=True)
+            say("a new conversation" + (" with this system message" if rest else ""), dim=True)
         elif name == "image":
-            path = Path(rest).expanduser()
+            path = Path(os.path.expanduser(rest))  # noqa: PTH111 - a home that is not there is a file that is not
             if not rest or not path.is_file():
-                click.secho(f"there is no file {rest or '(name one: /image FILE)'}", fg="red", err=True)
+                say(f"there is no file {rest or '(name one: /image FILE)'}", fg="red", err=True)
                 return
             self.pictures.append(str(path.resolve()))
-            click.secho("it goes with your next message", dim=True)
+            say("it goes with your next message", dim=True)
         elif name == "save":
             self.save(rest)
         elif name in {"help", "?"}:
-            click.echo(HELP, nl=False)
+            say(HELP, nl=False)
         else:
-            click.secho(f"there is no command /{name}; /help lists them", fg="red", err=True)
+            say(f"there is no command /{name}; /help lists them", fg="red", err=True)
 
     def save(self, name: str) -> None:
         """Append the conversation to a file, as one row of training data."""
         if not name or not any(message["role"] == "assistant" for message in self.messages):
             why = "nothing has been said" if name else "name a file: /save FILE"
-            click.secho(why, fg="red", err=True)
+            say(why, fg="red", err=True)
             return
         try:
-            with Path(name).expanduser().open("a", encoding="utf-8") as file:
+            with Path(os.path.expanduser(name)).open("a", encoding="utf-8") as file:  # noqa: PTH111
                 file.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
         except OSError as error:
-            click.secho(f"{name} cannot be written: {error.strerror}", fg="red", err=True)
+            say(f"{name} cannot be written: {error.strerror}", fg="red", err=True)
         else:
-            click.secho(f"appended to {name}", dim=True)
+            say(f"appended to {name}", dim=True)
 
 
 def opening(system: str | None) -> list[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forge.discovery.guard import import_guard
-from forge.errors import ForgeError, ModelError, PluginError
+from forge.errors import ForgeError, ModelError, PluginError, no_text
+from forge.masking import masked
 from forge.model.facts import ModelFacts
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ def describe_model(catalogue: Catalogue, id: str, revision: str | None, folder: 
             what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at describing {id}"
             why = f"it returns {type(facts).__name__} where forge.api.ModelFacts is due"
             raise PluginError(what, why, f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}")
+        if facts.path and (fault := no_text(facts.path)):
+            raise ModelError(f"the folder {facts.path} cannot be used", fault, "rename it")
+        facts = facts if facts.note is None else replace(facts, note=masked(facts.note))
         if facts.source != "unknown":
             return facts
         unknown = unknown or facts

@@ -22,6 +22,7 @@ from forge.api.offer import Extension, Offer
 from forge.api.stage import ABILITIES, NAMES, Stage
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
 from forge.discovery.guard import import_guard
+from forge.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,6 +94,10 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
     return found
 
 
+_LONGEST = 64
+"""Letters of a plugin's name; it becomes part of messages, tables and names of files."""
+
+
 def _installed() -> list[EntryPoint]:
     """Return the entry points of every version of the plugin API, without importing any."""
     every = entry_points()  # type: ignore[var-annotated,unused-ignore]  # its type differs between 3.11 and 3.12
@@ -114,7 +119,8 @@ def _from_sources(points: Iterable[EntryPoint]) -> Iterable[_Found]:
 
 def _unusable(found: _Found, status: Status, reason: str) -> Plugin:
     distribution, version = found.source
-    return Plugin(name=found.point.name, distribution=distribution, version=version, status=status, reason=reason)
+    name = found.point.name if len(found.point.name) <= _LONGEST else f"{found.point.name[: _LONGEST - 1]}…"
+    return Plugin(name=name, distribution=distribution, version=version, status=status, reason=masked(reason))
 
 
 def _wanted(variable: str | None) -> Callable[[_Found], bool]:
@@ -131,6 +137,8 @@ def _wanted(variable: str | None) -> Callable[[_Found], bool]:
 def _load(found: _Found) -> Plugin:
     """Import a plugin's module under the guard and collect what it offers."""
     point, (distribution, version) = found.point, found.source
+    if len(point.name) > _LONGEST or not re.fullmatch(r"\w[\w.-]*", point.name):
+        return _unusable(found, "broken", f"a plugin's name is of at most {_LONGEST} letters, digits, dashes and dots")
     manager = pluggy.PluginManager("forge")
     described: list[object] = []
     commands: list[object] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING
@@ -52,11 +52,15 @@ class _Guard(MetaPathFinder):
 
 @contextmanager
 def import_guard() -> Iterator[list[str]]:
-    """Refuse heavy imports inside the block; yields the list of those tried, even where the error was swallowed."""
+    """Refuse heavy imports inside the block; yields the list of those tried, even where the error was swallowed.
+
+    What a plugin prints there goes to standard error: a program may read what the command prints.
+    """
     seen: list[str] = []
     guard = _Guard(seen)
     sys.meta_path.insert(0, guard)
     try:
-        yield seen
+        with redirect_stdout(sys.stderr):
+            yield seen
     finally:
         sys.meta_path.remove(guard)

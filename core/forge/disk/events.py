@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api.event import Event, event_of
+from forge.masking import masked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ class EventLog:
         """Write one event with the time in seconds since the epoch."""
         head = {"time": round(time.time(), 3), "kind": event.kind}
         line = {**head, **plain(event.values), **head}  # the head comes first, and no value may take its place
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+        text = masked(json.dumps(line, ensure_ascii=False, allow_nan=False))
         self._file.write(
             text.encode(errors="backslashreplace") + b"\n"
         )  # a file's name may hold bytes that are no text

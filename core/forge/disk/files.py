@@ -8,7 +8,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from forge.errors import DiskFull
+from forge.errors import DiskFull, ForgeError, no_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,6 +46,8 @@ def disk_full(what: Path) -> DiskFull:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, flush it to the disk, and rename it."""
+    if fault := no_text(text):
+        raise ForgeError(f"cannot write {path}", f"a name in it is no text: {fault}", "rename the file or folder")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_errors(path):
         try:
@@ -60,8 +62,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON as :func:`write_text` does."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON as :func:`write_text` does. Halves of letters, which a row may hold, stand in it by their numbers."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text.encode(errors="backslashreplace").decode() + "\n")
 
 
 def sync_folder(folder: Path) -> None:

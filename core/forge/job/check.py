@@ -5,6 +5,7 @@ The words are imported when there is a mistake: a job without one, which is near
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,7 @@ from forge.job.keys import SELECTORS
 from forge.job.nearest import nearest
 from forge.job.table import Hint, Table
 from forge.job.tables import TABLES
+from forge.job.values import take_out_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,19 +44,34 @@ class JobCheck:
     def __init__(self, raw: dict[str, Any], text: str, keys: Keys, changed: Sequence[Key] = ()) -> None:
         self.raw, self.text, self.keys, self.changed = raw, text, keys, changed
         self.problems: list[Problem] = []
+        self.told: list[Key] = []  # what was unfit whatever it means: nothing more is said of it
 
     def add(self, key: Key, message: str, do: str | None = None) -> None:
         """Note a mistake at a key, with its line, or that it came from ``--set``."""
-        where = ".".join(map(str, key))
-        if any(key[: len(path)] == path for path in self.changed):
-            self.problems.append(Problem(where, f"{message} (from --set)", do))
-        else:
-            from forge.job.locate import locate
+        from forge.job.locate import end_of, nearest_line
 
-            self.problems.append(Problem(where, message, do, locate(self.text, key)))
+        if any(key[: len(told)] == told for told in self.told):
+            return
+        line = self.lines.get(key)
+        # A change that goes deeper has made the tables on its way, unless the file has them.
+        if any(key[: len(path)] == path or (line is None and path[: len(key)] == key) for path in self.changed):
+            message, line = f"{message} (from --set)", None
+        else:  # what is missing, and has no table of its own, can be written at the end
+            line = line or nearest_line(self.lines, key) or end_of(self.text)
+        self.problems.append(Problem(".".join(map(str, key)), message, do, line))
+
+    @cached_property
+    def lines(self) -> Mapping[Key, int]:
+        """The lines of the file's keys."""
+        from forge.job.locate import lines_of
+
+        return lines_of(self.text)
 
     def job(self, folder: Path) -> Job | None:
         """Return the job, or None if there are mistakes."""
+        for key, message, do in take_out_unfit(self.raw):
+            self.add(key, message, do)
+            self.told.append(key)
         raw = {key: _copy(value) for key, value in self.raw.items() if key != "folder"}
         if "folder" in self.raw:  # a field of Job, but not a key of its file
             self.unknown_core(("folder",), Job)
@@ -138,12 +155,14 @@ class JobCheck:
     ) -> T | None:
         """Check a table with its model, and note what the model finds."""
         mine = {key[len(prefix)] for key in self.changed if len(key) > len(prefix) and key[: len(prefix)] == prefix}
+        context = {"changed": mine if prefix else set()}
         try:
-            return model.model_validate(value, context={"changed": mine if prefix else set()})
+            return model.model_validate(value, context=context)
         except ValidationError as error:
-            from forge.job.explain import faults, first_there
+            from forge.job.explain import beside, faults, first_there
 
-            for fault in faults(model, error, prefix):
+            found = list(faults(model, value, error, prefix))
+            for fault in (*found, *beside(found, model, value, context, prefix)):
                 if fault.stranger_in:
                     unknown(fault.key, fault.stranger_in)
                 else:

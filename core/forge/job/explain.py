@@ -31,6 +31,7 @@ class Fault:
         names: The keys of the table at ``key`` that it is about, of a contradiction.
         stranger_in: The model of the table that does not know the key; None where the key is known. There may be
             better advice than what stands in ``do``, the nearest name.
+        between: Whether it lies between keys of the table at ``key``, each of which is right by itself.
     """
 
     key: Key
@@ -38,37 +39,115 @@ class Fault:
     do: str | None = None
     names: tuple[str, ...] = ()
     stranger_in: type[BaseModel] | None = None
+    between: bool = False
 
 
-def faults(model: type[BaseModel], error: ValidationError, prefix: Key = ()) -> Iterator[Fault]:
+def faults(model: type[BaseModel], value: Any, error: ValidationError, prefix: Key = ()) -> Iterator[Fault]:
     """Yield what a model finds wrong with a table, each key once, in words.
 
     Args:
         model: The model.
-        error: What it raised.
+        value: The table.
+        error: What the model raised.
         prefix: The path of the table.
     """
     found: dict[Key, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        *way, last = detail["loc"] or ("",)  # a stranger's key may be called as a branch is
-        own = detail["type"] == "extra_forbidden" or not is_branch(last)
-        parts = [*(part for part in way if not is_branch(part)), *([last] if own and detail["loc"] else [])]
-        key = (*prefix, *parts)
-        found.setdefault(key, []).append(detail)
+        found.setdefault((*prefix, *place_of(value, detail)), []).append(detail)
     for key, details in found.items():
         # Of a union's branches, the one that got further is meant.
-        if not any(other[: len(key)] == key != other and in_union(details) for other in found):
+        in_union = any(len(detail["loc"]) > len(key) - len(prefix) for detail in details)
+        if not any(other[: len(key)] == key != other and in_union for other in found):
             yield from _translated(model, details, key)
+
+
+def place_of(value: Any, detail: ErrorDetails) -> Key:
+    """Return the path of what is wrong in a value.
+
+    pydantic's path names the branches of unions too (``list[str]``, ``int``), and a key of a file may be called so.
+    What tells them apart is that the path's keys alone lead to the very value that was found wrong.
+    """
+    place = detail["loc"]
+    if detail["type"] == "missing":
+        return (*(_way(value, place[:-1], detail["input"]) or ()), place[-1])
+    way = _way(value, place, detail["input"])
+    if way is None and place[-1:] == ("[key]",):  # it is the key that is wrong
+        way = _way(value, place[:-1])
+    return tuple(part for part in place if not is_branch(part)) if way is None else way
+
+
+_ANY = object()
+
+
+def _way(value: Any, place: Key, end: Any = _ANY) -> Key | None:
+    """Return the parts of pydantic's path that are keys and lead to a value; None if none lead there."""
+    if not place:
+        return () if end is _ANY or value is end else None
+    part, rest = place[0], place[1:]
+    inside = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+    if inside and (way := _way(value[part], rest, end)) is not None:
+        return (part, *way)
+    return _way(value, rest, end) if isinstance(part, str) else None
+
+
+def beside(
+    found: Sequence[Fault], model: type[BaseModel], value: Any, context: dict[str, Any], prefix: Key
+) -> Iterator[Fault]:
+    """Yield the contradictions of tables that hold faulty keys, which pydantic looks for in faultless ones only.
+
+    They are what the model finds once those keys are taken out. What names one of them may be about its absence, and is
+    left for when it is mended.
+
+    Args:
+        found: The faults that pydantic has found.
+        model: The model.
+        value: The table.
+        context: What the model is asked with.
+        prefix: The path of the table.
+    """
+    keys = (_in_table(model, fault.key[len(prefix) :]) for fault in found if not fault.between)
+    faulty = [key for key in keys if key]
+    if not faulty:
+        return
+    names = re.compile("|".join(rf"\b{re.escape(str(key[-1]))}\b" for key in faulty))
+    rest = value
+    for key in faulty:
+        rest = _without(rest, key)
+    try:
+        model.model_validate(rest, context=context)
+    except ValidationError as error:
+        for fault in faults(model, rest, error, prefix):
+            if fault.between and fault not in found and not names.search(" ".join((fault.message, *fault.names))):
+                yield fault
+
+
+def _in_table(model: type[BaseModel], key: Key) -> Key:
+    """Return the path of the table's key that a value belongs to: what is in a list or a dict goes with it."""
+    while key and (isinstance(key[-1], int) or table_at(model, key[:-1]) is None):
+        key = key[:-1]
+    return key
+
+
+def _without(value: Any, key: Key) -> Any:
+    """Return a value without what lies at a path in it; a key that is missing there gets a word."""
+    part, rest = key[0], key[1:]
+    if isinstance(value, list):
+        return [_without(item, rest) if index == part else item for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if not rest:
+        return {name: item for name, item in value.items() if name != part} if part in value else {**value, part: "x"}
+    return {name: _without(item, rest) if name == part else item for name, item in value.items()}
 
 
 def _translated(model: type[BaseModel], details: Sequence[ErrorDetails], key: Key) -> Iterator[Fault]:
     """Turn what pydantic says about one key into words."""
-    kind, place = details[0]["type"], details[0]["loc"]
+    kind, place, given = details[0]["type"], details[0]["loc"], details[0]["input"]
     if kind == "extra_forbidden":
         table = table_at(model, place[:-1]) or model
         say = did_you_mean(str(key[-1]), table.model_fields, known(table.model_fields))
         yield Fault(key, "unknown key", say, stranger_in=table)
-    elif kind == "list_type" and isinstance(details[0]["input"], dict) and table_at(model, (*place, 0)):
+    elif kind == "list_type" and isinstance(given, dict) and table_at(model, (*place, 0)):
         path = ".".join(map(str, key))
         yield Fault(key, "is one table", f"write [[{path}]] with two brackets: there can be several")
     elif kind == "missing":
@@ -76,7 +155,7 @@ def _translated(model: type[BaseModel], details: Sequence[ErrorDetails], key: Ke
     elif kind == "value_error":
         error = details[0]["ctx"]["error"]
         for mistake in error.mistakes if isinstance(error, Mistakes) else [Mistake(str(error))]:
-            yield Fault(key, mistake.message, names=mistake.keys)
+            yield Fault(key, mistake.message, names=mistake.keys, between=isinstance(given, dict))
     else:
         yield Fault(key, explain(details))
 
@@ -91,7 +170,8 @@ def first_there(values: Any, key: Key, names: Iterable[str]) -> Key:
     """
     table: Any = values
     for part in key:
-        table = table[part] if isinstance(table, list) and isinstance(part, int) else table.get(part, {})
+        inside = part in table if isinstance(table, dict) else isinstance(table, list) and part in range(len(table))
+        table = table[part] if inside else {}
     return next(((*key, name) for name in names if isinstance(table, dict) and name in table), key)
 
 
@@ -116,7 +196,7 @@ def problems_of(model: type[BaseModel], value: Any, where: str) -> list[Problem]
     except ValidationError as error:
         table = tuple(where.split("."))
         found = []
-        for fault in faults(model, error, table):
+        for fault in faults(model, value, error, table):
             key = first_there(value, fault.key[len(table) :], fault.names)
             found.append(Problem(".".join([where, *map(str, key)]), fault.message, fault.do))
         return found
@@ -142,11 +222,6 @@ def table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseMod
             tables = [each for each in get_args(found) if each is not type(None)]
             found = tables[0] if len(tables) == 1 else None
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
-
-
-def in_union(details: Sequence[ErrorDetails]) -> bool:
-    """Whether what was found concerns a value that may be of several types."""
-    return any(is_branch(part) for detail in details for part in detail["loc"])
 
 
 _WORDS = {

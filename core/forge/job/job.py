@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from forge.errors import UsageError, first_line
 from forge.job.data import DataTable, Source
 from forge.job.table import Table
 from forge.job.tables import (
@@ -47,8 +48,15 @@ class Job(Table):
     folder: Path = Field(default=Path(), exclude=True)
 
     def path(self, text: str) -> Path:
-        """Resolve a path of the job file: relative ones start at the job's folder."""
-        return self.folder / Path(text).expanduser()
+        """Resolve a path of the job file: relative ones start at the job's folder.
+
+        Raises:
+            UsageError: It starts with ``~`` and there is no such home folder.
+        """
+        try:
+            return self.folder / Path(text).expanduser()
+        except RuntimeError as error:
+            raise UsageError(f"{text} cannot be found", first_line(error), "write the whole path") from None
 
     def tables(self) -> dict[str, Any]:
         """Return the job as the tables of a job file, as JSON data, every value written out."""

@@ -6,15 +6,17 @@ the job's method, type or format, or to a plugin's own table. Whatever is left o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from forge.errors import JobError, Problem, UsageError
+from forge.errors import JobError, Problem, UsageError, first_line, no_text
 from forge.job.check import JobCheck
 from forge.job.literal import literal
 from forge.job.nearest import nearest
+from forge.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +78,8 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         JobError: The file has mistakes; it holds all of them.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # one that is a pipe would be waited for
+            raise UsageError(f"{path} is no file", "it is a pipe or a device", "write the job into a file")
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
     except FileNotFoundError:
         beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
@@ -84,26 +88,47 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         raise UsageError(f"there is no job file {path}", do=hint) from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder", do="name the job file in it") from None
-    except PermissionError as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
-    return parse(text, str(path), path.parent.resolve(), keys, changes)
+    folder = path.parent.resolve()
+    if fault := no_text(folder / path.name):
+        raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
+    return parse(text, str(path), folder, keys, changes)
 
 
 def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
     """Check the text of a job file, whose relative paths start at ``folder``. Raises as :func:`read` does."""
     try:
         raw = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise JobError(source, [Problem("", f"not TOML: {error.msg}", line=error.lineno)]) from None
+    except (ValueError, RecursionError) as error:
+        raise JobError(source, [_unread(text, error)]) from None
     changed = [_apply(raw, change) for change in changes]
     check = JobCheck(raw, text, keys, changed)
     job = check.job(folder)
     if check.problems or job is None:
         raise JobError(source, check.problems)
     overrides = tuple(map(str, changes))
+    # The file is copied into the run's folder. No value holds a login, but what stands behind a # might.
+    hidden = masked(text)
+    text = hidden if hidden == text or tomli.loads(hidden) == tomli.loads(text) else text
     return JobFile(job=job, text=text, source=source, overrides=overrides, named=frozenset(_leaves(raw)))
+
+
+def _unread(text: str, error: ValueError | RecursionError) -> Problem:
+    """Say why a text is not TOML, and where."""
+    from forge.job.locate import twice
+
+    if isinstance(error, tomli.TOMLDecodeError):
+        if again := twice(text, error.lineno):
+            key, first = again
+            return Problem(key, f"not TOML: it is in line {first} already", "keep one", error.lineno)
+        return Problem("", f"not TOML: {error.msg}", line=error.lineno)
+    # Numbers of thousands of digits, and hundreds of brackets or dots: tomli tells no line of them.
+    signs = r"\d" if isinstance(error, ValueError) else r"[\[{.]"
+    counts = [len(re.findall(signs, line)) for line in text.split("\n")]
+    return Problem("", f"not TOML: {first_line(error)}", line=counts.index(max(counts)) + 1)
 
 
 def change_of(text: str) -> Change:
@@ -116,12 +141,16 @@ def change_of(text: str) -> Change:
         UsageError: It has no key, or no value.
     """
     key, equals, value = text.partition("=")
+    if fault := no_text(text):
+        raise UsageError(f"--set {text} cannot be used", fault)
     if not equals or not all(key.strip().split(".")):
         raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
     try:
         return Change(key.strip(), tomli.loads(f"value = {value}")["value"], text)
     except tomli.TOMLDecodeError:
         return Change(key.strip(), value, text)  # a bare word is a string: --set model.id=org/name
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--set {key} cannot be read", first_line(error)) from None
 
 
 def _apply(raw: dict[str, Any], change: Change) -> Key:
@@ -132,7 +161,7 @@ def _apply(raw: dict[str, Any], change: Change) -> Key:
     for part, following in zip(parts, [*parts[1:], ""], strict=True):
         key: str | int = part
         if isinstance(target, list):
-            if not part.isdigit() or int(part) > len(target):
+            if not part.isdecimal() or int(part) > len(target):
                 there = f"{len(target)} entries, counted from 0" if target else "no entry"
                 raise UsageError(f"--set {change} cannot be applied", f"{'.'.join(map(str, path))} has {there}")
             key = int(part)
@@ -144,7 +173,7 @@ def _apply(raw: dict[str, Any], change: Change) -> Key:
         if not following:
             target[key] = change.value
         elif isinstance(target, dict):
-            target = target.setdefault(part, [] if following.isdigit() else {})
+            target = target.setdefault(part, [] if following.isdecimal() else {})
         else:
             target = target[key]
     return tuple(path)

@@ -35,7 +35,7 @@ def current(environ: Mapping[str, str] = os.environ, folder: Path | None = None)
         return PRESETS[value]
     presets = ", ".join(PRESETS)
     do = f"give a preset ({presets}) or a JSON file like the `machine` part of a plan.json"
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # noqa: PTH111 - a home that is not there is a file that is not
     try:
         return Machine.from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

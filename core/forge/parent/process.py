@@ -132,7 +132,7 @@ def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]
         clean["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
     elif visible is None and len(cards) > 1:
         clean["CUDA_VISIBLE_DEVICES"] = "0"
-    clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
     clean.setdefault("TOKENIZERS_PARALLELISM", "true")
     chosen = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & clean.keys()
     if not chosen and any(card.kind == "cuda" for card in cards):

@@ -126,11 +126,12 @@ def _contradictions(
         try:
             model.model_validate(values)
         except ValidationError as error:
-            yield from _explained(model, error, prefix, named, decided)
+            yield from _explained(model, values, error, prefix, named, decided)
 
 
 def _explained(
     model: type[BaseModel],
+    values: Mapping[str, Any],
     error: ValidationError,
     prefix: str,
     named: frozenset[str],
@@ -139,7 +140,7 @@ def _explained(
     from forge.job.explain import faults  # only mistakes pay for it
     from forge.job.literal import literal
 
-    for fault in faults(model, error, tuple(prefix.split("."))):
+    for fault in faults(model, values, error, tuple(prefix.split("."))):
         about = [f"{prefix}.{key}" for key in fault.names] or [".".join(map(str, fault.key))]
         mine = [decided[key] for key in about if key in decided]
         if not fault.names and mine:

@@ -13,6 +13,7 @@ from forge.discovery.requirements import missing_requirement
 from forge.errors import JobError, PlanError, PluginError, Problem, RunError
 from forge.job.decisions import Decision, decidable, settle
 from forge.job.job import dump_job
+from forge.masking import masked
 from forge.planning.mistakes import ask, distinct, failed, refuse_decided, refuse_mistakes
 from forge.planning.needs import answer_needs, asks, judge_need, needs
 from forge.planning.selection import Choice, refuse_unable, select
@@ -76,7 +77,7 @@ def make_plan(
         "observers": tuple(_observers(job, catalogue, machine)),
         "verdicts": tuple(verdicts),
         "decisions": (*decisions, *relief),
-        "notes": tuple(_notes(job, catalogue, chosen, machine, facts)),
+        "notes": tuple(map(masked, _notes(job, catalogue, chosen, machine, facts))),
         "attempt": attempt,
     }
     return Preview(**parts, rows=rows) if task is Task.DATA else _with_estimate(Training(**parts, task=task), job)
@@ -238,7 +239,7 @@ def _with_estimate(plan: Training, job: Job) -> Training:
             return replace(plan, estimate=function(plan.machine, settle(job, plan.decisions), plan.facts))
     except Exception as error:  # noqa: BLE001 - one plugin's estimate must not take the run down
         note = f"the memory is not estimated: {step.plugin} failed at it ({type(error).__name__}: {error})"
-        return replace(plan, notes=(*plan.notes, note))
+        return replace(plan, notes=(*plan.notes, masked(note)))
 
 
 def _observers(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tuple[str, str]]:

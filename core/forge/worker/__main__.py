@@ -13,6 +13,7 @@ from forge.api.plan import Plan
 from forge.api.run import Run
 from forge.disk.events import EventLog
 from forge.disk.folder import RunFolder
+from forge.masking import mask_output
 from forge.worker.control import listen
 from forge.worker.perform import perform
 from forge.worker.sink import Sink
@@ -20,6 +21,7 @@ from forge.worker.sink import Sink
 
 def main(arguments: list[str]) -> int:
     """Do what a plan says, heed the parent, and return the exit code."""
+    mask_output()
     folder, plan = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1]))
     sink = Sink(EventLog(folder.events))
     run = Run(folder=folder.path, plan=plan, sink=sink)

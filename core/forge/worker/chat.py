@@ -24,6 +24,7 @@ from forge.disk.folder import RunFolder
 from forge.errors import ForgeError
 from forge.job.decisions import settle
 from forge.job.job import load_job
+from forge.masking import mask_output
 from forge.worker.imports import check_imports, preload
 from forge.worker.stages import Stages
 
@@ -107,6 +108,7 @@ def main(arguments: list[str]) -> int:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     talk = Talk(questions, answers)
+    mask_output()
     try:
         folder, plan = RunFolder(Path(arguments[0])), Answers.read(Path(arguments[1]))
         run = Run(folder=folder.path, plan=plan, sink=_print)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.disk.files import seal, write_json
 from forge.errors import PluginError, RunError
+from forge.masking import masked
 from forge.worker.imports import check_imports
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def evaluate(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     found = asdict(stages.evaluate(trained))
     path = folder.path / _plan(run, Answers).target
     path.parent.mkdir(exist_ok=True)
-    write_json(path, plain(found))
+    write_json(path, without_logins(plain(found)))  # rows and answers may hold addresses
     run.emit(EvaluationDone(**found, file=str(path)))
 
 
@@ -121,8 +123,14 @@ def record(data: Data, job: Job, run: Run, folder: RunFolder) -> None:
     told = run.plan.facts.revision and written.facts.revision is None  # the download has told the commit
     if told or run.plan.decisions != written.decisions:
         write_json(folder.plan_paths()[-1], run.plan.to_json())
-    write_json(folder.path / "data.json", {"digest": data.digest, "layout": data.layout, "summary": dict(data.summary)})
+    summary = without_logins(dict(data.summary))  # reasons of dropped rows may quote addresses
+    write_json(folder.path / "data.json", {"digest": data.digest, "layout": data.layout, "summary": summary})
     folder.write_lock(job, run.plan, data.digest)
+
+
+def without_logins(data: Any) -> Any:
+    """Return JSON data with the logins in its texts hidden."""
+    return json.loads(masked(json.dumps(data)))
 
 
 def check_processor(data: Data, before: Any, stage: str) -> None:

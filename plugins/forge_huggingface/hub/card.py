@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from forge.api import masked
 from forge.text.evaluation import measured
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def model_card(
         lines += ["", "| metric | value |", "| --- | --- |", *metrics]
     if evaluation is not None:
         lines += ["", "## Evaluation", "", *_evaluation(evaluation)]
-    return "\n".join(lines) + "\n"
+    return masked("\n".join(lines) + "\n")  # rows and answers may hold addresses with logins
 
 
 def _evaluation(found: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import io
 import zlib
 from typing import IO, TYPE_CHECKING
 
-from forge.api import DataError
+from forge.api import DataError, no_text
 from forge_huggingface.rows import BadRow
 from forge_huggingface.sources.arrow_rows import read_arrow, read_parquet
 from forge_huggingface.sources.json_rows import read_lines, read_whole
@@ -52,6 +52,8 @@ def read(path: Path, name: str) -> Iterator[tuple[str, RawRow]]:
     Raises:
         DataError: The file as a whole cannot be read, or holds no row.
     """
+    if fault := no_text(path):
+        raise DataError(f"{path} cannot be used", fault, "rename the file or folder")
     reader = {
         ".jsonl": read_lines,
         ".ndjson": read_lines,

@@ -295,3 +295,20 @@ def test_the_same_distribution_twice_on_the_path_is_one_plugin(plugins: Plugins)
 
 def test_the_heavy_packages_include_all_that_unsloth_patches() -> None:
     assert {"torch", "transformers", "trl", "peft", "datasets", "unsloth"} <= HEAVY
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "evil\x1b[31m", "a b", "../x", "a/b"])
+def test_a_plugin_with_an_odd_name_is_listed_as_broken(plugins: Plugins, name: str) -> None:
+    plugins.add("good", GOOD)
+    plugins.points.append(EntryPoint(name, "forge_discovery_test_good", API))
+    (odd,) = plugins.discover().unusable
+    assert odd.reason == "a plugin's name is of at most 64 letters, digits, dashes and dots"
+    assert odd.name == (name if len(name) < 65 else "x" * 63 + "…")
+
+
+def test_what_a_plugin_prints_and_raises_is_out_of_the_way_and_without_logins(
+    plugins: Plugins, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "print('hello')\nraise ValueError('no answer from http://me:WORD@host')"
+    assert plugins.verdict("loud", text).reason == "ValueError: no answer from http://***@host"
+    assert capsys.readouterr() == ("", "hello\n")

@@ -14,7 +14,7 @@ import pytest
 
 from forge.disk import files
 from forge.disk.files import disk_errors, disk_full, files_below, is_disk_full, sha256, write_json, write_text
-from forge.errors import DiskFull
+from forge.errors import DiskFull, ForgeError
 
 
 def test_a_text_is_written_whole_with_unix_line_ends_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -29,6 +29,8 @@ def test_json_is_readable_by_people_and_programs(tmp_path: Path) -> None:
     assert "Köln" in text
     assert text.endswith("}\n")
     assert json.loads(text) == {"name": "Köln", "list": [1, None]}
+    write_json(tmp_path / "a.json", {"half": "\ud83d"})  # as a row may hold it
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"half": "\ud83d"}
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
@@ -48,7 +50,7 @@ def test_a_failure_at_any_moment_leaves_the_old_file_and_no_half_one(
         monkeypatch.setattr(Path, "replace", full)
     else:
         text = "new \ud800"  # cannot be encoded
-    with pytest.raises(DiskFull if moment != "write" else UnicodeEncodeError):
+    with pytest.raises(DiskFull if moment != "write" else ForgeError):
         write_text(path, text)
     assert path.read_text() == "old"
     assert files_below(tmp_path) == [Path("a.txt")]

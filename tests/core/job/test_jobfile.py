@@ -213,9 +213,9 @@ def test_a_mistake_is_told_with_its_key_its_line_and_the_remedy(
 @pytest.mark.parametrize(
     ("text", "where", "line", "words"),
     [
-        ('[data]\npath = "d"\n', "model", None, 'is missing; write [model] with id = "org/name"'),
-        ("", "model", None, "is missing"),
-        ("", "data", None, 'is missing; write [data] with path = "rows.jsonl"'),
+        ('[data]\npath = "d"\n', "model", 2, 'is missing; write [model] with id = "org/name"'),
+        ("", "model", 1, "is missing"),
+        ("", "data", 1, 'is missing; write [data] with path = "rows.jsonl"'),
         ('[model]\n[data]\npath = "d"\n', "model.id", 1, "is missing"),
         ('[model]\nid = ""\n[data]\npath = "d"\n', "model.id", 2, "must not be empty"),
         ('model = "m"\n[data]\npath = "d"\n', "model", 1, 'must be a table, not the string "m"'),
@@ -232,9 +232,7 @@ def test_a_mistake_is_told_with_its_key_its_line_and_the_remedy(
         ),
     ],
 )
-def test_a_mistake_in_the_necessary_tables_is_told(
-    jobs: Jobs, text: str, where: str, line: int | None, words: str
-) -> None:
+def test_a_mistake_in_the_necessary_tables_is_told(jobs: Jobs, text: str, where: str, line: int, words: str) -> None:
     problem = jobs.bad(text)[where]
     assert problem.line == line
     assert words in said(problem)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from forge.cli.common import check_file, run_argument, runs_option, set_option, this_machine
 from forge.cli.session import Session, opening, told
-from forge.errors import UsageError
+from forge.cli.terminal import say
+from forge.errors import ForgeError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from forge.api.generation import Sampling
     from forge.api.plan import Plan
@@ -63,6 +65,8 @@ def command(
     from forge.disk.folder import RunFolder
     from forge.parent.after import plan_answers
 
+    if sys.stdin is None:
+        raise UsageError("there is nobody to talk to", "standard input is closed", "ask at a terminal, or from a pipe")
     check_file(gguf)
     if base and gguf:
         raise UsageError("--base and --gguf name two models", None, "keep one")
@@ -76,18 +80,38 @@ def command(
     given = {name: value for name, value in sampling.items() if value is not None}
     live = sys.stdin.isatty() and not as_json
     if live:
-        click.secho(f"loading {gguf or folder.path}{' (base model)' if base else ''} …", dim=True, err=True)
-    with loaded(folder, plan) as chat:
+        say(f"loading {gguf or folder.path}{' (base model)' if base else ''} …", dim=True, err=True)
+    with ended_by_signals(), loaded(folder, plan) as chat:
         chosen = replace(chat.sampling, **given)
         if live:
-            click.secho(f"{told(chosen)} ({chat.advice}); /help", dim=True, err=True)
+            say(f"{told(chosen)} ({chat.advice}); /help", dim=True, err=True)
             if told_by_job:
-                click.secho(f"system message of the job: {system}", dim=True, err=True)
+                say(f"system message of the job: {system}", dim=True, err=True)
             Session(chat, chosen, system).run()
         else:
             if told_by_job:
-                click.secho(f"system message of the job: {system}", dim=True, err=True)
+                say(f"system message of the job: {system}", dim=True, err=True)
             answer_lines(chat, chosen, system, as_json=as_json)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Leave as by an error when a signal asks to, so that what was begun is cleared away."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in before:  # the way out is gone once
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -105,7 +129,8 @@ def loaded(folder: RunFolder, plan: Plan) -> Iterator[Chat]:
 
     def tidy(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
         (scratch / "plan.json").unlink(missing_ok=True)
-        if error is None or log == folder.log:
+        failed = isinstance(error, ForgeError) and not isinstance(error, Interrupted)
+        if not failed or log == folder.log:
             shutil.rmtree(scratch, ignore_errors=True)
 
     with ExitStack() as stack:
@@ -114,16 +139,27 @@ def loaded(folder: RunFolder, plan: Plan) -> Iterator[Chat]:
         yield stack.enter_context(Chat(folder, scratch / "plan.json", log))
 
 
+def lines(text: TextIO) -> Iterator[str]:
+    """Yield the lines of a text. Raises :class:`UsageError` if it is none."""
+    try:
+        for line in text:
+            line.encode()  # in some locales Python lets bytes through that are no text
+            yield line
+    except UnicodeError as error:
+        what, do = "what comes from standard input is no text", "write the questions as UTF-8"
+        raise UsageError(what, str(error), do) from None
+
+
 def answer_lines(chat: Chat, sampling: Sampling, system: str | None, *, as_json: bool) -> None:
     """Answer each line of standard input, as a conversation of its own."""
-    for line in sys.stdin:
+    for line in lines(sys.stdin):
         question = line.rstrip("\r\n")
         if not question.strip():
             continue
         messages = [*opening(system), {"role": "user", "content": question}]
-        end = chat.ask(messages, sampling, lambda text: None if as_json else click.echo(text, nl=False))
+        end = chat.ask(messages, sampling, lambda text: None if as_json else say(text, nl=False))
         if as_json:
             kept = {key: end[key] for key in ("tokens", "finished", "seconds")}
-            click.echo(json.dumps({"question": question, "answer": end["text"], **kept}, ensure_ascii=False))
+            say(json.dumps({"question": question, "answer": end["text"], **kept}, ensure_ascii=False))
         else:
-            click.echo()
+            say()

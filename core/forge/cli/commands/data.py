@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
+from forge.cli.terminal import say
+from forge.masking import masked
 from forge.text.units import cut
 
 if TYPE_CHECKING:
@@ -48,28 +50,29 @@ def command(job: Path, rows: int, ids: bool, changes: list[Change], as_json: boo
     for number, row in enumerate(shown["rows"], 1):
         origin = f" ({row['origin']})" if row.get("origin") else ""
         trained = row.get("supervised")
-        click.secho(f"row {number}{origin}: {row['length']} tokens, {trained} trained on", bold=True)
+        say(f"row {number}{origin}: {row['length']} tokens, {trained} trained on", bold=True)
         for sequence in row.get("parts") or [row]:
             if name := sequence.get("name"):
-                click.secho(f"{name}: {sequence['length']} tokens", bold=True)
-            click.echo(_marked(sequence["segments"]))
+                say(f"{name}: {sequence['length']} tokens", bold=True)
+            _show(sequence["segments"])
             if ids:
-                click.echo(f"ids {sequence['input_ids']}")
+                say(f"ids {sequence['input_ids']}")
         if columns := row.get("columns"):
-            click.echo(f"with {', '.join(columns)} for the reward functions")
-        click.echo()
+            say(f"with {', '.join(columns)} for the reward functions")
+        say()
     for line in _summary(shown["summary"]):
-        click.echo(line)
+        say(masked(line))  # reasons of dropped rows may quote addresses
 
 
-def _marked(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return a sequence's text, in colours or in marks, so that what is trained on is seen."""
-    if sys.stdout.isatty():
-        return "".join(
-            click.style(part["text"], fg="green") if part["supervised"] else click.style(part["text"], dim=True)
-            for part in segments
-        )
-    return "".join(f"«{part['text']}»" if part["supervised"] else part["text"] for part in segments)
+def _show(segments: Iterable[Mapping[str, Any]]) -> None:
+    """Print a sequence's text, in colours or in marks, so that what is trained on is seen."""
+    live = sys.stdout.isatty()
+    for part in segments:
+        if live:
+            say(part["text"], nl=False, **({"fg": "green"} if part["supervised"] else {"dim": True}))
+        else:
+            say(f"«{part['text']}»" if part["supervised"] else part["text"], nl=False)
+    say()
 
 
 def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -116,4 +119,4 @@ def _warn(event: Event) -> None:
 
     if isinstance(event, Warned):
         do = f"; {event.do}" if event.do else ""
-        click.secho(f"warning: {event.message}{do}", fg="yellow", err=True)
+        say(f"warning: {event.message}{do}", fg="yellow", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.common import json_option, print_json, this_machine
+from forge.cli.terminal import say
 from forge.text.units import size
 
 if TYPE_CHECKING:
@@ -24,32 +25,32 @@ def command(machines: bool, as_json: bool) -> None:
 
     if machines:
         for name, preset in PRESETS.items():
-            click.echo(f"{name:<26}{_machine(preset)}")
+            say(f"{name:<26}{_machine(preset)}")
         return
     machine = this_machine(pretend=True)
     report = examine(discover(), machine)
     if as_json:
         print_json({"machine": machine.to_json(), "plugins": report})
         return
-    click.echo(f"machine   {_machine(machine)}")
+    say(f"machine   {_machine(machine)}")
     for name in ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"):
-        click.echo(f"          {name} {machine.versions.get(name, 'is not installed')}")
+        say(f"          {name} {machine.versions.get(name, 'is not installed')}")
     if mismatch := machine.mismatch():
-        click.secho(f"          {mismatch}", fg="yellow")
+        say(f"          {mismatch}", fg="yellow")
     for line in report:
-        click.echo()
+        say()
         good = line["status"] == "ok" and not line["reasons"]
-        click.secho(f"{line['name']}: {'works here' if good else line['status']}", fg="green" if good else "yellow")
+        say(f"{line['name']}: {'works here' if good else line['status']}", fg="green" if good else "yellow")
         for stage in line["works"]:
-            click.echo(f"  {stage}: yes")
+            say(f"  {stage}: yes")
         for reason in line["reasons"]:
-            click.echo(f"  {reason}")
+            say(f"  {reason}")
         if line["mend"]:
-            click.secho(f"  mend it: {line['mend']}", bold=True)
+            say(f"  mend it: {line['mend']}", bold=True)
         if line["values"]:
-            click.echo("  not here, for single values of a job:")
+            say("  not here, for single values of a job:")
         for value in line["values"]:
-            click.echo(f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else ""))
+            say(f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else ""))
 
 
 def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def command(
         asked.append(Change("eval.base", True))  # so that there is such a table
     file = folder.job_file(PluginKeys(catalogue), asked)
     models = (*asked_models(file.job), *([Who.GGUF] if gguf else []))
-    with Console(as_json=as_json) as console:
+    with Console(as_json=as_json, log=folder.log) as console:
         evaluate(folder, file, models, catalogue, machine, console.show, target=target, gguf=gguf)
 
 

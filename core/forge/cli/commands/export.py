@@ -65,6 +65,6 @@ def command(
     job = folder.job_file(PluginKeys(catalogue), changes).job
     if not chosen:
         raise UsageError("the job has no [[export]]", do="name a format: --format merged")
-    with Console(as_json=as_json) as console:
+    with Console(as_json=as_json, log=folder.log) as console:
         for index in chosen:
             export(folder, job, index, catalogue, machine, console.show)

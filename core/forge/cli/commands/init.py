@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from forge.cli.common import this_machine
+from forge.cli.terminal import say
 from forge.disk.files import write_text
 from forge.errors import UsageError
 from forge.text.units import size
@@ -29,7 +30,7 @@ def command(path: Path, model: str, data: str, force: bool) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}", do="make it first")
     write_text(path, job_text(this_machine(pretend=True), model, data))
-    click.echo(f"{path}: change model and data, then forge plan {path}, forge data {path}, forge run {path}")
+    say(f"{path}: change model and data, then forge plan {path}, forge data {path}, forge run {path}")
 
 
 def job_text(machine: Machine, model: str, data: str) -> str:

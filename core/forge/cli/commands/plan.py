@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
+from forge.cli.terminal import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,4 +36,4 @@ def command(job: Path, changes: list[Change], as_json: bool) -> None:
     if as_json:
         print_json(plan.to_json())
     else:
-        click.echo(describe(plan))
+        say(describe(plan))

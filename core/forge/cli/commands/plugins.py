@@ -9,6 +9,7 @@ import click
 
 from forge.cli.common import json_option, print_json
 from forge.cli.scaffold import scaffold
+from forge.cli.terminal import say
 from forge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def command(context: click.Context, as_json: bool) -> None:
         what |= {"observer": None} if plugin.extensions else {}
         what |= {f"forge {command.name}": None for command in plugin.commands}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
-        click.echo(f"{plugin.name:<18}{plugin.distribution} {plugin.version:<10}{said}")
+        say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
 
 
 @command.command(name="new")
@@ -53,7 +54,7 @@ def command(context: click.Context, as_json: bool) -> None:
 def new(name: str) -> None:
     """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder."""
     for path in scaffold(name, Path()):
-        click.echo(path)
+        say(path)
 
 
 def _show_command(name: str) -> click.Command:
@@ -72,7 +73,7 @@ def _show_command(name: str) -> click.Command:
             there = ", ".join(plugin.name for plugin in catalogue.plugins)
             raise UsageError(f"there is no plugin {name}", f"there are {there}", f"often `pip install forge-{name}`")
         shown = _whole(plugin)
-        print_json(shown) if before or as_json else click.echo(_text(shown))
+        print_json(shown) if before or as_json else say(_text(shown))
 
     return show
 

@@ -9,6 +9,7 @@ import click
 
 from forge.cli import plugin_command
 from forge.cli.common import json_option, print_json, runs_option
+from forge.cli.terminal import say, shown
 from forge.errors import RunError, UsageError
 from forge.text.units import size
 
@@ -50,25 +51,25 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
             try:
                 found.append(_line(RunFolder(path.parent)))
             except RunError as error:  # a plan of another forge, or damaged: the others are still to be seen
-                click.echo(f"{path.parent.parent.name}/{path.parent.name}: {error}", err=True)
+                say(f"{path.parent.parent.name}/{path.parent.name}: {error}", err=True)
         if as_json:
             print_json(found)
         elif not found:
-            click.echo(f"no runs in {runs_dir}; begin one with `forge run JOB`")
+            say(f"no runs in {runs_dir}; begin one with `forge run JOB`")
         else:
             _list(found)
         return
-    shown = _whole(RunFolder.find(run, runs_dir))
+    told = _whole(RunFolder.find(run, runs_dir))
     if as_json:
-        print_json(shown)
+        print_json(told)
         return
     for key in ("folder", "state", "step", "of", "loss", "eval_loss", "checkpoint", "weights", "error"):
-        if shown.get(key) is not None:
-            click.echo(f"{key.replace('_', ' '):<12}{shown[key]}")
-    for export in shown["exports"]:
-        click.echo(f"export      {export['format']}: {export['folder']} ({size(export['bytes'])})")
-    click.echo()
-    click.echo(shown["plan"])
+        if told.get(key) is not None:
+            say(f"{key.replace('_', ' '):<12}{told[key]}")
+    for export in told["exports"]:
+        say(f"export      {export['format']}: {export['folder']} ({size(export['bytes'])})")
+    say()
+    say(told["plan"])
 
 
 def _list(found: list[dict[str, Any]]) -> None:
@@ -85,7 +86,8 @@ def _list(found: list[dict[str, Any]]) -> None:
             f"loss {line['loss']:.4f}" if line["loss"] is not None else None,
             line["error"],
         ]
-        table.add_row(*map(Text, (line["run"], line["state"], "  ".join(part for part in parts if part))))
+        said = "  ".join(part for part in parts if part)
+        table.add_row(*(Text(shown(cell)) for cell in (line["run"], line["state"], said)))
     Console().table(table)
 
 
