@@ -110,6 +110,9 @@ class JobCheck:
             elsewhere = (model.forge_word(word) for model in (core, *models) if issubclass(model, Table))
             say = next((said for said in elsewhere if said), say)
             self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
+            if near:  # its keys are the likeliest, and all mistakes are told at once
+                self.options(key, extra, self.keys.models(name, near))
+                return
         self.unknown_options(key, extra, models)
 
     def options(self, key: Key, extra: dict[str, Any], models: Sequence[type[BaseModel]]) -> dict[str, Any]:
@@ -178,7 +181,8 @@ class JobCheck:
             fields = [field.alias or name for name, field in TABLES[names[0]].model_fields.items()]
         else:
             fields = model.model_fields
-        self.unknown(key, fields, [_other_name] if len(names) == 1 else [])
+        hints = [_other_name] if len(names) == 1 else [model.forge_hint] if issubclass(model, Table) else []
+        self.unknown(key, fields, hints)
 
     def unknown(self, key: Key, fields: Iterable[str], hints: Iterable[Callable[[str], Hint | None]]) -> None:
         """Note a key that nobody knows, with the best advice there is: a hint, its own table, the nearest name."""

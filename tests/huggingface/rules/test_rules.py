@@ -261,3 +261,14 @@ def test_a_key_of_another_tool_is_met_with_the_right_one(plan: Any, table: str, 
     text = text.replace(f"[{table}]\n", f"[{table}]\n{key} = 1\n")
     with pytest.raises(JobError, match=re.escape(hint)):
         plan(text)
+
+
+def test_under_a_word_that_is_nearly_a_method_its_keys_are_checked_too(plan: Any) -> None:
+    with pytest.raises(JobError) as caught:
+        plan(f'{BASE}[train]\nmethod = "grppo"\nnum_generations = 1\nbeta = -1.0\nlr = 1.0\n')
+    assert [each.where for each in caught.value.problems] == [
+        "train.method",
+        "train.num_generations",
+        "train.beta",
+        "train.lr",
+    ]
