@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from forge.api import DiskFull, Exported, ExportError, Noted, Warned, Writing
-from forge.disk.files import disk_errors, files_below, sha256, write_json, write_text
+from forge.disk.faults import disk_errors
+from forge.disk.files import files_below, sha256, write_json, write_text
 from forge.disk.folder import RunFolder
 from forge_gguf import lora, modelfile
 from forge_gguf.file.architectures import tensors_of_first

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -127,6 +128,11 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - what nobody foresaw still deserves a sentence
         if debugging():
             sys.excepthook(*sys.exc_info())
+        from forge.disk.faults import machine_error  # only a fault pays for it
+
+        if (fault := machine_error(error, Path.cwd(), wide=True)) is not None:
+            click.echo(f"{click.style('error: ', fg='red', bold=True)}{fault}", err=True)
+            sys.exit(fault.exit_code)
         what = f"forge itself failed: {type(error).__name__}: {error}"
         click.echo(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         sys.exit(1)

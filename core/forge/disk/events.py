@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api.event import Event, event_of
+from forge.disk.faults import disk_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ class EventLog:
     """Appends events to a file, each flushed at once."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
         if path.stat().st_size:
             with path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
@@ -35,10 +36,9 @@ class EventLog:
         head = {"time": round(time.time(), 3), "kind": event.kind}
         line = {**head, **plain(event.values), **head}  # the head comes first, and no value may take its place
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
-        self._file.write(
-            text.encode(errors="backslashreplace") + b"\n"
-        )  # a file's name may hold bytes that are no text
-        self._file.flush()
+        with disk_errors(self._path):
+            self._file.write(text.encode(errors="backslashreplace") + b"\n")  # a file's name may be no text
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

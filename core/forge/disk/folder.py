@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from forge import records
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
-from forge.disk.checkpoints import newest_marked
+from forge.disk.checkpoints import MARK, checkpoints, newest_marked
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
 from forge.disk.owner import hold, is_held
@@ -97,6 +97,12 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
+
+    def unfinished(self) -> Path:
+        """Return the folder that is being written: a checkpoint, weights or an export; the run's if there is none."""
+        writing = [path for path in checkpoints(self.checkpoints) if not (path / MARK).exists()]
+        writing += [path for name in ("*.part", "exports/*.part") for path in self.path.glob(name) if path.is_dir()]
+        return writing[-1] if writing else self.path
 
     def plan_paths(self) -> list[Path]:
         """Return the plans of all attempts, the first first."""

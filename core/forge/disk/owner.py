@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from forge.disk.files import disk_errors
+from forge.disk.faults import disk_errors
 from forge.errors import RunError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from forge.api.event import Warned
 from forge.api.plan import Answers, Plan, Task, Who
 from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
+from forge.disk.faults import disk_errors
 from forge.disk.files import write_json
 from forge.disk.folder import EVALUATION, RunFolder
 from forge.errors import ForgeError, Interrupted, RunError
@@ -90,8 +91,9 @@ def evaluate(
     """
     plan = plan_answers(folder, file, Task.EVAL, models, catalogue, machine, gguf=gguf)
     path = folder.path / "evaluations" / "plans" / f"{Path(target).stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, replace(plan, target=target).to_json())
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, replace(plan, target=target).to_json())
     outcome = work(folder, path, show)
     if outcome.error is not None:
         raise outcome.error
@@ -143,9 +145,10 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
     facts = base_facts(job, before, trained, catalogue)
     plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
     out = folder.export_folder(index, job)
-    out.parent.mkdir(exist_ok=True)
     path = out.with_name(f"{out.name}.plan.json")
-    write_json(path, plan.after(before.decisions).to_json())
+    with disk_errors(path):
+        out.parent.mkdir(exist_ok=True)
+        write_json(path, plan.after(before.decisions).to_json())
     outcome = work(folder, path, show)
     if outcome.error is not None:
         raise outcome.error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +16,10 @@ from forge.api.event import Done, Event, Failed, Noted, Stopped
 from forge.api.plan import Plan
 from forge.disk.checkpoints import newest_marked
 from forge.disk.events import Follower
+from forge.disk.faults import disk_errors, machine_error
+from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
-from forge.errors import ForgeError, Interrupted, RunError, from_json
+from forge.errors import ForgeError, Interrupted, MachineError, RunError, from_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,9 +194,24 @@ def verdict(code: int, last: Event | None, folder: RunFolder, wishes: Sequence[i
     if end.killed:
         kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
         return ForgeError(f"the worker was killed ({end.how})", f"{end.why}{kept}", do)
-    free = shutil.disk_usage(folder.path).free
-    why = "the disk is full" if free < 2**20 else "it reported no reason"
-    return ForgeError(f"the worker ended with {end.how}", why, do)
+    if fault := _unwritable(folder):
+        return fault
+    return ForgeError(f"the worker ended with {end.how}", "it reported no reason", do)
+
+
+def _unwritable(folder: RunFolder) -> MachineError | None:
+    """Return what keeps a worker from writing its last word, by trying to write in its place."""
+    probe = folder.path / "probe"
+    try:
+        with disk_errors(folder.events), folder.events.open("ab") as events:
+            events.write(b"\n")  # readers skip an empty line
+            write_text(probe, " " * 2**16)
+            probe.unlink()
+    except MachineError as fault:
+        return type(fault)(fault.what, fault.why, f"{fault.do}, then forge resume {folder.path}")
+    except OSError as error:
+        return machine_error(error, folder.path, wide=True)
+    return None
 
 
 def check_one_process(environ: Mapping[str, str]) -> None:

@@ -137,9 +137,9 @@ class Stages:
     def _import(self, step: Step, reference: str) -> Any:
         try:
             return load_object(reference)
-        except ForgeError:
+        except (ForgeError, KeyboardInterrupt):
             raise
-        except Exception as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
+        except BaseException as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
             traceback.print_exc()
             raise BackendImportError(
                 f"{_name(step)} cannot be imported",
@@ -151,9 +151,9 @@ class Stages:
     def _guarded(self, step: Step, call: Callable[[], T]) -> T:
         try:
             return call()
-        except ForgeError:
+        except (ForgeError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             traceback.print_exc()
             if isinstance(error, MemoryError):
                 raise OutOfMemory(f"{step.stage} ran out of memory", str(error) or None) from error

@@ -16,7 +16,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Exported, ExportError, ModelError, Noted, Warned
-from forge.disk.files import disk_errors, files_below, sha256, write_text
+from forge.disk.faults import disk_errors
+from forge.disk.files import files_below, sha256, write_text
 from forge_gguf import modelfile, rules
 from forge_gguf.file.quants import KINDS
 from forge_gguf.llama.runtime import Generator
