@@ -90,7 +90,9 @@ def plugin_command(name: str) -> click.Command | None:
     what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) brings forge {name}, which cannot be used"
     try:
         command = load_object(brought.impl)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(what, f"{type(error).__name__}: {error}", f"see `forge plugins {plugin.name}`") from error
     if not isinstance(command, click.Command):
         raise PluginError(what, f"{brought.impl} is no click command")

@@ -89,7 +89,7 @@ def _parse(lines: list[bytes]) -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 event = json.loads(line)
-            except ValueError:  # half a line, from a killed worker
+            except (ValueError, RecursionError):  # half a line, from a killed worker
                 continue
             if isinstance(event, dict) and isinstance(event.get("kind"), str):
                 yield event

@@ -76,6 +76,10 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         JobError: The file has mistakes; it holds all of them.
     """
     try:
+        # A pipe that a shell has opened is fine; any other would be waited for without end.
+        opened = str(path).startswith(("/dev/fd/", "/dev/stdin"))
+        if not opened and path.exists() and not path.is_file() and not path.is_dir():
+            raise UsageError(f"{path} is no file", "it is a pipe, a socket or a device", "name a job file")
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
     except FileNotFoundError:
         beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
@@ -84,7 +88,7 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         raise UsageError(f"there is no job file {path}", do=hint) from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder", do="name the job file in it") from None
-    except PermissionError as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None

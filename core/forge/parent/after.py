@@ -122,7 +122,7 @@ def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: 
     job = load_job(folder.plan().job)
     failures: list[tuple[str, ForgeError]] = []
     for index in range(len(job.export)):
-        if not (folder.export_folder(index, job) / "export.json").exists():
+        if not folder.is_exported(index, job):
             try:
                 export(folder, job, index, catalogue, machine, show)
             except Interrupted:
@@ -159,7 +159,7 @@ def base_facts(job: Job, before: Plan, trained: Trained, catalogue: Catalogue) -
     facts = before.facts
     if facts.source == "folder":  # it may have been moved, or overwritten, since
         facts = describe_model(catalogue, job.model.id, facts.revision, job.folder)
-        if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
+        if facts.digest and trained.base.get("digest") and facts.digest != trained.base["digest"]:
             raise RunError(
                 f"{job.model.id} is not the base model that the run was trained on",
                 "config or weights are others",

@@ -75,7 +75,7 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     last: Event | None = None
     with folder.log.open("ab") as log:
         worker = start("forge.worker", folder, plan, stdout=log, stderr=subprocess.STDOUT)
-        with passing_on(worker, show) as wishes:
+        with letting_go(worker), passing_on(worker, show) as wishes:
             while True:
                 ended = worker.poll() is not None
                 for event in events.poll():
@@ -89,6 +89,19 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
         if worker.stdin:
             worker.stdin.close()
     return Outcome(verdict(worker.returncode, last, folder, wishes), asked=bool(wishes))
+
+
+@contextmanager
+def letting_go(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Where the parent must end before its worker, ask that to stop, and give it a moment for it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            if worker.stdin:
+                worker.stdin.close()
+            worker.wait(timeout=5)
+        raise
 
 
 @contextmanager

@@ -106,6 +106,14 @@ class Stages:
         """Write one export."""
         return self._call(Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out)
 
+    def upload(self, export: ExportTable, folder: Path) -> str:
+        """Upload a finished export as its table says, and return its address."""
+        step = self.run.plan.step(Stage.EXPORT)
+        if step.upload is None:
+            raise PluginError(f"{_name(step)} cannot upload", "its offer names no upload")
+        function: Callable[..., str] = self._import(step, step.upload)
+        return self._guarded(step, lambda: function(folder, export))
+
     def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
         loaded = self._call(stage, Loaded, **arguments)
         step = self.run.plan.step(stage)

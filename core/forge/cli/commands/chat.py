@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,6 @@ from forge.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from forge.api.generation import Sampling
     from forge.api.plan import Plan
@@ -94,24 +91,18 @@ def command(
 def loaded(folder: RunFolder, plan: Plan) -> Iterator[Chat]:
     """Start the process that holds the model, and end it.
 
-    Its plan lies in a scratch folder, and its log too where the run may only be read: then the folder stays if it
-    fails, since the error names the log.
+    Its plan lies in a scratch folder, and its log too where the run may only be read; an error that names the log
+    leaves it there.
     """
     from forge.disk.files import write_json
+    from forge.disk.scratch import scratch
     from forge.parent.chat import Chat
 
-    scratch = Path(tempfile.mkdtemp(prefix="forge-chat-"))
-    log = folder.log if os.access(folder.path, os.W_OK) else scratch / "log.txt"
-
-    def tidy(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
-        (scratch / "plan.json").unlink(missing_ok=True)
-        if error is None or log == folder.log:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    with ExitStack() as stack:
-        stack.push(tidy)
-        write_json(scratch / "plan.json", plan.to_json())
-        yield stack.enter_context(Chat(folder, scratch / "plan.json", log))
+    with scratch("chat", keep="log.txt") as temporary:
+        log = folder.log if os.access(folder.path, os.W_OK) else temporary / "log.txt"
+        write_json(temporary / "plan.json", plan.to_json())
+        with Chat(folder, temporary / "plan.json", log) as chat:
+            yield chat
 
 
 def answer_lines(chat: Chat, sampling: Sampling, system: str | None, *, as_json: bool) -> None:
