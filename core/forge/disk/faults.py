@@ -204,7 +204,8 @@ def _named(error: BaseException) -> Path | None:
     trace, found = error.__traceback__ if isinstance(error, OSError) else None, None
     while trace is not None:
         for value in trace.tb_frame.f_locals.values():
-            if isinstance(value, io.IOBase) and isinstance(name := getattr(value, "name", None), str):
+            name = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            if isinstance(name, str) and not name.startswith("<"):  # "<stderr>" is no file's
                 found = Path(name)
         trace = trace.tb_next
     return found

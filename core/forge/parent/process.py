@@ -71,6 +71,8 @@ def start(module: str, folder: RunFolder, plan: Path, **pipes: Any) -> subproces
 
 def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     """Start a worker, show its events until it ends, and say how it ended."""
+    if left := unsupported(os.environ):
+        show(Noted(f"not passed on to the worker, whose libraries do not work with it: {', '.join(left)}"))
     events = Follower(folder.events)
     last: Event | None = None
     with folder.log.open("ab") as log:
@@ -136,9 +138,20 @@ LAUNCHERS = ("ACCELERATE_", "LOCAL_", "MASTER_", "OMPI_", "PMI_", "RANK", "TORCH
 """Variables of process launchers, at which accelerate would wait for processes that are not there."""
 
 
+def unsupported(environ: Mapping[str, str]) -> list[str]:
+    """Return the user's settings of Python that the libraries do not work with, and that no worker takes over.
+
+    Without docstrings transformers cannot build its models' own, and nearly every library warns of something.
+    """
+    strict = "error" in environ.get("PYTHONWARNINGS", "")
+    stripped = environ.get("PYTHONOPTIMIZE", "") not in {"", "0"}
+    return ["PYTHONOPTIMIZE"] * stripped + ["PYTHONWARNINGS"] * strict
+
+
 def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
     clean = {key: value for key, value in environ.items() if not key.startswith((*LAUNCHERS, *plan.shed))}
+    clean = {key: value for key, value in clean.items() if key not in unsupported(environ)}
     # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]

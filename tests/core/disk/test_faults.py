@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -89,6 +91,20 @@ def test_the_file_that_was_being_written_is_told_where_the_system_names_none(tmp
         with Path("/dev/full").open("w") as file:
             file.write("x")
     assert "cannot write /dev/full" in str(machine_error(raised.value, tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_stream_of_the_process_is_no_file(tmp_path: Path) -> None:
+    class Named(io.TextIOWrapper):
+        name = "<stderr>"
+
+    stream = Named(io.BufferedWriter(io.FileIO(os.open("/dev/full", os.O_WRONLY), "w")))
+    stream.write("x")
+    with pytest.raises(OSError, match="No space") as raised:
+        stream.flush()
+    assert str(tmp_path) in str(machine_error(raised.value, tmp_path))
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def test_what_was_in_the_run_folder_and_is_gone_is_a_fault_of_the_machine(tmp_path: Path) -> None:
