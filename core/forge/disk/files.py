@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 from forge.disk.faults import disk_errors
@@ -29,6 +30,16 @@ def write_text(path: Path, text: str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a kill left of :func:`write_text`; what is younger than a minute may be another process's work."""
+    for part in folder.rglob(".*.part"):
+        if part.is_file() and time.time() - part.stat().st_mtime > _ABANDONED:
+            part.unlink(missing_ok=True)
+
+
+_ABANDONED = 60.0  # seconds
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -12,6 +12,7 @@ from forge.api.event import Done, Failed, Noted, Stopped, Warned
 from forge.api.plan import Task, Training
 from forge.disk.checkpoints import MARK, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
+from forge.disk.files import sweep
 from forge.errors import BackendImportError, ExportError, ForgeError, Interrupted, MachineError, PluginError, RunError
 from forge.job.decisions import settle
 from forge.job.job import load_job
@@ -66,6 +67,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
     plan = run.plan
     try:
         with folder.own():
+            sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
             sink.admit(plan)

@@ -37,6 +37,8 @@ class Sink:
                 self._observers.check_pending()
             except KeyboardInterrupt:
                 raise
+            except (ImportError, pluggy.PluginValidationError) as error:
+                raise PluginError(f"plugin {plugin} cannot act on this run", str(error)) from error
             except BaseException as error:  # a stranger's module can raise anything
                 why = f"{type(error).__name__}: {error}"
                 raise PluginError(f"plugin {plugin} cannot act on this run", why) from error

@@ -67,6 +67,16 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
+def test_what_a_kill_left_of_a_file_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".trained.json.12.part", "a/.b.json.13.part", "a/model.part"):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".now.json.14.part").write_text("half")
+    files.sweep(tmp_path)
+    assert files_below(tmp_path) == [Path(".now.json.14.part"), Path("a/model.part")]
+
+
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     fsync, replace = os.fsync, Path.replace
