@@ -12,7 +12,8 @@
     ├── PluginError                 1   a plugin broke its contract
     ├── OutOfMemory                 1   the device's memory is too small for the job
     ├── BackendImportError          1   a planned package cannot be imported
-    ├── DiskFull                    1   a file could not be written
+    ├── MachineError                1   a disk, a permission or a limit of the machine is in the way
+    │   └── DiskFull                    there is no room for a file
     ├── ExportError                 1   an export failed; the trained weights are safe
     ├── ModelDied                   1   the process that held a model ended
     └── Interrupted                 130 the user, or the system, asked forge to stop
@@ -220,7 +221,11 @@ class BackendImportError(ForgeError):
         self.plugin = plugin
 
 
-class DiskFull(ForgeError):  # noqa: N818 - the field's own word
+class MachineError(ForgeError):
+    """A file could not be read or written, and no code is to blame: a disk, a permission, or a limit of the machine."""
+
+
+class DiskFull(MachineError):  # noqa: N818 - the field's own word
     """A file could not be written for want of space."""
 
 

@@ -38,6 +38,7 @@ def forge_offers() -> Iterable[Offer]:
         check=rules.problems,
         preflight="forge_gguf.trial.preflight:preflight",
         resumes=True,
+        upload="forge_huggingface.hub.push:upload",
     )
     yield Offer(
         stage=Stage.GENERATE,

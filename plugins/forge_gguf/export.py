@@ -7,7 +7,6 @@ hash, and what the gates found. So an export that was killed goes on, and other 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from forge.api import DiskFull, Exported, ExportError, Noted, Warned, Writing
-from forge.disk.files import disk_errors, files_below, sha256, write_json, write_text
+from forge.disk.faults import disk_errors
+from forge.disk.files import files_below, sha256, write_json, write_text
 from forge.disk.folder import RunFolder
 from forge_gguf import lora, modelfile
 from forge_gguf.file.architectures import tensors_of_first
@@ -29,7 +29,6 @@ from forge_gguf.source import Source, source_of
 from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference, fits
 from forge_gguf.trial.texts import CONVERSATIONS
-from forge_huggingface.hub.push import push
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,13 +100,10 @@ def finish(
     alone, evaluation = export.options["adapter"], RunFolder(run.folder).evaluation()
     text = modelfile.card(job, run.plan, trained, source, files, evaluation, adapter=alone)
     write_text(out / "README.md", text)
-    upload: Callable[[Path], str] | None = None
-    if export.push_to_hub:
-        upload = functools.partial(push, name=export.push_to_hub, private=export.private)
     report = {
         name: {key: value for key, value in each.items() if key != "fingerprint"} for name, each in record.items()
     }
-    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report, upload=upload)
+    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report)
 
 
 def kept(out: Path, fingerprint: str) -> dict[str, dict[str, Any]]:

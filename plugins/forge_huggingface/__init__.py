@@ -138,6 +138,7 @@ def forge_offers() -> Iterable[Offer]:
             impl="forge_huggingface.export.export:export",
             serves=frozenset({format_}),
             supports=frozenset({"push"}),
+            upload="forge_huggingface.hub.push:upload",
             requires_dist=(*MODELS, PEFT),
             depends=frozenset({"hf-model"}),
             probe=probe,

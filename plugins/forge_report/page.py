@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import forge
-from forge.api import RunError
+from forge.api import DiskFull, MachineError, RunError
 from forge.disk.files import write_text
 from forge_report import outcome, sections
 from forge_report.chart import draw
@@ -87,9 +87,12 @@ def write_report(folder: RunFolder, path: Path | None = None) -> Path:
     page = render(read_record(folder))
     try:
         write_text(path, page)
-    except OSError as error:
+    except DiskFull:
+        raise
+    except (OSError, MachineError) as error:
         do = "name another file: --html FILE, or --out FILE of `forge report`"
-        raise RunError(f"cannot write {path}", str(error), do) from error
+        why = error.why if isinstance(error, MachineError) else str(error)
+        raise RunError(f"cannot write {path}", why, do) from error
     return path
 
 

@@ -162,7 +162,10 @@ def read_record(folder: RunFolder) -> Record:
         record.checkpoints.append((kept.name, total, (kept / MARK).exists()))
     log = _Log(record)
     for event in _events(folder.events):
-        log.take(event)
+        try:
+            log.take(event)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            record.unread[folder.events.name] = f"an event of the kind {event.get('kind')!r:.40} is damaged: {error}"
     log.close()
     if record.state == "unknown" and record.trained:
         record.state = "trained"
@@ -317,7 +320,7 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_bytes().decode(errors="replace").split("\n") if path.exists() else ():
         try:
             event, _ = decode(line)
-        except ValueError:  # an empty line, or half of one from a killed worker
+        except (ValueError, RecursionError):  # an empty line, or half of one from a killed worker
             continue
         if event.__class__ is dict:
             yield event
@@ -339,7 +342,7 @@ def _json(record: Record, path: Path) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         record.unread[path.resolve().relative_to(record.path).as_posix()] = f"it is damaged: {error}"
         return None
     return data if isinstance(data, dict) else None

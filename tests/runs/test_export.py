@@ -13,10 +13,12 @@ import pytest
 
 from forge.api.run import Run
 from forge.discovery.discover import discover
+from forge.disk.files import write_json
 from forge.errors import ExportError, ForgeError
 from forge.job.job import load_job
 from forge.machine.probe import probe
 from forge.planning.planner import export_plan
+from forge.worker.tasks import waiting
 from support.doubles.hub import TOKEN, Hub
 from support.projects import Finished, Project, json_of, perform_in
 from support.tiny import make_model
@@ -198,6 +200,48 @@ def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> No
     for path in [*run.rglob("*")]:
         if path.is_file():
             assert TOKEN.encode() not in path.read_bytes(), f"the token is in {path}"
+
+
+def test_an_upload_without_a_network_is_repeated_alone(project: Project, tmp_path: Path) -> None:
+    project.write(train={"max_steps": 1}, export=[{"format": "merged", "push_to_hub": "me/tuned"}])
+    with Hub() as hub:
+        closed = hub.environment(tmp_path / "home")
+    output = project.forge("run", "job.toml", code=1, **closed)
+    folder = project.newest()
+    out = folder.path / "exports" / "1-merged"
+    assert f"the export is in place in {out.relative_to(project.folder)}, and was not uploaded" in output
+    assert "the hub cannot be reached" in output
+    assert "`forge resume" in output
+    assert "repeats the upload alone" in output
+    before = (out / "model.safetensors").stat()
+    assert json_of(out / "export.json")["url"] is None
+    with Hub() as hub:
+        output = project.forge("resume", str(folder.path), **hub.environment(tmp_path / "home"))
+        assert "read back from disk" not in output, "it was merged again"
+        assert "model.safetensors" in hub.repos["me/tuned"].files
+        address = f"{hub.url}/me/tuned"
+    after = (out / "model.safetensors").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    report = json_of(out / "export.json")
+    assert report["url"] == address
+    assert "waiting" not in report
+    assert folder.is_exported(0, load_job(folder.plan().job))
+
+
+def test_an_export_that_waits_for_its_upload_is_made_anew_where_its_files_or_weights_are_others(
+    project: Project,
+) -> None:
+    project.write(train={"max_steps": 1}, export=[{"format": "merged"}])
+    done = project.perform()
+    assert exported(done).code == 0
+    out = done.folder.path / "exports" / "1-merged"
+    report = json_of(out / "export.json")
+    assert waiting(out, report["made_of"]) is None, "nothing waits"
+    write_json(out / "export.json", report | {"waiting": "me/tuned"})
+    assert waiting(out, report["made_of"]) == report
+    assert waiting(out, {**report["made_of"], "weights": "others"}) is None
+    (out / "README.md").write_text("changed")
+    assert waiting(out, report["made_of"]) is None
 
 
 @pytest.mark.parametrize(("kind", "words"), [("gated", "accept the licence"), ("missing", "org/tiny")])

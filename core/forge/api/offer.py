@@ -93,6 +93,9 @@ class Offer:
             worker after collating and before the model is loaded; an error stops the run.
         resumes: For exports: whether the implementation goes on from what an earlier try left in ``out``. Without it,
             each try begins with an empty folder.
+        upload: For exports: ``"package.module:function"`` of ``(folder, export)`` that uploads a finished export as
+            its table says and returns the address. It is called once the export is in its place, and again, alone,
+            after an upload that failed.
         estimate: ``"package.module:function"`` of ``(machine, job, facts, *, longest=None)`` that returns an
             :class:`~forge.api.Estimate` of the memory of a training, or None; ``longest`` is the longest row in tokens,
             if known. The first chosen offer that has one is asked, in running order: what loads the model knows its
@@ -143,6 +146,7 @@ class Offer:
     decide: Callable[[Machine, Job, ModelFacts], Iterable[Decision]] | None = None
     preflight: str | None = None
     resumes: bool = False
+    upload: str | None = None
     estimate: str | None = None
 
     @property

@@ -101,6 +101,7 @@ class Step:
     provides: tuple[str, ...] = ()
     preflight: str | None = None
     resumes: bool = False
+    upload: str | None = None
     estimate: str | None = None
 
 
@@ -194,7 +195,15 @@ class Plan:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise RunError(f"{path.parent} is no run folder", f"it has no {path.name}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # cut short, or not a plan at all
+        except RunError as error:
+            raise RunError(f"{path}: {error.what}", error.why, error.do) from None
+        except (
+            ValueError,
+            RecursionError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:  # cut short, or not a plan at all
             raise RunError(f"{path} is damaged", str(error)) from error
 
 

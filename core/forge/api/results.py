@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 
@@ -86,12 +85,10 @@ class Exported:
     Attributes:
         files: Paths relative to the export's folder.
         report: What was checked and found, as JSON data.
-        upload: Uploads the finished folder and returns its address; called once the export is in its place.
     """
 
     files: tuple[str, ...]
     report: Mapping[str, Any] = field(default_factory=dict)
-    upload: Callable[[Path], str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

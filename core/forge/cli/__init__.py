@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,7 +91,9 @@ def plugin_command(name: str) -> click.Command | None:
     what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) brings forge {name}, which cannot be used"
     try:
         command = load_object(brought.impl)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(what, f"{type(error).__name__}: {error}", f"see `forge plugins {plugin.name}`") from error
     if not isinstance(command, click.Command):
         raise PluginError(what, f"{brought.impl} is no click command")
@@ -140,10 +143,15 @@ def _exit_code() -> int:
     except Exception as error:  # noqa: BLE001 - what nobody foresaw still deserves a sentence
         if debugging():
             sys.excepthook(*sys.exc_info())
-        if isinstance(error, OSError) and error.filename is not None:  # too long a name, a folder that is closed
+        from forge.disk.faults import machine_error  # only a fault pays for it
+
+        known: ForgeError | None = machine_error(error, Path.cwd(), wide=True)
+        if known is None and isinstance(error, OSError) and error.filename is not None:  # a folder that is closed
+            known = UsageError(f"{error.filename} cannot be used", error.strerror)
+        if known is not None:
             say("error: ", err=True, nl=False, fg="red", bold=True)
-            say(f"{error.filename} cannot be used: {error.strerror}", err=True)
-            return 2
+            say(known, err=True)
+            return known.exit_code
         what = f"forge itself failed: {type(error).__name__}: {error}"
         say(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         return 1

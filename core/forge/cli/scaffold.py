@@ -27,8 +27,9 @@ def scaffold(name: str, folder: Path) -> list[Path]:
     Raises:
         UsageError: The name is not usable, or the folder exists.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise UsageError(f"{name} is no name for a plugin", do="use lower-case letters, digits and dashes")
+    if len(name) > _LONGEST or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        do = f"use lower-case letters, digits and dashes, at most {_LONGEST} of them"
+        raise UsageError(f"{name} is no name for a plugin", do=do)
     package = f"forge_{name.replace('-', '_')}"
     if name == "train" or find_spec(package):
         why = f"forge-{name} or {package} is installed already, and one of the two would hide the other"
@@ -47,6 +48,8 @@ def scaffold(name: str, folder: Path) -> list[Path]:
         write_text(path, text)
     return list(texts)
 
+
+_LONGEST = 100
 
 _PYPROJECT = """\
 [build-system]

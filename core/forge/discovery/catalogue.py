@@ -69,8 +69,8 @@ class Catalogue:
         return tuple(plugin for plugin in self.plugins if plugin.status != "ok")
 
     def find(self, name: str) -> Plugin | None:
-        """Return the plugin of this name, usable or not."""
-        return next((plugin for plugin in self.plugins if plugin.name == name), None)
+        """Return the plugin of this name, usable or not; of several, the one that is."""
+        return next((plugin for plugin in (*self.usable, *self.plugins) if plugin.name == name), None)
 
     def command(self, name: str) -> tuple[Plugin, Command] | None:
         """Return a command that a usable plugin brings, with the plugin; one of forge's own goes first."""

@@ -67,8 +67,12 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
             plugins.append(_unusable(each, "other API", f"speaks {point.group}, this forge speaks {API}"))
         elif not wanted(each):
             plugins.append(_unusable(each, "disabled", "switched off by FORGE_PLUGINS"))
-        elif len(twice[point.name]) > 1:
-            names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in twice[point.name]))
+        elif each.source[0] != OWN and any(source[0] == OWN for source, _ in twice[point.name]):
+            plugins.append(
+                _unusable(each, "duplicate", f"{point.name} is a plugin of forge's own; it needs another name")
+            )
+        elif len(same := {key for key in twice[point.name] if (key[0][0] == OWN) is (each.source[0] == OWN)}) > 1:
+            names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in same))
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
         else:
             plugins.append(_load(each))
@@ -151,7 +155,9 @@ def _load(found: _Found) -> Plugin:
             commands += (item for items in manager.hook.forge_commands() for item in items)
             describes = bool(manager.hook.forge_describe.get_hookimpls())
             reason = _fault(point.name, described, commands, describes=describes)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
             reason = f"{type(error).__name__}: {error}"
     if seen:
         reason = f"imports {seen[0]} at discovery; import it inside the implementation"

@@ -57,7 +57,7 @@ def fault(checkpoint: Path) -> str | None:
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
         return broken_seal(checkpoint, files)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return f"{MARK} is damaged"
 
 

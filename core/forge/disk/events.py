@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api.event import Event, event_of
+from forge.disk.faults import disk_errors
 from forge.masking import masked
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class EventLog:
     """Appends events to a file, each flushed at once."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
         if path.stat().st_size:
             with path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
@@ -36,10 +37,9 @@ class EventLog:
         head = {"time": round(time.time(), 3), "kind": event.kind}
         line = {**head, **plain(event.values), **head}  # the head comes first, and no value may take its place
         text = masked(json.dumps(line, ensure_ascii=False, allow_nan=False))
-        self._file.write(
-            text.encode(errors="backslashreplace") + b"\n"
-        )  # a file's name may hold bytes that are no text
-        self._file.flush()
+        with disk_errors(self._path):
+            self._file.write(text.encode(errors="backslashreplace") + b"\n")  # a file's name may be no text
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -90,7 +90,7 @@ def _parse(lines: list[bytes]) -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 event = json.loads(line)
-            except ValueError:  # half a line, from a killed worker
+            except (ValueError, RecursionError):  # half a line, from a killed worker
                 continue
             if isinstance(event, dict) and isinstance(event.get("kind"), str):
                 yield event

@@ -6,42 +6,16 @@ import contextlib
 import errno
 import json
 import os
+import stat
+import time
 from typing import TYPE_CHECKING, Any
 
-from forge.errors import DiskFull, ForgeError, no_text
+from forge.disk.faults import disk_errors
+from forge.errors import ForgeError, no_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-
-
-@contextlib.contextmanager
-def disk_errors(what: Path) -> Iterator[None]:
-    """Turn "no space left" into :class:`DiskFull`, naming the file and the space that is left."""
-    try:
-        yield
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        raise disk_full(what) from error
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception, of whatever library, says that the disk (or a quota) is full."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}:
-        return True
-    return any(words in str(error) for words in ("No space left on device", "os error 28", "not enough space"))
-
-
-def disk_full(what: Path) -> DiskFull:
-    """Describe a full disk at a file."""
-    with contextlib.suppress(OSError):
-        stat = os.statvfs(what.parent) if hasattr(os, "statvfs") else None
-        if stat is not None:
-            free = stat.f_bavail * stat.f_frsize
-            why = f"the disk is full ({free / 2**20:.0f} MiB free)"
-            return DiskFull(f"cannot write {what}", why, "free some space")
-    return DiskFull(f"cannot write {what}", "the disk is full", "free some space")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,11 +28,21 @@ def write_text(path: Path, text: str) -> None:
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                _flush(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a kill left of :func:`write_text`; what is younger than a minute may be another process's work."""
+    for part in folder.rglob(".*.part"):
+        if part.is_file() and time.time() - part.stat().st_mtime > _ABANDONED:
+            part.unlink(missing_ok=True)
+
+
+_ABANDONED = 60.0  # seconds
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -68,14 +52,26 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, where the system can."""
+    """Flush a folder's entries to the disk, where the system and the file system can."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     finally:
         os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    """Flush a file or folder to the disk, where its file system can: many of networks and FUSE flush no folders."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+
+
+_CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
 
 def sha256(path: Path) -> str:
@@ -89,6 +85,8 @@ def sha256(path: Path) -> str:
 def seal(folder: Path, *, but: frozenset[str] = frozenset()) -> dict[str, dict[str, int | str]]:
     """Flush a folder's files to the disk and return the size and sha256 of each, by its relative path.
 
+    Whoever may read the folder may read its files after that: safetensors writes files that only their owner can.
+
     Args:
         folder: The folder.
         but: Names of files to leave out.
@@ -98,11 +96,20 @@ def seal(folder: Path, *, but: frozenset[str] = frozenset()) -> dict[str, dict[s
         if name.name in but or name.name.endswith(".part"):
             continue
         path = folder / name
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
+        with path.open("r+b" if os.name == "nt" else "rb") as file:
+            _flush(file.fileno())
+        _share(path, folder)
         sealed[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     sync_folder(folder)
     return sealed
+
+
+def _share(path: Path, folder: Path) -> None:
+    """Let those read and write a file who may read and write its folder, as the user's umask had it made."""
+    have, wanted = path.stat().st_mode, folder.stat().st_mode & 0o666
+    if have | wanted != have:
+        with contextlib.suppress(PermissionError):  # the file of another user, or a file system without such rights
+            path.chmod(stat.S_IMODE(have | wanted))
 
 
 def broken_seal(folder: Path, sealed: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from forge import records
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
-from forge.disk.checkpoints import newest_marked
+from forge.disk.checkpoints import MARK, checkpoints, newest_marked
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
 from forge.disk.owner import hold, is_held
@@ -50,7 +50,9 @@ class RunFolder:
         Raises:
             RunError: It cannot be made there: the disk is read-only or full, a file is in the way, a name is too long.
         """
-        name = file.job.name or re.sub(r"[^\w.-]+", "-", Path(file.source).name.removesuffix(".toml")) or "job"
+        stem = Path(file.source).name.removesuffix(".toml")
+        # A name of dots is another folder, and one that begins with a dash an option of the commands.
+        name = file.job.name or re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "job"
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for attempt in range(100):
             path = runs / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
@@ -67,7 +69,18 @@ class RunFolder:
 
     @classmethod
     def find(cls, text: str, runs: Path) -> RunFolder:
-        """Find a run by its path, by ``name/id``, by its id, or by its name (the newest run of it)."""
+        """Find a run by its path, by ``name/id``, by its id, or by its name (the newest run of it).
+
+        Raises:
+            RunError: There is none, there are several, or the folders cannot be read.
+        """
+        try:
+            return cls._found(text, runs)
+        except OSError as error:  # a name too long, a folder of another user
+            raise RunError(f"cannot look for the run {text}", str(error), "`forge runs` lists them") from error
+
+    @classmethod
+    def _found(cls, text: str, runs: Path) -> RunFolder:
         for candidate in (Path(text), runs / text):
             if (candidate / "plan.json").is_file():
                 return cls(candidate)
@@ -98,6 +111,12 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    def unfinished(self) -> Path:
+        """Return the folder that is being written: a checkpoint, weights or an export; the run's if there is none."""
+        writing = [path for path in checkpoints(self.checkpoints) if not (path / MARK).exists()]
+        writing += [path for name in ("*.part", "exports/*.part") for path in self.path.glob(name) if path.is_dir()]
+        return writing[-1] if writing else self.path
+
     def plan_paths(self) -> list[Path]:
         """Return the plans of all attempts, the first first."""
         later = [path for path in self.path.glob("plan.*.json") if path.name.split(".")[1].isdigit()]
@@ -122,7 +141,11 @@ class RunFolder:
         plan, path = self.plan(), self.path / "job.toml"
         before = [change_of(text) for text in plan.overrides]
         folder = load_job(plan.job).folder
-        return parse(path.read_text(encoding="utf-8"), str(path), folder, keys, [*before, *changes])
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._damaged(path.name, error) from error
+        return parse(text, str(path), folder, keys, [*before, *changes])
 
     def add_plan(self, plan: Plan) -> Path:
         """Write the plan of a further attempt and return its path."""
@@ -179,8 +202,13 @@ class RunFolder:
     def exports(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield the folders of the finished exports, and what each export recorded. Raises :class:`RunError`."""
         for path in sorted(self.path.glob("exports/*/export.json")):
-            if (data := self._read(path.relative_to(self.path).as_posix())) is not None:
-                yield path.parent, data
+            name = path.relative_to(self.path).as_posix()
+            if (data := self._read(name)) is not None:
+                try:
+                    sizes = [int(file["bytes"]) for file in (data.get("files") or {}).values()]
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise self._damaged(name, "it does not say how large its files are") from error
+                yield path.parent, {**data, "bytes": sum(sizes)}
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """Return what a file of the run holds, or None if there is none. Raises :class:`RunError` if it is damaged."""
@@ -189,14 +217,21 @@ class RunFolder:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(name, error) from error
+        except OSError as error:
+            raise RunError(f"{path} cannot be read", error.strerror, "give this user the right to") from error
         if not isinstance(data, dict):
             raise self._damaged(name, "it holds no JSON object")
         return data
 
     def _damaged(self, name: str, why: object) -> RunError:
         return RunError(f"{self.path / name} is damaged", str(why), "restore it from a copy of the run")
+
+    def is_exported(self, index: int, job: Job) -> bool:
+        """Whether an export is in its place, and uploaded if the job wants that."""
+        data = self._read((self.export_folder(index, job) / "export.json").relative_to(self.path).as_posix())
+        return data is not None and not (job.export[index].push_to_hub and data.get("waiting"))
 
     def export_folder(self, index: int, job: Job) -> Path:
         """Return the folder of an export: ``exports/<number>-<format>``."""

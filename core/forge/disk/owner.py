@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from forge.disk.files import disk_errors
+from forge.disk.faults import disk_errors
 from forge.errors import RunError
 
 if TYPE_CHECKING:
@@ -26,16 +26,19 @@ def hold(path: Path) -> Iterator[None]:
     Raises:
         RunError: Another process holds it.
     """
-    with disk_errors(path), path.open("a+") as file:
-        if not _lock_soon(file.fileno()):
-            process = path.read_text(errors="replace") or "unknown"
-            raise RunError(
-                f"{path.parent} is in use", f"process {process} holds it", "wait for it, or stop it, then try again"
-            )
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+    with disk_errors(path):
+        file = path.open("a+")
+    with file:
+        with disk_errors(path):
+            if not _lock_soon(file.fileno()):
+                process = path.read_text(errors="replace") or "unknown"
+                raise RunError(
+                    f"{path.parent} is in use", f"process {process} holds it", "wait for it, or stop it, then try again"
+                )
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
         yield
 
 

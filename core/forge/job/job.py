@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from forge.errors import UsageError, first_line
+from forge.errors import RunError, UsageError, first_line
 from forge.job.data import DataTable, Source
 from forge.job.table import Table
 from forge.job.tables import (
@@ -32,7 +32,10 @@ class Job(Table):
     """
 
     name: str | None = Field(
-        None, pattern=r"^[\w][\w.-]*$", description="Name of the runs' folder; the file's name if it is missing."
+        None,
+        pattern=r"^[\w][\w.-]*$",
+        max_length=100,
+        description="Name of the runs' folder; the file's name if it is missing.",
     )
     model: ModelTable
     adapter: AdapterTable = Field(default_factory=AdapterTable)
@@ -86,8 +89,16 @@ class Job(Table):
 
 
 def load_job(data: Mapping[str, Any]) -> Job:
-    """Rebuild a job from :func:`dump_job`'s data; it was checked when it was read."""
-    return Job.model_validate({**data, "folder": Path(data["folder"])}, strict=False, context={"checked": True})
+    """Rebuild a job from :func:`dump_job`'s data; it was checked when it was read.
+
+    Raises:
+        RunError: It is no such data: the plan that held it was damaged, or is of another forge.
+    """
+    try:
+        return Job.model_validate({**data, "folder": Path(data["folder"])}, strict=False, context={"checked": True})
+    except (ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise RunError("the job in the run's plan.json is damaged", why, "restore the plan") from error
 
 
 def dump_job(job: Job) -> dict[str, Any]:

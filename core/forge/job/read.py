@@ -78,8 +78,10 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
         JobError: The file has mistakes; it holds all of them.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # one that is a pipe would be waited for
-            raise UsageError(f"{path} is no file", "it is a pipe or a device", "write the job into a file")
+        # A pipe that a shell has opened is fine; any other would be waited for without end.
+        opened = str(path).startswith(("/dev/fd/", "/dev/stdin"))
+        if not opened and path.exists() and not path.is_file() and not path.is_dir():
+            raise UsageError(f"{path} is no file", "it is a pipe, a socket or a device", "name a job file")
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
     except FileNotFoundError:
         beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []

@@ -226,6 +226,10 @@ class ExportTable(Extensible):
     push_to_hub: str | None = Field(None, description="Upload to this hub repository (`user/name`).")
     private: bool = Field(True, description="Whether a repository made by `push_to_hub` is private.")
 
+    def made_by(self) -> dict[str, Any]:
+        """Return what decides the files of the export: all but where it is uploaded to."""
+        return self.model_dump(mode="json", exclude={"push_to_hub", "private"})
+
 
 class UseTable(Table):
     """``[use]``: which plugins to use, where forge's own choice is not wanted."""

@@ -10,6 +10,7 @@ from forge.api.event import Warned
 from forge.api.plan import Answers, Plan, Task, Who
 from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
+from forge.disk.faults import disk_errors
 from forge.disk.files import write_json
 from forge.disk.folder import EVALUATION, RunFolder
 from forge.errors import ForgeError, Interrupted, RunError
@@ -90,8 +91,9 @@ def evaluate(
     """
     plan = plan_answers(folder, file, Task.EVAL, models, catalogue, machine, gguf=gguf)
     path = folder.path / "evaluations" / "plans" / f"{Path(target).stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, replace(plan, target=target).to_json())
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, replace(plan, target=target).to_json())
     outcome = work(folder, path, show)
     if outcome.error is not None:
         raise outcome.error
@@ -120,7 +122,7 @@ def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: 
     job = load_job(folder.plan().job)
     failures: list[tuple[str, ForgeError]] = []
     for index in range(len(job.export)):
-        if not (folder.export_folder(index, job) / "export.json").exists():
+        if not folder.is_exported(index, job):
             try:
                 export(folder, job, index, catalogue, machine, show)
             except Interrupted:
@@ -143,9 +145,10 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
     facts = base_facts(job, before, trained, catalogue)
     plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
     out = folder.export_folder(index, job)
-    out.parent.mkdir(exist_ok=True)
     path = out.with_name(f"{out.name}.plan.json")
-    write_json(path, plan.after(before.decisions).to_json())
+    with disk_errors(path):
+        out.parent.mkdir(exist_ok=True)
+        write_json(path, plan.after(before.decisions).to_json())
     outcome = work(folder, path, show)
     if outcome.error is not None:
         raise outcome.error
@@ -156,7 +159,7 @@ def base_facts(job: Job, before: Plan, trained: Trained, catalogue: Catalogue) -
     facts = before.facts
     if facts.source == "folder":  # it may have been moved, or overwritten, since
         facts = describe_model(catalogue, job.model.id, facts.revision, job.folder)
-        if facts.digest and trained.base["digest"] and facts.digest != trained.base["digest"]:
+        if facts.digest and trained.base.get("digest") and facts.digest != trained.base["digest"]:
             raise RunError(
                 f"{job.model.id} is not the base model that the run was trained on",
                 "config or weights are others",

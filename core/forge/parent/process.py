@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +16,10 @@ from forge.api.event import Done, Event, Failed, Noted, Stopped
 from forge.api.plan import Plan
 from forge.disk.checkpoints import newest_marked
 from forge.disk.events import Follower
+from forge.disk.faults import disk_errors, machine_error
+from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
-from forge.errors import ForgeError, Interrupted, RunError, from_json
+from forge.errors import ForgeError, Interrupted, MachineError, RunError, from_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,11 +71,13 @@ def start(module: str, folder: RunFolder, plan: Path, **pipes: Any) -> subproces
 
 def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     """Start a worker, show its events until it ends, and say how it ended."""
+    if left := unsupported(os.environ):
+        show(Noted(f"not passed on to the worker, whose libraries do not work with it: {', '.join(left)}"))
     events = Follower(folder.events)
     last: Event | None = None
     with folder.log.open("ab") as log:
         worker = start("forge.worker", folder, plan, stdout=log, stderr=subprocess.STDOUT)
-        with passing_on(worker, show) as wishes:
+        with letting_go(worker), passing_on(worker, show) as wishes:
             while True:
                 ended = worker.poll() is not None
                 for event in events.poll():
@@ -88,6 +91,19 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
         if worker.stdin:
             worker.stdin.close()
     return Outcome(verdict(worker.returncode, last, folder, wishes), asked=bool(wishes))
+
+
+@contextmanager
+def letting_go(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Where the parent must end before its worker, ask that to stop, and give it a moment for it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            if worker.stdin:
+                worker.stdin.close()
+            worker.wait(timeout=5)
+        raise
 
 
 @contextmanager
@@ -122,9 +138,20 @@ LAUNCHERS = ("ACCELERATE_", "LOCAL_", "MASTER_", "OMPI_", "PMI_", "RANK", "TORCH
 """Variables of process launchers, at which accelerate would wait for processes that are not there."""
 
 
+def unsupported(environ: Mapping[str, str]) -> list[str]:
+    """Return the user's settings of Python that the libraries do not work with, and that no worker takes over.
+
+    Without docstrings transformers cannot build its models' own, and nearly every library warns of something.
+    """
+    strict = "error" in environ.get("PYTHONWARNINGS", "")
+    stripped = environ.get("PYTHONOPTIMIZE", "") not in {"", "0"}
+    return ["PYTHONOPTIMIZE"] * stripped + ["PYTHONWARNINGS"] * strict
+
+
 def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
     clean = {key: value for key, value in environ.items() if not key.startswith((*LAUNCHERS, *plan.shed))}
+    clean = {key: value for key, value in clean.items() if key not in unsupported(environ)}
     # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
@@ -193,9 +220,24 @@ def verdict(code: int, last: Event | None, folder: RunFolder, wishes: Sequence[i
     if end.killed:
         kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
         return ForgeError(f"the worker was killed ({end.how})", f"{end.why}{kept}", do)
-    free = shutil.disk_usage(folder.path).free
-    why = "the disk is full" if free < 2**20 else "it reported no reason"
-    return ForgeError(f"the worker ended with {end.how}", why, do)
+    if fault := _unwritable(folder):
+        return fault
+    return ForgeError(f"the worker ended with {end.how}", "it reported no reason", do)
+
+
+def _unwritable(folder: RunFolder) -> MachineError | None:
+    """Return what keeps a worker from writing its last word, by trying to write in its place."""
+    probe = folder.path / "probe"
+    try:
+        with disk_errors(folder.events), folder.events.open("ab") as events:
+            events.write(b"\n")  # readers skip an empty line
+            write_text(probe, " " * 2**16)
+            probe.unlink()
+    except MachineError as fault:
+        return type(fault)(fault.what, fault.why, f"{fault.do}, then forge resume {folder.path}")
+    except OSError as error:
+        return machine_error(error, folder.path, wide=True)
+    return None
 
 
 def check_one_process(environ: Mapping[str, str]) -> None:

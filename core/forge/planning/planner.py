@@ -165,7 +165,14 @@ def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
             raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", why, f"install {step.version} of it")
         offers.append(offer)
         steps.append(
-            replace(step, impl=offer.impl, preflight=offer.preflight, resumes=offer.resumes, estimate=offer.estimate)
+            replace(
+                step,
+                impl=offer.impl,
+                preflight=offer.preflight,
+                resumes=offer.resumes,
+                upload=offer.upload,
+                estimate=offer.estimate,
+            )
         )
     return replace(plan, machine=machine, steps=tuple(steps), **_of_offers(offers, catalogue))
 
@@ -224,6 +231,7 @@ def _step(choice: Choice) -> Step:
         provides=tuple(sorted(choice.offer.provides)),
         preflight=choice.offer.preflight,
         resumes=choice.offer.resumes,
+        upload=choice.offer.upload,
         estimate=choice.offer.estimate,
     )
 

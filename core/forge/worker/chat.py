@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,6 +27,7 @@ from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.masking import mask_output
 from forge.worker.imports import check_imports, preload
+from forge.worker.perform import machine_fault
 from forge.worker.stages import Stages
 
 if TYPE_CHECKING:
@@ -116,9 +118,11 @@ def main(arguments: list[str]) -> int:
         preload(plan)
         generator = Stages(run, settle(load_job(plan.job), plan.decisions)).generate(trained, plan.models[0])
         check_imports(plan)
-    except Exception as error:  # noqa: BLE001 - the parent shows it, whatever it is
-        traceback.print_exc()
-        known = error if isinstance(error, ForgeError) else None
+    except BaseException as error:  # noqa: BLE001 - the parent shows it, whatever it is
+        with suppress(OSError):  # the log may lie on a full disk
+            traceback.print_exc()
+        fault = machine_fault(error, RunFolder(Path(arguments[0])))
+        known = fault or (error if isinstance(error, ForgeError) else None)
         what = known or ForgeError("the model cannot be loaded", f"{type(error).__name__}: {error}", "see the log")
         talk.write(kind="failed", error=what.to_json())
         return what.exit_code

@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.event import Stopped
 from forge.api.plan import Task
-from forge.errors import Interrupted
+from forge.errors import Interrupted, MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,5 +64,6 @@ def halt(run: Run) -> None:
     """Ask a training to save and stop; end at once where there is nothing to save yet."""
     run.stop.set()
     if not run.graceful.is_set():
-        run.emit(Stopped(UNDONE[run.plan.task]))
+        with suppress(OSError, MachineError):  # a full disk must not keep it from ending
+            run.emit(Stopped(UNDONE[run.plan.task]))
         os._exit(Interrupted.exit_code)

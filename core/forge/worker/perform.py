@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Stopped, Warned
-from forge.api.plan import Training
-from forge.disk.checkpoints import MARK, newest_whole
-from forge.disk.files import disk_full, is_disk_full
-from forge.errors import DiskFull, ForgeError, Interrupted, RunError
+from forge.api.plan import Task, Training
+from forge.disk.checkpoints import MARK, newest_marked, newest_whole
+from forge.disk.faults import is_hard, machine_error
+from forge.disk.files import sweep
+from forge.errors import BackendImportError, ExportError, ForgeError, Interrupted, MachineError, PluginError, RunError
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.imports import preload
@@ -66,6 +67,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
     plan = run.plan
     try:
         with folder.own():
+            sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
             sink.admit(plan)
@@ -75,24 +77,40 @@ def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
     except Interrupted as error:
         run.emit(Stopped(error.what))
         return error.exit_code
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
-        traceback.print_exc()
-        known = explain(error, folder)
-        with contextlib.suppress(OSError):  # on a full disk even this may fail; the exit code remains
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
+        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
+        known = explain(error, run, folder)
+        with contextlib.suppress(OSError, MachineError):  # then the parent looks at the disk itself
             run.emit(Failed(known.to_json()))
         return known.exit_code
     run.emit(Done(plan.task))
     return 0
 
 
-def explain(error: BaseException, folder: RunFolder) -> ForgeError:
-    """Return an error that a user can read."""
-    if isinstance(error, DiskFull):
-        return error
+def explain(error: BaseException, run: Run, folder: RunFolder) -> ForgeError:
+    """Return an error that a user can read; of a fault of the machine, with what is kept and how to go on."""
+    fault = machine_fault(error, folder)
+    if fault is not None and run.plan.task is Task.TRAIN and folder.checkpoints.parent.is_dir():
+        whole = newest_marked(folder.checkpoints)
+        kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved yet"
+        return type(fault)(fault.what, f"{fault.why}; {kept}", f"{fault.do}, then forge resume {folder.path}")
+    if fault is not None:
+        return fault
     if isinstance(error, ForgeError):
-        if error.__cause__ is not None and is_disk_full(error.__cause__):
-            return disk_full(folder.path / "checkpoints")
         return error
-    if is_disk_full(error):
-        return disk_full(folder.path / "log.txt")
     return ForgeError("forge itself failed", f"{type(error).__name__}: {error}", f"please report it with {folder.log}")
+
+
+def machine_fault(error: BaseException, folder: RunFolder) -> MachineError | None:
+    """Return an error as a fault of the machine, or None if it is none.
+
+    What a library or plugin made of such a fault is looked through, a :class:`forge.errors.UsageError` apart where the
+    fault is a missing right or a name: it says which model, rows or file cannot be read.
+    """
+    fault = machine_error(error, folder.unfinished(), wide=not isinstance(error, ForgeError))
+    if isinstance(error, ForgeError) and not isinstance(error, PluginError | BackendImportError | ExportError):
+        return fault if is_hard(error) else None
+    return fault

@@ -35,8 +35,13 @@ class Sink:
             try:
                 self._observers.register(importlib.import_module(module), name=plugin)
                 self._observers.check_pending()
+            except KeyboardInterrupt:
+                raise
             except (ImportError, pluggy.PluginValidationError) as error:
                 raise PluginError(f"plugin {plugin} cannot act on this run", str(error)) from error
+            except BaseException as error:  # a stranger's module can raise anything
+                why = f"{type(error).__name__}: {error}"
+                raise PluginError(f"plugin {plugin} cannot act on this run", why) from error
 
     def __call__(self, event: Event) -> None:
         """Write an event down and show it; what an observer raises is printed to the worker's log and dropped."""

@@ -106,6 +106,14 @@ class Stages:
         """Write one export."""
         return self._call(Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out)
 
+    def upload(self, export: ExportTable, folder: Path) -> str:
+        """Upload a finished export as its table says, and return its address."""
+        step = self.run.plan.step(Stage.EXPORT)
+        if step.upload is None:
+            raise PluginError(f"{_name(step)} cannot upload", "its offer names no upload")
+        function: Callable[..., str] = self._import(step, step.upload)
+        return self._guarded(step, lambda: function(folder, export))
+
     def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
         loaded = self._call(stage, Loaded, **arguments)
         step = self.run.plan.step(stage)
@@ -137,9 +145,9 @@ class Stages:
     def _import(self, step: Step, reference: str) -> Any:
         try:
             return load_object(reference)
-        except ForgeError:
+        except (ForgeError, KeyboardInterrupt):
             raise
-        except Exception as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
+        except BaseException as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
             traceback.print_exc()
             raise BackendImportError(
                 f"{_name(step)} cannot be imported",
@@ -151,9 +159,9 @@ class Stages:
     def _guarded(self, step: Step, call: Callable[[], T]) -> T:
         try:
             return call()
-        except ForgeError:
+        except (ForgeError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             traceback.print_exc()
             if isinstance(error, MemoryError):
                 raise OutOfMemory(f"{step.stage} ran out of memory", str(error) or None) from error

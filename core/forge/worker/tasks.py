@@ -7,22 +7,25 @@ import shutil
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forge.api.event import EvaluationDone, ExportDone, TrainingDone
+from forge.api.event import EvaluationDone, ExportDone, Noted, TrainingDone
 from forge.api.plan import Answers, Export, Plan, Preview, Task, Training
 from forge.api.stage import Stage
 from forge.disk.events import plain
-from forge.disk.files import seal, write_json
-from forge.errors import PluginError, RunError
+from forge.disk.files import broken_seal, seal, sha256, write_json
+from forge.errors import ExportError, ForgeError, PluginError, RunError
+from forge.job.job import load_job
 from forge.masking import masked
 from forge.worker.imports import check_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from forge.api.results import Data
+    from forge.api.results import Data, Trained
     from forge.api.run import Run
     from forge.disk.folder import RunFolder
     from forge.job.job import Job
+    from forge.job.tables import ExportTable
     from forge.worker.stages import Stages
 
 P = TypeVar("P", bound=Plan)
@@ -60,10 +63,55 @@ def preview(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
 
 
 def export(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
-    """Make one export under a temporary name, record its files, and rename it."""
+    """Make one export under a temporary name, record its files, rename it, and upload it if the job says so.
+
+    Of an export whose upload failed, only the upload is done again.
+    """
     index, trained = _plan(run, Export).index, folder.weights_or_refuse()
     table, out = job.export[index], folder.export_folder(index, job)
     folder.check_trained()
+    made_of = {"weights": sha256(folder.path / "trained.json"), "export": table.made_by()}
+    report = waiting(out, made_of) if table.push_to_hub else None
+    if report is None:
+        report = make(run, stages, trained, table, out) | {"made_of": made_of}
+    if table.push_to_hub:
+        write_json(out / "export.json", report | {"waiting": table.push_to_hub})  # until it is there
+        run.emit(Noted(f"uploading {out} to {table.push_to_hub}"))
+        try:
+            report["url"] = stages.upload(table, out)
+        except ForgeError as error:
+            own = load_job(folder.plan().job).export
+            mine = len(own) > index and own[index].push_to_hub == table.push_to_hub
+            again = f"`forge resume {folder.path}`" if mine else "the same command"
+            raise ExportError(
+                f"the export is in place in {out}, and was not uploaded",
+                str(error),
+                f"{again} repeats the upload alone",
+            ) from error
+    write_json(out / "export.json", report)
+    run.emit(ExportDone(**{key: report[key] for key in ("format", "report", "url", "files")}, folder=str(out)))
+
+
+def waiting(out: Path, made_of: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what an export recorded that is whole, of the same weights and settings, and was not uploaded."""
+    try:
+        report: dict[str, Any] = json.loads((out / "export.json").read_text(encoding="utf-8"))
+        if report.pop("waiting", None) is None or report["made_of"] != made_of or broken_seal(out, report["files"]):
+            return None
+    except (
+        FileNotFoundError,
+        ValueError,
+        RecursionError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # none, or damaged: it is made anew
+        return None
+    return report
+
+
+def make(run: Run, stages: Stages, trained: Trained, table: ExportTable, out: Path) -> dict[str, Any]:
+    """Make an export and put it in its place; return what is recorded of it."""
     part = out.with_name(f"{out.name}.part")
     if not run.plan.step(Stage.EXPORT).resumes:
         shutil.rmtree(part, ignore_errors=True)
@@ -73,10 +121,7 @@ def export(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     write_json(part / "export.json", report)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
-    if exported.upload is not None:  # the export is whole and in its place, whatever becomes of the upload
-        report["url"] = exported.upload(out)
-        write_json(out / "export.json", report)
-    run.emit(ExportDone.from_values({**report, "folder": str(out)}))
+    return report
 
 
 def evaluate(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:

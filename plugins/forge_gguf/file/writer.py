@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError, cores
-from forge.disk.files import disk_errors
+from forge.disk.faults import disk_errors
 from forge_gguf.file import quants
 from forge_gguf.file.architectures import Tensor
 

@@ -7,7 +7,6 @@ which only it knows.
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -16,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Exported, ExportError, ModelError, Noted, Warned
-from forge.disk.files import disk_errors, files_below, sha256, write_text
+from forge.disk.faults import disk_errors
+from forge.disk.files import files_below, sha256, write_text
 from forge_gguf import modelfile, rules
 from forge_gguf.file.quants import KINDS
 from forge_gguf.llama.runtime import Generator
@@ -26,7 +26,6 @@ from forge_gguf.trial.reference import Reference
 from forge_gguf.trial.texts import corpus, rows
 from forge_huggingface.export.merge import merge
 from forge_huggingface.hub.card import model_card
-from forge_huggingface.hub.push import push
 from forge_huggingface.rendering import tokenizers
 
 if TYPE_CHECKING:
@@ -68,10 +67,7 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
 
     usage = modelfile.usage(_name(job, run), files, adapter=False)
     write_text(out / "README.md", model_card(job, run.plan, trained, "gguf", usage=usage))
-    upload = None
-    if export.push_to_hub:
-        upload = functools.partial(push, name=export.push_to_hub, private=export.private)
-    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=record, upload=upload)
+    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=record)
 
 
 def whole(job: Job, run: Run, trained: Trained, scratch: Path) -> Path:

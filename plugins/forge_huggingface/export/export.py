@@ -5,7 +5,6 @@ It is made from the files of the run, so also on another machine, later, without
 
 from __future__ import annotations
 
-import functools
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from forge.disk.folder import RunFolder
 from forge_huggingface.export.merge import merge
 from forge_huggingface.generation.sampling import complete_config, recommended
 from forge_huggingface.hub.card import model_card
-from forge_huggingface.hub.push import push
 from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -24,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path) -> Exported:
-    """Write one export into ``out``; the core uploads it, if the job says so, once it is in its place.
+    """Write one export into ``out``.
 
     Raises:
-        ExportError: The merged model is not the trained one, or the upload failed.
+        ExportError: The merged model is not the trained one.
         ModelError: The base model is not there any more.
     """
     weights = run.folder / trained.weights
@@ -45,9 +43,7 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         report["generation_config"] = generation_defaults(job, run, out)
     card = model_card(job, run.plan, trained, export.format, RunFolder(run.folder).evaluation())
     (out / "README.md").write_text(card, encoding="utf-8")
-    name = export.push_to_hub
-    upload = functools.partial(push, name=name, private=export.private) if name else None
-    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report, upload=upload)
+    return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report)
 
 
 def generation_defaults(job: Job, run: Run, out: Path) -> dict[str, Any]:
@@ -57,7 +53,7 @@ def generation_defaults(job: Job, run: Run, out: Path) -> dict[str, Any]:
     """
     own = out if (out / "generation_config.json").is_file() else snapshot(job, run, weights=False)
     if own != out and (own / "generation_config.json").is_file():  # an adapter has none of its own
-        shutil.copy(own / "generation_config.json", out / "generation_config.json")
+        shutil.copyfile(own / "generation_config.json", out / "generation_config.json")
     template = out / "chat_template.jinja"
     text = template.read_text(encoding="utf-8") if template.is_file() else None
     return complete_config(out, recommended(job, out, run.plan.facts.model_type, text))

@@ -33,7 +33,15 @@ def describe(id: str, revision: str | None, folder: Path, offline: bool | None =
     Raises:
         ModelError: If the model is missing, gated, incomplete or damaged.
     """
-    path = folder / Path(id).expanduser()
+    try:
+        return _described(id, revision, folder, offline)
+    except OSError as error:
+        what = f"the model {id} cannot be read" if error.filename is None else f"{error.filename} cannot be read"
+        raise ModelError(what, error.strerror or str(error), "see [model] id; its files must be readable") from error
+
+
+def _described(id: str, revision: str | None, folder: Path, offline: bool | None) -> ModelFacts:  # noqa: A002
+    path = folder / _expanded(id)
     if id.lower().endswith(".gguf"):
         why = "forge writes GGUF files and cannot train from one"
         raise ModelError(f"{id} is a GGUF file", why, "name the safetensors folder that it was made from")
@@ -43,6 +51,8 @@ def describe(id: str, revision: str | None, folder: Path, offline: bool | None =
     if path.is_file():
         why = "a model is a folder with config.json, weights and tokenizer"
         raise ModelError(f"{id} is a file", why, f"name its folder: {path.parent}")
+    if path.is_symlink():
+        raise ModelError(f"the model folder {id} is not there", f"the link {path} leads nowhere", "mend the link")
     if _is_path(id):
         raise ModelError(f"the model folder {id} is not there", f"no folder {path}", _near(path))
 
@@ -63,6 +73,16 @@ def describe(id: str, revision: str | None, folder: Path, offline: bool | None =
         return ModelFacts(id=id, source="unknown", note=f"{error}; assumed text, not verified")
     note = "only config.json was read: the size is unknown until the download"
     return ModelFacts(id=id, source="hub", revision=commit, **_from_config(config, note))
+
+
+def _expanded(id: str) -> Path:  # noqa: A002
+    """Return a path with ``~`` for the user's home; as it is where nobody can tell where that is."""
+    try:
+        return Path(id).expanduser()
+    except RuntimeError as error:
+        raise ModelError(
+            f"the model folder {id} is not there", str(error), "write the whole path, or set HOME"
+        ) from error
 
 
 def _is_path(text: str) -> bool:
@@ -101,6 +121,7 @@ def _from_cache(name: str, snapshot: Path) -> ModelFacts:
 
 
 def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw: bytes) -> ModelFacts:
+    refuse_adapter(path)
     headers = weights.read_folder(path)
     if facts.quantized is None:
         _refuse_other_vocabulary(path, config, headers)
@@ -135,6 +156,21 @@ def _refuse_other_vocabulary(path: Path, config: Mapping[str, Any], headers: tup
     if said is not None and len(rows) == 1 and said not in rows:
         why = f"vocab_size is {said}, and the embedding in the weights has {rows.pop()} rows"
         raise ModelError(f"{path / 'config.json'} does not fit its weights", why, "take both from one model")
+
+
+def refuse_adapter(path: Path) -> None:
+    """Refuse a folder with a whole model and an adapter: transformers would load both, and save the adapter alone.
+
+    Raises:
+        ModelError: It holds both.
+    """
+    if (path / "config.json").is_file() and (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path} holds a whole model and an adapter of peft",
+            "it is not said whether the adapter is to be a part of what is trained",
+            "move adapter_config.json and adapter_model.safetensors away to train the model without it, "
+            "or merge the adapter and name what comes of it",
+        )
 
 
 def _join(*notes: str | None) -> str:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forge.api import ExportError, first_line
 from forge_huggingface.facts.lookup import NOT_LOGGED_IN
+from forge_huggingface.hub.snapshot import transport_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.api import ExportTable
+
+
+def upload(folder: Path, export: ExportTable) -> str:
+    """Upload a finished export as its table says, and return its address. Raises as :func:`push` does."""
+    assert export.push_to_hub
+    return push(folder, export.push_to_hub, private=export.private)
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
@@ -34,6 +46,8 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         code = error.response.status_code if error.response is not None else None
         why = {401: "the token is not valid", 403: "the token may not write there"}.get(code or 0)
         raise ExportError(what, why or first_line(error)) from error
-    except OSError as error:  # httpx's and requests' connection errors
+    except Exception as error:
+        if not isinstance(error, (OSError, *transport_errors())):  # requests' connection errors are the system's
+            raise
         raise ExportError(what, f"the hub cannot be reached ({type(error).__name__})", "try again later") from error
     return str(url)

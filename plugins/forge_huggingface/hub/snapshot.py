@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import DiskFull, ModelError, first_line
-from forge_huggingface.facts.describe import describe
+from forge_huggingface.facts.describe import describe, refuse_adapter
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -86,6 +86,7 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
         if error.errno == 28:
             raise DiskFull(f"{what}", "the disk of the cache is full", "free some, or set HF_HOME") from error
         raise
+    refuse_adapter(folder)
     if facts.revision is None:
         pin(job, run, folder)
     return folder

@@ -32,6 +32,7 @@ from forge_huggingface.rows import text_of
 from forge_huggingface.training.outlook import estimate_again, outlook
 from forge_huggingface.training.probe import probe
 from forge_huggingface.training.resume import restore_best
+from forge_huggingface.training.save import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,6 +168,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
         start = time.monotonic()
+        check_written(self.trainer.model, checkpoint)
         mark(checkpoint, finished=control.should_training_stop and not self.run.stop.is_set())
         best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
         rotate(folder, self.job.train.options.get("save_total_limit") or sys.maxsize, best)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DiskFull, Loaded, Trained
-from forge.disk.checkpoints import MARK, checkpoints, newest_whole
-from forge.disk.files import is_disk_full
+from forge.api import Loaded, ModelError, PluginError, Trained
+from forge.disk.checkpoints import MARK, checkpoints
+from forge.disk.faults import machine_error
+from forge_huggingface.facts.safetensors import read_folder, read_header
 from forge_huggingface.hub.card import model_card
 from forge_huggingface.methods import Method
 
@@ -57,14 +59,70 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
         card = model_card(job, run.plan, trained, folder.name)
         (part / "README.md").write_text(card, encoding="utf-8")
         (run.folder / "README.md").write_text(card, encoding="utf-8")
+        check_written(model, part)
     except Exception as error:
-        if not is_disk_full(error):
+        if (fault := machine_error(error, part)) is None:
             raise
-        shutil.rmtree(part, ignore_errors=True)
-        why = "the disk is full"
-        raise DiskFull(f"cannot write {folder}", why, f"free some space, then forge resume {run.folder}") from error
+        shutil.rmtree(part, ignore_errors=True)  # which makes room for the rest
+        raise fault from error
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
+
+
+def check_written(model: Any, folder: Path) -> None:
+    """Compare the weights that were written with those that were trained: their names, shapes and number.
+
+    Raises:
+        PluginError: Something that was trained was not written.
+    """
+    fault = _adapter_fault(model, folder) if hasattr(model, "peft_config") else _model_fault(model, folder)
+    if fault is not None:
+        raise PluginError("what was written is not what was trained", fault, f"{folder} is kept; please report this")
+
+
+def _adapter_fault(model: Any, folder: Path) -> str | None:
+    from peft import get_peft_model_state_dict
+
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        return f"there is no {file.name}"
+    trained = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    return _difference(trained, read_header(file).shapes, file.name) or _too_few(model, read_header(file).shapes)
+
+
+def _model_fault(model: Any, folder: Path) -> str | None:
+    try:
+        headers = read_folder(folder)
+    except ModelError as error:
+        return str(error)
+    written = {name: shape for header in headers for name, shape in header.shapes.items()}
+    names: dict[int, list[str]] = {}  # of one parameter: a tied one has several, and is written once
+    shapes = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        shapes[name] = tuple(parameter.shape)
+    known = written.keys() & model.state_dict().keys()
+    trained = {name: shapes[name] for name in known & shapes.keys()}
+    if len(known) == len(written):  # else transformers writes them in another form: then the number of weights counts
+        first = {each[0]: shapes[each[0]] for each in names.values() if not known.intersection(each)}
+        trained |= {name: shape for name, shape in first.items() if model.get_parameter(name).requires_grad}
+    return _difference(trained, written, "the files") or _too_few(model, written)
+
+
+def _difference(trained: Mapping[str, Any], written: Mapping[str, Any], where: str) -> str | None:
+    for name, shape in trained.items():
+        if name not in written:
+            missing = len(trained.keys() - written.keys())
+            return f"{where} lack{'s' * (where != 'the files')} {missing} of {len(trained)} trained weights, as {name}"
+        if written[name] != shape:
+            return f"{name} has the shape {list(written[name])}, not {list(shape)}"
+    return None
+
+
+def _too_few(model: Any, written: Mapping[str, tuple[int, ...]]) -> str | None:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    count = sum(map(math.prod, written.values()))
+    return f"{trained} numbers were trained, and {count} are in the files" if count < trained else None
 
 
 def is_folder(run: Run) -> bool:
@@ -87,16 +145,8 @@ def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def no_room_for_checkpoint(folder: Path, error: BaseException) -> DiskFull:
-    """Drop the half-written checkpoint, which frees its space, and say what is left."""
+def drop_unfinished(folder: Path) -> None:
+    """Delete a checkpoint that could not be written whole, which makes room for the rest."""
     for path in checkpoints(folder):
         if not (path / MARK).exists():
             shutil.rmtree(path, ignore_errors=True)
-    whole, _ = newest_whole(folder)
-    kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved yet"
-    free = shutil.disk_usage(folder).free / 2**20
-    return DiskFull(
-        "a checkpoint could not be written",
-        f"the disk is full ({free:.0f} MiB free, {type(error).__name__}); {kept}",
-        f"free some space, then forge resume {folder.parent}",
-    )

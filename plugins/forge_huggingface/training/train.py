@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import Data, Interrupted, Loaded, Noted, OutOfMemory, PluginError, Trained, TrainerMade, load_object
 from forge.disk.checkpoints import is_last, newest_marked
-from forge.disk.files import is_disk_full
+from forge.disk.faults import machine_error
+from forge.disk.folder import RunFolder
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.options import filled_in
 from forge_huggingface.arguments.owned import REWARD_KEYS
@@ -25,7 +26,7 @@ from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
 from forge_huggingface.training.resume import take_weights
-from forge_huggingface.training.save import best_step, final_metrics, no_room_for_checkpoint, result, save
+from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -57,7 +58,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     Raises:
         OutOfMemory: The device is too small; before the first step if the probe is on.
         Interrupted: The user asked to stop; a checkpoint has been saved.
-        DiskFull: A checkpoint or the weights could not be written; the last whole checkpoint is kept.
+        MachineError: A checkpoint or the weights could not be written; the last whole checkpoint is kept.
     """
     from forge_huggingface.training.callbacks import DryRunEnded  # imports transformers
 
@@ -81,8 +82,9 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
             estimate = estimate_again(job, run, data)
             raise explain_out_of_memory(error, trainer, data, job, probing=False, estimate=estimate) from error
-        if is_disk_full(error):
-            raise no_room_for_checkpoint(run.folder / "checkpoints", error) from error
+        if (fault := machine_error(error, RunFolder(run.folder).unfinished())) is not None:
+            drop_unfinished(run.folder / "checkpoints")
+            raise fault from error
         raise
     state = trainer.state
     if run.stop.is_set() and state.global_step < state.max_steps:

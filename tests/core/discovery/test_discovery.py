@@ -95,6 +95,7 @@ def test_a_good_plugin_is_found_with_its_offers_and_extensions(plugins: Plugins)
         ("import forge_surely_not_there", "No module named 'forge_surely_not_there'"),
         ("def broken(:", "SyntaxError"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("class Odd(BaseException): pass\nraise Odd('own kind')", "Odd: own kind"),
     ],
 )
 def test_a_plugin_that_fails_on_import_is_broken_for_its_own_reason(
@@ -281,10 +282,12 @@ def test_of_two_plugins_with_one_name_neither_loads_and_both_distributions_are_n
     assert [p[3] for p in found["plugins"] if p[0] == "huggingface"] == ["ok"]
 
 
-def test_a_stranger_cannot_take_the_name_of_forges_own_plugin_in_silence(site: Site) -> None:
+def test_a_stranger_cannot_take_the_name_of_forges_own_plugin_nor_disable_it(site: Site) -> None:
     site.install("forge-thief", {"thief": GOOD.replace("NAME", "huggingface")}, f"[{API}]\nhuggingface = thief\n")
     found = json.loads(site.python(LIST))
-    assert {p[3] for p in found["plugins"] if p[0] == "huggingface"} == {"duplicate"}
+    there = {p[1]: (p[3], p[4]) for p in found["plugins"] if p[0] == "huggingface"}
+    assert there["forge-train"] == ("ok", None)
+    assert there["forge-thief"] == ("duplicate", "huggingface is a plugin of forge's own; it needs another name")
 
 
 def test_the_same_distribution_twice_on_the_path_is_one_plugin(plugins: Plugins) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forge.disk import files
-from forge.disk.files import disk_errors, disk_full, files_below, is_disk_full, sha256, write_json, write_text
+from forge.disk.files import files_below, seal, sha256, write_json, write_text
 from forge.errors import DiskFull, ForgeError
 
 
@@ -60,13 +60,23 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     code = (
-        "import os, sys; from pathlib import Path; from forge import files\n"
+        "import os, sys; from pathlib import Path; from forge.disk import files\n"
         "Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
         "files.write_text(Path(sys.argv[1]), 'new')"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60)
     assert done.returncode != 0
     assert path.read_text() == "old"
+
+
+def test_what_a_kill_left_of_a_file_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".trained.json.12.part", "a/.b.json.13.part", "a/model.part"):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".now.json.14.part").write_text("half")
+    files.sweep(tmp_path)
+    assert files_below(tmp_path) == [Path(".now.json.14.part"), Path("a/model.part")]
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,43 +88,37 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
     assert order[:2] == ["fsync", "replace"]
 
 
-@pytest.mark.parametrize(
-    ("error", "full"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (OSError(getattr(errno, "EDQUOT", errno.ENOSPC), "Disk quota exceeded"), True),
-        (OSError(errno.EACCES, "Permission denied"), False),
-        (RuntimeError("PytorchStreamWriter failed: No space left on device"), True),
-        (Exception("I/O error: No space left on device (os error 28)"), True),
-        (RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 64 vs 0"), False),
-        (ValueError("no such thing"), False),
-    ],
-)
-def test_a_full_disk_is_recognised_whichever_library_says_it(error: BaseException, full: bool) -> None:
-    assert is_disk_full(error) is full
-
-
-def test_a_full_disk_names_the_file_and_the_space_that_is_left(tmp_path: Path) -> None:
-    text = str(disk_full(tmp_path / "model.safetensors"))
-    assert text.startswith(f"cannot write {tmp_path / 'model.safetensors'}: the disk is full (")
-    assert text.endswith(" MiB free); free some space")
-    assert str(disk_full(Path("/nowhere/at/all"))) == "cannot write /nowhere/at/all: the disk is full; free some space"
-
-
-def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), disk_errors(tmp_path):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_is_really_full_is_told() -> None:
-    with pytest.raises(DiskFull), disk_errors(Path("/dev/full")):
-        Path("/dev/full").write_text("x")
-
-
 def test_files_are_listed_and_hashed(tmp_path: Path) -> None:
     (tmp_path / "b" / "c").mkdir(parents=True)
     (tmp_path / "b" / "c" / "d").write_bytes(b"x")
     (tmp_path / "a").write_bytes(b"y" * 2**21)
     assert files_below(tmp_path) == [Path("a"), Path("b/c/d")]
     assert sha256(tmp_path / "a") == hashlib.sha256(b"y" * 2**21).hexdigest()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
+def test_a_file_system_that_cannot_flush_folders_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def cannot(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").resolve().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(files.os, "fsync", cannot)
+    write_text(tmp_path / "a.txt", "text")
+    assert seal(tmp_path)["a.txt"]["bytes"] == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+def test_sealed_files_can_be_read_by_whoever_may_read_their_folder(tmp_path: Path) -> None:
+    for mode, wanted in ((0o755, 0o644), (0o750, 0o640), (0o700, 0o600)):
+        folder = tmp_path / f"{mode:o}"
+        folder.mkdir()
+        folder.chmod(mode)
+        (folder / "model.safetensors").write_bytes(b"x")
+        (folder / "model.safetensors").chmod(0o600)
+        seal(folder)
+        assert (folder / "model.safetensors").stat().st_mode & 0o777 == wanted

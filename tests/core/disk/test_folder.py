@@ -65,6 +65,23 @@ def test_a_new_folder_is_named_after_the_job_and_keeps_its_text(planned: Any, tm
     assert named.path.parent.name == "tale"
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("...toml", "job"), ("..toml", "job"), ("....toml", "job"), ("--help.toml", "help"), (".hidden.toml", "hidden")],
+)
+def test_a_run_lies_below_the_runs_whatever_its_job_is_called(
+    source: str, name: str, planned: Any, tmp_path: Path
+) -> None:
+    _, file, _ = planned()
+    file = replace(file, source=str(tmp_path / source), job=file.job.model_copy(update={"name": None}))
+    assert RunFolder.create(tmp_path / "runs", file).path.parent == tmp_path / "runs" / name
+
+
+def test_a_name_too_long_for_a_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot look for the run"):
+        RunFolder.find("a" * 300, tmp_path)
+
+
 def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(
     planned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

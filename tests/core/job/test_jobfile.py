@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,15 @@ def jobs(catalogue: Catalogue) -> Jobs:
 
 def said(problem: Problem) -> str:
     return f"{problem.message}; {problem.do}" if problem.do else problem.message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX")
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, catalogue: Catalogue) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
+    for name, why in (("pipe.toml", "is no file"), ("loop.toml", "cannot be read"), ("a" * 300, "cannot be read")):
+        with pytest.raises(UsageError, match=why):
+            read(tmp_path / name, PluginKeys(catalogue))
 
 
 def test_a_good_job_is_read_with_its_defaults(jobs: Jobs) -> None:

@@ -60,6 +60,15 @@ def test_an_observer_with_another_hook_is_refused(tmp_path: Path, monkeypatch: p
     log.close()
 
 
+def test_an_observer_that_raises_anything_at_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd.py").write_text("class Odd(BaseException): pass\nraise Odd('own kind')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    with pytest.raises(PluginError, match="plugin x cannot act on this run: Odd: own kind"):
+        Sink(log).admit(cast(Plan, SimpleNamespace(observers=(("x", "odd"),))))
+    log.close()
+
+
 def test_modules_that_offers_say_change_others_are_refused_where_they_are_not_planned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from support.doubles.hub import TOKEN, Hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -229,6 +230,48 @@ def test_a_gguf_file_is_an_output(tmp_path: Path) -> None:
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     path = model(tmp_path / "m") / "model.safetensors"
     fails(str(path), tmp_path, "is a file", f"name its folder: {path.parent}")
+
+
+def test_a_model_and_an_adapter_in_one_folder_are_refused(tmp_path: Path) -> None:
+    (model(tmp_path / "m") / "adapter_config.json").write_text("{}")
+    fails("./m", tmp_path, "holds a whole model and an adapter", "move adapter_config.json")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_link_that_leads_nowhere_is_no_name_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "lost").symlink_to("nothing")
+    for name in ("loop", "lost"):
+        fails(name, tmp_path, f"the link {tmp_path / name} leads nowhere")
+
+
+def test_a_name_too_long_for_a_file_is_told(tmp_path: Path) -> None:
+    fails("a" * 300, tmp_path, "cannot be read: File name too long")
+
+
+def test_a_home_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    fails("~nobody-of-this-name/m", tmp_path, "is not there", "set HOME")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom modes bind")
+@pytest.mark.parametrize("name", [".", "config.json", "model.safetensors"])
+def test_files_that_may_not_be_read_are_named(tmp_path: Path, name: str) -> None:
+    closed = model(tmp_path / "m") / name
+    closed.chmod(0)
+    try:
+        fails("./m", tmp_path, f"{closed} cannot be read: Permission denied")
+    finally:
+        closed.chmod(0o700)
+
+
+def test_files_that_a_disk_does_not_give_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = model(tmp_path / "m") / "config.json"
+
+    def broken(self: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    fails("./m", tmp_path, f"{path} cannot be read: Input/output error")
 
 
 def test_a_name_that_no_hub_has_is_refused_without_a_request(tmp_path: Path) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import sys
-import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,11 +15,10 @@ import click
 from forge.cli.common import check_file, run_argument, runs_option, set_option, this_machine
 from forge.cli.session import Session, opening, told
 from forge.cli.terminal import say
-from forge.errors import ForgeError, Interrupted, UsageError
+from forge.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType, TracebackType
 
     from forge.api.generation import Sampling
     from forge.api.plan import Plan
@@ -81,7 +77,7 @@ def command(
     live = sys.stdin.isatty() and not as_json
     if live:
         say(f"loading {gguf or folder.path}{' (base model)' if base else ''} …", dim=True, err=True)
-    with ended_by_signals(), loaded(folder, plan) as chat:
+    with loaded(folder, plan) as chat:
         chosen = replace(chat.sampling, **given)
         if live:
             say(f"{told(chosen)} ({chat.advice}); /help", dim=True, err=True)
@@ -95,48 +91,21 @@ def command(
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Leave as by an error when a signal asks to, so that what was begun is cleared away."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for each in before:  # the way out is gone once
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(f"stopped by {signal.Signals(number).name}")
-
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def loaded(folder: RunFolder, plan: Plan) -> Iterator[Chat]:
     """Start the process that holds the model, and end it.
 
-    Its plan lies in a scratch folder, and its log too where the run may only be read: then the folder stays if it
-    fails, since the error names the log.
+    Its plan lies in a scratch folder, and its log too where the run may only be read; an error that names the log
+    leaves it there.
     """
     from forge.disk.files import write_json
+    from forge.disk.scratch import scratch
     from forge.parent.chat import Chat
 
-    scratch = Path(tempfile.mkdtemp(prefix="forge-chat-"))
-    log = folder.log if os.access(folder.path, os.W_OK) else scratch / "log.txt"
-
-    def tidy(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
-        (scratch / "plan.json").unlink(missing_ok=True)
-        failed = isinstance(error, ForgeError) and not isinstance(error, Interrupted)
-        if not failed or log == folder.log:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    with ExitStack() as stack:
-        stack.push(tidy)
-        write_json(scratch / "plan.json", plan.to_json())
-        yield stack.enter_context(Chat(folder, scratch / "plan.json", log))
+    with scratch("chat", keep="log.txt") as temporary:
+        log = folder.log if os.access(folder.path, os.W_OK) else temporary / "log.txt"
+        write_json(temporary / "plan.json", plan.to_json())
+        with Chat(folder, temporary / "plan.json", log) as chat:
+            yield chat
 
 
 def lines(text: TextIO) -> Iterator[str]:

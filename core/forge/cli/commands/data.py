@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +15,7 @@ from forge.text.units import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from forge.api.event import Event
     from forge.job.read import Change
@@ -35,15 +33,13 @@ def command(job: Path, rows: int, ids: bool, changes: list[Change], as_json: boo
     The model's weights are not loaded. What is counted is what would be trained: rows, tokens, rows dropped and why.
     """
     from forge.api.plan import Task
+    from forge.disk.scratch import scratch
     from forge.parent.run import run
 
     here = situation(job, changes, pretend=False)
-    temporary = Path(tempfile.mkdtemp(prefix="forge-data-"))
-    try:
+    with scratch("data", keep="log.txt") as temporary:
         folder = run(here.file, here.catalogue, here.machine, temporary, _warn, task=Task.DATA, rows=rows)
         shown: dict[str, Any] = json.loads((folder.path / "preview.json").read_text(encoding="utf-8"))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     if as_json:
         print_json(shown)
         return

@@ -10,7 +10,7 @@ import click
 from forge.cli import plugin_command
 from forge.cli.common import json_option, print_json, runs_option
 from forge.cli.terminal import say, shown
-from forge.errors import RunError, UsageError
+from forge.errors import ForgeError, UsageError
 from forge.text.units import size
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
         for path in sorted(runs_dir.glob("*/*/plan.json")):
             try:
                 found.append(_line(RunFolder(path.parent)))
-            except RunError as error:  # a plan of another forge, or damaged: the others are still to be seen
+            except (ForgeError, OSError) as error:  # of another forge, or damaged: the others are still to be seen
                 say(f"{path.parent.parent.name}/{path.parent.name}: {error}", err=True)
         if as_json:
             print_json(found)
@@ -99,11 +99,13 @@ def _line(folder: RunFolder) -> dict[str, Any]:
         if event["kind"] == "training":
             of = event.get("steps", of)
         elif event["kind"] in {"step", "progress", "checkpoint"}:
-            step, loss = event.get("step", step), event.get("loss", loss)
+            step = event.get("step", step)
+            loss = event["loss"] if isinstance(event.get("loss"), float) else loss
         elif event["kind"] == "eval":
             held_out = event.get("eval_loss", held_out)
         elif event["kind"] == "failed":
-            error = (event.get("error") or {}).get("what", "failed")
+            told = event.get("error")
+            error = str(told.get("what")) if isinstance(told, dict) else "failed"
         elif event["kind"] == "done":
             error = None
     name = f"{folder.path.parent.name}/{folder.path.name}"
@@ -125,8 +127,8 @@ def _whole(folder: RunFolder) -> dict[str, Any]:
     trained, checkpoint = folder.trained(), newest_marked(folder.checkpoints)
     exports = []
     for path, data in folder.exports():
-        total = sum(file["bytes"] for file in (data.get("files") or {}).values())
-        exports.append({"format": data.get("format"), "folder": str(path), "bytes": total, "url": data.get("url")})
+        shown = {name: data.get(name) for name in ("format", "bytes", "url")}
+        exports.append({"folder": str(path), **shown})
     return {
         **_line(folder),
         "folder": str(folder.path),
