@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError
-from forge_huggingface.rendering import clock
+from forge_huggingface.rendering import clock, tokenizers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +57,7 @@ def load(job: Job, folder: Path) -> Any:
             f"AutoProcessor gives {type(processor).__name__}",
             "add its preprocessor_config.json, or take a whole copy of the model",
         )
+    tokenizers.keep(processor.tokenizer)
     for each in (processor, processor.tokenizer):
         clock.stop(getattr(each, "chat_template", None), job.data.date)
     return processor
