@@ -127,7 +127,8 @@ def forge_offers() -> Iterable[Offer]:
         check=evaluation_problems,
         preflight="forge_huggingface.evaluation.preflight:preflight",
     )
-    for format_, probe in (("adapter", None), ("merged", cannot_merge)):
+    merged = "forge_huggingface.export.options:MergedOptions"
+    for format_, options, probe in (("adapter", None, None), ("merged", merged, cannot_merge)):
         yield Offer(
             stage=Stage.EXPORT,
             impl="forge_huggingface.export.export:export",
@@ -135,6 +136,7 @@ def forge_offers() -> Iterable[Offer]:
             supports=frozenset({"push"}),
             requires_dist=(*MODELS, PEFT),
             depends=frozenset({"hf-model"}),
+            options=options,
             probe=probe,
             check=export_problems,
         )
