@@ -66,7 +66,7 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         shutil.rmtree(scratch, ignore_errors=True)
     files = [str(each["file"]) for each in record.values()]
 
-    usage = modelfile.usage(name_of(job, run), files, adapter=False)
+    usage = modelfile.usage(name_of(job, run), files, adapter=False, ollama=False)
     write_text(out / "README.md", model_card(job, run.plan, trained, "gguf", usage=usage))
     upload = None
     if export.push_to_hub:
