@@ -52,7 +52,7 @@ def test_a_real_tokenizer_passes_every_gate(name: str, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(own)
     kind, differs, _ = MODELS[REAL[name][0]]
     ids = {f"{each}_token_id": getattr(tokenizer, f"{each}_token_id") for each in ("pad", "bos", "eos")}
-    small = {"hidden_size": 32, "intermediate_size": 64, "head_dim": 8 if "head_dim" in differs else None}
+    small = {"hidden_size": 32, "intermediate_size": 64}
     config = {**COMMON, **differs, **small, **ids, "vocab_size": len(tokenizer), "model_type": kind}
     random_model({key: value for key, value in config.items() if value is not None}, tmp_path / "model")
     for file in ("tokenizer.json", "tokenizer_config.json"):
@@ -62,10 +62,9 @@ def test_a_real_tokenizer_passes_every_gate(name: str, tmp_path: Path) -> None:
         rows = [json.dumps({"text": f"The colour of thing {index} is red.\nNothing else is."}) for index in range(16)]
         (project.folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
     project.write(train={"max_steps": 1, "learning_rate": 1e-4}, export=[{"format": "gguf", "types": ["f16"]}])
-    told = project.forge("run", "job.toml")
+    project.forge("run", "job.toml")
     out = next(project.runs.glob("*/*/exports/1-gguf"))
     gates = json.loads((out / "export.json").read_text(encoding="utf-8"))["report"]["f16"]["gates"]
-    print(name, {key: (gate["state"], gate["message"]) for key, gate in gates.items()}, told[-400:])
     assert {gate["state"] for gate in gates.values()} <= {"pass", "warn"}
     assert gates["tokens"]["own_different"] == 0
     assert gates["tokens"]["own"] == 16 + bool(tokenizer.chat_template)
