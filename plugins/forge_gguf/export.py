@@ -29,6 +29,7 @@ from forge_gguf.source import Source, source_of
 from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference, fits
 from forge_gguf.trial.texts import CONVERSATIONS
+from forge_huggingface.generation.sampling import recommended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,9 +96,10 @@ def finish(
     """Write what belongs beside the files, and say what there is."""
     first = [name for name in export.options["types"] if name in record]  # the job's first type is recommended
     files = [str(record[name]["file"]) for name in dict.fromkeys([*first, *record])]
-    if not export.options["adapter"]:
-        write_text(out / "Modelfile", modelfile.modelfile(source, files[0], job.model.max_seq_length))
     alone, evaluation = export.options["adapter"], RunFolder(run.folder).evaluation()
+    values = recommended(job, source.base, run.plan.facts.model_type, source.vocabulary.template).values
+    told = modelfile.modelfile(source, files[0], job.model.max_seq_length, values, adapter=alone)
+    write_text(out / "Modelfile", told)
     text = modelfile.card(job, run.plan, trained, source, files, evaluation, adapter=alone)
     write_text(out / "README.md", text)
     report = {
@@ -239,7 +241,8 @@ class Trials:
             return [keys, *([self.conversion()] if self._cut else [])], {"ended": False, "tokens": 0, "text": ""}
         found = [keys]
         with Generator(path, context=self.longest + 160, exact=True) as generator:
-            found.append(verify.check_tokens(generator, source.tokenizer, source.texts, source.vocabulary.stops))
+            stops = source.vocabulary.stops
+            found.append(verify.check_tokens(generator, source.tokenizer, source.texts, stops, source.own))
             found.append(verify.check_template(generator, source.tokenizer, source.variables))
             if self._cut:
                 found.append(self.conversion())

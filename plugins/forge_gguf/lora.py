@@ -126,7 +126,7 @@ def content(
             values[name] = np.ascontiguousarray(matrix)
             found.append(Tensor(name, name, tuple(matrix.shape)))
     architecture = BUILTIN[source.config["architectures"][0]].name
-    keys = general(kind, architecture, f"{source.name} (adapter)")
+    keys = general(kind, architecture, f"adapter of {source.name}")
     keys |= {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
     return keys, found, Matrices(values)
 

@@ -7,13 +7,15 @@ conversations. A table of models' names would give the base's template to a mode
 
 from __future__ import annotations
 
-import json
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge_gguf.file.architectures import rope
 from forge_gguf.file.vocabulary import template_of
 from forge_gguf.trial.texts import rendered
+from forge_huggingface.generation.sampling import own_values, read_config
 from forge_huggingface.hub.card import model_card
 from forge_huggingface.rendering import clock
 
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
 
 CONTEXT = 4096
 """The conversation in tokens that a chat is given room for, if rows were shorter and the model takes it."""
+
+BASE = "./BASE.gguf"
+"""What stands for the base's own GGUF file, which forge does not have."""
+
+_OLLAMA = {
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty")},
+    "repetition_penalty": "repeat_penalty",
+    "max_new_tokens": "num_predict",
+}
 
 _MARKS = {"system": "SYSq1", "user": "USERq2", "assistant": "ANSWERq3"}
 
@@ -145,15 +156,25 @@ def _common_end(one: str, other: str) -> str:
     return one[len(one) - count :]
 
 
-def modelfile(source: Source, file: str, length: int) -> str:
+def modelfile(
+    source: Source, file: str, length: int, values: Mapping[str, Any] | None = None, *, adapter: bool = False
+) -> str:
     """Return a ``Modelfile`` for ``ollama create``.
 
     Args:
         source: The trained model.
         file: The GGUF file, beside it.
         length: The longest row in tokens that was trained on; below 1 for the model's own.
+        values: How it is meant to answer, by transformers' names; the base's own settings if None.
+        adapter: Whether the file holds an adapter alone.
     """
-    lines = [f"# Made by forge: ollama create {source.name} -f Modelfile", f"FROM ./{file}"]
+    lines = [f"# Made by forge: ollama create {tag(source.name)} -f Modelfile"]
+    if adapter:
+        lines += [
+            "# Name the base model's own GGUF file here, or the base as Ollama's library calls it.",
+            f"FROM {BASE}",
+        ]
+    lines.append(f"{'ADAPTER' if adapter else 'FROM'} ./{file}")
     found = wrapping(source.tokenizer, source.variables) if source.tokenizer.chat_template else None
     if found is not None:
         lines.append(f"TEMPLATE {_quoted(found.go())}")
@@ -162,12 +183,20 @@ def modelfile(source: Source, file: str, length: int) -> str:
             "# The chat template does more than Ollama's language was found to say. Ollama renders the one in the file",
             "# itself since the versions of 2026; an older one cannot chat with this model.",
         ]
+    else:
+        lines += ["# It was trained without a chat template: it goes on with a text.", 'TEMPLATE "{{ .Prompt }}"']
     for stop in source.vocabulary.stops:
         lines.append(f"PARAMETER stop {_quoted(source.vocabulary.tokens[stop])}")
     lines.append(f"PARAMETER num_ctx {context(source, length)}")
-    for key, value in sampling(source).items():
-        lines.append(f"PARAMETER {key} {value}")
+    values = own_values(read_config(source.base)) if values is None else values
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters(values).items()]
     return "\n".join(lines) + "\n"
+
+
+def tag(name: str) -> str:
+    """Return a run's name as one that Ollama takes for a model: at most 80 Latin letters, digits, dots and dashes."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-._")[:80] or "model"
 
 
 def context(source: Source, length: int) -> int:
@@ -180,15 +209,13 @@ def context(source: Source, length: int) -> int:
     return min(max(length, CONTEXT), longest) if length > 0 else longest
 
 
-def sampling(source: Source) -> dict[str, float]:
-    """Return the sampling values of the base model's generation settings by Ollama's names; empty if it has none."""
-    path = source.base / "generation_config.json"
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not values.get("do_sample"):
-        return {}
-    names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
-    names["repetition_penalty"] = "repeat_penalty"
-    return {other: values[own] for own, other in names.items() if isinstance(values.get(own), int | float)}
+def parameters(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return how to answer by Ollama's names.
+
+    A penalty goes by the whole conversation, as transformers counts it; Ollama's own default is the last 64 tokens.
+    """
+    found = {_OLLAMA[key]: value for key, value in values.items() if key in _OLLAMA and value is not None}
+    return found | ({"repeat_last_n": -1} if {"repeat_penalty", "presence_penalty"} & set(found) else {})
 
 
 def _quoted(text: str) -> str:
@@ -221,21 +248,22 @@ def card(
     return model_card(job, plan, trained, "gguf", evaluation, usage=told)
 
 
-def usage(name: str, files: Sequence[str], *, adapter: bool) -> list[str]:
-    """Return the commands, as lines of Markdown."""
+def usage(name: str, files: Sequence[str], *, adapter: bool, ollama: bool = True) -> list[str]:
+    """Return the commands, as lines of Markdown; Ollama's if there is a ``Modelfile``."""
     first = files[0]
     if adapter:
         return [
-            "An adapter for the base model's own GGUF file. It was tried on the base in 16 bit.",
+            "An adapter for the base model's own GGUF file. It was tried on the base in 16 bit. Name that file in",
+            "`Modelfile` for Ollama.",
             "",
             "```sh",
             f"llama-cli -m BASE.gguf --lora {first}",
+            f"ollama create {tag(name)} -f Modelfile && ollama run {tag(name)}",
             "```",
         ]
     return [
         "```sh",
-        "# Ollama",
-        f"ollama create {name} -f Modelfile && ollama run {name}",
+        *(["# Ollama", f"ollama create {tag(name)} -f Modelfile && ollama run {tag(name)}"] if ollama else []),
         "# LM Studio",
         f"lms import {first}",
         "# llama.cpp: in the terminal, and as a server that answers as OpenAI's does",

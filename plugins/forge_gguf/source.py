@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from forge_gguf.file.quants import KINDS, Shape
 from forge_gguf.file.vocabulary import Vocabulary, vocabulary
 from forge_gguf.file.weights import Weights
 from forge_gguf.file.writer import general
-from forge_gguf.trial.texts import CONVERSATIONS, corpus, rows
+from forge_gguf.trial.texts import CONVERSATIONS, corpus, own_texts, rows
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rendering import tokenizers
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
     from forge_gguf.file.architectures import Config, Tensor
     from forge_gguf.file.quants import Kind
+
+
+# llama.cpp takes files of such names for something else than a model (common/download.cpp, common/preset.cpp).
+_READ = re.compile(r"mmproj|imatrix|mtp-|eagle3-|dflash-|dspark-|-\d{5}-of-\d{5}", re.IGNORECASE)
+_LONGEST_NAME = 120  # bytes; a file's name has room for 255, with its type and ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,8 @@ class Source:
         weights: Its tensors.
         tensors: Those of the file.
         vocabulary: Its tokenizer, for the file.
-        texts: Strings that the file's tokenizer is tried with.
+        texts: Strings on which tokenizers differ, that the file's is tried with.
+        own: What the run's rows and conversations read: here the file's must be right.
         rows: Rows of ids that its logits are compared on.
         variables: What the run's rows told its chat template: ``[data] chat_template_kwargs``.
     """
@@ -53,6 +60,7 @@ class Source:
     tensors: tuple[Tensor, ...]
     vocabulary: Vocabulary
     texts: tuple[str, ...]
+    own: tuple[str, ...]
     rows: tuple[tuple[int, ...], ...]
     variables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,8 +79,7 @@ class Source:
 
     def keys(self, kind: Kind) -> dict[str, Any]:
         """Return all keys of a file of a type."""
-        architecture = architectures.BUILTIN[self.config["architectures"][0]].name
-        return general(kind, architecture, self.name) | architectures.keys(self.config) | self.vocabulary.keys()
+        return header(kind, self.config, self.vocabulary, self.name)
 
     def fingerprint(self, trained: Path) -> str:
         """Return a sha256 over what a file is made from: what training left, the base, the tokenizer.
@@ -107,12 +114,11 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
     tensors = tuple(architectures.tensors(config, weights))
     embedding = next(tensor for tensor in tensors if tensor.name == "token_embd.weight")
     words = vocabulary(tokenizer, embedding.shape[0], stop_ids(base), variables)
-    known = rows(run.folder, 200)
-    seen = tuple(tokenizer.decode(ids) for ids in known)
-    texts = tuple(corpus(tokenizer, seen))
-    words = words.with_pre(pretokenizer.find(tokenizer, words, texts))
+    known = rows(run.folder, tokenizer, variables)
+    texts, own = tuple(corpus(tokenizer, variables)), tuple(own_texts(tokenizer, known, variables))
+    words = pretokenizer.fitted(tokenizer, words, texts, own)
     return Source(
-        name=job.name or run.folder.parent.name or "model",
+        name=name_of(job, run),
         base=base,
         adapter=adapter,
         config={**config, "vocab_size": embedding.shape[0]},
@@ -121,9 +127,24 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
         tensors=tensors,
         vocabulary=words,
         texts=texts,
+        own=own,
         rows=tuple(samples(tokenizer, known, variables)),
         variables=variables,
     )
+
+
+def header(kind: Kind, config: Config, words: Vocabulary, name: str) -> dict[str, Any]:
+    """Return all keys of a model's file: of the small one before training and of the trained one after it."""
+    architecture = architectures.BUILTIN[config["architectures"][0]].name
+    return general(kind, architecture, name) | architectures.keys(config) | words.keys()
+
+
+def name_of(job: Job, run: Run) -> str:
+    """Return what a run's files are called after: its name, without what programs read out of a file's name."""
+    name = re.sub(r"[^\w.-]+", "-", job.name or run.folder.parent.name).strip("-.")
+    while found := _READ.search(name):
+        name = f"{name[: found.end() - 1]}_{name[found.end() - 1 :]}"
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "model"
 
 
 def stop_ids(folder: Path) -> tuple[int, ...]:

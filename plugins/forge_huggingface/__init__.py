@@ -132,7 +132,8 @@ def forge_offers() -> Iterable[Offer]:
         check=evaluation_problems,
         preflight="forge_huggingface.evaluation.preflight:preflight",
     )
-    for format_, probe in (("adapter", None), ("merged", cannot_merge)):
+    merged = "forge_huggingface.export.options:MergedOptions"
+    for format_, options, probe in (("adapter", None, None), ("merged", merged, cannot_merge)):
         yield Offer(
             stage=Stage.EXPORT,
             impl="forge_huggingface.export.export:export",
@@ -141,6 +142,7 @@ def forge_offers() -> Iterable[Offer]:
             upload="forge_huggingface.hub.push:upload",
             requires_dist=(*MODELS, PEFT),
             depends=frozenset({"hf-model"}),
+            options=options,
             probe=probe,
             check=export_problems,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ from forge.job.job import Job
 from forge.job.read import change_of, parse
 from forge.machine.probe import probe
 from forge.planning.planner import export_plan
+from forge_gguf.file.quants import KINDS
 from support.doubles.hub import Hub
 from support.projects import Finished, Project, json_of, perform_in
 from support.tiny_gguf import make, make_like_llama3
@@ -215,6 +217,72 @@ def test_an_adapter_alone_is_laid_over_the_base(mine: RunFolder) -> None:
     assert report["file"] == "tiny-lora-f16.gguf"
     assert report["gates"]["logits"]["kl_mean"] < 3e-4
     assert "--lora tiny-lora-f16.gguf" in (out_of(mine) / "README.md").read_text(encoding="utf-8")
+
+
+ODD_NAMES = ("phi-3-colours", "my-Phi3", "modern-bert", "a-mmproj", "MTP-it", "x-00001-of-00002", "ü" * 100, "☃phi3")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_runs_name_stands_in_no_key_and_no_file_name_that_programs_act_on(
+    name: str, run: Finished, tmp_path: Path
+) -> None:
+    """llama.cpp looks for Phi-3's tokens where ``general.name`` says so, and takes ``mmproj`` for eyes of a model."""
+    from forge_gguf.source import header, name_of, source_of
+
+    job = job_of(run.folder).model_copy(update={"name": name})
+    trained = run.folder.trained()
+    assert trained is not None
+    source = source_of(job, Run(folder=run.folder.path, plan=run.folder.plan()), trained)
+    keys = source.keys(KINDS["f16"])
+    told = {key for key, value in keys.items() if isinstance(value, str) and source.name in value}
+    assert told == {"general.description"}
+    assert keys == header(KINDS["f16"], source.config, source.vocabulary, source.name)
+    assert name_of(job, Run(folder=run.folder.path, plan=run.folder.plan())) == source.name
+    file = f"{source.name}-q4_k_m.gguf.part"
+    assert len(file.encode()) < 255
+    assert not re.search(r"mmproj|mtp-|\d{5}-of-\d{5}", file, re.IGNORECASE)
+
+
+def test_a_run_that_is_called_after_phi_3_loads_in_llama_cpp(mine: RunFolder) -> None:
+    from forge_gguf.llama.runtime import Generator
+
+    made = exported(mine, 'export.0.types=["f16"]', 'name="phi-3-colours"')
+    assert made.code == 0, made.printed
+    with Generator(out_of(mine) / "phi-3-colours-f16.gguf", context=32) as generator:
+        assert generator.tokens("red", special=False)
+
+
+def test_the_small_model_before_training_has_the_header_of_the_file_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the sizes: what llama.cpp would not load, or read otherwise, stops the run and not its export."""
+    from forge_gguf import export
+    from forge_gguf.trial import preflight
+
+    seen: list[dict[str, Any]] = []
+    whole = export.write
+
+    def noted(path: Path, keys: dict[str, Any], *rest: Any) -> None:
+        seen.append(dict(keys))
+        whole(path, keys, *rest)
+
+    for module in (preflight, export):
+        monkeypatch.setattr(module, "write", noted)
+    project = Project(tmp_path / "project", make(tmp_path / "base", "llama"))
+    project.write(export=[{"format": "gguf", "types": ["f16"]}], name="phi-3-colours")
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert exported(done.folder).code == 0
+    small, large = seen
+    sizes = {
+        "block_count",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+    }
+    assert {key.removeprefix("llama.") for key in large if large[key] != small.get(key)} <= sizes
+    assert list(small) == list(large)
 
 
 @pytest.mark.slow

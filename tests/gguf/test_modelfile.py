@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 import forge_huggingface
+from forge.api import Job
 from forge_gguf import modelfile
 from forge_gguf.file import vocabulary
 from forge_gguf.file.writer import write_vocabulary
 from forge_gguf.llama.runtime import Generator
 from forge_gguf.trial import verify
 from forge_gguf.trial.texts import CONVERSATIONS, rendered
+from forge_huggingface.generation.sampling import recommended
 from forge_huggingface.rendering import clock
 from support.doubles.gotemplate import render
 from support.tiny import CHATML, make_tokenizer
@@ -138,6 +140,64 @@ def test_stops_and_length_come_from_the_tokenizer_and_the_job(tmp_path: Path) ->
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert "PARAMETER num_ctx 512" in lines
     assert "PARAMETER temperature 0.6" in lines
+
+
+def test_the_jobs_generation_goes_over_the_models_own(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", CHATML)
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_k": 20}')
+    asked = {
+        "temperature": 0.3,
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.5,
+        "max_new_tokens": 200,
+        "min_p": 0.1,
+    }
+    tables = {"model": {"id": "m"}, "data": {"path": "rows.jsonl"}, "generation": asked}
+    values = recommended(Job.model_validate(tables), tmp_path, "llama", CHATML).values
+    lines = modelfile.modelfile(source_of(tokenizer, tmp_path), "tiny-q8_0.gguf", 128, values).splitlines()
+    told = dict(line.split()[1:] for line in lines if line.startswith("PARAMETER") and "stop" not in line)
+    assert told == {
+        "num_ctx": "512",
+        "temperature": "0.3",
+        "top_k": "20",
+        "min_p": "0.1",
+        "repeat_penalty": "1.2",
+        "presence_penalty": "0.5",
+        "repeat_last_n": "-1",
+        "num_predict": "200",
+    }
+
+
+def test_greedy_answers_are_greedy_in_ollama(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", CHATML)
+    (tmp_path / "generation_config.json").write_text('{"do_sample": false, "top_p": 0.9}')
+    lines = modelfile.modelfile(source_of(tokenizer, tmp_path), "tiny-q8_0.gguf", 128).splitlines()
+    assert "PARAMETER temperature 0.0" in lines
+    assert not [line for line in lines if "top_p" in line]
+
+
+def test_a_model_without_a_chat_template_goes_on_with_the_text(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", CHATML)
+    tokenizer.chat_template = None
+    lines = modelfile.modelfile(source_of(tokenizer, tmp_path), "tiny-q8_0.gguf", 128).splitlines()
+    assert 'TEMPLATE "{{ .Prompt }}"' in lines, "Ollama would take one of its own"
+
+
+def test_an_adapter_is_named_behind_its_base(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(tmp_path / "tokenizer", CHATML)
+    lines = modelfile.modelfile(source_of(tokenizer, tmp_path), "tiny-lora-f16.gguf", 128, adapter=True).splitlines()
+    assert [line for line in lines if line.startswith(("FROM", "ADAPTER"))] == [
+        "FROM ./BASE.gguf",
+        "ADAPTER ./tiny-lora-f16.gguf",
+    ]
+    assert any(line.startswith("TEMPLATE") for line in lines), "the base's own may be another than that of the rows"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("Grüße 1", "Gruße-1"), ("☃", "model"), ("a" * 99, "a" * 80), ("-x.", "x")]
+)
+def test_ollama_takes_the_names_of_runs(name: str, wanted: str) -> None:
+    assert modelfile.tag(name) == wanted.replace("ß", "")
 
 
 def test_the_conversations_differ_in_what_templates_differ_in() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from forge.api.run import Run
 from forge.discovery.discover import discover
 from forge.disk.files import write_json
 from forge.errors import ExportError, ForgeError
+from forge.job.decisions import Decision
 from forge.job.job import load_job
 from forge.machine.probe import probe
 from forge.planning.planner import export_plan
@@ -24,8 +26,16 @@ from support.projects import Finished, Project, json_of, perform_in
 from support.tiny import make_model
 
 
-def exported(done: Finished, index: int = 0) -> Finished:
-    """Make an export of a finished run in this process."""
+def in_type(project: Project, dtype: str) -> None:
+    """Store a project's model in a type."""
+    from transformers import AutoModelForCausalLM
+
+    folder = project.folder / "model"
+    AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(folder)
+
+
+def exported(done: Finished, index: int = 0, dtype: str | None = None) -> Finished:
+    """Make an export of a finished run in this process, as if its plan had taken a type for the weights."""
     plan = done.folder.plan()
     trained = done.folder.trained()
     assert trained is not None
@@ -33,7 +43,8 @@ def exported(done: Finished, index: int = 0) -> Finished:
     made = export_plan(job, index, discover({}), probe(), plan.facts, trained.traits, plan.source)
     from dataclasses import replace
 
-    made = replace(made, decisions=(*plan.decisions, *made.decisions))
+    taken = (Decision("model.dtype", dtype, "as on another machine"),) if dtype else ()
+    made = replace(made, decisions=(*plan.decisions, *made.decisions, *taken))
     return perform_in(Run(folder=done.folder.path, plan=made), done.folder)
 
 
@@ -64,6 +75,91 @@ def test_a_merged_model_answers_as_base_and_adapter_do(project: Project) -> None
     report = json_of(out / "export.json")
     assert report["report"]["error"] < 1e-5
     assert set(report["files"]) >= {"model.safetensors", "tokenizer.json", "config.json", "README.md"}
+
+
+@pytest.mark.parametrize("decided", ["float32", "bfloat16"])
+def test_a_merged_model_is_in_the_type_of_its_base_whatever_training_computed_in(
+    project: Project, decided: str
+) -> None:
+    """Each weight is base and adapter in 32 bit, rounded once; a GPU's plan says bfloat16, a CPU's float32."""
+    import torch
+    from safetensors.torch import load_file
+
+    in_type(project, "bfloat16")
+    project.write(export=[{"format": "merged"}])
+    done = project.perform()
+    made = exported(done, dtype=decided)
+    assert made.code == 0, made.printed
+    out = done.folder.path / "exports" / "1-merged"
+    found, base = load_file(out / "model.safetensors"), load_file(project.folder / "model" / "model.safetensors")
+    assert {value.dtype for value in found.values()} == {torch.bfloat16}
+    assert json_of(out / "config.json")["dtype"] == "bfloat16"
+    lora = load_file(done.folder.path / "adapter" / "adapter_model.safetensors")
+    name = "model.layers.0.self_attn.q_proj"
+    a, b = (lora[f"base_model.model.{name}.lora_{which}.weight"].float() for which in "AB")
+    merged = base[f"{name}.weight"].float() + 2 * (b @ a)
+    assert torch.equal(found[f"{name}.weight"], merged.to(torch.bfloat16))
+    size, own = ((path / "model.safetensors").stat().st_size for path in (out, project.folder / "model"))
+    assert size == pytest.approx(own, rel=0.01)
+    said = [event["message"] for event in made.of_kind("note")]
+    assert any(
+        re.fullmatch(r"the merged model is bfloat16, .* KiB; the base is bfloat16, .* KiB", text) for text in said
+    )
+    assert json_of(out / "export.json")["report"]["limit"] == 5e-2
+
+
+def test_a_whole_trained_model_is_exported_in_the_type_of_its_base(project: Project) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    in_type(project, "bfloat16")
+    project.write(adapter={"type": "none", "r": None, "lora_alpha": None}, export=[{"format": "merged"}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == 0, made.printed
+    out = done.folder.path / "exports" / "1-merged"
+    trained, found = (load_file(path / "model.safetensors") for path in (done.folder.path / "model", out))
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    assert all(torch.equal(found[name], value.to(torch.bfloat16)) for name, value in trained.items())
+    assert json_of(out / "config.json")["dtype"] == "bfloat16"
+    assert 0 < json_of(out / "export.json")["report"]["error"] < 5e-2
+
+
+@pytest.mark.parametrize(("wish", "limit"), [("float32", 1e-4), ("float16", 5e-2)])
+def test_another_type_is_written_if_the_export_asks(project: Project, wish: str, limit: float) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    in_type(project, "bfloat16")
+    project.write(export=[{"format": "merged", "dtype": wish}])
+    done = project.perform()
+    made = exported(done)
+    assert made.code == 0, made.printed
+    out = done.folder.path / "exports" / "1-merged"
+    assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {getattr(torch, wish)}
+    report = json_of(out / "export.json")["report"]
+    assert (report["dtype"], report["limit"]) == (wish, limit)
+
+
+def test_values_that_do_not_fit_into_float16_are_told(project: Project) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = project.folder / "model" / "model.safetensors"
+    values = load_file(path)
+    values["model.embed_tokens.weight"][7] = 1e5
+    save_file(values, path, {"format": "pt"})
+    project.write(export=[{"format": "merged", "dtype": "float16"}])
+    made = exported(project.perform())
+    assert made.code == ExportError.exit_code
+    assert "above 65504" in made.error["why"]
+    assert 'dtype = "bfloat16"' in made.error["do"]
+
+
+def test_only_a_merged_export_has_a_type(project: Project) -> None:
+    project.write(export=[{"format": "adapter", "dtype": "float32"}])
+    assert "export.0.dtype: unknown key" in project.forge("plan", "job.toml", code=2)
+    project.write(export=[{"format": "merged", "dtype": "float8"}])
+    assert "export.0.dtype" in project.forge("plan", "job.toml", code=2)
 
 
 def test_a_merged_model_that_differs_does_not_count(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,6 @@ def test_a_target_that_fits_nothing_is_refused_with_what_is_there(project: Proje
 @pytest.mark.parametrize(
     ("name", "why", "do"),
     [
-        ("embed_tokens", "it is an embedding", 'train it whole: modules_to_save = ["embed_tokens"]'),
         ("input_layernorm", "it is a LlamaRMSNorm", 'train it whole: modules_to_save = ["input_layernorm"]'),
         ("mlp", "it is a block of several modules", "name layers in it: down_proj, gate_proj, up_proj"),
         ("act_fn", "it is a SiLU", "it has no weights to train; remove it"),
@@ -174,13 +173,14 @@ def test_a_target_that_is_no_linear_layer_is_refused_with_what_it_is(
     assert done.error["do"] == do
 
 
-def test_an_output_layer_is_refused_as_what_it_is_where_planning_did_not_see_it() -> None:
+@pytest.mark.parametrize(("name", "what"), [("lm_head", "output layer"), ("embed_in", "an embedding")])
+def test_what_planning_does_not_know_by_name_is_refused_as_what_it_is(name: str, what: str) -> None:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=16, **size))
-    with pytest.raises(ModelError, match=r'output layer.*; train it whole: modules_to_save = \["lm_head"\]'):
-        target_modules(model, AdapterTable(target_modules="lm_head"))
+    with pytest.raises(ModelError, match=rf'{what}.*; train it whole: modules_to_save = \["{name}"\]'):
+        target_modules(model, AdapterTable(target_modules=name))
 
 
 def test_what_lora_does_not_take_is_trained_whole_as_the_message_says(project: Project) -> None:

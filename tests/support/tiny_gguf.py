@@ -105,9 +105,18 @@ def make(folder: Path, name: str, **changes: Any) -> Path:
     return folder
 
 
-def make_pieces(folder: Path, *, prefix: bool = False, template: str | None = CHATML) -> Path:
-    """Write a BPE tokenizer with byte fallback, as SentencePiece's are converted."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
+def make_pieces(
+    folder: Path, *, prefix: str | None = None, template: str | None = CHATML, stripping: tuple[str, ...] = ()
+) -> Path:
+    """Write a BPE tokenizer with byte fallback, as SentencePiece's are converted.
+
+    Args:
+        folder: The folder.
+        prefix: Where a space is put in front: ``"always"`` behind marks too, as Llama 2's, or ``"first"``.
+        template: The chat template.
+        stripping: Further marks, which take the white space behind them, as Phi-3's.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>"]
@@ -128,11 +137,16 @@ def make_pieces(folder: Path, *, prefix: bool = False, template: str | None = CH
             fuse_unk=True,
         )
     )
-    replace = normalizers.Replace(" ", "▁")
-    whole.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
-    whole.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if prefix:
+        whole.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
+        steps.append(decoders.Strip(" ", 1, 0))
+    else:
+        whole.normalizer = normalizers.Replace(" ", "▁")
+    whole.decoder = decoders.Sequence(steps)
     whole.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
     whole.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
+    whole.add_special_tokens([AddedToken(name, rstrip=True, special=True, normalized=False) for name in stripping])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=whole,
         bos_token="<s>",

@@ -155,7 +155,6 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "trains only lm_head and embed_tokens whole, not score",
     ),
-    "LoRA on embeddings": ({"adapter": {"target_modules": ["q_proj", "embed_tokens"]}}, {}, "would train embed_tokens"),
     "biases": ({"adapter": {"bias": "all"}}, {}, "no kernels for it"),
     "vLLM that is not there": (
         {"plugins": {"unsloth-text": {"fast_inference": True}}},

@@ -72,7 +72,7 @@ def _ending_in_an_exception() -> Iterator[None]:
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
 
     def end(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted("stopped", signal.Signals(number).name)
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
     for number in ours:
         signal.signal(number, end)

@@ -15,11 +15,21 @@ from typing import TYPE_CHECKING, Any
 from forge.api import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 # gguf's TokenType, which is llama.cpp's llama_token_type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+NAME = "a model trained with forge"
+"""What every file says under ``general.name``. llama.cpp reads marks in another way where it holds "phi-3", "phi3" or
+"modern-bert" (src/llama-vocab.cpp), and cannot load a file whose vocabulary lacks the tokens that it then looks for."""
+
+STRIPPING = "Phi-3, trained with forge"
+"""The same where marks take the white space behind them: no other key says so."""
+
+_LOOKED_FOR = ("</s>", "<unk>", "<s>", "<|endoftext|>")
+"""Tokens without which llama.cpp cannot load a file of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class Vocabulary:
         template: The chat template.
         stops: Ids at which an answer ends, the first of which is ``ids["eos"]``.
         named: Further chat templates by name.
+        strips: Whether marks take the white space behind them, as Phi-3's do.
     """
 
     model: str
@@ -51,14 +62,27 @@ class Vocabulary:
     template: str | None
     stops: tuple[int, ...] = field(default=())
     named: dict[str, str] = field(default_factory=dict)
+    strips: bool = False
 
     def with_pre(self, pre: str) -> Vocabulary:
         """Return the same with another name for how texts are split."""
         return replace(self, pre=pre)
 
+    def variants(self) -> Iterator[Vocabulary]:
+        """Yield the ways in which llama.cpp can be told to read ``"llama"``, the likely one first.
+
+        llama.cpp puts the space that begins a text behind each mark too. Some tokenizers do so, and some, newer ones,
+        only where a text begins: where texts begin with a mark, those never write it.
+        """
+        space = self.adds["space_prefix"]
+        for strips in dict.fromkeys((self.strips, False)):
+            for prefix in (space, not space):
+                yield replace(self, strips=strips, adds={**self.adds, "space_prefix": prefix})
+
     def keys(self) -> dict[str, Any]:
         """Return the keys of the file; lists are tuples."""
         found: dict[str, Any] = {
+            "general.name": STRIPPING if self.strips else NAME,
             "tokenizer.ggml.model": self.model,
             "tokenizer.ggml.pre": self.pre,
             "tokenizer.ggml.tokens": self.tokens,
@@ -137,6 +161,9 @@ def vocabulary(
             kind = UNKNOWN
         tokens.append(text)
         types.append(kind)
+    strips = pieces and any(token["rstrip"] for token in added.values())
+    if strips:
+        _name_looked_for(tokens, types)
     merges = [tuple(each.split(" ", 1)) if isinstance(each, str) else each for each in described["model"]["merges"]]
     pad_type = tuple(types)
     ids = _special(tokenizer, stops, variables or {})
@@ -153,7 +180,15 @@ def vocabulary(
         template=template_of(tokenizer),
         named=_named(tokenizer),
         stops=tuple(dict.fromkeys([index for index in (ids.get("eos"), ids.get("eot"), *stops) if index is not None])),
+        strips=strips and set(tokens) >= set(_LOOKED_FOR),
     )
+
+
+def _name_looked_for(tokens: list[str], types: list[int]) -> None:
+    """Give rows that no token has the names that llama.cpp looks for, so that it can be told that marks strip."""
+    free = (index for index, kind in enumerate(types) if kind == UNUSED)
+    for name, index in zip([name for name in _LOOKED_FOR if name not in tokens], free, strict=False):
+        tokens[index] = name
 
 
 def _joined(part: str) -> str:
@@ -226,7 +261,14 @@ def template_of(tokenizer: Any) -> str | None:
 
 
 def _named(tokenizer: Any) -> dict[str, str]:
-    """Return a tokenizer's other templates by names that llama.cpp takes: ``tool_use`` is one that it knows."""
+    """Return a tokenizer's other templates by names that llama.cpp takes: ``tool_use`` is one that it acts on."""
     template = tokenizer.chat_template
-    named = template.items() if isinstance(template, dict) else ()
-    return {re.sub(r"\W", "_", name.lower()): text for name, text in named if name != "default"}
+    named = template if isinstance(template, dict) else {}
+    taken = {*named, "default", "tool_use"}
+    found: dict[str, str] = {}
+    for name, text in named.items():
+        told = re.sub(r"\W", "_", name.lower())
+        if name != "default" and (told == name or told not in taken):
+            found[told] = text
+            taken.add(told)
+    return found

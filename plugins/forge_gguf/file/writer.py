@@ -29,16 +29,19 @@ Progress = Callable[[int, int, float], None]
 ALIGNMENT = 32
 
 
-def general(kind: Kind, architecture: str, name: str, licence: str | None = None) -> dict[str, Any]:
-    """Return the keys that tell what a file is."""
-    found: dict[str, Any] = {
+def general(kind: Kind, architecture: str, name: str) -> dict[str, Any]:
+    """Return the keys that tell what a file is.
+
+    A user's text stands in ``general.description`` only, which nothing acts on. By ``general.name`` llama.cpp decides
+    how marks are read, so it is the vocabulary's.
+    """
+    return {
         "general.architecture": architecture,
         "general.type": "model",
-        "general.name": name,
+        "general.description": f"{name}, trained with forge",
         "general.file_type": kind.file_type,
         "general.quantization_version": 2,
     }
-    return found | ({"general.license": licence} if licence else {})
 
 
 def layout(tensors: Sequence[Tensor], kind: Kind, model: Shape) -> list[tuple[Tensor, str, int]]:

@@ -20,10 +20,10 @@ from forge.disk.files import files_below, sha256, write_text
 from forge_gguf import modelfile, rules
 from forge_gguf.file.quants import KINDS
 from forge_gguf.llama.runtime import Generator
-from forge_gguf.source import samples
+from forge_gguf.source import name_of, samples
 from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference
-from forge_gguf.trial.texts import corpus, rows
+from forge_gguf.trial.texts import corpus, own_texts, rows
 from forge_huggingface.export.merge import merge
 from forge_huggingface.hub.card import model_card
 from forge_huggingface.rendering import tokenizers
@@ -65,7 +65,7 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         shutil.rmtree(scratch, ignore_errors=True)
     files = [str(each["file"]) for each in record.values()]
 
-    usage = modelfile.usage(_name(job, run), files, adapter=False)
+    usage = modelfile.usage(name_of(job, run), files, adapter=False, ollama=False)
     write_text(out / "README.md", model_card(job, run.plan, trained, "gguf", usage=usage))
     return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=record)
 
@@ -115,7 +115,7 @@ def one(job: Job, run: Run, folder: Path, tree: Path, kind: Kind, out: Path) -> 
         ExportError: It did not pass; it keeps its temporary name.
     """
     start = time.monotonic()
-    path = out / f"{_name(job, run)}-{kind.name}.gguf"
+    path = out / f"{name_of(job, run)}-{kind.name}.gguf"
     part = path.with_name(f"{path.name}.part")
     convert(folder, tree, part, "--outtype", kind.name)
     gates = tried(job, run, folder, part, kind)
@@ -133,14 +133,14 @@ def one(job: Job, run: Run, folder: Path, tree: Path, kind: Kind, out: Path) -> 
 def tried(job: Job, run: Run, folder: Path, path: Path, kind: Kind) -> Sequence[verify.Gate]:
     """Return what the gates find of a converted file; the keys are the converter's own."""
     tokenizer, variables = tokenizers.load(job, folder), job.data.variables
-    known = rows(run.folder, 200) if run.plan.facts.task != "vision" else []
-    texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in known))
+    known = rows(run.folder, tokenizer, variables) if run.plan.facts.task != "vision" else []
+    own = own_texts(tokenizer, known, variables)
     asked = samples(tokenizer, known, variables)
     with Reference(folder, None, task=run.plan.facts.task) as trained:
         chances = [trained.chances(ids) for ids in asked]
     with Generator(path, context=max(map(len, asked)) + 8, exact=True) as generator:
         return [
-            verify.check_tokens(generator, tokenizer, texts, ()),
+            verify.check_tokens(generator, tokenizer, corpus(tokenizer, variables), (), own),
             verify.check_template(generator, tokenizer, variables),
             verify.check_logits(generator, asked, chances, kind),
         ]
@@ -160,7 +160,3 @@ def projector(run: Run, folder: Path, tree: Path, out: Path) -> dict[str, Any]:
     part.rename(path)
     run.emit(Warned(f"{path.name} was not compared with the trained model: try it on an image"))
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path), "converter": str(tree)}
-
-
-def _name(job: Job, run: Run) -> str:
-    return job.name or run.folder.parent.name or "model"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,17 @@ from forge_gguf.file import architectures, pretokenizer, quants
 from forge_gguf.file.quants import KINDS, Shape
 from forge_gguf.file.vocabulary import vocabulary
 from forge_gguf.file.weights import Weights
-from forge_gguf.file.writer import general, layout, size, write
+from forge_gguf.file.writer import layout, size, write
 from forge_gguf.llama import upstream
 from forge_gguf.llama.runtime import Generator
-from forge_gguf.source import samples, stop_ids
+from forge_gguf.rules import SCRIPT
+from forge_gguf.source import header, name_of, samples, stop_ids
 from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference, fits
-from forge_gguf.trial.texts import corpus
+from forge_gguf.trial.texts import ROWS, corpus, ids_of, own_texts
+from forge_gguf.trial.texts import rows as rows_of
 from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.rendering import tokenizers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,8 +36,8 @@ if TYPE_CHECKING:
     from forge_gguf.file.architectures import Config
 
 
-SAMPLES = 100
-"""Rows of the run whose text is tried."""
+OTHER = f'take format = "merged"; llama.cpp\'s {SCRIPT} MERGED makes a GGUF file of it, which reads texts so too'
+"""What to do where a file would differ on what the run trains on."""
 
 
 def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
@@ -52,9 +56,7 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
     try:
         quants.library()
         yield from _files(job, run, folder, config, [name for table in tables for name in _types(table.options)])
-        ids = [list(row["input_ids"]) for row in _first(data.train, SAMPLES)]
-        tokenizer = getattr(data.processor, "tokenizer", data.processor)
-        yield from dry_run(folder, config, tokenizer, ids, job.data.variables)
+        yield from dry_run(job, run, folder, config, data)
     except (ExportError, BackendImportError) as error:
         what = f"{error.what}: {error.why}" if error.why else error.what
         yield Finding("error", f"GGUF export cannot work: {what}", error.do or "remove the export")
@@ -62,15 +64,6 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
 
 def _types(options: Any) -> list[str]:
     return [] if options.get("adapter") else list(options["types"])
-
-
-def _first(rows: Any, count: int) -> list[Any]:
-    found: list[Any] = []
-    for row in rows:
-        if len(found) == count:
-            break
-        found.append(row)
-    return found
 
 
 def _files(job: Job, run: Run, folder: Path, config: Config, names: Sequence[str]) -> Iterable[Finding]:
@@ -131,29 +124,36 @@ def small(config: Config) -> Config:
     return {key: value for key, value in changed.items() if value is not None or key in config}
 
 
-def dry_run(
-    folder: Path, config: Config, tokenizer: Any, rows: list[list[int]], variables: Mapping[str, Any]
-) -> Iterable[Finding]:
+def dry_run(job: Job, run: Run, folder: Path, config: Config, data: Data) -> Iterable[Finding]:
     """Send a small random model the whole way: write, load, tokenise, render, compare.
 
+    It has the trained model's header, all but the sizes, and a tokenizer that was saved and read again, as the trained
+    model's will be.
+
     Args:
+        job: The job.
+        run: The run.
         folder: The base model's folder, for its generation settings.
         config: Its config.
-        tokenizer: The tokenizer of the run.
-        rows: Rows of the run, as ids.
-        variables: Those of ``[data] chat_template_kwargs``.
+        data: The rows and the tokenizer of the run.
     """
-    kind = KINDS["f16"]
-    texts = corpus(tokenizer, tuple(tokenizer.decode(ids) for ids in rows))
+    kind, variables = KINDS["f16"], job.data.variables
+    trained_with = getattr(data.processor, "tokenizer", data.processor)
     with tempfile.TemporaryDirectory(prefix="forge-gguf-") as scratch:
-        model, path = Path(scratch, "model"), Path(scratch, "model.gguf")
+        model, saved, path = Path(scratch, "model"), Path(scratch, "tokenizer"), Path(scratch, "model.gguf")
+        trained_with.save_pretrained(saved)
+        tokenizer = tokenizers.load(job, saved)
+        rows = known(run, data, tokenizer, variables)
+        texts, own = corpus(tokenizer, variables), own_texts(tokenizer, rows, variables)
+        if changed := [text for text in own if trained_with(text)["input_ids"] != tokenizer(text)["input_ids"]]:
+            said = f"transformers splits {len(changed)} of {len(own)} rows in another way"
+            yield Finding("error", f"{said} once the tokenizer is saved: {pretokenizer.short(changed[0])} first", OTHER)
         described = random_model(small(config), model)
         weights = Weights(model)
         tensors = architectures.tensors(described, weights)
         words = vocabulary(tokenizer, config["vocab_size"], stop_ids(folder), variables)
-        words = words.with_pre(pretokenizer.find(tokenizer, words, texts))
-        name = architectures.BUILTIN[described["architectures"][0]].name
-        keys = general(kind, name, "preflight") | architectures.keys(described) | words.keys()
+        words = pretokenizer.fitted(tokenizer, words, texts, own)
+        keys = header(kind, described, words, name_of(job, run))
         shape = Shape(2, not any(tensor.name == "output.weight" for tensor in tensors))
         write(path, keys, tensors, weights, kind, shape)
         asked = samples(tokenizer, rows, variables, length=24, count=1)
@@ -161,19 +161,27 @@ def dry_run(
             chances = [trained.chances(ids) for ids in asked]
         gates = [verify.check_keys(path, keys, layout(tensors, kind, shape), weights)]
         with Generator(path, context=64, exact=True) as generator:
-            gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops))
+            gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops, own))
             gates.append(verify.check_template(generator, tokenizer, variables))
             gates.append(verify.check_logits(generator, asked, chances, kind))
     for gate in gates:
         if gate.state != "pass":
             failed = gate.state == "fail"
             said = f"a small random model of this kind, written as GGUF, differs ({gate.name}): {gate.message}"
-            yield Finding("error", said, "remove the export, or report this") if failed else Finding("warning", said)
+            yield Finding("error", said, OTHER) if failed else Finding("warning", said)
     stops = ", ".join(repr(words.tokens[index]) for index in words.stops)
+    name = architectures.BUILTIN[described["architectures"][0]].name
     yield Finding(
         "note",
         f"a small random {name} went the whole way to GGUF; texts are split as {words.pre!r}, answers end at {stops}",
     )
+
+
+def known(run: Run, data: Data, tokenizer: Any, variables: Mapping[str, Any]) -> list[list[int]]:
+    """Return rows of the run, the same as after training; of a stream the first ones."""
+    if found := rows_of(run.folder, tokenizer, variables):
+        return found
+    return [ids_of(row, tokenizer, variables) for row in islice(data.train, ROWS)]
 
 
 def random_model(config: Config, folder: Path) -> Config:

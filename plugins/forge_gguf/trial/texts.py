@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+ROWS = 200
+"""Rows of a run whose texts are tried."""
+
+_LONGEST = 4000  # tokens of a row that are tried
 
 _SCRIPTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -62,12 +67,12 @@ _CODE = (
 )
 
 
-def corpus(tokenizer: Any, more: tuple[str, ...] = ()) -> list[str]:
+def corpus(tokenizer: Any, variables: Mapping[str, Any] | None = None) -> list[str]:
     """Return strings on which tokenizers differ, the vocabulary's own added tokens among them; about four hundred.
 
     Args:
-        tokenizer: Whose added tokens are tried, alone and inside text.
-        more: Other strings, such as rows that were trained on.
+        tokenizer: Whose added tokens are tried, alone and inside text, and conversations by its template.
+        variables: Those of ``[data] chat_template_kwargs``.
     """
     found = [*_SCRIPTS, *_NUMBERS, *_MARKS, *_WORDS, *_CODE]
     found += [f"a{space}b{space}" for space in _SPACES] + [f"{space}a" for space in _SPACES]
@@ -80,7 +85,34 @@ def corpus(tokenizer: Any, more: tuple[str, ...] = ()) -> list[str]:
     step = max(1, len(added) // 40)  # some vocabularies have thousands that nothing uses
     for token in dict.fromkeys([*added[:20], *added[::step], *tokenizer.all_special_tokens]):
         found += [token, f"say {token} now", f"{token}\n{token}"]
-    return list(dict.fromkeys([*found, *more]))
+    found += [text for _, text in rendered(tokenizer, variables or {})]
+    return list(dict.fromkeys(found))
+
+
+def own_texts(tokenizer: Any, known: Iterable[Sequence[int]], variables: Mapping[str, Any]) -> list[str]:
+    """Return what a run's file must read as training did: its rows, and a question as its template renders it.
+
+    Args:
+        tokenizer: The tokenizer.
+        known: Rows of the run, as ids. Those that no text gives are left out: some were cut inside a letter.
+        variables: Those of ``[data] chat_template_kwargs``.
+    """
+    seen = (text_of(tokenizer, list(ids[:_LONGEST])) for ids in known)
+    asked = [text for _, text in rendered(tokenizer, variables)[:1]]
+    return list(dict.fromkeys([*filter(None, seen), *asked]))
+
+
+def text_of(tokenizer: Any, ids: list[int]) -> str | None:
+    """Return the text that a tokenizer makes these ids of, or None.
+
+    Decoding the whole is not always the way back: where a space is put behind each mark, it must be taken away there.
+    """
+    marks = set(tokenizer.added_tokens_decoder)
+    pieces = [list(group) for _, group in itertools.groupby(ids, lambda index: index + 1 if index in marks else 0)]
+    for text in ("".join(tokenizer.decode(piece) for piece in pieces), tokenizer.decode(ids)):
+        if tokenizer(text, add_special_tokens=False)["input_ids"] == ids:
+            return str(text)
+    return None
 
 
 CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
@@ -120,8 +152,8 @@ def rendered(tokenizer: Any, variables: Mapping[str, Any]) -> list[tuple[tuple[d
     """
     import jinja2
 
-    found = []
-    for conversation in CONVERSATIONS:
+    found: list[tuple[tuple[dict[str, str], ...], str]] = []
+    for conversation in CONVERSATIONS if tokenizer.chat_template else ():
         try:
             text = tokenizer.apply_chat_template(
                 list(conversation), tokenize=False, add_generation_prompt=True, **variables
@@ -132,11 +164,15 @@ def rendered(tokenizer: Any, variables: Mapping[str, Any]) -> list[tuple[tuple[d
     return found
 
 
-def rows(folder: Path, count: int) -> list[list[int]]:
-    """Return the ids of rows of a run, held-out ones first; none if the run's rows or pyarrow are not here.
+def rows(folder: Path, tokenizer: Any, variables: Mapping[str, Any], count: int = ROWS) -> list[list[int]]:
+    """Return the ids of rows of a run, from all its length; held-out ones are at most half.
+
+    None if the run's rows or pyarrow are not here.
 
     Args:
         folder: The run folder.
+        tokenizer: The tokenizer, for rows that are stored as text.
+        variables: Those of ``[data] chat_template_kwargs``.
         count: How many at most.
     """
     if find_spec("pyarrow") is None:
@@ -144,12 +180,29 @@ def rows(folder: Path, count: int) -> list[list[int]]:
     import pyarrow
 
     found: list[list[int]] = []
-    for name in ("eval.arrow", "rows.arrow"):
+    for name, share in (("eval.arrow", count // 2), ("rows.arrow", count)):
         path = folder / "data" / name
-        if path.is_file() and len(found) < count:
+        if path.is_file():
             with pyarrow.memory_map(str(path)) as source:
-                for batch in pyarrow.ipc.open_stream(source):
-                    found += batch.column("input_ids").slice(0, count - len(found)).to_pylist()
-                    if len(found) >= count:
-                        break
+                table = pyarrow.ipc.open_stream(source).read_all()
+                step = -(-len(table) // max(share - len(found), 1)) or 1
+                stored = [table.slice(index, 1).to_pylist()[0] for index in range(0, len(table), step)]
+            for row in stored:
+                if "prompt" in row:
+                    row["prompt"] = json.loads(row["prompt"])
+                found.append(ids_of(row, tokenizer, variables))
     return found
+
+
+def ids_of(row: Mapping[str, Any], tokenizer: Any, variables: Mapping[str, Any]) -> list[int]:
+    """Return the ids of a row of any method: of a pair the better answer, of one that is to be answered the prompt."""
+    if "input_ids" in row:
+        return list(row["input_ids"])
+    if "prompt_ids" in row:
+        return [*row["prompt_ids"], *(row["chosen_ids"] if "chosen_ids" in row else row["completion_ids"])]
+    if "prompt" not in row:
+        return list(row["chosen_ids"] if "chosen_ids" in row else row["chosen_input_ids"])
+    if isinstance(row["prompt"], str):
+        return list(tokenizer(row["prompt"])["input_ids"])
+    told = {"add_generation_prompt": True, "return_dict": True, **variables}
+    return list(tokenizer.apply_chat_template(row["prompt"], **told)["input_ids"])

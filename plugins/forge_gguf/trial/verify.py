@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import ExportError
+from forge_gguf.file.pretokenizer import differs, short
 from forge_gguf.file.vocabulary import template_of
 from forge_gguf.trial.texts import rendered
 from forge_huggingface.rendering import clock
@@ -33,6 +34,8 @@ ROUNDING: Mapping[str, float] = {
     "F32": 1e-6, "F16": 1e-3, "BF16": 8e-3, "Q8_0": 0.03, "Q6_K": 0.08, "Q5_K": 0.15, "Q5_0": 0.15, "Q5_1": 0.15,
     "Q4_K": 0.3, "Q4_0": 0.3, "Q3_K": 0.5,
 }  # fmt: skip
+SHOWN = 8
+"""Strings that a message tells."""
 SAMPLE = 16
 """Rows at each end of a tensor whose values are compared."""
 
@@ -147,8 +150,22 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else f"{text[:77]}…"
 
 
-def check_tokens(generator: Generator, tokenizer: Any, texts: Sequence[str], stops: Sequence[int]) -> Gate:
-    """Compare the ids of texts with the tokens that begin and end it, and of some of them also without these."""
+def check_tokens(
+    generator: Generator, tokenizer: Any, texts: Sequence[str], stops: Sequence[int], own: Sequence[str] = ()
+) -> Gate:
+    """Compare the ids of texts with the tokens that begin and end it, and of some of them also without these.
+
+    A difference on the run's own texts fails the file, one on other strings is told. Where nothing of the run is known,
+    the others decide. A token that is added to texts is added to all.
+
+    Args:
+        generator: The file in llama.cpp.
+        tokenizer: The tokenizer that was trained with.
+        texts: Strings on which tokenizers differ.
+        stops: Ids at which answers end, for the record.
+        own: The run's rows, and a question as its template renders it.
+    """
+    mine = [text for text in own if differs(generator, tokenizer, text)]
     wrong: list[dict[str, Any]] = []
     for number, text in enumerate(texts):
         for special in (True,) if number % 8 else (True, False):
@@ -158,21 +175,30 @@ def check_tokens(generator: Generator, tokenizer: Any, texts: Sequence[str], sto
                 wrong.append({"text": text, "special": special, "there": there[:40], "wanted": wanted[:40]})
                 break
     values = {"texts": len(texts), "different": len(wrong), "first": wrong[:5], "stops": list(stops)}
+    values |= {"own": len(own), "own_different": len(mine)}
+    if mine:
+        said = f"{len(mine)} of {len(own)} rows of this run give other ids, {short(mine[0])} first"
+        return Gate("tokens", "fail", f"{said}: {parted(generator, tokenizer, mine[0])}", values)
     if not wrong:
-        return Gate("tokens", "pass", f"{len(texts)} texts give the same ids", values)
-    first = wrong[0]
-    bare = (
-        generator.tokens(first["text"], special=False)
-        == tokenizer(first["text"], add_special_tokens=False)["input_ids"]
-    )
-    why = (
-        f"it begins with the ids {first['there'][:2]} instead of {first['wanted'][:2]}: a token is added to texts"
-        if bare
-        else "it is split in another way"
-    )
-    return Gate(
-        "tokens", "fail", f"{len(wrong)} of {len(texts)} texts give other ids, {first['text']!r} first: {why}", values
-    )
+        return Gate("tokens", "pass", f"{len(own) + len(texts)} texts give the same ids", values)
+    first, count = wrong[0], f"{len(wrong)} of {len(texts)}"
+    if not differs(generator, tokenizer, first["text"]):
+        why = f"it begins with the ids {first['there'][:2]} instead of {first['wanted'][:2]}: a token is added to texts"
+        return Gate("tokens", "fail", f"{count} texts give other ids, {short(first['text'])} first: {why}", values)
+    if not own:
+        why = f"{short(first['text'])} first: it is split in another way"
+        return Gate("tokens", "fail", f"{count} texts give other ids, {why}", values)
+    shown = ", ".join(short(each["text"]) for each in wrong[:SHOWN])
+    said = f"llama.cpp reads {count} strings in another way that none of {len(own)} rows tried shows"
+    return Gate("tokens", "warn", f"{said}: {shown}{', …' if len(wrong) > SHOWN else ''}", values)
+
+
+def parted(generator: Generator, tokenizer: Any, text: str) -> str:
+    """Say how llama.cpp reads a text, and how it should, around the first token that differs."""
+    there, wanted = generator.tokens(text, special=False), tokenizer(text, add_special_tokens=False)["input_ids"]
+    at = parting(there, wanted)
+    names = [" ".join(tokenizer.convert_ids_to_tokens(ids[max(0, at - 1) : at + 3])) for ids in (there, wanted)]
+    return f"it is split in another way, {names[0]!r} instead of {names[1]!r}"
 
 
 def check_template(generator: Generator, tokenizer: Any, variables: Mapping[str, Any]) -> Gate:

@@ -34,11 +34,8 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         if trained.kind != "adapter":
             raise ExportError("there is no adapter to export", "the whole model was trained", "take format merged")
         shutil.copytree(weights, out, dirs_exist_ok=True)
-    elif trained.kind == "full":
-        shutil.copytree(weights, out, dirs_exist_ok=True)
-        report = {"note": "the whole model was trained; there was nothing to merge"}
     else:
-        report = merge(job, run, trained, out)
+        report = merge(job, run, trained, out, export.options["dtype"])
     if trained.task != "reward":  # which answers nothing
         report["generation_config"] = generation_defaults(job, run, out)
     card = model_card(job, run.plan, trained, export.format, RunFolder(run.folder).evaluation())

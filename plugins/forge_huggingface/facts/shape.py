@@ -51,7 +51,8 @@ _TIED = frozenset({"bloom", "gemma", "gpt2", "gpt_neo", "opt", "smollm3"})  # by
 # What a vision model calls the part that sees, and what leads from it into the language model; as in forge's [adapter].
 _TOWERS = frozenset({"audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual"})
 _JOINTS = ("aligner", "connector", "merger", "projector", "resampler")
-_EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
+EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
+"""What models call the layer that takes ids."""
 _HEADS = frozenset({"embed_out", "lm_head", "output"})
 
 
@@ -182,7 +183,7 @@ def from_headers(shape: Shape, headers: Iterable[Header], parameters: int) -> Sh
                 continue
             if leaf in _HEADS:
                 head += _product(extents)
-            elif leaf in _EMBEDDINGS and len(extents) == 2:
+            elif leaf in EMBEDDINGS and len(extents) == 2:
                 embedding += _product(extents)
             elif len(extents) == 2 and any(piece.isdigit() for piece in pieces):
                 part = "vision" if sees else "experts" if "experts" in pieces else "language"

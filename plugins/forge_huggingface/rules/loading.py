@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
+from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.data import decide_rows
 from forge_huggingface.rules.placement import capability, device, no_such_positions
@@ -43,8 +45,15 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
     """Return why this plugin cannot make the model trainable, or None."""
     if job.adapter.parts and facts.task in {"text", "seq2seq", "other"}:
         return f"{', '.join(job.adapter.parts)}: the model takes no images, so it has no such parts; remove the key"
-    if "lm_head" in job.adapter.target_modules and job.adapter.type == "lora":
+    if job.adapter.type != "lora":
+        return None
+    asked = job.adapter.target_modules
+    names = {name: name.rpartition(".")[2] for name in ([asked] if isinstance(asked, str) else asked)}
+    if "lm_head" in names.values():
         return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
+    if whole := [name for name, leaf in names.items() if leaf in EMBEDDINGS]:
+        why = "it is an embedding, and peft cannot merge LoRA on one that is the output layer too"
+        return f"target_modules: {whole[0]}: {why}; take it out, and write modules_to_save = {json.dumps(whole)}"
     return None
 
 

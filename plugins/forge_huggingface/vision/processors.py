@@ -49,6 +49,7 @@ def load(job: Job, folder: Path) -> Any:
             "add its preprocessor_config.json, or take a whole copy of the model",
         )
     limit(processor.image_processor, job.data.min_pixels, job.data.max_pixels)
+    tokenizers.keep(processor.tokenizer)
     for each in (processor, processor.tokenizer):
         clock.stop(getattr(each, "chat_template", None), job.data.date)
     return processor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,3 +58,21 @@ def test_the_small_model_is_of_the_same_kind(name: str, tmp_path: Path) -> None:
     assert architectures.rope(small) == architectures.rope(config)
     assert small["vocab_size"] == config["vocab_size"]
     assert name in MODELS
+
+
+@pytest.mark.parametrize(
+    ("method", "row"),
+    [
+        ("dpo", {"prompt": "Name a colour.", "chosen": "red", "rejected": "stone"}),
+        ("kto", {"prompt": "Name a colour.", "completion": "red", "label": True}),
+        ("grpo", {"prompt": [{"role": "user", "content": "Name a colour."}], "answer": "red"}),
+    ],
+)
+def test_it_reads_the_rows_of_other_methods(method: str, row: dict[str, Any], project: Project) -> None:
+    reward = [{"use": "regex", "args": {"pattern": "red"}}]
+    online = {"reward": reward, "num_generations": 2, "max_completion_length": 4} if method == "grpo" else {}
+    (project.folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 8, encoding="utf-8")
+    project.write(train={"method": method, **online}, export=[{"format": "gguf", "types": ["q8_0"]}])
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert any("went the whole way to GGUF" in event["message"] for event in done.of_kind("note"))

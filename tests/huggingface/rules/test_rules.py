@@ -124,6 +124,23 @@ def test_bitsandbytes_has_no_kernels_for_apple_silicon_even_if_installed(plan: A
         plan(FOUR, mac)
 
 
+@pytest.mark.parametrize(
+    ("targets", "reason"),
+    [
+        ('["q_proj", "embed_tokens"]', r'embed_tokens: it is an embedding.*modules_to_save = \["embed_tokens"\]'),
+        ('["q_proj", "model.wte"]', r'modules_to_save = \["model.wte"\]'),
+        ('"embed_tokens"', r'modules_to_save = \["embed_tokens"\]'),
+        ('["q_proj", "lm_head"]', "would not be trained.*use modules_to_save"),
+        ('["q_proj", "model.lm_head"]', "would not be trained.*use modules_to_save"),
+    ],
+)
+def test_lora_on_what_begins_or_ends_a_model_is_refused_with_what_trains_it(
+    plan: Any, targets: str, reason: str
+) -> None:
+    with pytest.raises(PlanError, match=reason):
+        plan(f"{BASE}[adapter]\ntarget_modules = {targets}\n")
+
+
 def test_quantised_weights_are_not_trained_whole(plan: Any) -> None:
     with pytest.raises(PlanError, match="quantised weights cannot be trained; use an adapter"):
         plan(FOUR + '[adapter]\ntype = "none"\n')
