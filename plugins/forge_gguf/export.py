@@ -241,8 +241,8 @@ class Trials:
             return [keys, *([self.conversion()] if self._cut else [])], {"ended": False, "tokens": 0, "text": ""}
         found = [keys]
         with Generator(path, context=self.longest + 160, exact=True) as generator:
-            stops = source.vocabulary.stops
-            found.append(verify.check_tokens(generator, source.tokenizer, source.texts, stops, source.own))
+            stops, bare = source.vocabulary.stops, source.vocabulary.bare
+            found.append(verify.check_tokens(generator, source.tokenizer, source.texts, stops, source.own, bare=bare))
             found.append(verify.check_template(generator, source.tokenizer, source.variables))
             if self._cut:
                 found.append(self.conversion())

@@ -116,7 +116,7 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
     words = vocabulary(tokenizer, embedding.shape[0], stop_ids(base), variables)
     known = rows(run.folder, tokenizer, variables)
     texts, own = tuple(corpus(tokenizer, variables)), tuple(own_texts(tokenizer, known, variables))
-    words = pretokenizer.fitted(tokenizer, words, texts, own)
+    words = pretokenizer.fitted(tokenizer, words.begun(known), texts, own)
     return Source(
         name=name_of(job, run),
         base=base,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 # gguf's TokenType, which is llama.cpp's llama_token_type
@@ -49,6 +49,7 @@ class Vocabulary:
         stops: Ids at which an answer ends, the first of which is ``ids["eos"]``.
         named: Further chat templates by name.
         strips: Whether marks take the white space behind them, as Phi-3's do.
+        bare: Whether the run's rows lack the token that its tokenizer puts in front of a text.
     """
 
     model: str
@@ -63,10 +64,21 @@ class Vocabulary:
     stops: tuple[int, ...] = field(default=())
     named: dict[str, str] = field(default_factory=dict)
     strips: bool = False
+    bare: bool = False
 
     def with_pre(self, pre: str) -> Vocabulary:
         """Return the same with another name for how texts are split."""
         return replace(self, pre=pre)
+
+    def begun(self, rows: Sequence[Sequence[int]]) -> Vocabulary:
+        """Return the same without the token that begins a text, if most of the run's rows do not begin with it.
+
+        llama.cpp puts it in front of conversations too, also where the chat template does not write it.
+        """
+        with_it = sum(list(ids[:1]) == [self.ids.get("bos")] for ids in rows)
+        if not self.adds["bos_token"] or not rows or 2 * with_it >= len(rows):
+            return self
+        return replace(self, adds={**self.adds, "bos_token": False}, bare=True)
 
     def variants(self) -> Iterator[Vocabulary]:
         """Yield the ways in which llama.cpp can be told to read ``"llama"``, the likely one first.

@@ -152,7 +152,7 @@ def dry_run(job: Job, run: Run, folder: Path, config: Config, data: Data) -> Ite
         weights = Weights(model)
         tensors = architectures.tensors(described, weights)
         words = vocabulary(tokenizer, config["vocab_size"], stop_ids(folder), variables)
-        words = pretokenizer.fitted(tokenizer, words, texts, own)
+        words = pretokenizer.fitted(tokenizer, words.begun(rows), texts, own)
         keys = header(kind, described, words, name_of(job, run))
         shape = Shape(2, not any(tensor.name == "output.weight" for tensor in tensors))
         write(path, keys, tensors, weights, kind, shape)
@@ -161,7 +161,7 @@ def dry_run(job: Job, run: Run, folder: Path, config: Config, data: Data) -> Ite
             chances = [trained.chances(ids) for ids in asked]
         gates = [verify.check_keys(path, keys, layout(tensors, kind, shape), weights)]
         with Generator(path, context=64, exact=True) as generator:
-            gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops, own))
+            gates.append(verify.check_tokens(generator, tokenizer, texts, words.stops, own, bare=words.bare))
             gates.append(verify.check_template(generator, tokenizer, variables))
             gates.append(verify.check_logits(generator, asked, chances, kind))
     for gate in gates:

@@ -12,7 +12,7 @@ from forge_gguf.file import pretokenizer
 from forge_gguf.file.vocabulary import vocabulary
 from forge_gguf.file.writer import write_vocabulary
 from forge_gguf.llama.runtime import Generator
-from forge_gguf.trial.texts import corpus, ids_of, own_texts, text_of
+from forge_gguf.trial.texts import CONVERSATIONS, corpus, ids_of, own_texts, text_of
 from forge_gguf.trial.verify import Gate, check_tokens
 from forge_huggingface.rendering import tokenizers
 from support.tiny import CHATML
@@ -73,6 +73,24 @@ def test_marks_that_strip_are_told_by_the_only_key_that_tells_them(endoftext: bo
     assert gate.values["own_different"] == 0, gate.message
     assert "<|user|>" not in gate.message
     assert words.tokens.count("<|endoftext|>") == 1, "llama.cpp cannot load a file of that name without it"
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_conversation_begins_in_llama_cpp_as_the_runs_rows_do(written: bool, tmp_path: Path) -> None:
+    """llama.cpp puts the tokenizer's first token in front of it, whether the chat template writes it or not."""
+    from transformers import AutoTokenizer
+
+    template = "<s>" + CHATML if written else CHATML
+    tokenizer = AutoTokenizer.from_pretrained(make_pieces(tmp_path / "tokenizer", template=template))
+    assert tokenizer("red")["input_ids"][0] == tokenizer.bos_token_id
+    asked = list(CONVERSATIONS[0])
+    ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+    words = vocabulary(tokenizer, 420).begun([ids])
+    assert words.bare is not written
+    write_vocabulary(tmp_path / "v.gguf", words)
+    with Generator(tmp_path / "v.gguf", context=64) as generator:
+        assert generator.tokens(generator.render(asked, {}), special=True) == ids
+        assert check_tokens(generator, tokenizer, corpus(tokenizer), (), [], bare=words.bare).state == "pass"
 
 
 def test_without_rows_every_string_decides(tmp_path: Path) -> None:
