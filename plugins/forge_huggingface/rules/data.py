@@ -54,6 +54,10 @@ def data_problems(job: Job) -> Iterable[Problem]:
             "streamed rows have no known number, so the end of training must be said",
             "write [train] max_steps",
         )
+    for name in ("eval_strategy", "logging_strategy", "save_strategy") if job.data.streaming else ():
+        if options.get(name) == "epoch":
+            why = "streamed rows have no known number, so nobody can tell where an epoch ends"
+            yield Problem(f"train.{name}", why, f'write {name} = "steps"')
 
 
 def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
