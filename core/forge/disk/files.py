@@ -59,6 +59,32 @@ def write_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what processes that were killed within :func:`write_text` left below a folder.
+
+    Whoever calls it holds the folder; other processes that are alive and write there, as one that makes a report, keep
+    what is theirs.
+    """
+    for path in folder.rglob(".*.part"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):  # Windows does not delete what a process has open
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process of this machine has a number; on Windows, where asking would end it, never."""
+    if process == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON as :func:`write_text` does."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

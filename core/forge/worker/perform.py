@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Stopped, Warned
 from forge.api.plan import Training
-from forge.disk.checkpoints import MARK, newest_whole
-from forge.disk.files import disk_full, is_disk_full
+from forge.disk.checkpoints import MARK, checkpoints, newest_whole
+from forge.disk.files import disk_full, is_disk_full, sweep
 from forge.errors import DiskFull, ForgeError, Interrupted, RunError
 from forge.job.decisions import settle
 from forge.job.job import load_job
@@ -50,6 +50,9 @@ def resume_point(run: Run, folder: RunFolder) -> Path | None:
             damaged[0],
             "restore one of those called damaged-…, or start a new run",
         )
+    for path in checkpoints(folder.checkpoints):  # older ones, in whose deletion an earlier worker was killed
+        if not (path / MARK).exists():
+            shutil.rmtree(path)
     where = f"going on from {whole.name}" if whole else "no whole checkpoint: starting at step 0"
     run.emit(Noted(where))
     return whole
@@ -66,6 +69,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
     plan = run.plan
     try:
         with folder.own():
+            sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
             sink.admit(plan)

@@ -11,6 +11,7 @@ from forge.api.plan import Answers, Export, Plan, Preview, Task, Training
 from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.disk.files import seal, write_json
+from forge.disk.inputs import Prints, imported, of_job
 from forge.errors import PluginError, RunError
 from forge.worker.imports import check_imports
 
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=Plan)
 
 
-def train(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
+def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     """Run a job: rows, model, adapter, training. Exports follow in workers of their own."""
     data = stages.collate()
     record(data, stages.job, run, folder)
     stages.preflight(data)
     before = data.fingerprint(data.processor) if data.fingerprint else None
 
+    named = Prints(of_job(job) if run.plan.task is Task.TRAIN else {})
     loaded = stages.load(data)
     trainer = dict(loaded.trainer)
     loaded = stages.adapt(loaded)
@@ -40,6 +42,9 @@ def train(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     check_imports(run.plan)
     check_processor(data, before, "loading")
 
+    if run.plan.task is Task.TRAIN and (folder.inputs() is None or not _plan(run, Training).resume):
+        modules = Prints(imported(job, folder.path))  # rewards were imported when they were tried
+        write_json(folder.path / "inputs.json", {**modules.result(), **named.result()})
     trained = stages.train(loaded, data)
     if run.plan.task is Task.DRY_RUN:
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +25,12 @@ from forge.api import (
     TrainingStarted,
     Warned,
 )
-from forge.disk.checkpoints import mark, rotate
+from forge.disk.checkpoints import mark
 from forge_huggingface.model.device import peak
 from forge_huggingface.rows import text_of
 from forge_huggingface.training.outlook import estimate_again, outlook
 from forge_huggingface.training.probe import probe
-from forge_huggingface.training.resume import recall, remember, restore_best
+from forge_huggingface.training.resume import drop_old, recall, remember, restore_best
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +96,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.trainer.whether_to_save = self.whether_to_save
         if self.run.resume:
             restore_best(args, state)
+            drop_old(args, state, self.job.train.options.get("save_total_limit"))
             self.alike = recall(self.trainer, self.run.resume).get("alike", 0)
             args.eval_on_start = False  # it was evaluated when it began
         self.run.graceful.set()
@@ -206,8 +206,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         remember(self.trainer, checkpoint, {"alike": self.alike})
         ended = control.should_training_stop and not self.asked
         mark(checkpoint, finished=ended or state.global_step >= state.max_steps)
-        best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
-        rotate(folder, self.job.train.options.get("save_total_limit") or sys.maxsize, best)
+        drop_old(args, state, self.job.train.options.get("save_total_limit"))
         size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
         seconds = round(time.monotonic() - start, 3)
         self.run.emit(CheckpointSaved(state.global_step, size, str(checkpoint), seconds))

@@ -9,10 +9,12 @@ under the same names, and the tests hold that.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from forge.api import RunError
+from forge.disk.checkpoints import rotate
 from forge.disk.files import write_text
 
 NUMBERS = "numbers.json"
@@ -103,6 +105,12 @@ def take_weights(trainer: Any, checkpoint: Path) -> None:
         trainer.state.log_history.append({**end, **means})
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     trainer._load_from_checkpoint(best or str(checkpoint))  # noqa: SLF001
+
+
+def drop_old(args: Any, state: Any, limit: int | None) -> None:
+    """Delete the oldest checkpoints, but for the best one; what a kill has kept an earlier worker from, too."""
+    best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
+    rotate(Path(args.output_dir), limit or sys.maxsize, best)
 
 
 def restore_best(args: Any, state: Any) -> None:

@@ -22,7 +22,7 @@ from forge_huggingface.model.parts import frozen
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
-from forge_huggingface.training.resume import take_weights
+from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, final_metrics, no_room_for_checkpoint, result, save
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     try:
         if run.resume and is_last(run.resume):
             take_weights(trainer, run.resume)
+            drop_old(trainer.args, trainer.state, job.train.options.get("save_total_limit"))
         else:
             trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
     except DryRunEnded as done:

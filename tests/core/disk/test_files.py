@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forge.disk import files
-from forge.disk.files import disk_errors, disk_full, files_below, is_disk_full, sha256, write_json, write_text
+from forge.disk.files import disk_errors, disk_full, files_below, is_disk_full, sha256, sweep, write_json, write_text
 from forge.errors import DiskFull
 
 
@@ -116,3 +116,20 @@ def test_files_are_listed_and_hashed(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"y" * 2**21)
     assert files_below(tmp_path) == [Path("a"), Path("b/c/d")]
     assert sha256(tmp_path / "a") == hashlib.sha256(b"y" * 2**21).hexdigest()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot be asked about a process without ending it")
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "exports").mkdir()
+    names = [
+        f".trained.json.{gone.pid}.part",
+        f"exports/.export.json.{gone.pid}.part",
+        f".plan.json.{os.getpid()}.part",
+    ]
+    kept = [f".report.html.{os.getppid()}.part", "rows.part", ".lock"]
+    for name in names + kept:
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
