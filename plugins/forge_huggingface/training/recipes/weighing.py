@@ -8,6 +8,7 @@ the mean of all that it is a mean of.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,13 +75,13 @@ class Weighed:
     def _prepare_inputs(self, inputs: Any) -> Any:
         prepared = super()._prepare_inputs(inputs)  # type: ignore[misc]  # the trainer behind it, here and below
         if self._batches is not None:
-            self._prepared = prepared
+            self._prepared = copy.copy(prepared)  # the loss may take things out of it
         return prepared
 
     def prediction_step(self, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
         """Note what a batch's numbers are, and what they are means of."""
         before = {name: len(values) for name, values in self._measured().items()}
-        self._prepared = inputs
+        self._prepared = copy.copy(inputs)
         loss, logits, labels = super().prediction_step(model, inputs, *rest, **options)  # type: ignore[misc]
         if self._batches is not None:
             kept = self._measured().items()
