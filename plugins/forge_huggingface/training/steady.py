@@ -57,7 +57,8 @@ class Steady:
         """
         args: Any = self.args  # type: ignore[attr-defined]
         rows = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
-        if args.train_sampling_strategy not in {"group_by_length", "batch_rebalance"} or not isinstance(rows, Dataset):
+        by_length = args.train_sampling_strategy in {"group_by_length", "batch_rebalance"}
+        if not by_length or not isinstance(rows, Dataset) or not _sequences(rows):
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         known = Dataset.from_dict({args.length_column_name: lengths(rows)})
         sampler = super()._get_train_sampler(known)  # type: ignore[misc]
@@ -82,10 +83,15 @@ class ByLength(LengthGroupedSampler):  # type: ignore[misc]  # transformers is A
 
 def lengths(rows: Dataset) -> list[int]:
     """Return how many tokens each row has, all of its sequences together."""
-    columns = [name for name in rows.column_names if name in _IDS or name.endswith("_input_ids")]
+    columns = _sequences(rows)
     counts = rows.select_columns(columns).with_format("arrow")
     found: list[int] = []
     for part in counts.iter(batch_size=1000):
         each = [part.column(name).combine_chunks().value_lengths().to_pylist() for name in columns]
         found += [sum(row) for row in zip(*each, strict=True)]
     return found
+
+
+def _sequences(rows: Dataset) -> list[str]:
+    """Return the columns that hold the tokens of a row; prompts of online methods are texts."""
+    return [name for name in rows.column_names if name in _IDS or name.endswith("_input_ids")]

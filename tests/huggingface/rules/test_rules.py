@@ -137,6 +137,11 @@ def test_quantised_weights_are_not_trained_whole(plan: Any) -> None:
     [
         (f"{BASE}streaming = true\n", "data.streaming", 5),
         (f'{BASE}streaming = true\n[train]\nmax_steps = 5\nsave_strategy = "epoch"\n', "train.save_strategy", 8),
+        (
+            f'{BASE}streaming = true\n[train]\nmax_steps = 5\ntrain_sampling_strategy = "group_by_length"\n',
+            "train.train_sampling_strategy",
+            8,
+        ),
         (f'{BASE}on_long_row = "split"\nformat = "messages"\n', "data.on_long_row", 5),
         (f'{BASE}on_long_row = "split"\n[train]\nmethod = "dpo"\n', "data.on_long_row", 5),
         (f'{BASE}[train]\neval_strategy = "epoch"\n', "train.eval_strategy", 6),

@@ -15,7 +15,9 @@ from forge_huggingface.methods import METHODS
 from forge_huggingface.training.recipes.seq2seq import SEQ2SEQ
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 from forge_huggingface.training.train import make_trainer
+from forge_sdpo.train import METHOD
 from support.projects import Project
+from support.rows import ONLINE, REWARDS, prompts
 from support.tiny_seq2seq import make_bart, make_t5
 
 if TYPE_CHECKING:
@@ -29,9 +31,13 @@ UNEQUAL = [
 
 
 def evaluated(
-    project: Project, method: Method, rows: list[dict[str, Any]] = UNEQUAL, **tables: Any
+    project: Project,
+    method: Method,
+    rows: list[dict[str, Any]] = UNEQUAL,
+    sizes: tuple[int, ...] = (1, 3, 7),
+    **tables: Any,
 ) -> list[dict[str, float]]:
-    """Return what the trainer measures of the same held-out rows, in batches of one, three and seven."""
+    """Return what the trainer measures of the same held-out rows, in batches of several sizes."""
     for name in ("rows", "held-out"):
         (project.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     project.write(**{**tables, "data": {"eval_path": "held-out.jsonl", **tables.get("data", {})}})
@@ -46,7 +52,7 @@ def evaluated(
             if parameter.requires_grad:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     found = []
-    for size in (1, 3, 7):
+    for size in sizes:
         trainer.args.per_device_eval_batch_size = size
         found.append(trainer.evaluate())
     return found
@@ -112,6 +118,27 @@ def test_what_preferences_measure_does_not_depend_on_the_batch(
 def without(row: dict[str, Any], method: str) -> dict[str, Any]:
     """Return a row without the column that its method has another for."""
     return row if method == "kto" else {key: value for key, value in row.items() if key != "completion"}
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "train"),
+    [
+        (METHODS["grpo"], ("eval_reward", "eval_rewards/length/mean", "eval_entropy"), ONLINE),
+        (METHODS["rloo"], ("eval_reward", "eval_entropy"), ONLINE),
+        (METHOD, ("eval_reward", "eval_entropy", "eval_completions/min_length"), ONLINE),
+        (METHODS["distill"], ("eval_loss", "eval_entropy"), {"teacher_model_name_or_path": "./model"}),
+    ],
+    ids=["grpo", "rloo", "sdpo", "distill"],
+)
+def test_what_answers_measure_does_not_depend_on_the_batch(
+    project: Project, method: Method, names: tuple[str, ...], train: dict[str, Any]
+) -> None:
+    """The answers are the likeliest ones; those drawn at random are others for another batch size."""
+    (project.folder / "rewards.py").write_text(REWARDS)
+    train = {**train, "method": method.name, "max_completion_length": 12, "temperature": 1e-8}
+    found = evaluated(project, method, prompts(7), sizes=(4, 8, 12), train=train)
+    assert found[0][names[0]]
+    agree(found, *names)
 
 
 def test_answers_are_weighed_by_their_number_and_their_tokens() -> None:
