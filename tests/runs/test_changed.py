@@ -9,7 +9,9 @@ import pytest
 
 from forge.discovery.discover import discover
 from forge.errors import RunError
+from forge.job.job import load_job
 from forge.machine.probe import probe
+from forge.parent.after import base_facts
 from forge.parent.resume import check_unchanged, resume
 from support.projects import cut_after
 from support.rows import ONLINE, REWARDS, prompts
@@ -86,6 +88,19 @@ def test_a_finished_run_tells_what_its_job_says_by_now(project: Project, where: 
     assert "train.learning_rate: 0.01 → 0.02; train.seed: 42 → 7" in told[0].message
     assert f"`forge run {path}` begins a run with it" in told[0].do
     assert json.loads((done.folder.path / "trained.json").read_text())["weights"] == "adapter"
+
+
+def test_a_finished_run_is_not_exported_with_another_base(project: Project) -> None:
+    done = project.perform()
+    assert done.code == 0, done.printed
+    plan, trained = done.folder.plan(), done.folder.weights_or_refuse()
+    job, weights = load_job(plan.job), project.folder / "model" / "model.safetensors"
+    base_facts(done.folder, job, plan, trained, discover({}))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RunError, match=r"is not the base model .*: model\.safetensors has another content"):
+        base_facts(done.folder, job, plan, trained, discover({}))
 
 
 def test_a_job_that_cannot_be_read_by_now_is_told(project: Project) -> None:

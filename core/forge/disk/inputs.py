@@ -99,14 +99,18 @@ def _of_model(folder: Path) -> dict[str, Path]:
 
 
 def imported(job: Job, run: Path) -> dict[str, Path]:
-    """Return the files of the modules that were imported from the job's folder, by their paths in it."""
+    """Return the files of the modules that the job names, and of those that were imported from its folder."""
     folder, found = job.folder.resolve(), {}
+    for name in _texts(job.meaning()):
+        module = sys.modules.get(name.rpartition(":")[0])
+        if path := getattr(module, "__file__", None):
+            found[path] = Path(path)
     for module in list(sys.modules.values()):
         path = Path(getattr(module, "__file__", None) or "")
         if path.is_absolute() and path.is_relative_to(folder) and not path.is_relative_to(run.resolve()):
-            name = path.relative_to(folder)
-            if not {"site-packages", "dist-packages"} & {*name.parts}:
-                found[name.as_posix()] = path
+            inside = path.relative_to(folder)
+            if not {"site-packages", "dist-packages"} & {*inside.parts}:
+                found[inside.as_posix()] = path
     return found
 
 

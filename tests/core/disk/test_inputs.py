@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from forge.disk import inputs
-from forge.disk.inputs import Prints, altered, look, of_job
+from forge.disk.inputs import Prints, altered, imported, look, of_job
 from forge.job.job import Job
 
 if TYPE_CHECKING:
@@ -96,3 +98,28 @@ def test_a_file_too_large_to_be_read_is_judged_by_its_size_and_time(
     assert altered(path, before) is None
     os.utime(path, ns=(1, 1))
     assert altered(path, before) == "was written to since"
+
+
+def test_modules_beside_the_job_and_those_that_it_names_are_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "judges_of_mine.py").write_text("def good(): ...\n")
+    (folder / "helper_of_mine.py").write_text("")
+    (folder / "site-packages").mkdir()
+    (folder / "site-packages" / "library_of_theirs.py").write_text("")
+    for place in (elsewhere, folder, folder / "site-packages"):
+        monkeypatch.syspath_prepend(str(place))
+    names = ["judges_of_mine", "helper_of_mine", "library_of_theirs"]
+    for name in names:
+        importlib.import_module(name)
+    try:
+        tables = {"model": {"id": "m"}, "data": {"path": "r"}, "train": {"reward": [{"use": "judges_of_mine:good"}]}}
+        found = imported(Job.model_validate({**tables, "folder": folder}), folder / "runs")
+        assert found == {
+            str(elsewhere / "judges_of_mine.py"): elsewhere / "judges_of_mine.py",
+            "helper_of_mine.py": folder / "helper_of_mine.py",
+        }
+    finally:
+        for name in names:
+            del sys.modules[name]
