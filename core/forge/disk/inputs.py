@@ -12,12 +12,13 @@ import glob
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from forge.disk.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
 
     from forge.job.job import Job
 
@@ -31,7 +32,7 @@ _ROWS_KEYS = ("path", "eval_path")
 
 
 class Prints:
-    """Hashes files in threads of its own, until :meth:`result` waits for them.
+    """Hashes files in threads of its own, until :meth:`result` waits for them, or nobody wants to know any more.
 
     Args:
         files: The files by the name under which they are told.
@@ -39,12 +40,22 @@ class Prints:
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="forge-hash")
-        self._found = {name: self._pool.submit(look, path) for name, path in sorted(files.items())}
+        self._found: dict[str, Future[Print | None]] = {}
+        self.add(files)
+
+    def add(self, files: Mapping[str, Path]) -> None:
+        """Hash more files."""
+        self._found |= {name: self._pool.submit(look, path) for name, path in sorted(files.items())}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def result(self) -> dict[str, Print]:
         """Wait, and return what is known of each file that can be read."""
         found = {name: future.result() for name, future in self._found.items()}
-        self._pool.shutdown()
         return {name: seen for name, seen in found.items() if seen is not None}
 
 

@@ -34,17 +34,18 @@ def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     stages.preflight(data)
     before = data.fingerprint(data.processor) if data.fingerprint else None
 
-    named = Prints(of_job(job) if run.plan.task is Task.TRAIN else {})
-    loaded = stages.load(data)
-    trainer = dict(loaded.trainer)
-    loaded = stages.adapt(loaded)
-    loaded = replace(loaded, trainer={**trainer, **loaded.trainer})
-    check_imports(run.plan)
-    check_processor(data, before, "loading")
+    begins = run.plan.task is Task.TRAIN and (folder.inputs() is None or not _plan(run, Training).resume)
+    with Prints(of_job(job) if begins else {}) as prints:
+        loaded = stages.load(data)
+        trainer = dict(loaded.trainer)
+        loaded = stages.adapt(loaded)
+        loaded = replace(loaded, trainer={**trainer, **loaded.trainer})
+        check_imports(run.plan)
+        check_processor(data, before, "loading")
+        if begins:
+            prints.add(imported(job, folder.path))  # rewards were imported when they were tried
+            write_json(folder.path / "inputs.json", prints.result())
 
-    if run.plan.task is Task.TRAIN and (folder.inputs() is None or not _plan(run, Training).resume):
-        modules = Prints(imported(job, folder.path))  # rewards were imported when they were tried
-        write_json(folder.path / "inputs.json", {**modules.result(), **named.result()})
     trained = stages.train(loaded, data)
     if run.plan.task is Task.DRY_RUN:
         return

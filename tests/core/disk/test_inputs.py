@@ -78,7 +78,10 @@ def test_a_file_that_was_not_touched_is_not_read_again(folder: Path, monkeypatch
 )
 def test_a_file_that_has_changed_is_told_how(folder: Path, content: str | None, said: str) -> None:
     path = folder / "rewards.py"
-    before = Prints({"it": path}).result()["it"]
+    with Prints({"it": path, "nothing": folder / "nothing"}) as prints:
+        found = prints.result()
+    assert found.keys() == {"it"}
+    before = found["it"]
     if content is None:
         path.unlink()
     else:
