@@ -18,7 +18,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
@@ -29,6 +29,7 @@ from trl.trainer.utils import pad
 
 from forge.api import ForgeError, UsageError
 from forge_huggingface.training.recipes.sampler import InOrder
+from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 from forge_sdpo import fused, head
 from forge_sdpo.context import Fitter, Rollout, contexts, is_success
 from forge_sdpo.guards import Guards
@@ -37,7 +38,7 @@ from forge_sdpo.shares import counts, loss_mask, shares
 from forge_sdpo.teacher import Teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from forge_sdpo.options import Sdpo
 
@@ -62,7 +63,7 @@ class Scores:
     feedback: list[str | None]
 
 
-class SDPOTrainer(InOrder, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class SDPOTrainer(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
     """Self-distillation policy optimization (arXiv 2601.20802).
 
     Args:
@@ -75,6 +76,8 @@ class SDPOTrainer(InOrder, GRPOTrainer):  # type: ignore[misc]  # trl is Any to 
     Raises:
         UsageError: The arguments cannot be combined with SDPO.
     """
+
+    units: ClassVar[Mapping[str, str]] = {**Answerwise.units, "sdpo/gain": "taught", "sdpo/divergence": "taught"}
 
     _tag_names = ("trl", "sdpo")
     _name = "SDPO"
@@ -334,6 +337,18 @@ class SDPOTrainer(InOrder, GRPOTrainer):  # type: ignore[misc]  # trl is Any to 
         with self._as_teacher(model, held=False):
             head.check(model, row[mask][None, -8:])
         self._checked = True
+
+    # Evaluation
+
+    def counts(self, inputs: Any) -> Mapping[str, float]:
+        """Count the tokens that have a teacher too."""
+        return {**super().counts(inputs), "taught": float(counts(inputs)[0])}
+
+    def held_out_loss(self, batches: list[Batch]) -> float:
+        """Return the mean over answers, or over the tokens that have a teacher, or with a policy's part over all."""
+        tokens = "tokens" if self.settings.policy_weight else "taught"
+        unit = tokens if self.settings.aggregation == "token-mean" else "rows"
+        return mean([(each.loss, each.counts[unit]) for each in batches])
 
     # Bookkeeping
 

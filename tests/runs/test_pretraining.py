@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import pytest
@@ -138,7 +138,7 @@ def test_the_borders_of_a_streamed_pack_reach_the_model_whole(texts: Project) ->
     made = replace(stages.collate(), collator=lambda _: TokenCollator(0, boundaries=True, lengths=True))
     trainer = make_trainer(METHODS["sft"], job, run, stages.adapt(stages.load(made)), made)
     packs = iter(made.train)
-    for batch in trainer.get_train_dataloader():
+    for batch in islice(trainer.get_train_dataloader(), len(list(made.train)) // 2):  # the loader has no end
         lengths = [length for _, pack in zip(range(2), packs, strict=False) for length in pack["seq_lengths"]]
         assert batch["packed_seq_lengths"].tolist() == lengths
         assert batch["cu_seq_lens_q"].tolist() == [0, *accumulate(lengths)]

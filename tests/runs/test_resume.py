@@ -7,15 +7,14 @@ import os
 import random
 import signal
 import subprocess
-from dataclasses import replace
 
 import pytest
 
-from forge.api.run import Run
 from forge.disk.checkpoints import MARK, checkpoints
 from forge.disk.events import read_events
 from forge.disk.folder import RunFolder
-from support.projects import Finished, Project, cut_after, json_of, perform_in, step_now, wait_for, worker_pid
+from support.projects import Project, cut_after, json_of, step_now, wait_for, worker_pid
+from support.resuming import resumed
 
 LONG = {"max_steps": 24, "save_steps": 4}
 DROPOUT = {"lora_dropout": 0.1}
@@ -23,12 +22,6 @@ DROPOUT = {"lora_dropout": 0.1}
 
 def weights(folder: RunFolder) -> bytes:
     return (folder.path / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-def resumed(folder: RunFolder) -> Finished:
-    """Go on with a run in this process, from its newest whole checkpoint."""
-    plan = replace(folder.plan(), resume=True)
-    return perform_in(Run(folder=folder.path, plan=plan), folder)
 
 
 def kill_at(project: Project, process: subprocess.Popen[str], step: int) -> None:

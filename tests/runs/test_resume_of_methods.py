@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.api.run import Run
-from support.projects import Finished, Project, cut_after, perform_in, step_now, wait_for, worker_pid
+from support.projects import Project, cut_after, step_now, wait_for, worker_pid
+from support.resuming import resumed
 from support.rows import ONLINE, pairs, prompts, ratings
 
 if TYPE_CHECKING:
@@ -30,11 +29,6 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 def weights(folder: RunFolder) -> bytes:
     """Return the trained adapter."""
     return (folder.path / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-def resumed(folder: RunFolder) -> Finished:
-    """Go on with a run in this process, from its newest whole checkpoint."""
-    return perform_in(Run(folder=folder.path, plan=replace(folder.plan(), resume=True)), folder)
 
 
 @pytest.mark.parametrize(

@@ -182,13 +182,13 @@ def wait_for(condition: Any, seconds: float = 120, pause: float = 0.002) -> None
         time.sleep(pause)
 
 
-def cut_after(folder: RunFolder, step: int) -> None:
+def cut_after(folder: RunFolder, step: int, weights: str = "adapter") -> None:
     """Leave a finished run as a kill after a checkpoint would have left it."""
     for path in checkpoints(folder.checkpoints):
         if int(path.name[11:]) > step:
             shutil.rmtree(path)
     (folder.path / "trained.json").unlink()
-    shutil.rmtree(folder.path / "adapter")
+    shutil.rmtree(folder.path / weights)
 
 
 def worker_pid(folder: RunFolder) -> int:

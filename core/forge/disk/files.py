@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import stat
-import time
 from typing import TYPE_CHECKING, Any
 
 from forge.disk.faults import disk_errors
@@ -36,13 +35,29 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what a kill left of :func:`write_text`; what is younger than a minute may be another process's work."""
-    for part in folder.rglob(".*.part"):
-        if part.is_file() and time.time() - part.stat().st_mtime > _ABANDONED:
-            part.unlink(missing_ok=True)
+    """Delete what processes that were killed within :func:`write_text` left below a folder.
+
+    Whoever calls it holds the folder; other processes that are alive and write there, as one that makes a report, keep
+    what is theirs.
+    """
+    for path in folder.rglob(".*.part"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):  # Windows does not delete what a process has open
+                path.unlink()
 
 
-_ABANDONED = 60.0  # seconds
+def _is_alive(process: int) -> bool:
+    """Whether another process of this machine has a number; on Windows, where asking would end it, never."""
+    if process == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -126,19 +126,20 @@ class RunFolder:
         """Return the plan of the last attempt."""
         return Training.read(self.plan_paths()[-1])
 
-    def job_file(self, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+    def job_file(self, keys: Keys, changes: Sequence[Change] = (), *, path: Path | None = None) -> JobFile:
         """Read the run's job again, as it was given, with the changes that it was begun with and more.
 
         Args:
             keys: The keys that the plugins of today add.
             changes: Further changes for this time.
+            path: The file; the run's copy if it is not said.
 
         Raises:
             JobError: The file has mistakes, by the plugins of today.
         """
         from forge.job.read import change_of, parse  # the checker of jobs, which no worker needs
 
-        plan, path = self.plan(), self.path / "job.toml"
+        plan, path = self.plan(), path or self.path / "job.toml"
         before = [change_of(text) for text in plan.overrides]
         folder = load_job(plan.job).folder
         try:
@@ -162,6 +163,10 @@ class RunFolder:
     def data(self) -> dict[str, Any] | None:
         """Return what collating recorded: digest and counts; None before that."""
         return self._read("data.json")
+
+    def inputs(self) -> dict[str, Any] | None:
+        """Return what was known of the files that the training depends on; None if it has not begun to train."""
+        return self._read("inputs.json")
 
     def trained(self) -> Trained | None:
         """Return what training left, or None if it has not finished."""

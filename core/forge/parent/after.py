@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forge.api.event import Warned
 from forge.api.plan import Answers, Plan, Task, Who
@@ -13,6 +13,7 @@ from forge.discovery.keys import PluginKeys
 from forge.disk.faults import disk_errors
 from forge.disk.files import write_json
 from forge.disk.folder import EVALUATION, RunFolder
+from forge.disk.inputs import altered
 from forge.errors import ForgeError, Interrupted, RunError
 from forge.job.job import Job, load_job
 from forge.parent.process import work
@@ -112,7 +113,7 @@ def plan_answers(
     """Plan what makes a finished run answer, for an evaluation or a chat. Raises :class:`ForgeError`."""
     trained, before = folder.weights_or_refuse(), folder.plan()
     # A GGUF file answers alone: where the base model is now does not matter.
-    facts = before.facts if tuple(models) == (Who.GGUF,) else base_facts(file.job, before, trained, catalogue)
+    facts = before.facts if tuple(models) == (Who.GGUF,) else base_facts(folder, file.job, before, trained, catalogue)
     plan = answer_plan(file, task, models, catalogue, machine, facts, trained.traits)
     return replace(plan.after(before.decisions), gguf=str(gguf.resolve()) if gguf is not None else None)
 
@@ -142,7 +143,7 @@ def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: 
 def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machine: Machine, show: Show) -> None:
     """Plan one export of a finished run for this machine and make it in a worker of its own. Raises ForgeError."""
     trained, before = folder.weights_or_refuse(), folder.plan()
-    facts = base_facts(job, before, trained, catalogue)
+    facts = base_facts(folder, job, before, trained, catalogue)
     plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
     out = folder.export_folder(index, job)
     path = out.with_name(f"{out.name}.plan.json")
@@ -154,7 +155,7 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
         raise outcome.error
 
 
-def base_facts(job: Job, before: Plan, trained: Trained, catalogue: Catalogue) -> ModelFacts:
+def base_facts(folder: RunFolder, job: Job, before: Plan, trained: Trained, catalogue: Catalogue) -> ModelFacts:
     """Return the facts about the base model of a finished run. Raises :class:`RunError` if it is another one now."""
     facts = before.facts
     if facts.source == "folder":  # it may have been moved, or overwritten, since
@@ -165,4 +166,22 @@ def base_facts(job: Job, before: Plan, trained: Trained, catalogue: Catalogue) -
                 "config or weights are others",
                 "name the right folder: --set model.id=FOLDER",
             )
+        here = job.path(job.model.id)
+        seen = ((name, altered(here / name, known)) for name, known in _weights(folder, before).items())
+        if changed := [f"{name} {how}" for name, how in seen if how]:
+            raise RunError(
+                f"{job.model.id} is not the base model that the run was trained on",
+                "; ".join(changed),
+                "name the right folder: --set model.id=FOLDER",
+            )
     return facts
+
+
+def _weights(folder: RunFolder, before: Plan) -> dict[str, Any]:
+    """Return what was known of the weights of the base model when the run began, by their names in its folder."""
+    start, known = f"{before.job['model']['id']}/", folder.inputs() or {}
+    return {
+        name.removeprefix(start): seen
+        for name, seen in known.items()
+        if name.startswith(start) and name.endswith(".safetensors")
+    }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.event import Warned
 from forge.api.plan import Plan, Task
 from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
-from forge.errors import RunError
+from forge.disk.inputs import altered
+from forge.errors import ForgeError, RunError
 from forge.job.decisions import differences
 from forge.job.job import load_job
 from forge.parent.after import finish, heed
@@ -36,6 +38,7 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
     """
     if folder.busy():
         raise RunError(f"{folder.path} is in use", "its worker still runs", "wait for it, or stop it, then try again")
+    tell_of_changes(folder, catalogue, show)
     if folder.trained() is None:
         check_one_process(os.environ)
         plan = folder.plan()
@@ -76,6 +79,34 @@ def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None
             f"its digest was {plan.facts.digest[:12]} and is {facts.digest[:12]}",
             "restore it, or start a new run",
         )
+    seen = ((name, altered(stored.path(name), before)) for name, before in (folder.inputs() or {}).items())
+    if changed_files := [f"{name} {how}" for name, how in seen if how]:
+        raise RunError(
+            "files that this run began with have changed",
+            "; ".join(changed_files),
+            "restore them, or start a new run",
+        )
+
+
+def tell_of_changes(folder: RunFolder, catalogue: Catalogue, show: Show) -> None:
+    """Warn of what a job says by now and the run does not heed: its own copy, if it is trained, and the file itself."""
+    plan = folder.plan()
+    stored, copy = load_job(plan.job), folder.path / "job.toml"
+    trained = folder.trained() is not None  # else another copy is refused
+    for path in dict.fromkeys([stored.folder / Path(plan.source).name, *([copy] if trained else [])]):
+        try:
+            file = folder.job_file(PluginKeys(catalogue), path=path)
+        except (ForgeError, OSError, ValueError) as error:  # gone, or half written: then nobody relies on it yet
+            if path.exists():
+                show(Warned(f"{path} cannot be read by now, and the run goes by its own copy: {error}"))
+            continue
+        named = {*plan.named, *file.named}
+        changed = differences(stored.tables(), file.job.tables())
+        told = [said for key, said in changed.items() if _is_named(key, named)]
+        if told:
+            what = f"{path} has changed since this run began, and the run does not heed it: {'; '.join(told)}"
+            after = "; `forge eval` and `forge export` take --set" if trained else ""
+            show(Warned(what, f"`forge run {path}` begins a run with it{after}"))
 
 
 def _is_named(key: str, named: AbstractSet[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Stopped, Warned
 from forge.api.plan import Task, Training
-from forge.disk.checkpoints import MARK, newest_marked, newest_whole
+from forge.disk.checkpoints import MARK, checkpoints, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
 from forge.disk.files import sweep
 from forge.errors import BackendImportError, ExportError, ForgeError, Interrupted, MachineError, PluginError, RunError
@@ -51,6 +51,9 @@ def resume_point(run: Run, folder: RunFolder) -> Path | None:
             damaged[0],
             "restore one of those called damaged-…, or start a new run",
         )
+    for path in checkpoints(folder.checkpoints):  # older ones, in whose deletion an earlier worker was killed
+        if not (path / MARK).exists():
+            shutil.rmtree(path)
     where = f"going on from {whole.name}" if whole else "no whole checkpoint: starting at step 0"
     run.emit(Noted(where))
     return whole

@@ -12,6 +12,7 @@ from forge.api.plan import Answers, Export, Plan, Preview, Task, Training
 from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.disk.files import broken_seal, seal, sha256, write_json
+from forge.disk.inputs import Prints, imported, of_job
 from forge.errors import ExportError, ForgeError, PluginError, RunError
 from forge.job.job import load_job
 from forge.masking import masked
@@ -31,19 +32,24 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=Plan)
 
 
-def train(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
+def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     """Run a job: rows, model, adapter, training. Exports follow in workers of their own."""
     data = stages.collate()
     record(data, stages.job, run, folder)
     stages.preflight(data)
     before = data.fingerprint(data.processor) if data.fingerprint else None
 
-    loaded = stages.load(data)
-    trainer = dict(loaded.trainer)
-    loaded = stages.adapt(loaded)
-    loaded = replace(loaded, trainer={**trainer, **loaded.trainer})
-    check_imports(run.plan)
-    check_processor(data, before, "loading")
+    begins = run.plan.task is Task.TRAIN and (folder.inputs() is None or not _plan(run, Training).resume)
+    with Prints(of_job(job) if begins else {}) as prints:
+        loaded = stages.load(data)
+        trainer = dict(loaded.trainer)
+        loaded = stages.adapt(loaded)
+        loaded = replace(loaded, trainer={**trainer, **loaded.trainer})
+        check_imports(run.plan)
+        check_processor(data, before, "loading")
+        if begins:
+            prints.add(imported(job, folder.path))  # rewards were imported when they were tried
+            write_json(folder.path / "inputs.json", prints.result())
 
     trained = stages.train(loaded, data)
     if run.plan.task is Task.DRY_RUN:

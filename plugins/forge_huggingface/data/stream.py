@@ -52,6 +52,7 @@ class Stream:
         self.readers = [Reader(job, source, renderer, layout) for source in job.data.all_sources()]
         self.tally = Tally(job.data)
         self._bos = renderer.tokenizer.bos_token_id
+        self._told = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
@@ -65,7 +66,6 @@ class Stream:
         """Yield rows until every source is at its end."""
         rng = random.Random(self.seed)  # noqa: S311 - a repeatable choice, not a secret
         tally = self.tally = Tally(self.job.data)
-        told = False
         open_ones = [(self._pass(reader, random.Random(rng.random())), reader.source.weight) for reader in self.readers]  # noqa: S311
         left = self.job.data.max_rows
         while open_ones and left != 0:
@@ -76,23 +76,22 @@ class Stream:
                 continue
             left = None if left is None else left - 1
             yield from (dict(each.columns) for each in (row, *row.rest))
-            if not told and tally.read % _LOOK == 0:
-                told = self._tell_of_cuts(tally)
+            if tally.read % _LOOK == 0:
+                self._tell_of_cuts(tally)
         tally.check(done=True)
-        if not told:
-            self._tell_of_cuts(tally)
+        self._tell_of_cuts(tally)
 
-    def _tell_of_cuts(self, tally: Tally) -> bool:
-        """Warn once the rows lose too many of their tokens; what was seen before training did not."""
-        if not tally.too_much_cut:
-            return False
+    def _tell_of_cuts(self, tally: Tally) -> None:
+        """Warn once if the rows lose too many of their tokens; what was seen before training did not."""
+        if self._told or not tally.too_much_cut:
+            return
+        self._told = True
         message = f"{percent(tally.cut_share)} of all tokens of the first {tally.read} streamed rows were cut off"
         do = 'raise [model] max_seq_length, or set on_long_row = "truncate" or "drop"'
         if self.tell is not None:
             self.tell(Warned(message=message, do=do))
         else:
             _LOG.warning("%s; %s", message, do)
-        return True
 
     def _pass(self, reader: Reader, rng: random.Random) -> Iterator[Record]:
         """Yield a source's rows as often as its weight says."""

@@ -60,6 +60,14 @@ def data_problems(job: Job) -> Iterable[Problem]:
             "streamed rows have no known number, so the end of training must be said",
             "write [train] max_steps",
         )
+    for name in ("eval_strategy", "logging_strategy", "save_strategy") if job.data.streaming else ():
+        if options.get(name) == "epoch":
+            why = "streamed rows have no known number, so nobody can tell where an epoch ends"
+            yield Problem(f"train.{name}", why, f'write {name} = "steps"')
+    order = options.get("train_sampling_strategy")
+    if job.data.streaming and order in {"group_by_length", "batch_rebalance"}:
+        why = "streamed rows come in the order in which they are read, and cannot be sorted"
+        yield Problem("train.train_sampling_strategy", why, "remove it, or remove streaming")
 
 
 def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:

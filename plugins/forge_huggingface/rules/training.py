@@ -145,10 +145,13 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
     if options.get("eval_strategy") is None:
         best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
         every = "steps" if options.get("eval_steps") is not None else None
-        value = "no" if not held_out(job) else every or (options["save_strategy"] if best else "epoch")
+        usual = "steps" if job.data.streaming else "epoch"
+        value = "no" if not held_out(job) else every or (options["save_strategy"] if best else usual)
         why = "there are held-out rows" if held_out(job) else "there are no held-out rows"
         why = f"{why}, and the job names eval_steps" if value == every else why
         yield Decision("train.eval_strategy", value, why)
+        if value == "steps" and every is None and job.data.streaming and options["save_strategy"] == "steps":
+            yield Decision("train.eval_steps", options["save_steps"], "as often as a checkpoint is saved")
     mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is None and "chat_template_kwargs" in options:
         yield Decision("train.chat_template_kwargs", mine, "as [data] has it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +25,12 @@ from forge.api import (
     TrainingStarted,
     Warned,
 )
-from forge.disk.checkpoints import mark, rotate
+from forge.disk.checkpoints import mark
 from forge_huggingface.model.device import peak
 from forge_huggingface.rows import text_of
 from forge_huggingface.training.outlook import estimate_again, outlook
 from forge_huggingface.training.probe import probe
-from forge_huggingface.training.resume import restore_best
+from forge_huggingface.training.resume import drop_old, recall, remember, restore_best
 from forge_huggingface.training.save import check_written
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.batch, self.every, self.alike = batch, every, 0
         self.began = self.shown = time.monotonic()
         self.first_step = 0
-        self.postponed = False
+        self.in_step = self.wanted = self.asked = False
         self.tokens: tuple[float, float] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -95,31 +94,66 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
                 DryRunDone.from_values({**found, "steps": state.max_steps, "seconds_per_step": seconds, **more})
             )
             raise DryRunEnded({key: value for key, value in found.items() if isinstance(value, int | float)})
+        self.trainer.whether_to_save = self.whether_to_save
         if self.run.resume:
             restore_best(args, state)
+            drop_old(args, state, self.job.train.options.get("save_total_limit"))
+            self.alike = recall(self.trainer, self.run.resume).get("alike", 0)
+            args.eval_on_start = False  # it was evaluated when it began
         self.run.graceful.set()
         self.began, self.first_step = time.monotonic(), state.global_step
         values = {"steps": state.max_steps, "from": state.global_step, "epochs": state.num_train_epochs}
         self.run.emit(TrainingStarted.from_values(values))
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Note that a step is under way."""
+        self.in_step = True
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop if the run was asked to; show progress now and then."""
-        if self.run.stop.is_set() and not state.global_step % self.every:
-            # With save_strategy "best" an evaluation decides last whether to save, so a stop avoids evaluations: by
-            # one step more, or, where every step has one, by leaving this one out.
-            best_only = str(getattr(args.save_strategy, "value", args.save_strategy)) == "best"
-            if best_only and control.should_evaluate and not self.postponed:
-                self.postponed = True
-                return
-            control.should_evaluate = control.should_evaluate and not best_only
-            control.should_save = control.should_training_stop = True
+        if self.run.stop.is_set() and self.exact(args):
+            self.asked = self.asked or not control.should_training_stop
+            self.wanted = control.should_save = control.should_training_stop = True
+        self.hold_back(state, control)
         now = time.monotonic()
         if now - self.shown >= PROGRESS_SECONDS:
             self.shown = now
             self.run.emit(Progress(state.global_step, state.max_steps, **self.pace(state)))
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Save what was held back. A run that was asked to stop in the middle of an epoch has not come to its end."""
+        if self.asked and not whole_epoch(state):
+            control.should_log = control.should_evaluate = control.should_save = False
+        self.in_step = False
+        control.should_save = control.should_save or self.wanted
+
+    def hold_back(self, state: Any, control: Any) -> None:
+        """Put off saving until all that belongs to an epoch's or the training's last step is done.
+
+        The trainer logs and evaluates at the end of an epoch once more, after it has saved at the last step. A run that
+        went on from such a checkpoint would miss this evaluation, and go on with other random numbers.
+        """
+        if self.in_step and control.should_save and self.ends(state, control):
+            self.wanted, control.should_save = True, False
+
+    def ends(self, state: Any, control: Any) -> bool:
+        """Whether the end of an epoch comes next."""
+        return whole_epoch(state) or (control.should_training_stop and not self.asked)
+
+    def whether_to_save(self, best: bool) -> bool:
+        """With ``save_strategy = "best"``: save the best, and what was asked for; both where it is time."""
+        self.wanted = self.wanted or best
+        return self.wanted and not (self.in_step and self.ends(self.trainer.state, self.trainer.control))
+
+    def exact(self, args: Any) -> bool:
+        """Whether a run goes on exactly from here: where the next step begins a set of answers, if it has any."""
+        if self.every == 1:
+            return True
+        return not self.trainer._step % (args.steps_per_generation * getattr(args, "num_iterations", 1))  # noqa: SLF001
+
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Begin to count the time anew after an evaluation before the first step: no later step has one."""
+        self.hold_back(state, control)
         if state.global_step == self.first_step:
             self.began = time.monotonic()
 
@@ -136,6 +170,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
             self.run.emit(StepLogged.from_values(values))
             self.show_answers(state)
             self.watch_collapse(values, control)
+            self.hold_back(state, control)
         elif any(name.startswith("eval_") for name in values):
             self.run.emit(EvalLogged(state.global_step, state.max_steps, more=values))
 
@@ -168,14 +203,16 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
         start = time.monotonic()
+        self.wanted = False
         check_written(self.trainer.model, checkpoint)
-        mark(checkpoint, finished=control.should_training_stop and not self.run.stop.is_set())
-        best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
-        rotate(folder, self.job.train.options.get("save_total_limit") or sys.maxsize, best)
+        remember(self.trainer, checkpoint, {"alike": self.alike})
+        ended = control.should_training_stop and not self.asked
+        mark(checkpoint, finished=ended or state.global_step >= state.max_steps)
+        drop_old(args, state, self.job.train.options.get("save_total_limit"))
         size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
         seconds = round(time.monotonic() - start, 3)
         self.run.emit(CheckpointSaved(state.global_step, size, str(checkpoint), seconds))
-        if state.global_step % self.every:
+        if not self.exact(args):
             message = f"{checkpoint.name} stands within a set of answers: going on from it, the model answers anew"
             self.run.emit(Noted(message))
         free = shutil.disk_usage(folder).free
@@ -188,6 +225,11 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         done = state.global_step - self.first_step
         left = (state.max_steps - state.global_step) * (time.monotonic() - self.began) / done if done else None
         return {"seconds_left": left, "memory": peak()}
+
+
+def whole_epoch(state: Any) -> bool:
+    """Whether the last step was the last of an epoch."""
+    return bool(state.epoch == int(state.epoch))
 
 
 def plain(said: Any) -> str:

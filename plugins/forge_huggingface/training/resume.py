@@ -1,15 +1,94 @@
-"""Going on from a checkpoint."""
+"""Going on from a checkpoint as if nothing had happened.
+
+transformers restores weights, optimizer, schedule and random numbers. What it and TRL only keep in memory is written
+beside them: sums that the next log is a mean of, the sum that ``train_loss`` is a mean of, counters, and a reference
+model that follows the trained one. All are private there; transformers 5.17 and 5.23 and TRL 1.14 and 1.16 have them
+under the same names, and the tests hold that.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from forge.api import RunError
+from forge.disk.checkpoints import rotate
+from forge.disk.files import write_text
+
+NUMBERS = "numbers.json"
+"""The numbers in a checkpoint that the trainer's own files lack."""
+
+REFERENCE = "reference.safetensors"
+"""A reference model that follows the trained one, in a checkpoint."""
+
+_COUNTERS = ("_total_train_tokens", "_step", "entropy_coef", "_last_world_entropy")
+_MEASURED = ("_metrics", "_stored_metrics")
+
+
+def remember(trainer: Any, checkpoint: Path, more: dict[str, Any]) -> None:
+    """Write into a checkpoint what the trainer only keeps in memory, with ``more`` beside it."""
+    from transformers import EarlyStoppingCallback
+
+    kept = {name: found["train"] for name in _MEASURED if (found := getattr(trainer, name, None)) is not None}
+    numbers = {
+        "loss": float(trainer._tr_loss),  # noqa: SLF001
+        "total_loss": trainer._total_loss_scalar,  # noqa: SLF001
+        "logged": trainer._globalstep_last_logged,  # noqa: SLF001
+        "seconds": trainer.seconds(),
+        "training": trainer.model.training,
+        "counters": {name: getattr(trainer, name) for name in _COUNTERS if hasattr(trainer, name)},
+        "measured": {
+            name: {key: [*map(float, values)] for key, values in lists.items()} for name, lists in kept.items()
+        },
+        "without_gain": [
+            each.early_stopping_patience_counter
+            for each in trainer.callback_handler.callbacks
+            if isinstance(each, EarlyStoppingCallback)
+        ],
+        **more,
+    }
+    write_text(checkpoint / NUMBERS, json.dumps(numbers))  # a measure may be no number, which JSON proper lacks
+    if follows(trainer):
+        from safetensors.torch import save_model
+
+        save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(checkpoint / REFERENCE))
+
+
+def recall(trainer: Any, checkpoint: Path) -> dict[str, Any]:
+    """Take up what :func:`remember` wrote, and return it; of a checkpoint of forge 0.1, which lacks it, {}."""
+    import torch
+    from transformers import EarlyStoppingCallback
+
+    if follows(trainer) and (checkpoint / REFERENCE).exists():
+        from safetensors.torch import load_model
+
+        load_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(checkpoint / REFERENCE))
+    if not (checkpoint / NUMBERS).exists():
+        return {}
+    numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
+    trainer._tr_loss = torch.tensor(numbers["loss"], device=trainer.args.device)  # noqa: SLF001
+    trainer._total_loss_scalar = numbers["total_loss"]  # noqa: SLF001
+    trainer._globalstep_last_logged = numbers["logged"]  # noqa: SLF001
+    trainer.seconds_before = numbers["seconds"]
+    for name, value in numbers["counters"].items():
+        setattr(trainer, name, value)
+    for name, kept in numbers["measured"].items():
+        getattr(trainer, name)["train"].update(kept)
+    stopping = [each for each in trainer.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+    for callback, count in zip(stopping, numbers["without_gain"], strict=True):
+        callback.early_stopping_patience_counter = count
+    return numbers
+
+
+def follows(trainer: Any) -> bool:
+    """Whether the reference model follows the trained one, so that no checkpoint of the trainer's has it."""
+    return bool(getattr(trainer.args, "sync_ref_model", False)) and getattr(trainer, "ref_model", None) is not None
 
 
 def take_weights(trainer: Any, checkpoint: Path) -> None:
-    """Restore a training that had ended and lacked only its last files.
+    """Restore a training that had ended and lacked only its last files, with what its end would have logged.
 
     The trainer would train one step more, since it looks whether to stop only after a step. Its loaders are private;
     they are the same in transformers 5.17 and 5.23, and a test holds that.
@@ -18,8 +97,20 @@ def take_weights(trainer: Any, checkpoint: Path) -> None:
 
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     restore_best(trainer.args, trainer.state)
+    if numbers := recall(trainer, checkpoint):
+        total = numbers["total_loss"] + numbers["loss"]
+        left = numbers["measured"].get("_metrics", {}) if numbers["training"] else {}
+        means = {name: sum(values) / len(values) for name, values in left.items() if values}
+        end = {"train_loss": total / trainer.state.global_step, "train_runtime": round(numbers["seconds"], 4)}
+        trainer.state.log_history.append({**end, **means})
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     trainer._load_from_checkpoint(best or str(checkpoint))  # noqa: SLF001
+
+
+def drop_old(args: Any, state: Any, limit: int | None) -> None:
+    """Delete the oldest checkpoints, but for the best one; what a kill has kept an earlier worker from, too."""
+    best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
+    rotate(Path(args.output_dir), limit or sys.maxsize, best)
 
 
 def restore_best(args: Any, state: Any) -> None:

@@ -136,12 +136,12 @@ def best_step(trainer: Any) -> int | None:
 
 
 def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the last values that the trainer logged."""
+    """Return the last values that the trainer logged, as far as they are numbers."""
     measured = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "reward")
     wanted = ("train_loss", "train_runtime", *measured, *(f"eval_{name}" for name in measured))
     found: dict[str, float] = {}
     for line in history:
-        found |= {name: line[name] for name in wanted if name in line}
+        found |= {name: line[name] for name in wanted if name in line and math.isfinite(line[name] or 0.0)}
     return found
 
 

@@ -25,7 +25,7 @@ from forge_huggingface.rules.placement import device
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
-from forge_huggingface.training.resume import take_weights
+from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     try:
         if run.resume and is_last(run.resume):
             take_weights(trainer, run.resume)
+            drop_old(trainer.args, trainer.state, job.train.options.get("save_total_limit"))
         else:
             trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
     except DryRunEnded as done:
@@ -101,7 +102,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     """Build the method's trainer with every argument given, and check that it holds them."""
     from transformers import EarlyStoppingCallback
 
-    from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers
+    from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers, as the next one does
+    from forge_huggingface.training.steady import Steady
 
     make: Callable[..., Recipe] = load_object(method.recipe)  # type: ignore[assignment]  # a name's object
     recipe = make(job, run, loaded, data)
@@ -122,10 +124,11 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         config.metric_for_best_model = config.metric_for_best_model or "loss"
         config.greater_is_better = bool(config.greater_is_better)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
-    trainer = recipe.trainer(
+    kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
+    trainer: Any = kind(
         model=loaded.model,
         args=config,
-        train_dataset=data.train,
+        train_dataset=endless(data.train),
         eval_dataset=held_out(data),
         processing_class=data.processor,
         callbacks=callbacks,
@@ -151,6 +154,17 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
     run.emit(TrainerMade.from_values(origins(trainer)))
     return trainer
+
+
+def endless(rows: Any) -> Any:
+    """Return rows as they are, and a stream without its end.
+
+    A trainer knows no length of a stream, takes it for one epoch, and counts what it has seen from the beginning. Where
+    a stream ended, it would go on with a half accumulated gradient, and after a resume at the first row.
+    """
+    from datasets import IterableDataset
+
+    return rows.repeat(None) if isinstance(rows, IterableDataset) else rows
 
 
 def held_out(data: Data) -> Any:

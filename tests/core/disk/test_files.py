@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forge.disk import files
-from forge.disk.files import files_below, seal, sha256, write_json, write_text
+from forge.disk.files import files_below, seal, sha256, sweep, write_json, write_text
 from forge.errors import DiskFull, ForgeError
 
 
@@ -69,16 +69,6 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_what_a_kill_left_of_a_file_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    for name in (".trained.json.12.part", "a/.b.json.13.part", "a/model.part"):
-        (tmp_path / name).write_text("half")
-        os.utime(tmp_path / name, (0, 0))
-    (tmp_path / ".now.json.14.part").write_text("half")
-    files.sweep(tmp_path)
-    assert files_below(tmp_path) == [Path(".now.json.14.part"), Path("a/model.part")]
-
-
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     fsync, replace = os.fsync, Path.replace
@@ -122,3 +112,20 @@ def test_sealed_files_can_be_read_by_whoever_may_read_their_folder(tmp_path: Pat
         (folder / "model.safetensors").chmod(0o600)
         seal(folder)
         assert (folder / "model.safetensors").stat().st_mode & 0o777 == wanted
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot be asked about a process without ending it")
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "exports").mkdir()
+    names = [
+        f".trained.json.{gone.pid}.part",
+        f"exports/.export.json.{gone.pid}.part",
+        f".plan.json.{os.getpid()}.part",
+    ]
+    kept = [f".report.html.{os.getppid()}.part", "rows.part", ".lock"]
+    for name in names + kept:
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

@@ -152,6 +152,12 @@ def test_quantised_weights_are_not_trained_whole(plan: Any) -> None:
     ("text", "where", "line"),
     [
         (f"{BASE}streaming = true\n", "data.streaming", 5),
+        (f'{BASE}streaming = true\n[train]\nmax_steps = 5\nsave_strategy = "epoch"\n', "train.save_strategy", 8),
+        (
+            f'{BASE}streaming = true\n[train]\nmax_steps = 5\ntrain_sampling_strategy = "group_by_length"\n',
+            "train.train_sampling_strategy",
+            8,
+        ),
         (f'{BASE}on_long_row = "split"\nformat = "messages"\n', "data.on_long_row", 5),
         (f'{BASE}on_long_row = "split"\n[train]\nmethod = "dpo"\n', "data.on_long_row", 5),
         (f'{BASE}[train]\neval_strategy = "epoch"\n', "train.eval_strategy", 6),
@@ -182,6 +188,9 @@ def test_streaming_with_max_steps_and_evaluation_with_rows_are_planned(plan: Any
 def test_held_out_rows_are_used_even_if_the_job_does_not_say_when(plan: Any) -> None:
     assert plan(HELD_OUT).decided("train.eval_strategy") == "epoch"
     assert plan().decided("train.eval_strategy") == "no"
+    streamed = plan(f'{BASE}eval_path = "rows.jsonl"\nstreaming = true\n[train]\nmax_steps = 5\nsave_steps = 3\n')
+    assert streamed.decided("train.eval_strategy") == "steps"
+    assert streamed.decided("train.eval_steps") == 3
     best = '[train]\nload_best_model_at_end = true\nsave_strategy = "steps"\n'
     assert plan(HELD_OUT + best).decided("train.eval_strategy") == "steps"
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def command(run: str, runs_dir: Path, as_json: bool) -> None:
     """Go on with RUN (a folder, `name/id`, an id or a name) from its newest whole checkpoint.
 
-    Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data or
-    base model has changed since is refused, with the difference. Exports that are missing are made.
+    Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data,
+    base model or code has changed since is refused, with the difference; of a finished one the difference is told.
+    Exports that are missing are made.
     """
     from forge.cli.console import Console
     from forge.discovery.discover import discover

@@ -6,8 +6,9 @@ reverse.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trl import DistillationConfig, DistillationTrainer
 
@@ -17,13 +18,16 @@ from forge_huggingface.model.device import planned_device
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.rollouts import largest
 from forge_huggingface.training.recipes.sampler import InOrder
+from forge_huggingface.training.recipes.weighing import Answerwise
 
 if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableDistillation(InOrder, DistillationTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class ResumableDistillation(InOrder, Answerwise, DistillationTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
+
+    units: ClassVar[Mapping[str, str]] = {**Answerwise.units, "loss": "tokens"}
 
 
 def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:

@@ -2,24 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from trl import KTOConfig, KTOTrainer
 
 from forge.api import Warned
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.reference import reference
+from forge_huggingface.training.recipes.weighing import Batch, Weighed
 
 if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class FinishedRatings(KTOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
-    """TRL's trainer, which tokenises whatever it gets, given rows that are tokens already (trl 1.14.2 and 1.16)."""
+class FinishedRatings(Weighed, KTOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+    """TRL's trainer, which tokenises whatever it gets, given rows that are tokens already (trl 1.14.2 and 1.16).
+
+    Its loss measures each row by how far the model has moved, which a batch estimates of its rows. In an evaluation the
+    estimate is that of all held-out rows, so that a row's loss does not depend on which rows are beside it.
+    """
+
+    units: ClassVar[Mapping[str, str]] = {
+        "entropy": "tokens",
+        "logits/chosen": "chosen tokens",
+        "logits/rejected": "rejected tokens",
+        **{f"{what}/{side}": side for what in ("rewards", "logps") for side in ("chosen", "rejected")},
+    }
+
+    _moved: float | None = None
+    _of_reference = False
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:  # noqa: ARG002
         return mixed(dataset, args.per_device_train_batch_size) if self.calculate_KL else dataset
+
+    def counts(self, inputs: Any) -> Mapping[str, float]:
+        """Count rows and tokens, of good and bad ones."""
+        good, mask = torch.as_tensor(inputs["label"], dtype=torch.bool), inputs["completion_mask"][:, 1:].sum(1).cpu()
+        tokens = {"chosen tokens": int(mask[good.cpu()].sum()), "rejected tokens": int(mask[~good.cpu()].sum())}
+        sides = {"chosen": int(good.sum()), "rejected": int((~good).sum())}
+        return {"rows": len(good), "tokens": int(mask.sum()), **sides, **tokens}
+
+    def names(self, batches: list[Batch]) -> list[str]:
+        """Return what is measured, with the margin, though no batch may have had good and bad rows."""
+        found = super().names(batches)
+        both = {"rewards/chosen", "rewards/rejected"} <= {*found}
+        return list(dict.fromkeys([*found, *(["rewards/margins"] if both else [])]))
+
+    def held_out(self, name: str, batches: list[Batch]) -> float:
+        """Return a number of all batches; the margin is that between all good and all bad rows."""
+        if name == "rewards/margins":
+            return self.held_out("rewards/chosen", batches) - self.held_out("rewards/rejected", batches)
+        return super().held_out(name, batches)
+
+    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+        """Estimate first, of all rows, how far the model has moved."""
+        if self.calculate_KL:
+            self.model.eval()
+            found = torch.cat([self._distances(self._prepare_inputs(inputs)) for inputs in arguments[0]])
+            self._moved = float(found.mean())
+        try:
+            return super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **options)
+        finally:
+            self._moved = None
+
+    def _distances(self, batch: Any) -> Any:
+        """Return how much likelier the foreign answers of a batch are than the reference finds them."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            now = super()._compute_kl_logps(self.model, batch)
+            if self.precompute_ref_logps:
+                before = batch["ref_KL_logps"]
+            elif self.ref_model is not None:
+                before = super()._compute_kl_logps(self.ref_model, batch)
+            else:
+                with self.accelerator.unwrap_model(self.model).disable_adapter():
+                    before = super()._compute_kl_logps(self.model, batch)
+        return (now - before).float().cpu()
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
+        """In an evaluation, give what makes the mean distance of the batch that of all rows.
+
+        The trainer asks for the model's first, then, unless they are in the batch, for the reference's.
+        """
+        if self._moved is None:
+            return super()._compute_kl_logps(model, batch)
+        if self.precompute_ref_logps:
+            return batch["ref_KL_logps"] + self._moved
+        self._of_reference, of_reference = not self._of_reference, self._of_reference
+        return torch.full((len(batch["label"]),), 0.0 if of_reference else self._moved, device=self.args.device)
 
 
 def mixed(dataset: Any, size: int) -> Any:

@@ -15,16 +15,22 @@ from forge_huggingface.rewards.trl import functions, weights
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.rollouts import largest
 from forge_huggingface.training.recipes.sampler import InOrder
+from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 
 if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableGRPO(InOrder, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class ResumableGRPO(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
 
+    def held_out_loss(self, batches: list[Batch]) -> float:
+        """Return the mean over answers, or over their tokens, as the loss is one."""
+        unit = "tokens" if self.loss_type in {"bnpo", "cispo", "dapo", "vespo"} else "rows"
+        return mean([(each.loss, each.counts[unit]) for each in batches])
 
-class ResumableRLOO(InOrder, RLOOTrainer):  # type: ignore[misc]
+
+class ResumableRLOO(InOrder, Answerwise, RLOOTrainer):  # type: ignore[misc]
     """TRL's trainer, which goes on with its prompts in order."""
 
 

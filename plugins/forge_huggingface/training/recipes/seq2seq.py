@@ -8,7 +8,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.training.recipe import Recipe
-from forge_huggingface.training.recipes.tokenwise import Tokenwise
+from forge_huggingface.training.recipes.weighing import Tokenwise
 from forge_huggingface.training.train import train_by
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from trl import SFTConfig, SFTTrainer
 
 from forge_huggingface.training.recipe import Recipe
-from forge_huggingface.training.recipes.tokenwise import Tokenwise
+from forge_huggingface.training.recipes.weighing import Tokenwise
 
 if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run

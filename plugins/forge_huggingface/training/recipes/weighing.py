@@ -1,0 +1,176 @@
+"""Held-out numbers that do not depend on ``per_device_eval_batch_size``.
+
+transformers and TRL take the mean over batches of what each batch has as its mean over tokens, rows or answers, so that
+a short row, or the last batch, counts for more the smaller it is (transformers 5.17 and 5.23, trl 1.14 and 1.16). These
+numbers choose the best checkpoint and stop early, and another batch size would choose another one. Here each number is
+the mean of all that it is a mean of.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What an evaluation found in a batch.
+
+    Attributes:
+        loss: The loss.
+        measured: What the trainer measured beside it.
+        counts: How much of each unit is in the batch: rows, tokens and the like.
+    """
+
+    loss: float
+    measured: Mapping[str, float]
+    counts: Mapping[str, float]
+
+
+class Weighed:
+    """Put before a trainer: an evaluation weighs each batch by what its numbers are means of.
+
+    Attributes:
+        units: What each number is a mean of; of rows where it is not said.
+    """
+
+    units: ClassVar[Mapping[str, str]] = {}
+
+    _batches: list[Batch] | None = None  # of the evaluation under way; the probe takes a step without one
+    _prepared: Any = None
+
+    def counts(self, inputs: Any) -> Mapping[str, float]:
+        """Return how much of each unit is in a batch."""
+        raise NotImplementedError
+
+    def names(self, batches: list[Batch]) -> list[str]:
+        """Return what is measured beside the loss."""
+        return list(dict.fromkeys(name for each in batches for name in each.measured))
+
+    def held_out_loss(self, batches: list[Batch]) -> float:
+        """Return the loss of all batches."""
+        unit = self.units.get("loss", "rows")
+        return mean([(each.loss, each.counts[unit]) for each in batches])
+
+    def held_out(self, name: str, batches: list[Batch]) -> float:
+        """Return a number of all batches."""
+        values = [
+            (each.measured[name], each)
+            for each in batches
+            if name in each.measured and not math.isnan(each.measured[name])  # a reward may have nothing to say
+        ]
+        if not values:
+            return math.nan
+        words = name.rpartition("/")[2].split("_")
+        if words[0] == "min" or words[-1] == "min":
+            return min(value for value, _ in values)
+        if words[0] == "max" or words[-1] == "max":
+            return max(value for value, _ in values)
+        unit = self.units.get(name, "rows")
+        return mean([(value, each.counts[unit]) for value, each in values])
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        prepared = super()._prepare_inputs(inputs)  # type: ignore[misc]  # the trainer behind it, here and below
+        if self._batches is not None:
+            self._prepared = copy.copy(prepared)  # the loss may take things out of it
+        return prepared
+
+    def prediction_step(self, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        """Note what a batch's numbers are, and what they are means of."""
+        before = {name: len(values) for name, values in self._measured().items()}
+        self._prepared = copy.copy(inputs)
+        loss, logits, labels = super().prediction_step(model, inputs, *rest, **options)  # type: ignore[misc]
+        if self._batches is not None:
+            kept = self._measured().items()
+            measured = {name: float(values[-1]) for name, values in kept if len(values) > before.get(name, 0)}
+            self._batches.append(Batch(float(loss), measured, self.counts(self._prepared)))
+        return loss, logits, labels
+
+    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+        """Put the numbers of all batches in place of the means over batches."""
+        batches = self._batches = []
+        try:
+            output = super().evaluation_loop(  # type: ignore[misc]
+                *arguments, metric_key_prefix=metric_key_prefix, **options
+            )
+        finally:
+            self._batches = None
+        if not math.isnan(loss := self.held_out_loss(batches)):  # it is where there is nothing to be the mean of
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
+        measured = self._measured()
+        for name in self.names(batches):
+            measured[name] = [self.held_out(name, batches)]  # the trainer averages what is in it when it logs
+        return output
+
+    def _measured(self) -> Any:
+        """Return what the trainer has measured in this evaluation: a list for each name, a value for each batch."""
+        if (kept := getattr(self, "_metrics", None)) is not None:
+            return kept["eval"]
+        return kept["eval"] if (kept := getattr(self, "_stored_metrics", None)) is not None else {}
+
+
+class Tokenwise(Weighed):
+    """Put before a trainer whose numbers are means over the labels of a batch."""
+
+    units: ClassVar[Mapping[str, str]] = dict.fromkeys(("loss", "entropy", "mean_token_accuracy"), "tokens")
+
+    ahead = 1
+    """How many labels of a row nothing predicts: the first one, where each token predicts the next."""
+
+    def counts(self, inputs: Any) -> Mapping[str, float]:
+        """Count rows and labels."""
+        labels = inputs["labels"]
+        return {"rows": len(labels), "tokens": int((labels[..., self.ahead :] != -100).sum())}
+
+
+class Answerwise(Weighed):
+    """Put before a trainer whose model answers prompts: its numbers are means over answers, or over their tokens."""
+
+    units: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"), "tokens"
+        ),
+        "completions/mean_terminated_length": "ended",
+    }
+
+    def counts(self, inputs: Any) -> Mapping[str, float]:
+        """Count answers, their tokens, and the answers that came to an end."""
+        mask = inputs["completion_mask"]
+        cut = self._measured()["completions/clipped_ratio"]
+        return {"rows": len(mask), "tokens": int(mask.sum()), "ended": len(mask) * (1 - cut[-1] if cut else 1)}
+
+    def held_out(self, name: str, batches: list[Batch]) -> float:
+        """Leave out the batches in which no answer came to an end, where it is about such answers."""
+        if "terminated" in name:
+            batches = [each for each in batches if each.counts["ended"] > 0] or batches
+        return super().held_out(name, batches)
+
+
+class Pairwise(Weighed):
+    """Put before a trainer whose batches are pairs, the better answers first, told apart from prompts by a mask."""
+
+    units: ClassVar[Mapping[str, str]] = {
+        "entropy": "tokens",
+        "logits/chosen": "chosen",
+        "logits/rejected": "rejected",
+        "mean_token_accuracy": "chosen",
+    }
+
+    def counts(self, inputs: Any) -> Mapping[str, float]:
+        """Count pairs, and the tokens of the answers."""
+        chosen, rejected = (int(each[:, 1:].sum()) for each in inputs["completion_mask"].chunk(2))
+        return {
+            "rows": len(inputs["completion_mask"]) // 2,
+            "chosen": chosen,
+            "rejected": rejected,
+            "tokens": chosen + rejected,
+        }
+
+
+def mean(values: list[tuple[float, float]]) -> float:
+    """Return the mean of means, each with how many it is the mean of; one of none has no say."""
+    total = sum(count for _, count in values)
+    return sum(value * count for value, count in values if count) / total if total else math.nan

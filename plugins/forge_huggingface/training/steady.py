@@ -1,0 +1,97 @@
+"""What every trainer is given, whatever its method: an order of rows and numbers that a resume does not change."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_IDS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
+
+
+class Steady:
+    """Put before a trainer: what it does after a resume is what it would have done without one.
+
+    Attributes:
+        whether_to_save: With ``save_strategy = "best"``: whether to save after an evaluation, from whether it was the
+            best one so far.
+        seconds_before: How long the run had trained before it was resumed.
+    """
+
+    whether_to_save: Callable[[bool], bool] | None = None
+    seconds_before: float = 0.0
+    _began: float = 0.0
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train, and look at the clock."""
+        self._began = time.time()
+        return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
+
+    def seconds(self) -> float:
+        """Return how long the run has been trained, before it was resumed and since."""
+        return self.seconds_before + time.time() - self._began
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Have the last numbers tell of the whole run; the trainer counts from the resume on (transformers 5.23)."""
+        state = self.state  # type: ignore[attr-defined]
+        if "train_loss" in logs and state.global_step:
+            logs["train_loss"] = self._total_loss_scalar / state.global_step  # type: ignore[attr-defined]
+            logs["train_runtime"] += self.seconds_before
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        best: bool = super()._determine_best_metric(metrics, trial)  # type: ignore[misc]
+        return best if self.whether_to_save is None else self.whether_to_save(best)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Return the trainer's sampler; one that goes by length is told the lengths, and shuffles by seed and epoch.
+
+        The trainer measures the column ``input_ids``, which not all rows have, and shuffles with the random numbers of
+        the whole process, whose state at the beginning of an epoch is in no checkpoint.
+        """
+        args: Any = self.args  # type: ignore[attr-defined]
+        rows = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
+        by_length = args.train_sampling_strategy in {"group_by_length", "batch_rebalance"}
+        if not by_length or not isinstance(rows, Dataset) or not _sequences(rows):
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        known = Dataset.from_dict({args.length_column_name: lengths(rows)})
+        sampler = super()._get_train_sampler(known)  # type: ignore[misc]
+        seed = args.seed if args.data_seed is None else args.data_seed
+        if isinstance(sampler, BatchRebalanceSampler):
+            sampler.seed = seed
+        return ByLength(sampler, seed) if isinstance(sampler, LengthGroupedSampler) else sampler
+
+
+class ByLength(LengthGroupedSampler):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject
+    """transformers' sampler, with an order for each epoch that depends on the seed alone."""
+
+    def __init__(self, other: LengthGroupedSampler, seed: int) -> None:
+        super().__init__(other.batch_size, lengths=other.lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle as epoch ``epoch`` does."""
+        self.generator = torch.Generator().manual_seed(self.seed + epoch)
+
+
+def lengths(rows: Dataset) -> list[int]:
+    """Return how many tokens each row has, all of its sequences together."""
+    columns = _sequences(rows)
+    counts = rows.select_columns(columns).with_format("arrow")
+    found: list[int] = []
+    for part in counts.iter(batch_size=1000):
+        each = [part.column(name).combine_chunks().value_lengths().to_pylist() for name in columns]
+        found += [sum(row) for row in zip(*each, strict=True)]
+    return found
+
+
+def _sequences(rows: Dataset) -> list[str]:
+    """Return the columns that hold the tokens of a row; prompts of online methods are texts."""
+    return [name for name in rows.column_names if name in _IDS or name.endswith("_input_ids")]
