@@ -192,6 +192,9 @@ class JobCheck:
             if said := hint(name):
                 self.add(key, "is not a key of this table", said.do)
                 return
+        if key[0] in TABLES and (home_there := elsewhere(name, str(key[0]))):
+            self.add(key, "is not a key of this table", home_there)
+            return
         homes = [table for table, model in TABLES.items() if table != key[0] and name in model.model_fields]
         # [eval] has keys that mean something else in [train]: seed, path, batch_size.
         home = next((table for table in homes if table not in {"eval", "generation"}), None)
@@ -221,6 +224,15 @@ class JobCheck:
                 if right in model.model_fields:
                     return f"{right} belongs to [train]"
         return None
+
+
+def elsewhere(name: str, table: str) -> str | None:
+    """Say where a key of another tool belongs that stands in the wrong table, or that forge does without."""
+    for other, model in TABLES.items():
+        hint = model.forge_hint(name) if other != table and issubclass(model, Table) else None
+        if hint:
+            return f"belongs to [{other}] {hint.key}" if hint.key else hint.do
+    return None
 
 
 def _other_name(key: str) -> Hint | None:

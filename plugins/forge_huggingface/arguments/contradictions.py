@@ -5,11 +5,11 @@ Each check takes the values of one table ``[train]``, whatever its method, and y
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from forge.api import Mistake, did_you_mean
-from forge_huggingface.arguments.tables import CHECKPOINTED, CHECKPOINTING, COMPILE, LIGER, SCHEDULERS, optimizer
+from forge.api import Mistake
+from forge_huggingface.arguments.named import named
 
 STEPS = ("eval_steps", "logging_steps", "save_steps", "warmup_steps")
 """Whole numbers, or below 1 a share of all steps; int stays int in the lock."""
@@ -108,15 +108,6 @@ def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
                 "use_liger_kernel",
             ),
         )
-    for name in values["liger_kernel_config"] or {}:
-        if name not in LIGER:
-            yield Mistake(f"Liger has no kernel {name}; {_say(name, LIGER)}", ("liger_kernel_config",))
-    if (values["liger_kernel_config"] or {}).get("fused_linear_cross_entropy"):
-        what = "liger_kernel_config: fused_linear_cross_entropy would replace the trainer's own loss; remove it"
-        yield Mistake(what, ("liger_kernel_config",))
-    for name, known in COMPILE.items():
-        if (value := values[name]) is not None and value not in known:
-            yield Mistake(f'{name} = "{value}" is not known to torch; {_say(value, known)}', (name,))
     if values["optim"].endswith("layerwise") and values["gradient_accumulation_steps"] > 1:
         what = f'optim = "{values["optim"]}" cannot be with gradient_accumulation_steps above 1; write 1'
         yield Mistake(what, ("optim", "gradient_accumulation_steps"))
@@ -136,42 +127,6 @@ def others(values: Mapping[str, Any]) -> Iterator[Mistake]:
         ):
             if values[name]:
                 yield Mistake(f"{name} is about worker processes; write dataloader_num_workers = 1 or more", (name,))
-
-
-def arguments(values: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield names that a schedule, checkpointing or an optimizer does not take, and lacks of those that it needs."""
-    scheduler, given = values["lr_scheduler_type"], values["lr_scheduler_kwargs"] or {}
-    if schedule := SCHEDULERS.get(scheduler):
-        asked = f'lr_scheduler_type = "{scheduler}"'
-        for name in given if schedule.takes else ():  # where it takes none, the key has no effect
-            if name not in schedule.takes:
-                others = [other for other, each in SCHEDULERS.items() if name in each.takes]
-                whose = f"; {name} is for {', '.join(others)}" if others else ""
-                yield Mistake(f"{asked} takes no {name}; {_say(name, schedule.takes)}{whose}", ("lr_scheduler_kwargs",))
-        if schedule.needs and sum(name in given for name in schedule.needs) != 1:
-            yield Mistake(
-                f"{asked} needs {' or '.join(schedule.needs)}; "
-                f"write lr_scheduler_kwargs = {{ {schedule.needs[-1]} = … }}",
-                ("lr_scheduler_type", "lr_scheduler_kwargs"),
-            )
-    known = (*CHECKPOINTING, *CHECKPOINTED)
-    for name in values["gradient_checkpointing_kwargs"] or {}:
-        if name not in known:
-            what = f"gradient checkpointing takes no {name}; {_say(name, known)}"
-            yield Mistake(what, ("gradient_checkpointing_kwargs",))
-    takes, text = optimizer(values["optim"]).takes, (values["optim_args"] or "").replace(" ", "")
-    for part in text.split(",") if text and takes != () else ():
-        name, equals, value = part.partition("=")
-        if not equals or "=" in value:
-            yield Mistake(
-                f'"{part}" is no name with a value; write optim_args = "name=value,name=value"', ("optim_args",)
-            )
-        elif takes is not None and name not in takes:
-            yield Mistake(f'optim = "{values["optim"]}" takes no {name}; {_say(name, takes)}', ("optim_args",))
-
-
-def _say(name: str, known: Sequence[str]) -> str:
-    return did_you_mean(name, known, f"it takes {', '.join(known)}")
 
 
 def preferences(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -296,6 +251,18 @@ def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
                 "importance_sampling_level",
             ),
         )
+    mode = values.get("vllm_importance_sampling_mode", "")
+    corrected = values["use_vllm"] and values.get("vllm_importance_sampling_correction")
+    if loss == "vespo" and corrected and mode.startswith("sequence"):
+        yield Mistake(
+            f'loss_type = "vespo" cannot be with vllm_importance_sampling_mode = "{mode}"; write "token_truncate"',
+            ("loss_type", "vllm_importance_sampling_mode"),
+        )
+    if values.get("sync_ref_model") and values["beta"] == 0:
+        yield Mistake("sync_ref_model needs a beta above 0: without, there is no reference", ("sync_ref_model", "beta"))
+    clip = values.get("reward_clip_range")
+    if clip is not None and (len(clip) != 2 or clip[0] >= clip[1]):
+        yield Mistake("reward_clip_range must be two numbers, the smaller first: [-10.0, 10.0]", ("reward_clip_range",))
     if values["use_vllm"] and values.get("use_transformers_continuous_batching"):
         yield Mistake(
             "use_vllm and use_transformers_continuous_batching both make the answers; keep one",
@@ -310,7 +277,7 @@ CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[Mistake]], ...] = (
     steps,
     evaluation,
     others,
-    arguments,
+    named,
     preferences,
     groups,
 )

@@ -79,6 +79,11 @@ def _switched(switch: str, keys: tuple[str, ...]) -> tuple[Effect, ...]:
     return tuple(Effect(key, switch, lambda values: not values.get(switch), "{by}", do) for key in keys)
 
 
+def _supervised(values: Values) -> bool:
+    return "beta" not in values and "center_rewards_coefficient" not in values
+
+
+_LOMO = frozenset({"adalomo", "lomo"})
 _NOT_READ = "{by} does not read it"
 _ADAM = "remove it, or choose an AdamW optimizer"
 
@@ -181,9 +186,40 @@ EFFECTS: tuple[Effect, ...] = (
         )
         for key in ("bf16_full_eval", "fp16_full_eval")
     ),
-    *(
-        Effect(key, "optim", lambda values: values["optim"] in {"lomo", "adalomo"}, _NOT_READ, "remove it")
-        for key in ("max_grad_norm", "weight_decay")
+    Effect(
+        "max_grad_norm",
+        "optim",
+        lambda values: values["optim"] in _LOMO or values["optim"].endswith("_layerwise"),
+        "{by} has used the gradients up before they could be clipped",
+        "remove it",
+    ),
+    Effect(
+        "weight_decay",
+        "optim",
+        lambda values: values["optim"] in _LOMO or values["optim"].startswith(("apollo_", "galore_")),
+        _NOT_READ,
+        "remove it",
+    ),
+    Effect(
+        "label_smoothing_factor",
+        "loss_type",
+        lambda values: values.get("loss_type") == "dft",
+        _NOT_READ,
+        'write loss_type = "nll", or remove it',
+    ),
+    Effect(
+        "label_smoothing_factor",
+        "label_smoothing_factor",
+        lambda values: not _supervised(values),
+        "only supervised fine-tuning reads it",
+        "remove it",
+    ),
+    Effect(
+        "data_seed",
+        "train_sampling_strategy",
+        lambda values: values["train_sampling_strategy"] == "sequential",
+        "{by} draws no order",
+        "remove one of the two",
     ),
     *(
         Effect(
@@ -203,7 +239,7 @@ EFFECTS: tuple[Effect, ...] = (
             "{by} does not name trackio",
             'write report_to = "trackio", or remove it',
         )
-        for key in ("trackio_bucket_id", "trackio_space_id")
+        for key in ("trackio_bucket_id", "trackio_space_id", "trackio_static_space_id")
     ),
     *_switched("torch_compile", ("torch_compile_backend", "torch_compile_mode")),
     *_switched("precompute_ref_log_probs", ("precompute_ref_batch_size",)),
@@ -239,7 +275,58 @@ EFFECTS: tuple[Effect, ...] = (
             "{by}",
             'write vllm_mode = "server", or remove it',
         )
-        for key in ("vllm_group_port", "vllm_server_base_url", "vllm_server_host", "vllm_server_port")
+        for key in (
+            "vllm_group_port",
+            "vllm_server_base_url",
+            "vllm_server_host",
+            "vllm_server_port",
+            "vllm_server_timeout",
+        )
+    ),
+    *(
+        Effect(
+            key,
+            "vllm_mode",
+            lambda values: bool(values.get("use_vllm")) and values.get("vllm_mode") == "server",
+            "{by}, and the server was started with its own",
+            'write vllm_mode = "colocate", or remove it',
+        )
+        for key in (
+            "vllm_enable_sleep_mode",
+            "vllm_gpu_memory_utilization",
+            "vllm_max_model_length",
+            "vllm_model_impl",
+            "vllm_tensor_parallel_size",
+        )
+    ),
+    *(
+        Effect(
+            key,
+            "vllm_importance_sampling_correction",
+            lambda values: bool(values.get("use_vllm")) and not values.get("vllm_importance_sampling_correction"),
+            "{by}",
+            "remove one of the two",
+        )
+        for key in (
+            "vllm_importance_sampling_clip_max",
+            "vllm_importance_sampling_clip_min",
+            "vllm_importance_sampling_mode",
+        )
+    ),
+    Effect("cache_implementation", "use_vllm", lambda values: bool(values.get("use_vllm")), _NOT_READ, "remove it"),
+    Effect(
+        "use_bias_correction_kl",
+        "beta",
+        lambda values: values.get("beta") == 0,
+        "{by}, so nothing is compared with the reference",
+        "write a beta above 0, or remove it",
+    ),
+    Effect(
+        "beta",
+        "loss_type",
+        lambda values: "f_divergence_type" in values and _losses(values) == {"sft"},
+        _NOT_READ,
+        "remove it, or add another loss",
     ),
     *_by_loss({"label_smoothing": ("exo_pair", "robust", "aot", "aot_unpaired")}, "f_divergence_type"),
     *_by_loss({"discopop_tau": ("discopop",)}),

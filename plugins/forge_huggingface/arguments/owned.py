@@ -257,6 +257,26 @@ FOREIGN: Mapping[str, Advice] = {
     "warmup_ratio": Advice(
         "write warmup_steps with a number below 1: warmup_steps = 0.03 is 3 % of all steps", "warmup_steps"
     ),
+    "datasets": Advice("belongs to [data] path, or to [[data.sources]] where there are several", table="data"),
+    "device_map": Advice("forge places the model itself"),
+    "evals_per_epoch": Advice("write eval_steps with a share of all steps, as 0.1", "eval_steps"),
+    "fast_inference": Advice("belongs to [plugins.unsloth-text] fast_inference"),
+    "full_finetuning": Advice('belongs to [adapter] type = "none"', table="adapter"),
+    "galore": Advice('write optim = "galore_adamw" and optim_target_modules = "all-linear"', "optim"),
+    "include_tokens_per_second": Advice("forge shows the tokens of each second anyway"),
+    "lora_modules_to_save": Advice("belongs to [adapter] modules_to_save", table="adapter"),
+    "max_lora_rank": Advice("belongs to [adapter] r", table="adapter"),
+    "overwrite_cache": Advice("forge makes the rows anew for every run"),
+    "pad_to_sequence_len": Advice("write pad_to_multiple_of", "pad_to_multiple_of"),
+    "pure_bf16": Advice('belongs to [model] dtype = "bfloat16"', table="model"),
+    "rope_scaling": Advice("forge does not stretch a model's positions; it comes with the model's config.json"),
+    "save_safetensors": Advice("weights are always saved as safetensors"),
+    "saves_per_epoch": Advice("write save_steps with a share of all steps, as 0.1", "save_steps"),
+    "sequence_parallel_degree": _LAUNCH,
+    "special_tokens": Advice("they come with the model's tokenizer: [model] id"),
+    "strict": Advice("a job's keys are always checked"),
+    "wandb_name": Advice('write run_name and report_to = "wandb"', "run_name"),
+    "xformers": Advice('belongs to [model] attn_implementation = "sdpa"', table="model"),
 }
 """What other tools, and older versions, call something, with what it is called here."""
 

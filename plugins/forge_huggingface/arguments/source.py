@@ -92,6 +92,16 @@ def _source(package: str, file: str) -> str:
     raise FileNotFoundError(f"{package}/{file}")
 
 
+@functools.cache
+def generation_names() -> frozenset[str]:
+    """Return what transformers' ``GenerationConfig`` takes by name; nothing if it cannot be read."""
+    try:
+        source = _source("transformers", "generation/configuration_utils.py")
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(re.findall(r'kwargs\.pop\(\s*"([a-z]\w*)"', source))
+
+
 def _class(source: str, name: str) -> ast.ClassDef:
     """Parse one class up to its first method: parsing the whole file would take five times as long."""
     start = re.search(rf"^class {name}\b", source, re.MULTILINE)

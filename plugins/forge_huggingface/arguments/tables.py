@@ -29,6 +29,7 @@ LORA_FACTORS: Mapping[str, int] = {"RewardConfig": 1}
 """Where it takes another: TRL's rate for a reward model, 1e-4, is what TRL's own example takes for LoRA."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "cache_implementation": ("static", "offloaded_static", "dynamic", "offloaded", "quantized"),
     "debug": ("", "underflow_overflow"),
     "include_num_input_tokens_seen": ("all", "non_padding", "no"),
     "log_level": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
@@ -66,7 +67,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "scale_rewards": ("group", "batch", "none"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
     "vllm_mode": ("colocate", "server"),
+    "vllm_model_impl": ("auto", "vllm", "transformers"),
 }
 """Values that an argument takes where the sources say less than they check."""
 

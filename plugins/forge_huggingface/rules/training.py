@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 
+ATTENTIONS = (
+    "auto",
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+)
+"""Names that ``attn_implementation`` takes; a model's own code may bring others."""
+
+
 def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train, or None."""
     method = METHODS.get(job.train.method)
@@ -74,6 +86,10 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
         if name not in TRACKERS:
             say = did_you_mean(name, TRACKERS, f"there are {', '.join(TRACKERS)}")
             yield Problem("train.report_to", f'there is no tracker "{name}"', say)
+    attention = job.model.attn_implementation
+    if attention not in ATTENTIONS and not {"/", "|"} & set(attention) and not job.model.trust_remote_code:
+        say = did_you_mean(attention, ATTENTIONS, f"there are {', '.join(ATTENTIONS)}, and the hub's org/kernel")
+        yield Problem("model.attn_implementation", f'transformers knows no attention "{attention}"', say)
     if options.get("sync_ref_model") and job.adapter.type != "none":
         yield Problem(
             "train.sync_ref_model",

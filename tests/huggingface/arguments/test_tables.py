@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from forge_huggingface.arguments.fields import committed, table
 from forge_huggingface.arguments.options import train_options
+from forge_huggingface.arguments.source import generation_names
 from forge_huggingface.arguments.tables import CHECKPOINTED, CHECKPOINTING, OPTIMIZERS, SCHEDULERS, optimizer
 
 FORGES = {"self", "optimizer", "last_epoch", "num_training_steps"}
@@ -115,9 +116,70 @@ def branch(source: str, name: str) -> str:
         ),
         ({"optim": "sgd", "optim_args": "momentun=0.9"}, 'optim = "sgd" takes no momentun; did you mean momentum?'),
         ({"optim": "sgd", "optim_args": "momentum"}, '"momentum" is no name with a value'),
+        ({"optim": "sgd", "optim_args": "momentum=much"}, "momentum must be a number, not much"),
+        ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=ja"}, "nesterov must be true or false, not ja"),
+        ({"optim": "sgd", "optim_args": "nesterov=true"}, "nesterov needs a momentum"),
+        ({"optim": "stable_adamw", "optim_args": "kahan_sum=false"}, "would be taken for true"),
+        (
+            {"optim": "galore_adamw", "optim_target_modules": "all-linear", "optim_args": "rank=1.5"},
+            "rank must be a whole number, not 1.5",
+        ),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "two"}},
+            "num_cycles must be a number, not two",
+        ),
+        (
+            {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 3, "decay_type": "cos"},
+            },
+            "decay_type must be one of linear, cosine, 1-sqrt, not cos",
+        ),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": "no"}}, "use_reentrant must be true or false, not no"),
     ],
 )
 def test_a_name_that_is_not_taken_is_refused_with_those_that_are(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError) as error:
         train_options("sft")(**keys)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"optim": "sgd", "optim_args": "momentum=0.9, nesterov=True"},
+        {"optim": "stable_adamw", "optim_args": "kahan_sum=true,max_lr=1e-3"},
+        {"optim": "adamw_anyprecision", "optim_args": "momentum_dtype=bfloat16"},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1, "num_cycles": 1}},
+        {"gradient_checkpointing_kwargs": {"use_reentrant": False, "every_n_layers": 2}},
+    ],
+)
+def test_a_value_beside_a_name_is_taken(keys: dict[str, Any]) -> None:
+    train_options("sft")(**keys)
+
+
+def test_generation_takes_the_names_of_transformers() -> None:
+    from transformers import GenerationConfig
+
+    assert set(GenerationConfig().to_dict()) - {"transformers_version", "_from_model_config"} <= generation_names()
+    assert {"top_p", "stop_strings", "num_beams"} <= generation_names()
+    train_options("grpo")(generation_kwargs={"num_beams": 2})
+    with pytest.raises(ValidationError, match="generation takes no tempreature; did you mean temperature"):
+        train_options("grpo")(generation_kwargs={"tempreature": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "words"),
+    [
+        ("rloo", {"reward_clip_range": [1.0]}, "two numbers, the smaller first"),
+        ("rloo", {"reward_clip_range": [1.0, -1.0]}, "two numbers, the smaller first"),
+        ("grpo", {"sync_ref_model": True}, "needs a beta above 0"),
+        ("grpo", {"loss_type": "vespo", "use_vllm": True}, 'write "token_truncate"'),
+        ("grpo", {"cache_implementation": "sttic"}, "static"),
+        ("grpo", {"use_vllm": True, "vllm_importance_sampling_mode": "token"}, "token_mask"),
+    ],
+)
+def test_what_an_online_trainer_refuses_is_refused_before(method: str, keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        train_options(method)(**keys)
     assert words in str(error.value)

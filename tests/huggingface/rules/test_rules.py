@@ -280,6 +280,18 @@ def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monk
         ("model", "torch_dtype", "write dtype"),
         ("data", "template", "write chat_template"),
         ("train", "use_peft", "belongs to [adapter] type"),
+        ("train", "torch_dtype", "belongs to [model] dtype"),
+        ("train", "target_parameters", "forge adapts whole modules"),
+        ("train", "experts_implementation", "there is no key for it"),
+        ("train", "template", "belongs to [data] chat_template"),
+        ("train", "quantization_bit", "write load_in_4bit"),
+        ("train", "pure_bf16", 'belongs to [model] dtype = "bfloat16"'),
+        ("train", "lora_modules_to_save", "belongs to [adapter] modules_to_save"),
+        ("train", "evals_per_epoch", "write eval_steps"),
+        ("train", "wandb_name", "write run_name"),
+        ("train", "full_finetuning", 'belongs to [adapter] type = "none"'),
+        ("train", "sequence_parallel_degree", "trains in one process"),
+        ("train", "save_safetensors", "always saved as safetensors"),
     ],
 )
 def test_a_key_of_another_tool_is_met_with_the_right_one(plan: Any, table: str, key: str, hint: str) -> None:
@@ -298,3 +310,22 @@ def test_under_a_word_that_is_nearly_a_method_its_keys_are_checked_too(plan: Any
         "train.beta",
         "train.lr",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("flash_atention_2", "did you mean flash_attention_2?"),
+        ("xformers", "there are auto, eager, sdpa"),
+        ("sdpa", None),
+        ("flex_attention", None),
+    ],
+)
+def test_an_attention_that_transformers_does_not_know_is_refused(plan: Any, name: str, hint: str | None) -> None:
+    text = BASE.replace('id = "m"', f'id = "m"\nattn_implementation = "{name}"')
+    if hint is None:
+        plan(text)
+    else:
+        with pytest.raises(JobError, match=re.escape(hint)):
+            plan(text)
+        plan(text.replace('id = "m"', 'id = "m"\ntrust_remote_code = true'))
