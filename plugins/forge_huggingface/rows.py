@@ -169,6 +169,43 @@ Plain = Conversation | Completion | Text | Ids
 Row = Plain | Pair | Rated | Prompt
 
 
+TRAINERS_OWN = frozenset(
+    {
+        "completion",
+        "completion_ids",
+        "completions",
+        "environment",
+        "environments",
+        "image",
+        "images",
+        "log_extra",
+        "log_metric",
+        "prompts",
+        "trainer_state",
+    }
+)
+"""Names under which TRL's online trainers look for something of their own in a row, or give it to rewards."""
+
+_APART = "row."
+
+
+def set_apart(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row of prompts under names that no trainer takes for its own.
+
+    >>> set_apart({"image": None, "answer": "4"})
+    {'row.image': None, 'answer': '4'}
+    """
+    return {f"{_APART}{name}" if name in TRAINERS_OWN else name: value for name, value in columns.items()}
+
+
+def put_back(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`set_apart` was given."""
+    return {
+        name.removeprefix(_APART) if name.removeprefix(_APART) in TRAINERS_OWN else name: value
+        for name, value in columns.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """A row as tokens.

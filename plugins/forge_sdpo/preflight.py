@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, Finding
 from forge_huggingface.rewards.table import reward_tables
+from forge_huggingface.rows import put_back
 from forge_sdpo.context import question_of
 from forge_sdpo.options import settings_of
 
@@ -44,7 +45,8 @@ def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:  # noqa: ARG0
 
 def prompts(rows: Iterable[Mapping[str, Any]], settings: Sdpo) -> Iterable[Finding]:
     """Yield the first row whose prompt a teacher could not be shown, or which lacks the column with feedback."""
-    for row in rows:
+    for stored in rows:
+        row = put_back(stored)
         origin = row.get("origin", "a row")
         if settings.feedback_column is not None and settings.feedback_column not in row:
             there = ", ".join(name for name in row if name not in {"prompt", "origin"}) or "none"

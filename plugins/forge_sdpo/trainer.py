@@ -28,6 +28,7 @@ from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
 from forge.api import ForgeError, UsageError
+from forge_huggingface.rows import put_back
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 from forge_sdpo import fused, head
@@ -135,7 +136,7 @@ class SDPOTrainer(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # tr
         said: list[str | None] = list(self.feedback_source()) if self.feedback_source else [None] * len(prompts)
         column = self.settings.feedback_column
         if column is not None:
-            said = [text or row.get(column) for text, row in zip(said, inputs, strict=True)]
+            said = [text or put_back(row).get(column) for text, row in zip(said, inputs, strict=True)]
         self.scores = Scores(completion_ids, prompts, summed.tolist(), said)
         return each
 

@@ -75,9 +75,4 @@ def fused(job: Job, since: bool) -> bool:
     return job.train.method in FUSED or kernels.fused(job, since)
 
 
-def adapter_size(job: Job, facts: ModelFacts) -> int:  # noqa: ARG001
-    """Return the bytes of a value of the adapter: 32 bit, on any base."""
-    return 4
-
-
-KERNELS = Kernels(kept, worked, scores, boundary, adapter_size, fused)
+KERNELS = Kernels(kept, worked, scores, boundary, fused)

@@ -9,6 +9,9 @@ from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_method,
 if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
+COMPARED_IN_4_BIT = frozenset({"qwen3_vl"})
+"""Those of :data:`COMPARED` that train alike in 4 bit too, now that adapters are in float32 on both."""
+
 FAMILIES = frozenset(
     {
         "gemma3",
@@ -69,7 +72,7 @@ def _not_compared(job: Job, facts: ModelFacts) -> str | None:
     take = 'name Unsloth in [use] backend = "unsloth" to take it'
     if facts.model_type is not None and facts.model_type not in COMPARED:
         return f"forge has not compared {facts.model_type} on Unsloth and on transformers yet; {take}"
-    if job.model.bits:
+    if job.model.bits and not (job.model.bits == "4bit" and facts.model_type in COMPARED_IN_4_BIT):
         return f"forge has not compared Unsloth and transformers on vision models in {job.model.bits} yet; {take}"
     return None
 

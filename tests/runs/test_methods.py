@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -189,3 +190,32 @@ def test_answers_and_their_rewards_are_told_and_a_collapse_stops_the_run(
     assert len(told) == 2
     assert told[0]["rewards"] == {"same": 1.0}
     assert "Write one sentence" in told[0]["prompt"]  # TRL 1.14 tells the rendered text
+
+
+def test_columns_of_a_trainers_names_reach_the_rewards_and_a_last_step_without_a_reward_ends_well(
+    project: Project,
+) -> None:
+    (project.folder / "odd.py").write_text(
+        "STEP = []\n"
+        "def odd(*, completions, completion, image, images):\n"
+        "    STEP.append(1)\n"
+        "    assert completion[0] == 'mine' and image[0] == 'i.png' and images[0] is None\n"
+        "    return [None if len(STEP) > 1 else float(len(STEP) + index) for index, _ in enumerate(completions)]\n"
+    )
+    rows = [{"prompt": f"{n} + 1 is", "completion": "mine", "image": "i.png", "images": None} for n in range(4)]
+    (project.folder / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = {
+        "method": "grpo",
+        "num_generations": 2,
+        "per_device_train_batch_size": 2,
+        "max_completion_length": 4,
+        "max_steps": 2,
+        "reward": [{"use": "./odd.py:odd"}],
+    }
+    project.write(data={"path": "odd.jsonl"}, train=train, export=[{"format": "adapter"}])
+    done = project.perform()
+    assert done.code == 0, done.printed
+    trained = done.folder.trained()
+    assert trained is not None
+    assert trained.metrics["reward"] == 1.5  # of the last step that had one
+    assert (done.folder.path / trained.weights / "README.md").is_file()

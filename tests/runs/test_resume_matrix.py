@@ -35,6 +35,7 @@ STOPPING: dict[str, Any] = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "logging_strategy": "epoch",
+    "logging_steps": None,
     "load_best_model_at_end": True,
     "early_stopping_patience": 3,
     "lr_scheduler_type": "constant",
@@ -88,6 +89,7 @@ CASES: dict[str, dict[str, Any]] = {
             "eval_strategy": "epoch",
             "metric_for_best_model": "loss",
             "logging_strategy": "epoch",
+            "logging_steps": None,
         },
     },
     "plateau": {

@@ -113,6 +113,11 @@ def test_other_models_and_jobs_fall_back_and_say_why(
     assert any(why in each.reason for each in made.verdicts if each.plugin == "unsloth-vision")
 
 
+def test_a_family_that_was_compared_in_4_bit_runs_so_on_unsloth(catalogue: Catalogue) -> None:
+    made = plan(catalogue, fit(), {"model_type": "qwen3_vl"}, model={"id": "m", "load_in_4bit": True})
+    assert chosen(made)["load"] == "unsloth-vision"
+
+
 def test_naming_an_unfit_backend_is_an_error(catalogue: Catalogue) -> None:
     with pytest.raises(PlanError, match="idefics3"):
         plan(catalogue, fit(), {"model_type": "idefics3"}, use={"backend": "unsloth"})

@@ -13,6 +13,8 @@ from array import array
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self
 
+from forge_huggingface.rows import set_apart
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
@@ -199,9 +201,9 @@ def features(layout: str) -> Any:
 
 
 def prompts(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
-    """Return rows of the layout ``prompts`` as trainers take them: the prompt, all columns by name, and the origin."""
+    """Return rows of the layout ``prompts`` as trainers take them: prompt, origin, and all columns, set apart."""
     rows = [
-        {"origin": origin, **json.loads(columns), "prompt": json.loads(prompt)}
+        {"origin": origin, **set_apart(json.loads(columns)), "prompt": json.loads(prompt)}
         for prompt, columns, origin in zip(*(batch[name] for name in _PROMPT), strict=True)
     ]
     names = dict.fromkeys(name for row in rows for name in row)

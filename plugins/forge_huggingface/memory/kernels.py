@@ -16,7 +16,7 @@ from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
 
 if TYPE_CHECKING:
-    from forge.api import Job, ModelFacts
+    from forge.api import Job
 
 
 CHUNK = 256  # tokens of a chunk of TRL's loss before 1.15: trl/trainer/sft_trainer.py
@@ -108,7 +108,6 @@ class Kernels:
         worked: Bytes a token that this pass needs beside.
         scores: Bytes for the loss.
         boundary: Bytes a token that gradient checkpointing keeps on the device between two layers.
-        adapter: Bytes of a value of the adapter, 4 bit or not.
         fused: Whether a job's loss never holds all logits; told whether TRL is 1.15 or newer.
     """
 
@@ -116,18 +115,12 @@ class Kernels:
     worked: Callable[[Setting], float]
     scores: Callable[[Setting], int]
     boundary: Callable[[Setting], float]
-    adapter: Callable[[Job, ModelFacts], int]
     fused: Callable[[Job, bool], bool]
 
 
 def boundary(s: Setting) -> float:
     """Return the bytes a token of the stream that enters a layer."""
     return float(s.stream * s.shape.hidden)
-
-
-def adapter_size(job: Job, facts: ModelFacts) -> int:
-    """Return the bytes of a value of the adapter: peft keeps 32 bit, TRL makes 16 of them on a quantised base."""
-    return 2 if job.model.bits or facts.quantized else 4
 
 
 def fused(job: Job, since: bool) -> bool:
@@ -138,7 +131,7 @@ def fused(job: Job, since: bool) -> bool:
     return bool(since or options.get("loss_type") == "chunked_nll" or options.get("use_liger_kernel"))
 
 
-TRANSFORMERS = Kernels(kept, worked, scores, boundary, adapter_size, fused)
+TRANSFORMERS = Kernels(kept, worked, scores, boundary, fused)
 
 
 @dataclass(frozen=True, slots=True)

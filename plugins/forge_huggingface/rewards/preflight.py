@@ -6,7 +6,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Finding, did_you_mean
+from forge_huggingface.functions.signature import GIVEN
 from forge_huggingface.rewards.load import load
+from forge_huggingface.rows import put_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,8 +33,16 @@ def findings(job: Job, run: Run, data: Data) -> Iterable[Finding]:
 
 def lacking(rewards: Iterable[Reward], rows: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
     """Yield, for each reward, the first row that it cannot use; of a stream, only the first are read."""
-    left = list(rewards)
-    for number, row in enumerate(rows if hasattr(rows, "__len__") else islice(rows, _FIRST), 1):
+    left, told = list(rewards), False
+    for number, stored in enumerate(rows if hasattr(rows, "__len__") else islice(rows, _FIRST), 1):
+        row = put_back(stored)
+        if not told and (taken := sorted(GIVEN.intersection(row))):
+            told = True
+            yield Finding(
+                "warning",
+                f"no reward sees the column {', '.join(taken)}: the trainer gives rewards something of that name",
+                f'rename it: [data] columns = {{ … = "{taken[0]}" }}, or in the file',
+            )
         if not left:
             return
         there = sorted(name for name in row if name not in {"prompt", "origin"})

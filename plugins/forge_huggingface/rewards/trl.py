@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.functions.signature import GIVEN
 from forge_huggingface.rewards.score import is_finite
+from forge_huggingface.rows import put_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,4 +81,4 @@ def weights(rewards: Sequence[Reward]) -> list[float]:
 def _split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part what TRL gives into columns of the rows and what comes from the trainer."""
     columns = {name: value for name, value in given.items() if name not in GIVEN}
-    return columns, {name: value for name, value in given.items() if name in GIVEN}
+    return put_back(columns), {name: value for name, value in given.items() if name in GIVEN}

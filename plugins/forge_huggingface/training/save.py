@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Loaded, ModelError, PluginError, Trained
+from forge.api import Loaded, ModelError, PluginError, Trained, Warned
 from forge.disk.checkpoints import MARK, checkpoints
 from forge.disk.faults import machine_error
+from forge.disk.files import write_text
 from forge_huggingface.facts.safetensors import read_folder, read_header
 from forge_huggingface.hub.card import model_card
 from forge_huggingface.methods import Method
@@ -45,7 +47,7 @@ def result(
 
 
 def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: Trained) -> None:
-    """Write weights, tokenizer and model card under a temporary name, then rename it."""
+    """Write weights and tokenizer under a temporary name, rename it, and add the model card."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -56,9 +58,7 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
                 config.revision = run.plan.facts.revision
         model.save_pretrained(part, safe_serialization=True)
         processor.save_pretrained(part)
-        card = model_card(job, run.plan, trained, folder.name)
-        (part / "README.md").write_text(card, encoding="utf-8")
-        (run.folder / "README.md").write_text(card, encoding="utf-8")
+        (part / "README.md").unlink(missing_ok=True)  # peft's; forge's own comes once the weights count
         check_written(model, part)
     except Exception as error:
         if (fault := machine_error(error, part)) is None:
@@ -67,6 +67,14 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
         raise fault from error
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
+    try:
+        card = model_card(job, run.plan, trained, folder.name)
+    except Exception as error:  # noqa: BLE001 - no card is worth a training
+        traceback.print_exception(error)
+        run.emit(Warned(f"there is no model card: {type(error).__name__}: {error}", "please report this"))
+        return
+    for place in (folder, run.folder):
+        write_text(place / "README.md", card)
 
 
 def check_written(model: Any, folder: Path) -> None:
@@ -136,13 +144,17 @@ def best_step(trainer: Any) -> int | None:
 
 
 def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the last values that the trainer logged, as far as they are numbers."""
+    """Return the last values that the trainer logged, as far as they are numbers: of a step without rewards none is."""
     measured = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "reward")
     wanted = ("train_loss", "train_runtime", *measured, *(f"eval_{name}" for name in measured))
     found: dict[str, float] = {}
     for line in history:
-        found |= {name: line[name] for name in wanted if name in line and math.isfinite(line[name] or 0.0)}
+        found |= {name: line[name] for name in wanted if _is_number(line.get(name))}
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def drop_unfinished(folder: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_signal_cleans_up(name: str, tmp_path: Path) -> None:
     process, folder = waiting(tmp_path)
     process.send_signal(getattr(signal, name))
     _, said = process.communicate(timeout=30)
-    assert (process.returncode, said.decode().strip()) == (130, f"stopped: {name}")
+    assert (process.returncode, said.decode().strip()) == (130, f"stopped by {name}")
     assert not folder.exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from forge.api import UsageError
 from forge_huggingface.rewards.preflight import findings, lacking
+from forge_huggingface.rows import set_apart
 
 if TYPE_CHECKING:
     from support.rewarding import Folder
@@ -75,3 +76,12 @@ def test_a_reward_that_cannot_be_had_stops_the_run(folder: Folder) -> None:
     folder.file("import nothing_of_this_name\ndef fn(completions): ...\n")
     with pytest.raises(UsageError, match="importing it failed"):
         list(findings(folder.job(USE), None, None))  # type: ignore[arg-type]  # neither is looked at first
+
+
+def test_a_column_that_no_reward_can_see_is_told_once(folder: Folder) -> None:
+    folder.file("def fn(completions, completion, image): ...\n")
+    rewards = folder.load('[[train.reward]]\nuse = "./rewards.py:fn"\n')
+    rows = [set_apart({"prompt": "p", "completion": "c", "image": None, "completions": "x"})] * 2
+    (found,) = lacking(rewards, rows)
+    assert found.severity == "warning"
+    assert found.message == "no reward sees the column completions: the trainer gives rewards something of that name"

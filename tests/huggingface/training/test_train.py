@@ -27,4 +27,4 @@ def test_a_single_held_out_set_is_used_whatever_its_name(sets: dict[str, Any], g
 def test_the_last_numbers_are_kept_as_far_as_they_are_numbers() -> None:
     """A training that has diverged has weights all the same, and they are recorded in JSON, which has no NaN."""
     history = [{"loss": 2.0, "reward": None}, {"loss": float("nan"), "eval_loss": 1.0}, {"train_loss": float("inf")}]
-    assert final_metrics(history) == {"loss": 2.0, "reward": None, "eval_loss": 1.0}
+    assert final_metrics(history) == {"loss": 2.0, "eval_loss": 1.0}
