@@ -112,7 +112,10 @@ class Setting:
     @property
     def casts(self) -> bool:
         """Whether each linear layer keeps a 16-bit copy of its own: peft casts to 32 bit, and autocast back."""
-        return self.size == 2 and (self.adapter == 4 if self.lora else self.stream == 4)
+        rounded = (
+            self.job.model.bits or self.facts.quantized
+        )  # peft's layers on these leave the input as autocast has it
+        return self.size == 2 and (not rounded if self.lora else self.stream == 4)
 
     @property
     def checkpointing(self) -> bool:
