@@ -79,6 +79,7 @@ def test_two_models_at_once_are_refused(trained: tuple[Project, RunFolder]) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_chat_and_its_folder_goes(
     trained: tuple[Project, RunFolder], tmp_path: Path, name: str

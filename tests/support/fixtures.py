@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from support.tiny import make_model
 from support.tiny_vlm import make_vlm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from forge.discovery.catalogue import Catalogue
@@ -38,6 +39,17 @@ def site(tmp_path: Path) -> Site:
 def catalogue() -> Catalogue:
     """The plugins of this checkout, and no others that the environment may have."""
     return discover({"FORGE_PLUGINS": "huggingface"})
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let the processes that a test starts hear SIGHUP, though the tests may run under nohup."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

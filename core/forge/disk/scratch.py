@@ -69,7 +69,8 @@ def _ending_in_an_exception() -> Iterator[None]:
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
@@ -79,5 +80,5 @@ def _ending_in_an_exception() -> Iterator[None]:
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in ours.items():
+            signal.signal(number, handler)

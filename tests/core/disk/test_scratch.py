@@ -86,6 +86,7 @@ def test_a_log_that_the_error_names_stays_alone(temporary: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_cleans_up(name: str, tmp_path: Path) -> None:
     process, folder = waiting(tmp_path)
