@@ -109,13 +109,6 @@ def disk_errors(what: Path) -> Iterator[None]:
         raise _told(number, what, what) from error
 
 
-def disk_full(what: Path) -> DiskFull:
-    """Describe a full disk at a file."""
-    error = _told(errno.ENOSPC, what, what)
-    assert isinstance(error, DiskFull)
-    return error
-
-
 def _told(number: int, what: object, place: Path) -> MachineError:
     if number == _UNSAID:
         number = _why_unwritten(place)

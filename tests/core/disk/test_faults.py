@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from forge.disk.faults import disk_errors, disk_full, is_hard, machine_error
+from forge.disk.faults import disk_errors, is_hard, machine_error
 from forge.errors import DiskFull, MachineError
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -21,6 +21,13 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 def caused(error: BaseException, cause: BaseException) -> BaseException:
     """Return an error with the one that it was made from."""
     error.__cause__ = cause
+    return error
+
+
+def full(what: Path) -> MachineError:
+    """Return what is said of a full disk at a file."""
+    error = machine_error(OSError(errno.ENOSPC, "no space", str(what)), what)
+    assert error is not None
     return error
 
 
@@ -124,13 +131,13 @@ def test_no_folder_for_temporary_files_is_told_as_that(tmp_path: Path, monkeypat
 def test_a_full_disk_names_the_file_and_the_space_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = SimpleNamespace(f_files=9, f_favail=9, f_frsize=1, f_bavail=2**20)
     monkeypatch.setattr(os, "statvfs", lambda path: room if Path(path).stat() else None)
-    text = str(disk_full(tmp_path / "model.safetensors"))
+    text = str(full(tmp_path / "model.safetensors"))
     assert text == f"cannot write {tmp_path / 'model.safetensors'}: the disk is full (1 MiB free); free some space"
     room.f_favail = 0
-    assert "no room for more files (no inodes)" in str(disk_full(tmp_path / "a"))
+    assert "no room for more files (no inodes)" in str(full(tmp_path / "a"))
     room.f_favail, room.f_bavail = 9, 2**40
-    assert "the disk is full, though it has 1024 GiB free" in str(disk_full(tmp_path / "a"))
-    assert str(disk_full(Path("/nowhere/at/all"))) == "cannot write /nowhere/at/all: the disk is full; free some space"
+    assert "the disk is full, though it has 1024 GiB free" in str(full(tmp_path / "a"))
+    assert str(full(Path("/nowhere/at/all"))) == "cannot write /nowhere/at/all: the disk is full; free some space"
 
 
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
