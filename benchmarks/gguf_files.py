@@ -61,7 +61,7 @@ def quality(arguments: argparse.Namespace) -> None:
         about = json.loads((out / "export.json").read_text(encoding="utf-8"))["report"][kind]
         gates = about["gates"]
         with Generator(out / about["file"], context=512) as generator:
-            said = ["".join(generator.chat(row[:-1], max_tokens=64)) for row in rows]
+            said = ["".join(generator.chat(row[:-1], {}, max_tokens=64)) for row in rows]
         judged = [judge(text, json.loads(row[-1]["content"])) for text, row in zip(said, rows, strict=True)]
         shares = [f"{sum(one[name] for one in judged) / len(judged):.0%}" for name in ("card", "region", "capital")]
         exact = gates.get("conversion", gates["logits"])

@@ -9,13 +9,19 @@ from typing import Any
 
 from rig.forge import PROJECTIONS
 from rig.models import LENGTH, RATE, SEED
-from rig.runs import TIMED
 
 
-def plain(side: str, bits: int, model: str, rows: str, part: str, out: str) -> None:
-    """Train as Unsloth's or TRL's documentation shows, and write what was measured to ``out``."""
-    began = time.time()
-    unsloth = side == "unsloth"
+def plain(setting: Path) -> None:
+    """Train as Unsloth's or TRL's documentation shows, and write what was measured.
+
+    Args:
+        setting: A JSON file with ``side`` (``unsloth`` or ``trl``), ``bits``, ``model``, ``rows``, ``out``,
+            ``checkpointing`` (whether the layers are computed again, as each library does it) and ``arguments`` of the
+            trainer. Each step logged becomes a line of ``out`` at once.
+    """
+    asked = json.loads(setting.read_text(encoding="utf-8"))
+    bits, model, out, checkpointing = asked["bits"], asked["model"], asked["out"], asked["checkpointing"]
+    unsloth = asked["side"] == "unsloth"
     if unsloth:
         from unsloth import FastLanguageModel
     import torch
@@ -23,7 +29,6 @@ def plain(side: str, bits: int, model: str, rows: str, part: str, out: str) -> N
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    setting = TIMED[part]
     lora: dict[str, Any] = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "bias": "none"}
     if unsloth:
         network, tokenizer = FastLanguageModel.from_pretrained(
@@ -33,7 +38,7 @@ def plain(side: str, bits: int, model: str, rows: str, part: str, out: str) -> N
             network,
             **lora,
             target_modules=PROJECTIONS,
-            use_gradient_checkpointing="unsloth",
+            use_gradient_checkpointing="unsloth" if checkpointing else False,
             random_state=SEED,
         )
         config = None
@@ -56,38 +61,35 @@ def plain(side: str, bits: int, model: str, rows: str, part: str, out: str) -> N
             quantization_config=quantization if bits == 4 else None,
         )
         config = LoraConfig(**lora, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    arguments = SFTConfig(
-        output_dir=f"{out}.checkpoints",
-        per_device_train_batch_size=setting["batch"],
-        gradient_accumulation_steps=1,
-        max_steps=setting["steps"],
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        optim="adamw_torch_fused",
-        logging_steps=1,
-        bf16=True,
-        report_to="none",
-        save_strategy="no",
-        seed=SEED,
-        max_length=LENGTH,
-        gradient_checkpointing=True,
-    )
-    steps: list[dict[str, Any]] = []
+    arguments = {
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "optim": "adamw_torch_fused",
+        "logging_steps": 1,
+        "bf16": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "seed": SEED,
+        "max_length": LENGTH,
+        "gradient_checkpointing": checkpointing,
+        **asked["arguments"],
+    }
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
             if "loss" in logs:
-                memory = torch.cuda.max_memory_allocated()
-                steps.append({"step": state.global_step, "time": time.time(), "loss": logs["loss"], "memory": memory})
+                memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+                step = {"step": state.global_step, "time": time.time(), "loss": logs["loss"], "memory": memory}
+                with Path(out).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(step) + "\n")
 
     trainer = SFTTrainer(
         model=network,
-        args=arguments,
-        train_dataset=load_dataset("json", data_files=rows, split="train", cache_dir=f"{out}.cache"),
+        args=SFTConfig(output_dir=f"{out}.checkpoints", **arguments),
+        train_dataset=load_dataset("json", data_files=asked["rows"], split="train", cache_dir=f"{out}.cache"),
         processing_class=tokenizer,
         peft_config=config,
         callbacks=[Clock()],
     )
     trainer.train()
-    Path(out).write_text(json.dumps({"began": began, "steps": steps}), encoding="utf-8")

@@ -48,17 +48,52 @@ def timed(part: str, work: Path, models: Path, only: list[str]) -> Iterator[dict
                 entry[kind] = next(iter(events(place, kind)), None)
             entry["stages"] = {e["stage"]: e["seconds"] for e in events(place, "stage") if e["state"] == "finished"}
         else:
-            out = place / "result.json"
-            command = [sys.executable, str(SCRIPT), "plain", side, str(bits), str(models / part)]
-            command += [str(work / "full.jsonl"), part, str(out)]
-            with (place / "log.txt").open("w", encoding="utf-8") as file:
-                process = subprocess.run(command, cwd=place, stdout=file, stderr=subprocess.STDOUT, check=False)
-            steps = json.loads(out.read_text(encoding="utf-8"))["steps"] if out.exists() else []
+            arguments = {"max_steps": setting["steps"], "per_device_train_batch_size": setting["batch"]}
+            process = script(place, side, bits, models / part, work / "full.jsonl", arguments=arguments)
+            steps = lines(place / "steps.jsonl")
             if process.returncode:
                 entry["error"] = (place / "log.txt").read_text(encoding="utf-8")[-2000:]
         entry |= measures(steps, began, setting) | {"seconds": round(time.time() - began, 1)}
         print(json.dumps({k: v for k, v in entry.items() if k not in {"losses", "data", "trainer"}}), flush=True)
         yield entry
+
+
+def script(
+    place: Path,
+    side: str,
+    bits: int,
+    model: Path,
+    rows: Path,
+    *,
+    checkpointing: bool = True,
+    arguments: Mapping[str, Any],
+    wait: bool = True,
+) -> subprocess.Popen[str]:
+    """Start a plain script in a process of its own; its steps go to ``steps.jsonl`` and its output to ``log.txt``."""
+    asked = {
+        "side": side,
+        "bits": bits,
+        "model": str(model),
+        "rows": str(rows),
+        "out": str(place / "steps.jsonl"),
+        "checkpointing": checkpointing,
+        "arguments": dict(arguments),
+    }
+    setting = place / "setting.json"
+    setting.write_text(json.dumps(asked), encoding="utf-8")
+    with (place / "log.txt").open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), "plain", str(setting)], cwd=place, stdout=file, stderr=subprocess.STDOUT
+        )
+    if wait:
+        process.wait()
+    return process  # type: ignore[return-value]  # its output is a file, so text or bytes is the same
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file that may still be written."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
 def measures(steps: list[dict[str, Any]], began: float, setting: Mapping[str, int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from rig.compare import compared
 from rig.models import LENGTH
 from rig.runs import TIMED, difference
 
@@ -47,6 +48,8 @@ def table(results: Mapping[str, Any]) -> str:
                 f"{run['losses'][-1]:.4f} |"
             )
         lines += parity(runs)
+    if results.get("compared"):
+        lines += compared(results["compared"])
     for name in ("variants", "families"):
         if results.get(name):
             lines += ["", f"| {name} | trained | rows | first loss, rel. | mean | max | fall | held out |"]
