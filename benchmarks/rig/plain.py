@@ -62,6 +62,7 @@ def plain(setting: Path) -> None:
         )
         config = LoraConfig(**lora, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
     arguments = {
+        "gradient_accumulation_steps": 1,  # Unsloth makes 2 the default
         "learning_rate": RATE,
         "lr_scheduler_type": "constant",
         "weight_decay": 0.0,
