@@ -5,6 +5,7 @@ They run in the environment that the README's install line made: none makes one 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -14,6 +15,9 @@ nox.options.sessions = ["check", "test"]
 
 # cog's own end mark, ]]], also ends types such as Mapping[str, Mapping[str, Mapping[str, Any]]] in a table of the API.
 COG = ("cog", "-I", "docs", "--markers", "[[[cog ]]]--> [[[end]]]")
+
+# Where the scripts that measure find what they share with each other, with the tests and with the quick start.
+BENCHMARKS = os.pathsep.join(("benchmarks", "tests", "examples/quickstart"))
 
 
 def pages() -> list[str]:
@@ -27,6 +31,7 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("mypy", "benchmarks", env={"MYPYPATH": BENCHMARKS})
     session.run("lint-imports")
     docs(session)
 

@@ -91,7 +91,7 @@ def main() -> int:
                 killed = pool.submit(resume, work, model) if "resume" in wanted else None
                 exports = [pool.submit(merged, work, model, bits) for bits in (16, 4) if "merged" in wanted]
                 names = [name for name in VARIANTS if name in wanted]
-                results["variants"] = both(work, lambda _, small=model: small, names, options.at_once)
+                results["variants"] = both(work, dict.fromkeys(names, model).__getitem__, names, options.at_once)
                 results["resume"] = killed.result() if killed else None
                 results["merged"] = [each.result() for each in exports]
         elif part == "families":

@@ -42,7 +42,7 @@ tokenizer.save_pretrained(sys.argv[1])
 
 def rows(method: str, count: int = 32) -> list[dict[str, Any]]:
     """Return conversational rows of the kind that a method takes."""
-    made = []
+    made: list[dict[str, Any]] = []
     for number in range(count):
         name = NAMES[number % len(NAMES)]
         prompt = [{"role": "user", "content": f"Give the country card of {name}, number {number}."}]

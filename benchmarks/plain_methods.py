@@ -43,7 +43,7 @@ def by_length(completions: list[Any], **_: Any) -> list[float]:
     return [len(each[-1]["content"]) / 100 for each in completions]
 
 
-class Clock(TrainerCallback):
+class Clock(TrainerCallback):  # type: ignore[misc]  # Any to mypy: see pyproject
     """Notes the time and the peak memory whenever the trainer logs a loss."""
 
     def __init__(self) -> None:

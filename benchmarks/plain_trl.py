@@ -22,7 +22,7 @@ from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 
-class Clock(TrainerCallback):
+class Clock(TrainerCallback):  # type: ignore[misc]  # Any to mypy: see pyproject
     """Notes the time and the peak memory whenever the trainer logs a loss."""
 
     def __init__(self) -> None:

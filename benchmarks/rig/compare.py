@@ -28,7 +28,7 @@ DEFAULT: Mapping[str, Mapping[str, Any]] = {
 """The parts whose rows all fill 2048 tokens."""
 
 SIDES = ("unsloth", "unsloth without checkpointing", "trl", "forge", "forge on huggingface", "forge on unsloth")
-RAGGED = {"shape": "1b", "bits": 16, "batch": 8, "short": 320, "long": 10_000}
+RAGGED: Mapping[str, Any] = {"shape": "1b", "bits": 16, "batch": 8, "short": 320, "long": 10_000}
 
 
 def forge_side(place: Path, model: Path, rows: Path, bits: int, train: Mapping[str, Any], backend: str | None) -> Side:

@@ -158,6 +158,7 @@ def _qwen(arch: str, hidden: int, side: int, sizes: Sizes) -> Made:
     pixels = (2 * patch) ** 2
     edges = {"shortest_edge": pixels, "longest_edge": max(4 * pixels, side * side)}
     images = Qwen2VLImageProcessorPil(patch_size=patch, size=edges)
+    vision: dict[str, Any]
     vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": patch}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     vision["out_hidden_size"] = hidden
