@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from rig.forge import events, failure, forge
-from rig.models import LENGTH, words
+from rig.models import LENGTH, lengths_of, text_of
 from rig.rounds import Side, interleaved, summary
 from rig.runs import lines, script
 
@@ -114,14 +114,13 @@ def make_ragged(work: Path, model: Path) -> dict[str, Any]:
     """Write rows of 30 to 2,000 tokens, short.jsonl and long.jsonl, and return their numbers of tokens."""
     from transformers import AutoTokenizer
 
-    tokenizer, rng, counts = AutoTokenizer.from_pretrained(model), random.Random(3), {}
-    sample = " ".join(words(rng, 4000))
-    per_word = len(tokenizer(sample)["input_ids"]) / 4000
+    rng, counts = random.Random(3), {}
+    known = lengths_of(rng, AutoTokenizer.from_pretrained(model))
     for name in ("short", "long"):
-        texts = [" ".join(words(rng, max(1, int(rng.randint(30, 1980) / per_word)))) for _ in range(RAGGED[name])]
+        lengths = [rng.randint(30, 2000) for _ in range(RAGGED[name])]
         with (work / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
-        counts[name] = sum(min(LENGTH, len(ids) + 1) for ids in tokenizer(texts)["input_ids"])
+            file.writelines(json.dumps({"text": text_of(rng, known, length - 1)}) + "\n" for length in lengths)
+        counts[name] = sum(lengths)
     return counts
 
 

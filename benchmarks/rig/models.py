@@ -104,12 +104,27 @@ def make_model(folder: Path, shape: str, family: str | None = None) -> None:
     print(f"{folder}: {sum(p.numel() for p in model.parameters()) / 1e9:.3f} G parameters", flush=True)
 
 
+def lengths_of(rng: random.Random, tokenizer: Any) -> dict[str, int]:
+    """Return words, each with a space before it, and their numbers of tokens."""
+    return {f" {word}": len(tokenizer.tokenize(f" {word}")) for word in words(rng, 3000)}
+
+
+def text_of(rng: random.Random, known: Mapping[str, int], tokens: int) -> str:
+    """Return a text of so many tokens: words as long as there is room, then letters, which are one token each."""
+    said, left, every = [], tokens, list(known)
+    while left >= max(known.values()):
+        said.append(rng.choice(every))
+        left -= known[said[-1]]
+    return "".join(said) + " a" * left
+
+
 def make_rows(folder: Path) -> None:
-    """Write ``full.jsonl``, whose rows fill 2048 tokens, and ``chat.jsonl``, whose rows are of all lengths."""
+    """Write ``full.jsonl``, whose rows have 2048 tokens, and ``chat.jsonl``, whose rows are of all lengths."""
     rng = random.Random(1)
+    known = lengths_of(rng, make_tokenizer(folder / "tokenizer"))
     with (folder / "full.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(256):
-            file.write(json.dumps({"text": " ".join(words(rng, LENGTH))}) + "\n")
+            file.write(json.dumps({"text": text_of(rng, known, LENGTH - 1)}) + "\n")  # its end is one more
     with (folder / "chat.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(128):
             said = [" ".join(words(rng, rng.randint(5, 120))) for _ in range(4)]
