@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge.text.units import percent
-from forge_huggingface.rows import BadRow, LongRow, Record, UnfetchedRow
+from forge_huggingface.rows import BadRow, CutAlike, LongRow, Record, UnfetchedRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,8 @@ class Tally:
         cut_rows: The tokens that the cut rows had before.
         split: The rows of a file that became several.
         pieces: What they became.
+        alike: The first pairs that only a cut makes equal.
+        alikes: How many such pairs there are.
     """
 
     data: DataTable
@@ -56,6 +58,8 @@ class Tally:
     images: int = 0
     image_tokens: int = 0
     eos: dict[str, int] = field(default_factory=dict)
+    alike: list[str] = field(default_factory=list)
+    alikes: int = 0
     dropped: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     _first: tuple[str, BadRow] | None = None
@@ -100,6 +104,9 @@ class Tally:
             self.bad += 1
             self._first = self._first or (origin, result)
             self._waits |= isinstance(result, UnfetchedRow)
+            if isinstance(result, CutAlike):
+                self.alikes += 1
+                self.alike += [origin] if len(self.alike) < _NAMED else []
         if len(self.dropped) < _NAMED:
             self.dropped.append(f"{origin} {result}")
         self.check(done=False)
@@ -113,7 +120,8 @@ class Tally:
         limit = self.data.max_bad_rows
         if self.data.on_bad_row == "error":
             if done or self.read >= SAMPLE or self._waits:
-                raise bad.at(origin, f"{self.bad} of {'all' if done else 'the first'} {self.read} rows are bad")
+                note = f"{self.bad} of {'all' if done else 'the first'} {self.read} rows are bad"
+                raise bad.at(origin, f"{note}, {self._cut_alike()}" if self.alikes else note)
             return
         if self.bad > limit if limit >= 1 else done and self.bad > limit * self.read:
             allowed = f"max_bad_rows is {limit:g}"
@@ -122,6 +130,11 @@ class Tally:
                 f"{allowed}; the first: {origin} {bad}",
                 "mend the rows, or raise max_bad_rows",
             )
+
+    def _cut_alike(self) -> str:
+        """Say how many pairs only a cut makes equal, and name the first."""
+        rest = ", …" if self.alikes > len(self.alike) else ""
+        return f"{self.alikes} by a cut that makes their answers equal: {', '.join(self.alike)}{rest}"
 
     @property
     def cut_share(self) -> float:
@@ -186,6 +199,9 @@ class Tally:
         def warn(message: str, do: str | None = None) -> None:
             found.append({"message": f"{name}: {message}", "do": do})
 
+        if self.alikes:
+            do = 'raise [model] max_seq_length, or set on_long_row = "drop"'
+            warn(f"{self.bad} rows were dropped as bad, {self._cut_alike()}", do)
         if self.truncated > self.kept / 2:
             warn(f"{self.truncated} of {self.kept} rows are cut at max_seq_length", "raise [model] max_seq_length")
         if 0 < self.supervised < self.tokens / 100:  # prompts alone have none
