@@ -172,7 +172,7 @@ def _online(record: Record) -> Iterator[Finding]:
         text = f"At {without:,} of {len(rewards.y):,} logged steps no answer had a reward, so nothing was learned there"
         yield Finding("warn", f"{text}; see the reward functions")
     if (same := _last(record, "frac_reward_zero_std")) is not None and same > 0.8:
-        text = f"At the end all answers earned the same reward in {same:.0%} of the groups, and those teach nothing"
+        text = f"At the end the answers did not differ in reward in {same:.0%} of the groups, and those teach nothing"
         yield Finding("warn", f"{text}; use rows that are neither too easy nor too hard, or a finer reward")
     if (cut := _last(record, "completions/clipped_ratio")) is not None and cut > 0.5:
         text = f"At the end {cut:.0%} of the answers were cut at max_completion_length"

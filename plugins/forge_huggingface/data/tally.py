@@ -14,7 +14,7 @@ from forge.text.units import percent
 from forge_huggingface.rows import BadRow, CutAlike, LongRow, Record, UnfetchedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from forge.api import DataTable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SAMPLE = 1000
 """How many rows are looked at before a bad one is reported, so that the report can say how many are bad."""
 
-_NAMED = 5
+_FEW = 5
 _CUT = 0.1  # the largest share of all tokens that is cut off before on_long_row = "auto" asks
 
 
@@ -38,6 +38,8 @@ class Tally:
         pieces: What they became.
         alike: The first pairs that only a cut makes equal.
         alikes: How many such pairs there are.
+        rated: Of answers that were cut, by their tokens, whether the first of them was a good one.
+        contrary: The rated rows that only a cut makes equal to one of the other rating.
     """
 
     data: DataTable
@@ -60,6 +62,8 @@ class Tally:
     eos: dict[str, int] = field(default_factory=dict)
     alike: list[str] = field(default_factory=list)
     alikes: int = 0
+    rated: dict[int, bool] = field(default_factory=dict)
+    contrary: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     _first: tuple[str, BadRow] | None = None
@@ -87,6 +91,9 @@ class Tally:
                 self.truncated += 1
                 self.cut_rows += sum(part.length for part in parts)
                 self.cut_tokens += sum(part.length - len(part.input_ids) for part in parts)
+                good = result.columns.get("label")
+                if good is not None and self.rated.setdefault(hash(tuple(parts[0].input_ids)), good) != good:
+                    self.contrary.append(origin)
             self.diverged += any(part.diverged for part in parts)
             pictures = result.parts[0].pictures
             self.images += len(pictures)
@@ -106,8 +113,8 @@ class Tally:
             self._waits |= isinstance(result, UnfetchedRow)
             if isinstance(result, CutAlike):
                 self.alikes += 1
-                self.alike += [origin] if len(self.alike) < _NAMED else []
-        if len(self.dropped) < _NAMED:
+                self.alike += [origin] if len(self.alike) < _FEW else []
+        if len(self.dropped) < _FEW:
             self.dropped.append(f"{origin} {result}")
         self.check(done=False)
         return False
@@ -133,8 +140,7 @@ class Tally:
 
     def _cut_alike(self) -> str:
         """Say how many pairs only a cut makes equal, and name the first."""
-        rest = ", …" if self.alikes > len(self.alike) else ""
-        return f"{self.alikes} by a cut that makes their answers equal: {', '.join(self.alike)}{rest}"
+        return f"{self.alikes} by a cut that makes their answers equal: {_named(self.alike, self.alikes)}"
 
     @property
     def cut_share(self) -> float:
@@ -202,6 +208,10 @@ class Tally:
         if self.alikes:
             do = 'raise [model] max_seq_length, or set on_long_row = "drop"'
             warn(f"{self.bad} rows were dropped as bad, {self._cut_alike()}", do)
+        if self.contrary:
+            count = len(self.contrary)
+            what = f"{count} row{'' if count == 1 else 's'} rated otherwise than the same prompt and answer before"
+            warn(f"a cut leaves {what}: {_named(self.contrary, count)}", "raise [model] max_seq_length")
         if self.truncated > self.kept / 2:
             warn(f"{self.truncated} of {self.kept} rows are cut at max_seq_length", "raise [model] max_seq_length")
         if 0 < self.supervised < self.tokens / 100:  # prompts alone have none
@@ -218,3 +228,8 @@ class Tally:
         for note, count in self.notes.items():
             warn(f"in {count} row{'' if count == 1 else 's'} {note}")
         return found
+
+
+def _named(origins: Sequence[str], count: int) -> str:
+    """Return the places of the first rows of so many."""
+    return ", ".join(origins[:_FEW]) + (", …" if count > _FEW else "")

@@ -15,7 +15,7 @@ from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.stages import Stages
 from support.projects import Project
-from support.rows import ONLINE, asked, pairs, prompts, ratings, said
+from support.rows import ONLINE, pairs, prompts, ratings, said
 from support.tiny import CHATML, make_model
 
 if TYPE_CHECKING:
@@ -351,59 +351,3 @@ def test_a_prompt_that_the_template_does_not_write_is_a_bad_row(
         collated("grpo", rows, data=given)
     kept = collated("grpo", rows, data={**given, "on_bad_row": "drop", "max_bad_rows": 1})
     assert (kept.summary["rows"], kept.summary["dropped_bad"]) == (3, 1)
-
-
-CUT = [
-    {"prompt": asked(index), "chosen": said("five " * 200 + "green"), "rejected": said("five " * 200 + "red")}
-    for index in range(7)
-]
-
-
-@pytest.mark.parametrize("method", ["dpo", "orpo", "cpo", "reward"])
-def test_answers_that_only_a_cut_makes_equal_are_told_with_their_number_and_rows(
-    collated: Collated, method: str
-) -> None:
-    with pytest.raises(DataError) as caught:
-        collated(method, [*pairs(3), *CUT], data={"on_long_row": "truncate"})
-    error = caught.value
-    assert error.what == "rows.jsonl:4 has answers that are the same in their first 128 tokens, prompt included"
-    assert error.why is not None
-    assert error.why.startswith("max_seq_length cuts off where they differ, 7 of all 10 rows are bad")
-    first = ", ".join(f"rows.jsonl:{number}" for number in range(4, 9))
-    assert error.why.endswith(f"7 by a cut that makes their answers equal: {first}, …")
-    assert error.do == 'raise max_seq_length, or set on_long_row = "drop"'
-
-
-def test_pairs_that_a_cut_makes_equal_are_told_where_bad_rows_are_dropped(project: Project) -> None:
-    rows = [*pairs(3), *CUT[:2], {"prompt": asked(0), "chosen": said("a"), "rejected": said("a")}]
-    (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    project.write(
-        data={"on_long_row": "truncate", "on_bad_row": "drop", "max_bad_rows": 5},
-        train={"method": "dpo", "max_steps": 1},
-    )
-    (warning,) = [each for each in project.perform().of_kind("warning") if "equal" in each["message"]]
-    assert warning["message"] == (
-        "training rows: 3 rows were dropped as bad, 2 by a cut that makes their answers equal: "
-        "rows.jsonl:4, rows.jsonl:5"
-    )
-
-
-PICTURE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which colour?"}]}]
-
-
-@pytest.mark.parametrize("method", ["grpo", "rloo", "distill"])
-def test_prompts_with_pictures_are_refused_since_the_method_shows_none(collated: Collated, method: str) -> None:
-    with pytest.raises(DataError) as caught:
-        collated(method, [{"prompt": PICTURE}])
-    assert caught.value.what == "rows.jsonl:1 has images"
-    assert caught.value.why == f'method = "{method}" trains models of text only, 1 of all 1 rows are bad'
-
-
-def test_a_column_of_pictures_that_only_rewards_get_is_told(project: Project) -> None:
-    rows = [{**row, "images": images} for row, images in zip(prompts(3), (["a.png"], None, []), strict=True)]
-    (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    project.write(train={"method": "grpo", **ONLINE, "max_steps": 1, "save_steps": 1})
-    told = [each["message"] for each in project.perform().of_kind("warning")]
-    assert (
-        'training rows: in 1 row the column images is for rewards only: method = "grpo" trains models of text' in told
-    )
