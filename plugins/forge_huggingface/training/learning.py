@@ -22,7 +22,9 @@ PATIENCE = 5
 
 _NO_GRADIENT = Idle("the gradient was exactly 0", "see `forge data` for what is in the loss")
 _NO_NUMBER = Idle("the gradient was infinite or no number", "lower learning_rate, or use bf16 in place of fp16")
+_PARTS = {"cpu": 2**18}
 _PART = 2**24
+"""Numbers that are summed up at once: all of them are made 64 bits wide for it, on a CPU in its cache."""
 
 
 class Learning:
@@ -120,7 +122,7 @@ def sums(model: Any) -> dict[str, int]:
         if parameter.requires_grad and parameter.numel() and parameter.device.type != "meta":
             value = parameter.detach()
             value = value.to_local() if hasattr(value, "to_local") else value
+            size = _PARTS.get(value.device.type, _PART)
             bits = value.reshape(-1).view(getattr(torch, f"int{8 * value.element_size()}"))
-            # In parts, since a CPU makes all of what it sums up 64 bits wide at once.
-            found[name] = sum(int(part.sum(dtype=torch.int64)) for part in bits.split(_PART))
+            found[name] = sum(int(part.sum(dtype=torch.int64)) for part in bits.split(size))
     return found
