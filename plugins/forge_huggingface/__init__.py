@@ -94,7 +94,7 @@ def forge_offers() -> Iterable[Offer]:
                 Stage.LOAD: frozenset({"reward-head"} if method.head == "reward" else ()),
             },
             environment=method.environment or {},
-            preflight="forge_huggingface.rewards.preflight:findings" if method.rewards else None,
+            preflight=method.preflight,
             options="forge_huggingface.arguments.options:train_options",
             probe=cannot_train,
             check=train_problems,

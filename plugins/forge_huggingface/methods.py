@@ -31,6 +31,7 @@ class Method:
         reference: Whether the trained model is compared with what it was before.
         teacher: Whether it learns from another model, which the job must name.
         mixes: The ``loss_type`` that compares the rows of a batch with each other, if it has one.
+        preflight: What looks at the rows before the model is loaded, if something does, as an offer names it.
         environment: Variables that the worker starts with.
         measures: What the trainer's evaluation measures beside the loss, a ``*`` for what a job names; () where that is
             not known.
@@ -49,6 +50,7 @@ class Method:
     reference: bool = False
     teacher: bool = False
     mixes: str | None = None
+    preflight: str | None = None
     environment: Mapping[str, str] | None = None
     measures: tuple[str, ...] = ()
 
@@ -61,6 +63,7 @@ class Method:
 # TRL warns at each import that these trainers may change; docs/methods.md says it.
 _QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1"}
 _RECIPES = "forge_huggingface.training.recipes"
+_REWARDS = "forge_huggingface.rewards.preflight:findings"
 
 _TOKENS = ("entropy", "num_tokens")
 _PAIRS = tuple(f"{what}/{which}" for what in ("logits", "logps", "rewards") for which in ("chosen", "rejected"))
@@ -115,6 +118,7 @@ METHODS: Mapping[str, Method] = {
             "Kahneman-Tversky optimization",
             reference=True,
             mixes="kto",
+            preflight="forge_huggingface.data.ratings:findings",
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "kl", "rewards/margins"),
         ),
         Method(
@@ -161,6 +165,7 @@ METHODS: Mapping[str, Method] = {
             "group relative policy optimization",
             online=True,
             rewards=True,
+            preflight=_REWARDS,
             measures=(
                 *_ONLINE,
                 *_CALLS,
@@ -180,6 +185,7 @@ METHODS: Mapping[str, Method] = {
             "REINFORCE leave-one-out",
             online=True,
             rewards=True,
+            preflight=_REWARDS,
             measures=_ONLINE,
         ),
         Method(

@@ -56,6 +56,10 @@ class LongRow(BadRow):
     """A row is longer than ``max_seq_length``, and the job does not want it cut."""
 
 
+class CutAlike(BadRow):
+    """A pair whose answers differ only beyond ``max_seq_length``, so that nothing is left to prefer."""
+
+
 class UnwrittenRow(BadRow):
     """The chat template refuses a row, or does not write all of it; another template may."""
 

@@ -48,6 +48,18 @@ def summary(record: Record) -> dict[str, Any]:
     return {"tiles": list(_tiles(record)), "learned": learned(record), "healthy": healthy(record)}
 
 
+def _health(record: Record) -> Iterator[Tile]:
+    """Yield what tells whether answers can teach: how many groups differ in reward, and how many answers are cut."""
+    for key, name, other in (
+        ("frac_reward_zero_std", "groups that differ", True),
+        ("completions/clipped_ratio", "answers cut", False),
+    ):
+        series = record.steps.get(key)
+        if series and series.finite():
+            first, last = (1 - share if other else share for share in ends(series)[:2])
+            yield Tile(name, f"{last:.0%}", f"was {first:.0%}")
+
+
 def _tiles(record: Record) -> Iterator[Tile]:
     """Yield the figures that are asked for first; a run that has not come so far has fewer."""
     for each in list(outcome.comparisons(record))[:3]:
@@ -64,6 +76,7 @@ def _tiles(record: Record) -> Iterator[Tile]:
         first, last, count = ends(series)
         how = f"means of {count:,} logged steps" if count > 1 else f"at step {series.x[0]:,}"
         yield Tile("reward" if online else "training loss", short(last), f"was {short(first)}, {how}")
+    yield from _health(record) if online else ()
     if record.of is not None:
         yield Tile("steps", f"{record.step or 0:,}", f"of {record.of:,}")
     if seconds := sum(each.ended - each.began for each in record.sessions if each.task == "training"):

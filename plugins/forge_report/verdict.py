@@ -43,7 +43,9 @@ class Finding:
 
 def learned(record: Record) -> list[Finding]:
     """Say whether the model got better, and by which numbers."""
-    found = list(_evaluated(record))
+    doubts = (record.trained or {}).get("warnings")
+    found = [Finding("bad", f"{text[:1].upper()}{text[1:]}.") for text in map(str, doubts or ())]
+    found += _evaluated(record)
     if "reward" in record.steps:
         found += _reward(record)
     else:
@@ -153,7 +155,7 @@ def _sessions(record: Record) -> Iterator[Finding]:
 
 
 def _finite(record: Record) -> Iterator[Finding]:
-    for name in ("loss", "grad_norm", "reward"):
+    for name in ("loss", "grad_norm"):
         series = record.steps.get(name)
         if series is None:
             continue
@@ -166,8 +168,11 @@ def _finite(record: Record) -> Iterator[Finding]:
 
 
 def _online(record: Record) -> Iterator[Finding]:
+    if (rewards := record.steps.get("reward")) and (without := len(rewards.y) - len(rewards.finite())):
+        text = f"At {without:,} of {len(rewards.y):,} logged steps no answer had a reward, so nothing was learned there"
+        yield Finding("warn", f"{text}; see the reward functions")
     if (same := _last(record, "frac_reward_zero_std")) is not None and same > 0.8:
-        text = f"At the end all answers earned the same reward in {same:.0%} of the groups, and those teach nothing"
+        text = f"At the end the answers did not differ in reward in {same:.0%} of the groups, and those teach nothing"
         yield Finding("warn", f"{text}; use rows that are neither too easy nor too hard, or a finer reward")
     if (cut := _last(record, "completions/clipped_ratio")) is not None and cut > 0.5:
         text = f"At the end {cut:.0%} of the answers were cut at max_completion_length"

@@ -8,15 +8,16 @@ from forge.api import Warned
 from forge_huggingface.methods import Method
 from forge_huggingface.rewards.load import load
 from forge_huggingface.rewards.trl import functions, weights
-from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.recipe import Idle, Recipe
 from forge_huggingface.training.train import train_by
 from forge_sdpo.options import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from forge.api import Data, Job, Loaded, Run, Trained
     from forge_huggingface.rewards.trl import RewardFunction
+    from forge_sdpo.options import Sdpo
 
 METHOD = Method(
     "sdpo", "GRPOConfig", "forge_sdpo.train:recipe", "prompts", "self-distillation policy optimization", online=True
@@ -32,7 +33,7 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     """Return what SDPO adds to the common way of training."""
     from trl import GRPOConfig
 
-    from forge_huggingface.training.recipes.online import steps_per_answers
+    from forge_huggingface.training.recipes.online import idle, steps_per_answers
     from forge_sdpo.trainer import SDPOTrainer
 
     rewards, settings = load(job, run), settings_of(job)
@@ -51,7 +52,25 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,
+        idle=without_teacher(idle(job, compares=False), settings),
     )
+
+
+def without_teacher(
+    others: Callable[[Mapping[str, Any]], Idle | None], settings: Sdpo
+) -> Callable[[Mapping[str, Any]], Idle | None]:
+    """Return what says why a logged step without a gradient had none: ``others``, or that no teacher was there."""
+
+    def found(values: Mapping[str, Any]) -> Idle | None:
+        if values.get("grad_norm") != 0:  # a teacher is there for what rewards and lengths do not tell
+            return None
+        if (other := others(values)) is not None or values.get("sdpo/with_teacher"):
+            return other
+        threshold = f"success_reward_threshold = {settings.success_reward_threshold:g}"
+        why = f"no answer had a teacher, since no reward reached {threshold} and no feedback was used"
+        return Idle(why, "lower the threshold, make the task easier, or have a reward give feedback")
+
+    return found
 
 
 def feedback_of(scoring: Sequence[RewardFunction]) -> Callable[[], list[str | None]]:

@@ -288,10 +288,29 @@ def test_with_rewards_the_reward_is_what_counts(run: Run) -> None:
         learned(run.record), "good"
     )
     assert "Training loss" not in texts(learned(run.record))
-    assert "same reward in 90% of the groups" in texts(healthy(run.record), "warn")
+    assert "did not differ in reward in 90% of the groups" in texts(healthy(run.record), "warn")
     words = run.page.words
+    assert re.search(r"groups that differ\s*10%\s*was 10%", words)
     assert words.index("Reward by function") < words.index("KL to the reference")
     assert re.search(r"Curves\s*Reward", words)
+
+
+def test_steps_without_a_reward_are_told_as_such_and_not_as_numbers_that_are_none(run: Run) -> None:
+    run.begin()
+    for step in range(1, 5):
+        run.step(step, 0.0, reward=None if step > 1 else 0.5, **{"completions/clipped_ratio": step / 4})
+    told = texts(healthy(run.record))
+    assert "At 3 of 4 logged steps no answer had a reward, so nothing was learned there" in told
+    assert "NaN" not in told
+    assert re.search(r"answers cut\s*100%\s*was 25%", run.page.words)
+
+
+def test_what_speaks_against_the_weights_is_the_first_thing_that_is_said(run: Run) -> None:
+    run.begin().step(1, 2.0).step(2, 1.0)
+    found = {"weights": "adapter", "warnings": ["nothing was learned: no weight changed"]}
+    (run.folder.path / "trained.json").write_text(json.dumps(found), encoding="utf-8")
+    first = learned(run.record)[0]
+    assert (first.level, first.text) == ("bad", "Nothing was learned: no weight changed.")
 
 
 @pytest.mark.parametrize(

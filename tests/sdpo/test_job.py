@@ -232,7 +232,7 @@ def test_a_vision_model_is_refused(project):
     project.write()
     file = read(project.folder / "job.toml", PluginKeys(discover({})))
     facts = replace(describe("model", None, project.folder), task="vision")
-    with pytest.raises(PlanError, match="vision"):
+    with pytest.raises(PlanError, match="models that take pictures"):
         make_plan(file, discover({}), probe(), facts)
 
 

@@ -66,6 +66,7 @@ class Trained:
         traits: Traits of the trained model.
         best_step: The step of the best evaluation, if the job asked for it.
         metrics: Final numbers.
+        warnings: What speaks against these weights, as sentences for people: that nothing was learned, and why.
     """
 
     weights: str
@@ -76,6 +77,7 @@ class Trained:
     traits: frozenset[str]
     best_step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self, cast
+import math
+from typing import TYPE_CHECKING, Self, cast
 
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -41,12 +43,14 @@ from forge.api.event import (
 from forge.api.plan import Plan, Training
 from forge.cli.terminal import Door, Unwritable, door, say, shown
 from forge.text.evaluation import measured
+from forge.text.measures import evaluated, is_number, measures
 from forge.text.memory import measured as measured_beside
 from forge.text.memory import verdict as memory_verdict
 from forge.text.plan import turned_down
 from forge.text.units import amount, clock, cut, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import TextIO
@@ -212,7 +216,7 @@ class Console:
         start = f" from step {event.from_}" if event.from_ else ""
         self.line(f"train   {event.steps} steps{start}")
         if self.live:
-            self.progress = Bar(
+            self.progress = _Bar(
                 TextColumn("        step {task.completed:.0f}/{task.total:.0f}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[words]}", markup=False),
@@ -221,20 +225,20 @@ class Console:
                 redirect_stdout=False,  # what is printed beside it goes by the screens of forge.cli.terminal
                 redirect_stderr=False,
             )
-            self.bar = self.progress.add_task("train", total=event.steps, completed=event.from_, words="")
+            self.bar = self.progress.add_task("train", total=event.steps, completed=event.from_, words="", below="")
             self.progress.start()
 
     def on_progress(self, event: Progress | StepLogged) -> None:
         """Move the bar."""
         if self.progress is not None and self.bar is not None:
-            self.progress.update(self.bar, completed=event.step, words=self._words(event))
+            words, below = self._words(event), "  ".join(self.measures)
+            self.progress.update(self.bar, completed=event.step, words=words, below=below)
 
     def on_step(self, event: StepLogged) -> None:
         """Show a logged step."""
-        self.loss, self.pace = event.loss, event.tokens_per_second or self.pace
-        self.measures = [
-            f"{said} {event.more[name]:.3g}" for name, said in _MEASURES.items() if _is_number(event.more.get(name))
-        ]
+        self.loss = math.nan if event.loss is None else event.loss  # what is no number is null in the log of events
+        self.pace = event.tokens_per_second or self.pace
+        self.measures = list(measures(event.more))
         self.on_progress(event)
         if self.progress is None:
             self.line(f"        step {event.step}/{event.of}  {self._words(event)}")
@@ -243,15 +247,14 @@ class Console:
         """Show one of the answers that the model gave while it was trained, with its rewards."""
         first = event.answers[0]
         said = " ".join(str(first["completion"]).removeprefix("assistant: ").split())
-        rewards = ", ".join(f"{name} {value:.3g}" for name, value in first["rewards"].items() if _is_number(value))
+        rewards = ", ".join(f"{name} {value:.3g}" for name, value in first["rewards"].items() if is_number(value))
         self.line(
             f"        “{said[:90]}{'…' if len(said) > 90 else ''}”{f' ({rewards})' if rewards else ''}", style="dim"
         )
 
     def on_eval(self, event: EvalLogged) -> None:
         """Show an evaluation."""
-        values = [f"{name[5:]} {event.more[name]:.4g}" for name in _EVALUATED if _is_number(event.more.get(name))]
-        self.line(f"eval    step {event.step}: {', '.join(values)}")
+        self.line(f"eval    step {event.step}: {', '.join(evaluated(event.more))}")
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
         """Show that a checkpoint is whole."""
@@ -325,7 +328,8 @@ class Console:
         parts = []
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
-        parts += self.measures
+        if self.progress is None:  # else they stand below the bar
+            parts += self.measures
         if self.pace:
             parts.append(f"{self.pace:,.0f} tokens/s")
         if event.memory:
@@ -335,17 +339,12 @@ class Console:
         return "  ".join(parts)
 
 
-_MEASURES = {
-    "reward": "reward",
-    "rewards/accuracies": "accuracy",
-    "accuracy": "accuracy",
-    "rewards/margins": "margin",
-    "margin": "margin",
-}
-"""What methods beside SFT log, and what it is called in a line."""
+class _Bar(Bar):
+    """A progress bar with a line below it, for what would push the bar off a narrow terminal."""
 
-_EVALUATED = ("eval_loss", "eval_mean_token_accuracy", *(f"eval_{name}" for name in _MEASURES), "eval_runtime")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the bar, and what is measured."""
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if task.fields["below"]:
+                yield Text(f"        {shown(task.fields['below'])}", no_wrap=False, overflow="fold")

@@ -146,15 +146,23 @@ def refuse_unable(need: Need, catalogue: Catalogue) -> None:
 def _inability(need: Need, plugin: Plugin) -> str:
     """Say which words of a need none of a plugin's offers has, or which it has only apart."""
     offers = [offer for offer in plugin.offers if offer.stage is need.stage]
-    if lacking := need.words - frozenset().union(*(offer.words for offer in offers)):
-        return f"does not do {', '.join(sorted(lacking))}"
     served = need.words & frozenset().union(*(offer.serves for offer in offers))
     rest = need.words - served
+    lacking = need.words - frozenset().union(*(offer.words for offer in offers))
+    if lacking and not (served and rest <= _MODELS.keys()):
+        return f"does not do {', '.join(sorted(lacking))}"
     if not served:
         return f"does not do {' and '.join(sorted(need.words))} at once"
     others = sorted({word for offer in offers if rest <= offer.words for word in offer.serves})
+    if rest <= _MODELS.keys():
+        what = f"does {', '.join(sorted(served))}, but not for {' and '.join(_MODELS[word] for word in sorted(rest))}"
+        return f"{what}; for those it does {', '.join(others)}" if others else what
     beside = f"with {', '.join(sorted(rest))}"
     return f"does {', '.join(sorted(served))}, but not {beside}; {beside} it does {', '.join(others) or 'nothing'}"
+
+
+_MODELS = {"vision": "models that take pictures", "seq2seq": "encoder-decoder models"}
+"""Kinds of models, for people."""
 
 
 def _order(choice: Choice) -> tuple[bool, int, str]:

@@ -14,6 +14,7 @@ DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "bf16": (None, "by machine: TRL's true where the field is not set dies on a CPU and on GPUs older than Ampere"),
     "eval_strategy": (None, "by data: `epoch`, or `steps` beside `eval_steps`, if rows are held out; TRL's is `no`"),
     "fp16": (None, "by machine: true where there is a GPU without bfloat16"),
+    "logging_nan_inf_filter": (False, "a loss that is no number is shown as such: TRL's true shows 0 in its place"),
     "learning_rate": (None, "by adapter: TRL's for every weight, ten times that for LoRA, as its guide advises"),
     "loss_type": (None, "by version, the one that never holds all logits: `nll` since TRL 1.15, before `chunked_nll`"),
     "num_completions_to_print": (2, "TRL's null prints all of them; here it is how many answers each log shows"),
@@ -107,7 +108,7 @@ BOUNDS: Mapping[str, Mapping[str, float]] = {
     "eval_steps": {"gt": 0},
     "generation_batch_size": {"ge": 1},
     "gradient_accumulation_steps": {"ge": 1},
-    "label_smoothing": {"ge": 0, "lt": 1},
+    "label_smoothing": {"ge": 0, "lt": 0.5},  # the share of pairs that are the wrong way round
     "label_smoothing_factor": {"ge": 0, "lt": 1},
     "ld_alpha": {"ge": 0, "le": 1},
     "learning_rate": {"ge": 0},

@@ -41,6 +41,10 @@ class Prompts(Layout):
         for row in rows:
             if not isinstance(row, Prompt):
                 continue
+            if not isinstance(row.prompt, str) and any(map(_shows, row.prompt)):
+                do = 'write the prompts without images, or train a vision model by method = "sft" or "dpo"'
+                yield BadRow("has images", f"{self.whose} trains models of text only", do)
+                continue
             try:
                 prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt)
             except BadRow as bad:
@@ -58,7 +62,10 @@ class Prompts(Layout):
                 "prompt": json.dumps(prompt, ensure_ascii=False),
                 "columns": json.dumps(dict(row.columns), ensure_ascii=False, default=str),
             }
-            yield Record((Rendered(ids, [-100] * len(ids), len(ids), ""),), columns)
+            unseen = [name for name in ("images", "image") if row.columns.get(name)]
+            what = f"the column {', '.join(unseen)} is for rewards only: {self.whose} trains models of text"
+            notes = (what,) if unseen else ()
+            yield Record((Rendered(ids, [-100] * len(ids), len(ids), "", notes=notes),), columns)
 
     def ids(self, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
         """Return a prompt's tokens, as the trainer will make them."""
@@ -81,6 +88,12 @@ class Prompts(Layout):
     def companions(self, row: Mapping[str, Any]) -> list[str]:
         """Return the names of the columns that go with a stored prompt to the reward functions."""
         return [name for name in row if name not in {"prompt", "origin"}]
+
+
+def _shows(message: Mapping[str, Any]) -> bool:
+    """Whether a message has something else than text."""
+    content = message["content"]
+    return isinstance(content, list) and any(part.get("type") not in {None, "text"} for part in content)
 
 
 class Seq2Seq(Layout):

@@ -9,7 +9,7 @@ from forge_huggingface.batches import answers
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.data.layout import Layout, Part
 from forge_huggingface.methods import METHODS
-from forge_huggingface.rows import BadRow, LongRow, Pair, Rated, Record, Rendered, Row, parting
+from forge_huggingface.rows import BadRow, CutAlike, LongRow, Pair, Rated, Record, Rendered, Row, parting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +34,10 @@ class _Preferences(Layout):
                 yield chosen
             elif isinstance(rejected, BadRow):
                 yield rejected
+            elif chosen.input_ids == rejected.input_ids and (chosen.truncated or rejected.truncated):
+                what = f"has answers that are the same in their first {self.limit} tokens, prompt included"
+                do = 'raise max_seq_length, or set on_long_row = "drop"'
+                yield CutAlike(what, "max_seq_length cuts off where they differ", do)
             elif chosen.input_ids == rejected.input_ids:
                 yield BadRow("has the same answer as chosen and as rejected", "there is nothing to prefer")
             else:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
 from forge.text.units import percent
-from forge_huggingface.rows import BadRow, LongRow, Record, UnfetchedRow
+from forge_huggingface.rows import BadRow, CutAlike, LongRow, Record, UnfetchedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from forge.api import DataTable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SAMPLE = 1000
 """How many rows are looked at before a bad one is reported, so that the report can say how many are bad."""
 
-_NAMED = 5
+_FEW = 5
 _CUT = 0.1  # the largest share of all tokens that is cut off before on_long_row = "auto" asks
 
 
@@ -36,6 +36,10 @@ class Tally:
         cut_rows: The tokens that the cut rows had before.
         split: The rows of a file that became several.
         pieces: What they became.
+        alike: The first pairs that only a cut makes equal.
+        alikes: How many such pairs there are.
+        rated: Of answers that were cut, by their tokens, whether the first of them was a good one.
+        contrary: The rated rows that only a cut makes equal to one of the other rating.
     """
 
     data: DataTable
@@ -56,6 +60,10 @@ class Tally:
     images: int = 0
     image_tokens: int = 0
     eos: dict[str, int] = field(default_factory=dict)
+    alike: list[str] = field(default_factory=list)
+    alikes: int = 0
+    rated: dict[int, bool] = field(default_factory=dict)
+    contrary: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     _first: tuple[str, BadRow] | None = None
@@ -83,6 +91,9 @@ class Tally:
                 self.truncated += 1
                 self.cut_rows += sum(part.length for part in parts)
                 self.cut_tokens += sum(part.length - len(part.input_ids) for part in parts)
+                good = result.columns.get("label")
+                if good is not None and self.rated.setdefault(hash(tuple(parts[0].input_ids)), good) != good:
+                    self.contrary.append(origin)
             self.diverged += any(part.diverged for part in parts)
             pictures = result.parts[0].pictures
             self.images += len(pictures)
@@ -100,7 +111,10 @@ class Tally:
             self.bad += 1
             self._first = self._first or (origin, result)
             self._waits |= isinstance(result, UnfetchedRow)
-        if len(self.dropped) < _NAMED:
+            if isinstance(result, CutAlike):
+                self.alikes += 1
+                self.alike += [origin] if len(self.alike) < _FEW else []
+        if len(self.dropped) < _FEW:
             self.dropped.append(f"{origin} {result}")
         self.check(done=False)
         return False
@@ -113,7 +127,8 @@ class Tally:
         limit = self.data.max_bad_rows
         if self.data.on_bad_row == "error":
             if done or self.read >= SAMPLE or self._waits:
-                raise bad.at(origin, f"{self.bad} of {'all' if done else 'the first'} {self.read} rows are bad")
+                note = f"{self.bad} of {'all' if done else 'the first'} {self.read} rows are bad"
+                raise bad.at(origin, f"{note}, {self._cut_alike()}" if self.alikes else note)
             return
         if self.bad > limit if limit >= 1 else done and self.bad > limit * self.read:
             allowed = f"max_bad_rows is {limit:g}"
@@ -122,6 +137,10 @@ class Tally:
                 f"{allowed}; the first: {origin} {bad}",
                 "mend the rows, or raise max_bad_rows",
             )
+
+    def _cut_alike(self) -> str:
+        """Say how many pairs only a cut makes equal, and name the first."""
+        return f"{self.alikes} by a cut that makes their answers equal: {_named(self.alike, self.alikes)}"
 
     @property
     def cut_share(self) -> float:
@@ -186,6 +205,13 @@ class Tally:
         def warn(message: str, do: str | None = None) -> None:
             found.append({"message": f"{name}: {message}", "do": do})
 
+        if self.alikes:
+            do = 'raise [model] max_seq_length, or set on_long_row = "drop"'
+            warn(f"{self.bad} rows were dropped as bad, {self._cut_alike()}", do)
+        if self.contrary:
+            count = len(self.contrary)
+            what = f"{count} row{'' if count == 1 else 's'} rated otherwise than the same prompt and answer before"
+            warn(f"a cut leaves {what}: {_named(self.contrary, count)}", "raise [model] max_seq_length")
         if self.truncated > self.kept / 2:
             warn(f"{self.truncated} of {self.kept} rows are cut at max_seq_length", "raise [model] max_seq_length")
         if 0 < self.supervised < self.tokens / 100:  # prompts alone have none
@@ -202,3 +228,8 @@ class Tally:
         for note, count in self.notes.items():
             warn(f"in {count} row{'' if count == 1 else 's'} {note}")
         return found
+
+
+def _named(origins: Sequence[str], count: int) -> str:
+    """Return the places of the first rows of so many."""
+    return ", ".join(origins[:_FEW]) + (", …" if count > _FEW else "")

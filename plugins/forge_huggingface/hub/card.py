@@ -65,6 +65,7 @@ def model_card(
         f"{'A LoRA adapter for' if adapter else 'A fine-tuned copy of'} `{base}`"
         + (f", revision `{plan.facts.revision}`" if plan.facts.revision else "")
         + f", trained with [forge](https://pypi.org/project/forge-train/) {plan.forge} from one job file.",
+        *(line for text in trained.warnings for line in ("", f"> **Warning:** {text}.")),
         "",
         *(usage or ["```python", *_usage(trained.task, adapter=adapter), "```"]),
         "",

@@ -169,6 +169,8 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
                 self.tokens = (now, values["num_tokens"])
             self.run.emit(StepLogged.from_values(values))
             self.show_answers(state)
+            if (found := self.trainer.learning.see(values, self.trainer.model)) is not None:
+                self.run.emit(found)
             self.watch_collapse(values, control)
             self.hold_back(state, control)
         elif any(name.startswith("eval_") for name in values):

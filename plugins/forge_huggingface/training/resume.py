@@ -38,6 +38,7 @@ def remember(trainer: Any, checkpoint: Path, more: dict[str, Any]) -> None:
         "logged": trainer._globalstep_last_logged,  # noqa: SLF001
         "seconds": trainer.seconds(),
         "training": trainer.model.training,
+        "learning": trainer.learning.state(),
         "counters": {name: getattr(trainer, name) for name in _COUNTERS if hasattr(trainer, name)},
         "measured": {
             name: {key: [*map(float, values)] for key, values in lists.items()} for name, lists in kept.items()
@@ -66,8 +67,10 @@ def recall(trainer: Any, checkpoint: Path) -> dict[str, Any]:
 
         load_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(checkpoint / REFERENCE))
     if not (checkpoint / NUMBERS).exists():
+        trainer.learning.restore(None)
         return {}
     numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
+    trainer.learning.restore(numbers.get("learning"))
     trainer._tr_loss = torch.tensor(numbers["loss"], device=trainer.args.device)  # noqa: SLF001
     trainer._total_loss_scalar = numbers["total_loss"]  # noqa: SLF001
     trainer._globalstep_last_logged = numbers["logged"]  # noqa: SLF001

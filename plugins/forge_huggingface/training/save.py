@@ -7,7 +7,7 @@ import shutil
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from forge.api import Loaded, ModelError, PluginError, Trained, Warned
 from forge.disk.checkpoints import MARK, checkpoints
@@ -29,6 +29,7 @@ def result(
     *,
     best: int | None = None,
     metrics: Mapping[str, float] | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> Trained:
     """Describe what training leaves."""
     facts = run.plan.facts
@@ -43,6 +44,7 @@ def result(
         traits=loaded.traits,
         best_step=best,
         metrics=metrics or {},
+        warnings=warnings,
     )
 
 
@@ -149,11 +151,12 @@ def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
     wanted = ("train_loss", "train_runtime", *measured, *(f"eval_{name}" for name in measured))
     found: dict[str, float] = {}
     for line in history:
-        found |= {name: line[name] for name in wanted if _is_number(line.get(name))}
+        found |= {name: line[name] for name in wanted if is_number(line.get(name))}
     return found
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a logged value is a finite number; a trainer logs None for what it could not measure."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -12,6 +12,8 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from forge_huggingface.training.learning import Learning
+
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 
 
@@ -22,10 +24,12 @@ class Steady:
         whether_to_save: With ``save_strategy = "best"``: whether to save after an evaluation, from whether it was the
             best one so far.
         seconds_before: How long the run had trained before it was resumed.
+        learning: Watches whether anything is learned.
     """
 
     whether_to_save: Callable[[bool], bool] | None = None
     seconds_before: float = 0.0
+    learning: Learning | None = None
     _began: float = 0.0
 
     def train(self, *arguments: Any, **options: Any) -> Any:

@@ -92,8 +92,12 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
+    doubt = trainer.learning.end(trainer.model)
+    if doubt is not None:
+        run.emit(doubt)
     metrics = final_metrics(state.log_history)
-    trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics)
+    warnings = () if doubt is None else (doubt.message,)
+    trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics, warnings=warnings)
     save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
     return trained
 
@@ -103,6 +107,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     from transformers import EarlyStoppingCallback
 
     from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers, as the next one does
+    from forge_huggingface.training.learning import Learning
     from forge_huggingface.training.steady import Steady
 
     make: Callable[..., Recipe] = load_object(method.recipe)  # type: ignore[assignment]  # a name's object
@@ -142,6 +147,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         trainer.model.delete_adapter("ref")
     if job.adapter.type != "none":
         keep_in_float32(trainer.model, every=trainer.args.fp16)
+    trainer.learning = Learning(trainer.model, recipe.idle)
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
     changed = [

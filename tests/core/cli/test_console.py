@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import re
+from typing import Any
+
 import pytest
+from rich.console import Console as RichConsole
 
 from forge.api.event import event_of
 from forge.cli.console import Console
@@ -31,3 +36,52 @@ def test_rewards_and_answers_are_shown_where_a_method_has_them(capsys: pytest.Ca
         console.show(event_of({"kind": "answers", "step": 1, "answers": [{"prompt": "user: 1+1", **answer}]}))
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["        step 1/2  loss 0.5000  reward 0.25", "        “It is [two].” (sum 1)"]
+
+
+ONLINE = {
+    "reward": 0.5,
+    "rewards/math/mean": 0.25,
+    "rewards/form/mean": None,
+    "rewards/form/std": 0.1,
+    "frac_reward_zero_std": 0.25,
+    "completions/clipped_ratio": 0.125,
+    "entropy": 1.25,
+    "kl": 0.0625,
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (ONLINE, "reward 0.5 (math 0.25, form none)  75% of groups differ  12% cut  entropy 1.25  KL 0.0625"),
+        (
+            {"reward": None, "frac_reward_zero_std": 1.0, "grad_norm": 0.0},
+            "no gradient  no reward  0% of groups differ",
+        ),
+        ({"completions/clipped_ratio": 1.0, "entropy": 0.0}, "100% cut"),  # no token of an answer counts
+        ({"entropy": 1.0, "mean_token_accuracy": 0.5}, ""),
+    ],
+)
+def test_what_tells_whether_answers_can_teach_is_in_the_line_of_a_step(
+    capsys: pytest.CaptureFixture[str], values: dict[str, Any], words: str
+) -> None:
+    with Console() as console:
+        console.show(event_of({"kind": "step", "step": 1, "of": 2, "loss": 0.0, **values}))
+    assert capsys.readouterr().out.rstrip("\n") == f"        step 1/2  loss 0.0000{'  ' * bool(words)}{words}"
+
+
+def test_a_loss_that_is_no_number_is_not_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.show(event_of({"kind": "step", "step": 1, "of": 2, "loss": None}))
+    assert capsys.readouterr().out == "        step 1/2  loss nan\n"
+
+
+def test_on_a_narrow_terminal_the_bar_is_whole_and_no_measure_is_cut() -> None:
+    shown = io.StringIO()
+    with Console() as console:
+        console.rich, console.live = RichConsole(file=shown, force_terminal=True, width=90, soft_wrap=True), True
+        console.show(event_of({"kind": "training", "steps": 9, "from": 0}))
+        console.show(event_of({"kind": "step", "step": 3, "of": 9, "loss": 2.5, "seconds_left": 61, **ONLINE}))
+    words = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", shown.getvalue()).split())
+    for part in ("step 3/9", "loss 2.5000", "1:01 left", "math 0.25, form none", "75% of groups differ", "KL 0.0625"):
+        assert part in words

@@ -101,10 +101,12 @@ def test_words_that_a_plugin_has_only_apart_are_said_with_what_goes_together() -
         offer(Stage.TRAIN, serves=frozenset({"kto"})),
         offer(Stage.TRAIN, serves=frozenset({"sft"}), supports=frozenset({"vision"})),
     )
-    with pytest.raises(PlanError, match="x: does kto, but not with vision; with vision it does sft"):
+    with pytest.raises(PlanError, match="x: does kto, but not for models that take pictures; for those it does sft"):
         choose([plugin("x", texts, pictures)], [need])
-    with pytest.raises(PlanError, match="x: does kto, but not with vision; with vision it does sft"):
+    with pytest.raises(PlanError, match="x: does kto, but not for models that take pictures; for those it does sft"):
         refuse_unable(need, Catalogue((plugin("x", texts, pictures),)))
+    with pytest.raises(PlanError, match="x: does kto, but not for models that take pictures; see"):
+        choose([plugin("x", texts)], [need])  # a plugin that knows no pictures at all
     both = offer(Stage.TRAIN, serves=frozenset({"kto"}), supports=frozenset({"vision"}), platforms=frozenset({"win32"}))
     refuse_unable(need, Catalogue((plugin("x", both),)))  # another machine can
 

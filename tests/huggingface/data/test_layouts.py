@@ -114,11 +114,15 @@ def test_rated_rows_are_those_that_trl_prepares_for_kto(collated: Collated, rows
 def test_a_prompt_meets_the_answer_that_trl_gives_it_for_the_divergence(collated: Collated) -> None:
     from forge_huggingface.training.recipes.kto import mixed
 
-    data = collated("kto", ratings(7))  # the last group has one row, which keeps its own answer
+    data = collated("kto", ratings(7))
     theirs = prepared("KTOTrainer", ratings(7), data.processor, kl=True)
     names = ("prompt_ids", "completion_ids", "KL_completion_ids", "label")
-    ours = mixed(data.train, 2)
-    assert columns(ours, *names) == columns(theirs, *names)
+    answers = list(data.train["completion_ids"])
+    ours = mixed(data.train, 2, answers[:2])
+    assert columns(ours.select(range(6)), *names) == columns(theirs.select(range(6)), *names)
+    # The last group has one row. TRL gives it its own answer, and the divergence is then its own reward.
+    assert theirs[6]["KL_completion_ids"] == theirs[6]["completion_ids"]
+    assert ours[6]["KL_completion_ids"] == answers[0] != answers[6]
     assert ours.features["KL_completion_ids"] == ours.features["completion_ids"]
     before = Path(data.train.cache_files[0]["filename"])
     assert [Path(file["filename"]) for file in ours.cache_files] == [before.with_suffix(".mixed.arrow")]

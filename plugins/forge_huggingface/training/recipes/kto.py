@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from trl import KTOConfig, KTOTrainer
 
-from forge.api import Warned
+from forge_huggingface.data.ratings import foreign, two_answers
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.reference import reference
 from forge_huggingface.training.recipes.weighing import Batch, Weighed
@@ -32,11 +32,15 @@ class FinishedRatings(Weighed, KTOTrainer):  # type: ignore[misc]  # trl is Any 
         **{f"{what}/{side}": side for what in ("rewards", "logps") for side in ("chosen", "rejected")},
     }
 
+    _others: Sequence[Any] = ()
     _moved: float | None = None
     _of_reference = False
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:  # noqa: ARG002
-        return mixed(dataset, args.per_device_train_batch_size) if self.calculate_KL else dataset
+        if not self.calculate_KL:
+            return dataset
+        self._others = self._others or two_answers(dataset["completion_ids"])  # of the training rows, which come first
+        return mixed(dataset, args.per_device_train_batch_size, self._others)
 
     def counts(self, inputs: Any) -> Mapping[str, float]:
         """Count rows and tokens, of good and bad ones."""
@@ -94,18 +98,18 @@ class FinishedRatings(Weighed, KTOTrainer):  # type: ignore[misc]  # trl is Any 
         return torch.full((len(batch["label"]),), 0.0 if of_reference else self._moved, device=self.args.device)
 
 
-def mixed(dataset: Any, size: int) -> Any:
+def mixed(dataset: Any, size: int, others: Sequence[Any]) -> Any:
     """Return rows that each have the answer of another row beside their own, as ``KL_completion_ids``.
 
     From the pairs of a prompt and a foreign answer the loss estimates how far the model has moved (section 4.1 of the
-    paper). As in TRL (``trl/trainer/kto_trainer.py``, ``add_kl_completion_ids``) the foreign answer is that of the row
-    before, and of the last row for the first, in groups of ``size`` rows: those of a training batch.
+    paper). As in TRL (``trl/trainer/kto_trainer.py``, ``add_kl_completion_ids``) the foreign answer comes from the same
+    group of ``size`` rows, those of a training batch; :func:`foreign` says which one it is.
     """
 
     def add(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         answers = rows["completion_ids"]
         groups = (answers[at : at + size] for at in range(0, len(answers), size))
-        return {"KL_completion_ids": [each for group in groups for each in (group[-1], *group[:-1])]}
+        return {"KL_completion_ids": [each for group in groups for each in foreign(group, others)]}
 
     # Beside the rows' own file, from which they are mapped: what is larger than memory needs no more of it.
     files = [Path(file["filename"]) for file in dataset.cache_files]
@@ -121,23 +125,5 @@ def mixed(dataset: Any, size: int) -> Any:
 
 
 def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
-    """Return what Kahneman-Tversky optimization needs: a reference, and a word on unequal numbers of ratings."""
-    weigh(job, run, data)
+    """Return what Kahneman-Tversky optimization needs: a reference."""
     return Recipe(config=KTOConfig, trainer=FinishedRatings, arguments={"ref_model": reference(job, run)})
-
-
-def weigh(job: Job, run: Run, data: Data) -> None:
-    """Warn if good and bad rows weigh unequally: the paper asks for a ratio of 1 to 1.33 (equation 8)."""
-    if not hasattr(data.train, "column_names") or "label" not in data.train.column_names:
-        return
-    labels = data.train["label"]
-    good, bad = sum(labels), len(labels) - sum(labels)
-    options = job.train.options
-    heavier, lighter = options["desirable_weight"] * good, options["undesirable_weight"] * bad
-    if not good or not bad:
-        only = "good" if good else "bad"
-        run.emit(Warned(f"every row is {only}: there is nothing to tell it from"))
-    elif heavier and lighter and not 1 <= heavier / lighter <= 4 / 3:
-        wanted = round(options["undesirable_weight"] * bad / good, 2)
-        message = f"{good} good and {bad} bad rows weigh {heavier / lighter:.2f} to 1; the paper asks for 1 to 1.33"
-        run.emit(Warned(message, f"write [train] desirable_weight = {wanted}"))

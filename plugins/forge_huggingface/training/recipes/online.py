@@ -12,16 +12,19 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from forge_huggingface.rewards.load import load
 from forge_huggingface.rewards.trl import functions, weights
-from forge_huggingface.training.recipe import Recipe
+from forge_huggingface.training.recipe import Idle, Recipe
+from forge_huggingface.training.recipes.groups import Grouped
 from forge_huggingface.training.recipes.rollouts import largest
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableGRPO(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class ResumableGRPO(InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
 
     def held_out_loss(self, batches: list[Batch]) -> float:
@@ -30,7 +33,7 @@ class ResumableGRPO(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # 
         return mean([(each.loss, each.counts[unit]) for each in batches])
 
 
-class ResumableRLOO(InOrder, Answerwise, RLOOTrainer):  # type: ignore[misc]
+class ResumableRLOO(InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
     """TRL's trainer, which goes on with its prompts in order."""
 
 
@@ -53,7 +56,33 @@ def _recipe(job: Job, run: Run, config: type, trainer: type) -> Recipe:
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,
+        idle=idle(job),
     )
+
+
+def idle(job: Job, *, compares: bool = True) -> Callable[[Mapping[str, Any]], Idle | None]:
+    """Return what says of a logged step why its answers taught nothing.
+
+    Args:
+        job: The job.
+        compares: Whether the model learns from how the answers to a prompt differ in reward.
+    """
+    options = job.train.options
+    masks, limit = options.get("mask_truncated_completions"), options.get("max_completion_length")
+
+    def found(values: Mapping[str, Any]) -> Idle | None:
+        if "reward" in values and values["reward"] is None:
+            why = "no answer had a reward, since every reward function returned None"
+            return Idle(why, "see the reward functions, and the columns that they read")
+        if masks and (values.get("completions/clipped_ratio") or 0) >= 1:
+            why = f"every answer was cut at max_completion_length = {limit} and left out by mask_truncated_completions"
+            return Idle(why, "raise max_completion_length, or ask for short answers")
+        if compares and (values.get("frac_reward_zero_std") or 0) >= 1:
+            why = "all answers to a prompt had the same reward"
+            return Idle(why, "use prompts that are neither too easy nor too hard, or a finer reward; see the answers")
+        return None
+
+    return found
 
 
 def steps_per_answers(config: Any) -> int:
