@@ -30,7 +30,8 @@ class Method:
         rewards: Whether it learns from reward functions, ``[[train.reward]]``.
         reference: Whether the trained model is compared with what it was before.
         teacher: Whether it learns from another model, which the job must name.
-        mixes: The ``loss_type`` that compares the rows of a batch with each other, if it has one.
+        mixes: Each ``loss_type`` that compares the rows of a batch with each other, or is a mean over the tokens of a
+            batch, so that two halves of it are another training; ``*`` for all of them.
         environment: Variables that the worker starts with.
         measures: What the trainer's evaluation measures beside the loss, a ``*`` for what a job names; () where that is
             not known.
@@ -48,7 +49,7 @@ class Method:
     rewards: bool = False
     reference: bool = False
     teacher: bool = False
-    mixes: str | None = None
+    mixes: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
     measures: tuple[str, ...] = ()
 
@@ -105,6 +106,7 @@ METHODS: Mapping[str, Method] = {
             "direct preference optimization",
             sees=True,
             reference=True,
+            mixes=("aot", "aot_unpaired", "bco_pair", "sft"),
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins"),
         ),
         Method(
@@ -114,7 +116,7 @@ METHODS: Mapping[str, Method] = {
             "rated",
             "Kahneman-Tversky optimization",
             reference=True,
-            mixes="kto",
+            mixes=("kto",),
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "kl", "rewards/margins"),
         ),
         Method(
@@ -124,6 +126,7 @@ METHODS: Mapping[str, Method] = {
             "pairs",
             "odds ratio preference optimization",
             whole=True,
+            mixes=("*",),  # the likelihood in it is a mean over the tokens of a batch
             environment=_QUIET,
             measures=(
                 *_PAIRS,
@@ -141,6 +144,7 @@ METHODS: Mapping[str, Method] = {
             "pairs",
             "contrastive preference optimization, SimPO",
             whole=True,
+            mixes=("*",),  # the likelihood in it is a mean over the tokens of a batch
             environment=_QUIET,
             measures=(*_PAIRS, "rewards/accuracies", "rewards/margins", "nll_loss"),
         ),
@@ -161,6 +165,7 @@ METHODS: Mapping[str, Method] = {
             "group relative policy optimization",
             online=True,
             rewards=True,
+            mixes=("bnpo",),
             measures=(
                 *_ONLINE,
                 *_CALLS,
@@ -200,9 +205,11 @@ METHODS: Mapping[str, Method] = {
 def splits(method: str, options: Mapping[str, Any]) -> bool:
     """Whether a smaller batch and more accumulation are the same training.
 
-    Not so under a loss that compares the rows of a batch with each other, nor where ``steps_per_generation`` says how
-    many batches of answers are made at a time.
+    Not so under a loss that compares the rows of a batch with each other, or is a mean over its tokens, nor where
+    ``steps_per_generation`` says how many batches of answers are made at a time.
     """
     known = METHODS.get(method)
-    mixed = known is not None and known.mixes is not None and options.get("loss_type") == known.mixes
+    losses = options.get("loss_type")
+    taken = {losses} if isinstance(losses, str) else {*(losses or ())}
+    mixed = known is not None and ("*" in known.mixes or bool(taken & {*known.mixes}))
     return not mixed and options.get("steps_per_generation") is None

@@ -137,6 +137,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         parts.append(Part("teacher", None, "unknown", "another model, which is not looked at here"))
     moving = activations(s, kernels, gradients)
     how = "gradient checkpointing" if s.checkpointing else "no gradient checkpointing"
+    how += f", {s.recomputed} of {s.shape.layers} layers" if s.checkpointing and s.every > 1 else ""
     parts += [
         Part("activations", moving.layers, "estimated", how),
         Part("logits", moving.loss, "estimated", "never all at once" if s.fused else "all of them at once"),

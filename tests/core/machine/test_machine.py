@@ -212,7 +212,7 @@ class Nvml:
         return 0
 
     def nvmlDeviceGetMemoryInfo(self, handle: ctypes.c_void_p, memory: Any) -> int:  # noqa: N802
-        memory._obj.total = 80 * GIB
+        memory._obj.total, memory._obj.free = 80 * GIB, 71 * GIB
         return 0 if handle.value == 1 else 3
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: ctypes.c_void_p, major: Any, minor: Any) -> int:  # noqa: N802
@@ -223,7 +223,7 @@ class Nvml:
 def test_nvidia_cards_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml()
     monkeypatch.setattr(hardware, "_load_nvml", lambda: nvml)
-    first = Accelerator("cuda", "NVIDIA H100", 80 * GIB, "9.0", "580.1")
+    first = Accelerator("cuda", "NVIDIA H100", 80 * GIB, "9.0", "580.1", free=71 * GIB)
     second = Accelerator("cuda", "NVIDIA GB10", None, "12.1", "580.1")
     assert hardware.nvidia(None) == (first, second)
     assert hardware.nvidia("1,0") == (second, first)

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from forge.model.facts import ModelFacts
+from forge_huggingface.memory.fit import blind
 from forge_huggingface.methods import splits
-from forge_huggingface.training.probe import longest, relief
+from forge_huggingface.training.probe import longest
+from support.measuring import CPU, make_job
 
 
 def test_the_probe_of_kto_has_the_longest_answers_on_both_sides() -> None:
@@ -30,11 +33,20 @@ def test_the_probe_of_kto_has_the_longest_answers_on_both_sides() -> None:
         ("grpo", {"steps_per_generation": None}, True),  # as many answers at a time, since accumulation makes up for it
         ("grpo", {"steps_per_generation": 2}, False),
         ("sdpo", {"steps_per_generation": 2}, False),
+        ("dpo", {"loss_type": ["sigmoid"]}, True),
+        ("dpo", {"loss_type": ["sigmoid", "sft"]}, False),  # a mean over the tokens of a batch
+        ("dpo", {"loss_type": ["aot"]}, False),  # sorts the rows of a batch
+        ("orpo", {}, False),
+        ("cpo", {"loss_type": "simpo"}, False),
+        ("grpo", {"loss_type": "dapo"}, True),
+        ("grpo", {"loss_type": "bnpo"}, False),
+        ("reward", {}, True),
     ],
 )
 def test_memory_is_never_won_by_another_training(method: str, options: dict[str, Any], same: bool) -> None:
     assert splits(method, options) is same
-    sizes = {"gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
-    changes = {change["key"] for step in relief(SimpleNamespace(**sizes), splits=same) for change in step}
-    both = {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"}
-    assert changes == (both if same else set())
+    job = make_job(method=method, per_device_train_batch_size=8, gradient_checkpointing=True, **options)
+    facts = ModelFacts(id="m", source="unknown")
+    less = {each.key: each.value for each in blind(CPU, job, facts, asked=job, named=frozenset(), failed=True)}
+    halves = {"train.per_device_train_batch_size": 4, "train.gradient_accumulation_steps": 2}
+    assert less == (halves if same else {})
