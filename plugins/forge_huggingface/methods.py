@@ -205,11 +205,14 @@ METHODS: Mapping[str, Method] = {
 def splits(method: str, options: Mapping[str, Any]) -> bool:
     """Whether a smaller batch and more accumulation are the same training.
 
-    Not so under a loss that compares the rows of a batch with each other, or is a mean over its tokens, nor where
-    ``steps_per_generation`` says how many batches of answers are made at a time.
+    Not so under a loss that compares the rows of a batch with each other, or is a mean over its tokens; where
+    ``steps_per_generation`` says how many batches of answers are made at a time; where the last batch is left out if it
+    is not full; and where batches of a step have unlike numbers of rows, unless each token weighs alike, as in ``sft``.
     """
     known = METHODS.get(method)
     losses = options.get("loss_type")
     taken = {losses} if isinstance(losses, str) else {*(losses or ())}
     mixed = known is not None and ("*" in known.mixes or bool(taken & {*known.mixes}))
-    return not mixed and options.get("steps_per_generation") is None
+    unlike = options.get("train_sampling_strategy") == "batch_rebalance" and method != "sft"
+    parted = options.get("steps_per_generation") is not None or bool(options.get("dataloader_drop_last"))
+    return not (mixed or unlike or parted or options.get("router_aux_loss_coef"))

@@ -44,7 +44,10 @@ def fit(
     rows: Mapping[str, Any] | None = None,
     failed: bool = False,
 ) -> Iterable[Decision]:
-    """Yield what memory decides with Unsloth, which recomputes all layers or none; see :func:`forge_huggingface.memory.fit.fit`."""
+    """Yield what memory decides with Unsloth, which recomputes all layers or none.
+
+    See :func:`forge_huggingface.memory.fit.fit`.
+    """
     return fitted(machine, job, facts, KERNELS, asked=asked, named=named, rows=rows, failed=failed, some=False)
 
 

@@ -105,7 +105,7 @@ def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[
         bounds = cast(Mapping[str, Any], of(BOUNDS, config, name, {}))
         kind = _annotation(config, field, optional=default is None)
         if name in OPEN:  # the bounds are the number's alone
-            kind, bounds = Union[Annotated[kind, Described(**bounds)], Literal["auto"]], {}  # noqa: UP007
+            kind, bounds = _or_auto(kind, tuple(bounds.items())), {}
         described[name] = (Annotated[kind, Described(description=text, **bounds)], default)
     name, about = config.replace("Config", "Options"), f"Arguments of TRL's {config}."
     model = create_model(name, __base__=base, __doc__=about, **described)
@@ -203,6 +203,12 @@ def filled_in(
 def _lean_nll() -> bool:
     """Whether ``nll`` is the loss that never holds all logits: TRL 1.15 made it so, and it the default."""
     return bool(table()["loss_type"].default == "nll")
+
+
+@functools.cache  # one object for all methods, so that their fields are equal
+def _or_auto(kind: Any, bounds: tuple[tuple[str, Any], ...]) -> Any:
+    number = Annotated[kind, Described(**dict(bounds))] if bounds else kind
+    return Union[number, Literal["auto"]]  # noqa: UP007 - as below
 
 
 def _annotation(config: str, field: Field, *, optional: bool) -> Any:

@@ -82,7 +82,8 @@ HELP: Mapping[str, str] = {
     "eval_strategy": "When to evaluate. Without it, if rows are held out, `steps` beside `eval_steps`, else `epoch`.",
     "fp16": "Mixed precision in float16. Without it, by machine.",
     "gradient_checkpointing": (
-        "Recompute activations in the backward pass: less memory, up to 40 % slower. `auto` goes by the free memory."
+        "Recompute activations in the backward pass: less memory, and a step takes up to 40 % longer. `auto` goes by "
+        "the free memory."
     ),
     "gradient_checkpointing_kwargs": "Arguments for gradient checkpointing, such as `use_reentrant`.",
     "learning_rate": "Peak learning rate. Without it, TRL's for every weight and ten times that for LoRA.",

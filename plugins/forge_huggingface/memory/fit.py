@@ -186,13 +186,14 @@ def fitted(
         taken, why = _best(rungs, room, share, slowness)
     if layers:
         how = {0: "without it", 1: "with it"}.get(taken.every, f"with every_n_layers = {taken.every}")
-        for key, value in taken.layers():
+        reasons = (why, why) if failed else (f"{how} {why}", "the fewest that are enough")
+        for (key, value), reason in zip(taken.layers(), reasons, strict=True):
             if failed or rows is not None or value is not None:
-                yield Decision(key, value, why if failed else f"{how} {why}")
+                yield Decision(key, value, reason)
     if derived or (failed and len(pairs) > 1):
         whole = f"{taken.rows} x {taken.steps} = {taken.rows * taken.steps} rows of a step"
-        about = why if failed else f"{whole}: {why}" if len(pairs) > 1 else whole
-        for (key, value), reason in zip(taken.batches(), (about, whole), strict=True):
+        about = f"the largest that is still faster, {why}" if len(pairs) > 1 else whole
+        for (key, value), reason in zip(taken.batches(), (why if failed else about, whole), strict=True):
             if key not in named or options.get(key.removeprefix("train.")) == AUTO:
                 yield Decision(key, value, reason)
 

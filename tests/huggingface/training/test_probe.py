@@ -41,6 +41,10 @@ def test_the_probe_of_kto_has_the_longest_answers_on_both_sides() -> None:
         ("grpo", {"loss_type": "dapo"}, True),
         ("grpo", {"loss_type": "bnpo"}, False),
         ("reward", {}, True),
+        ("reward", {"dataloader_drop_last": True}, False),
+        ("reward", {"train_sampling_strategy": "batch_rebalance"}, False),
+        ("sft", {"train_sampling_strategy": "batch_rebalance"}, True),
+        ("sft", {"router_aux_loss_coef": 0.01}, False),  # a mean over the tokens of a batch
     ],
 )
 def test_memory_is_never_won_by_another_training(method: str, options: dict[str, Any], same: bool) -> None:

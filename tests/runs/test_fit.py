@@ -1,0 +1,118 @@
+"""Layers that are recomputed and batches of a step: whatever is taken, the same is trained, and it is on record."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomli
+from transformers import AutoModelForCausalLM
+from trl.models.utils import disable_gradient_checkpointing
+
+from forge_huggingface.training.checkpointing import heed_layers
+from support.rows import ONLINE, pairs, prompts, ratings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from support.projects import Project
+
+    Rows = Callable[[Sequence[Any]], None]
+
+EVERY_SECOND = {"every_n_layers": 2}
+LAYERS: tuple[dict[str, Any], ...] = (
+    {"gradient_checkpointing": False},
+    {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": EVERY_SECOND},
+    {"gradient_checkpointing": True},
+)
+slow = pytest.mark.slow
+
+
+def numbers(project: Project, *names: str, **train: Any) -> list[list[float]]:
+    """Return what each step of a run logs."""
+    project.write(adapter={"lora_dropout": 0.1}, train={"max_steps": 3, "save_steps": 3, **train})
+    done = project.perform()
+    assert done.code == 0, done.printed[-3000:]
+    return [[event[name] for name in names] for event in done.of_kind("step")]
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "more"),
+    [
+        ("sft", None, {}),
+        ("dpo", pairs, {}),
+        pytest.param("kto", ratings, {}, marks=slow),
+        pytest.param("grpo", prompts, ONLINE, marks=slow),
+    ],
+)
+def test_recomputing_changes_no_number(
+    project: Project, rows: Rows, method: str, data: Callable[[], Any] | None, more: dict[str, Any]
+) -> None:
+    if data:
+        rows(data())
+    found = [numbers(project, "loss", "grad_norm", method=method, **more, **layers) for layers in LAYERS]
+    assert found[1:] == found[:1] * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "more"),
+    [
+        ("sft", None, {}),
+        ("dpo", pairs, {}),
+        pytest.param("kto", ratings, {"loss_type": "apo_zero_unpaired"}, marks=slow),
+        pytest.param("reward", pairs, {}, marks=slow),
+        pytest.param("grpo", prompts, {"num_generations": 4, "max_completion_length": 8}, marks=slow),
+        pytest.param("rloo", prompts, {"num_generations": 4, "max_completion_length": 8}, marks=slow),
+        pytest.param("sdpo", prompts, {"num_generations": 4, "max_completion_length": 8}, marks=slow),
+    ],
+)
+def test_the_gradient_of_a_step_does_not_depend_on_its_batches(
+    project: Project, rows: Rows, method: str, data: Callable[[], Any] | None, more: dict[str, Any]
+) -> None:
+    if data:
+        rows(data())
+    if "num_generations" in more:
+        more = {**ONLINE, **more, "gradient_accumulation_steps": None}
+    found = []
+    for size in (8, 4, 1):
+        train = {"max_steps": 1, "save_steps": 1, "method": method, **more, "batch_size": 8}
+        sdpo = {"sdpo": {"success_reward_threshold": 0.0}} if method == "sdpo" else {}
+        project.write(train={**train, "per_device_train_batch_size": size}, plugins=sdpo)
+        done = project.perform()
+        assert done.code == 0, done.printed[-3000:]
+        step = done.of_kind("step")[0]
+        found.append([step["loss"], step["grad_norm"]])
+    assert found[1:] == [pytest.approx(found[0], rel=1e-4, abs=1e-6)] * 2
+    assert found[0][1] > 0
+
+
+def test_what_was_taken_is_on_record(project: Project) -> None:
+    layers = {"gradient_checkpointing": None, "per_device_train_batch_size": None, "batch_size": 6}
+    project.write(train={"max_steps": 2, **layers})
+    done = project.perform()
+    assert done.code == 0, done.printed[-3000:]
+    lock = tomli.loads((done.folder.path / "job.lock.toml").read_text())["train"]
+    assert lock["gradient_checkpointing"] is False
+    assert lock["batch_size"] == lock["per_device_train_batch_size"] * lock["gradient_accumulation_steps"] == 6
+    plan = done.folder.plan()
+    assert plan.decided("train.per_device_train_batch_size") == lock["per_device_train_batch_size"]
+    told = [event["message"] for event in done.events if event["kind"] == "note"]
+    corrected = any("now that the rows are known, [train] per_device_train_batch_size" in text for text in told)
+    first = json.loads((done.folder.path / "plan.json").read_text())["decisions"]
+    assert corrected is ([each["key"] for each in first].count("train.per_device_train_batch_size") > 1)
+    card = (done.folder.path / "README.md").read_text()
+    assert f"per_device_train_batch_size = {lock['per_device_train_batch_size']}" in card
+
+
+def test_layers_stay_chosen_while_trainers_switch_checkpointing_off(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    heed_layers(model)
+    for each in (model, copy.deepcopy(model)):
+        each.gradient_checkpointing_enable({}, every_n_layers=2)
+        with disable_gradient_checkpointing(each, dict(EVERY_SECOND)):
+            assert not [layer for layer in each.model.layers if layer.gradient_checkpointing]
+        assert [layer.gradient_checkpointing for layer in each.model.layers] == [True, False]
+        assert "every_n_layers" not in each.model.layers[0]._gradient_checkpointing_func.keywords
