@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import tomli
+import torch
 from transformers import AutoModelForCausalLM
 from trl.models.utils import disable_gradient_checkpointing
 
+from forge.disk.events import read_events
 from forge_huggingface.training.checkpointing import heed_layers
+from support.projects import Project
 from support.rows import ONLINE, pairs, prompts, ratings
+from support.tiny import make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from support.projects import Project
+    from support.sites import Site
 
     Rows = Callable[[Sequence[Any]], None]
 
@@ -116,3 +120,93 @@ def test_layers_stay_chosen_while_trainers_switch_checkpointing_off(tiny_model: 
             assert not [layer for layer in each.model.layers if layer.gradient_checkpointing]
         assert [layer.gradient_checkpointing for layer in each.model.layers] == [True, False]
         assert "every_n_layers" not in each.model.layers[0]._gradient_checkpointing_func.keywords
+
+
+class Room(torch.autograd.graph.saved_tensors_hooks):
+    """A device with room for so many bytes of what a forward pass keeps for the backward pass, but for checkpoints'."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.used, self.most = room, 0, 0
+        super().__init__(self.pack, self.unpack)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.used += tensor.numel() * tensor.element_size()
+        self.most = max(self.used, self.most)
+        if self.used > self.room:
+            raise torch.OutOfMemoryError("no room in this test")
+        return tensor
+
+    def unpack(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.used = 0
+        return tensor
+
+
+def test_what_does_not_fit_in_the_probe_is_followed_by_what_does(project: Project) -> None:
+    project.write(train={"gradient_checkpointing": None, "max_steps": 1, "save_steps": 1})
+    with Room(10**12) as whole:
+        assert project.perform().code == 0
+    with Room(whole.most - 1):
+        done = project.perform()
+    error = done.of_kind("failed")[0]["error"]
+    assert (error["type"], error["probing"]) == ("OutOfMemory", True)
+    assert "in the probe of the longest batch" in error["what"]
+    changes = {change["key"]: change["value"] for change in error["relief"]}
+    assert changes == {"train.gradient_checkpointing": True, "train.gradient_checkpointing_kwargs": None}
+    project.write(train={"gradient_checkpointing": True, "max_steps": 1, "save_steps": 1})
+    with Room(whole.most - 1) as less:
+        assert project.perform().code == 0
+    assert less.most < whole.most / 2
+
+
+SMALL = """
+from forge.api import Extension, hookimpl
+
+
+@hookimpl
+def forge_offers():
+    yield Extension(impl="small_gpu_limit")
+"""
+
+LIMIT = """
+import os
+
+from forge.api import hookimpl
+
+
+@hookimpl
+def forge_event(event):
+    if event.kind == "stage" and event.stage == "train" and event.state == "started":
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(int(os.environ["GPU_BYTES"]) / torch.cuda.mem_get_info()[1])
+"""
+"""An observer that leaves the run no more of the GPU than a small one has."""
+
+
+@pytest.mark.gpu
+def test_out_of_memory_on_a_gpu_is_followed_by_one_step_down(tmp_path: Path, site: Site) -> None:
+    site.install("small-gpu", {"small_gpu": SMALL, "small_gpu_limit": LIMIT}, "[forge_v1]\nsmall-gpu = small_gpu\n")
+    project = Project(tmp_path / "project", make_model(tmp_path / "model", hidden=1024, layers=16))
+    row = json.dumps({"prompt": "Count.", "completion": "one two three four five " * 50})
+    (project.folder / "rows.jsonl").write_text(f"{row}\n" * 64)
+    project.write(
+        model={"max_seq_length": 512},
+        train={"max_steps": 2, "per_device_train_batch_size": 16, "gradient_checkpointing": None},
+        use={"with": ["small-gpu"], "backend": "huggingface"},
+    )
+    environ = {"PYTHONPATH": str(site.folder)}
+    told = project.forge("run", "job.toml", "--dry-run", GPU_BYTES=str(100 * 2**30), **environ)
+    assert "trying again" not in told
+    assert project.newest().plan().decided("train.gradient_checkpointing") is False
+    done = next(event for event in read_events(project.newest().events) if event["kind"] == "dry-run")
+    memory = done["measured"]
+    limit = memory["weights"] + memory["optimizer"] + int(0.6 * memory["moving"])
+    told = " ".join(project.forge("run", "job.toml", GPU_BYTES=str(limit), **environ).split())
+    assert "out of memory in the probe of the longest batch" in told
+    assert "trying again with another plan, with [train] gradient_checkpointing = true" in told
+    assert project.newest().plan().decided("train.gradient_checkpointing") is True
+    assert project.newest().trained() is not None

@@ -5,6 +5,7 @@ Each check takes the values of one table ``[train]``, whatever its method, and y
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -36,15 +37,24 @@ def batches(values: Mapping[str, Any], written: frozenset[str]) -> Iterator[Mist
     elif named:
         (name, parts), least = *named.items(), whole // next(iter(named.values()))
         if whole % parts:
-            divisors = [each for each in range(1, whole + 1) if not whole % each]
-            near = [max(each for each in divisors if each < parts) if parts > 1 else None]
-            near.append(next((each for each in divisors if each > parts), None))
+            near = [max((each for each in divisors(whole) if each < parts), default=None)]
+            near.append(next((each for each in divisors(whole) if each > parts), None))
             sizes = " or ".join(str(each * parts) for each in (least, least + 1) if each)
             say = f"write batch_size = {sizes}, or {name} = {' or '.join(str(each) for each in near if each)}"
             yield Mistake(f"{name} ({parts}) does not divide batch_size ({whole}); {say}", ("batch_size", name))
 
 
 ROWS, STEPS_OF_STEP = "per_device_train_batch_size", "gradient_accumulation_steps"
+
+
+def divisors(whole: int) -> list[int]:
+    """Return what divides a number, in order.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    small = [each for each in range(1, math.isqrt(whole) + 1) if not whole % each]
+    return sorted({*small, *(whole // each for each in small)})
 
 
 def rows_of_batch(values: Mapping[str, Any]) -> int | None:

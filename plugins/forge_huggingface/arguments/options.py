@@ -48,6 +48,7 @@ class Arguments(Table):
     batch_size: int | None = Described(
         None,
         ge=1,
+        le=2**24,
         description="Rows of an optimizer step. forge parts them into batches by the free memory, unless "
         "`per_device_train_batch_size` or `gradient_accumulation_steps` says how.",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision
 from forge.text.units import size
-from forge_huggingface.arguments.contradictions import USUAL
+from forge_huggingface.arguments.contradictions import USUAL, divisors
 from forge_huggingface.memory.kernels import TRANSFORMERS, Kernels
 from forge_huggingface.memory.levers import with_changes
 from forge_huggingface.memory.parts import bare
@@ -45,6 +45,9 @@ RECOMPUTED = 0.38
 BEGIN = 2**40
 """Parameters times tokens that a GPU gets through in the time in which a pass begins, whatever its size: about 15 ms,
 measured at 1B on an H200."""
+
+BEGIN_MOST = 8192
+"""The most tokens of that time: models of less than 130M are not as much faster as they are smaller."""
 
 BEGIN_MAIN = 64
 """The tokens of that time on a CPU, whatever the model."""
@@ -172,7 +175,7 @@ def fitted(
     length = longest or (facts.context if job.model.max_seq_length == -1 else job.model.max_seq_length) or 1
     mean = known["tokens"] / known["rows"] if {"tokens", "rows"} <= known.keys() and not job.data.packing else length
     kind = device(machine, job)
-    begin = BEGIN / (facts.parameters or 2**30) if kind else BEGIN_MAIN
+    begin = min(BEGIN / (facts.parameters or 2**30), BEGIN_MOST) if kind else BEGIN_MAIN
 
     def slowness(rung: Rung) -> float:
         return rung.slowness(mean, begin)
@@ -231,7 +234,7 @@ def batches(asked: Job, named: frozenset[str], *, failed: bool) -> list[tuple[in
     if not splits(asked.train.method, options) or str(options.get("optim", "")).endswith("layerwise"):
         return [pair]
     together = int(options.get("generation_batch_size") or 0)
-    return [(each, wanted // each) for each in range(1, wanted + 1) if not wanted % each and not together % each]
+    return [(each, wanted // each) for each in divisors(wanted) if not together % each]
 
 
 def free(machine: Machine, job: Job) -> tuple[int | None, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import heapq
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -81,9 +82,8 @@ def probe(
             seconds = time.perf_counter() - start
             model.zero_grad(set_to_none=True)
             if evaluating := bool(data.eval and make_batch is None):
-                held_out = next(iter(data.eval.values()))
                 count = args.per_device_eval_batch_size
-                evaluation = [dict(row) for row in _longest_of(held_out, count)]
+                evaluation = max((_longest_of(rows, count) for rows in data.eval.values()), key=_padded)
                 if evaluation:
                     trainer.model.eval()
                     trainer.prediction_step(model, trainer.data_collator(evaluation), prediction_loss_only=True)
@@ -127,12 +127,21 @@ def longest(data: Data, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def _longest_of(rows: Any, count: int) -> list[Any]:
-    if not hasattr(rows, "__len__"):
-        return [row for row, _ in zip(rows, range(count), strict=False)]
-    sample = range(0, len(rows), max(1, len(rows) // 1000))
-    order = sorted(sample, key=lambda index: _length(rows[index]), reverse=True)
-    return [rows[index] for index in order[:count]]
+def _longest_of(rows: Any, count: int) -> list[dict[str, Any]]:
+    """Return copies of the longest rows; of a stream, and of rows without tokens, its first ones."""
+    from datasets import Dataset
+
+    from forge_huggingface.training.steady import lengths  # imports torch and transformers
+
+    if not isinstance(rows, Dataset) or not (known := lengths(rows)):
+        return [dict(row) for row, _ in zip(rows, range(count), strict=False)]
+    order = heapq.nlargest(count, range(len(known)), key=known.__getitem__)
+    return [dict(rows[index]) for index in order]
+
+
+def _padded(rows: list[dict[str, Any]]) -> int:
+    """Return the number of tokens of a batch, padding included."""
+    return len(rows) * max((_length(row) for row in rows), default=0)
 
 
 def _length(row: Mapping[str, Any]) -> int:

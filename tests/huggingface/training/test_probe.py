@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from forge.model.facts import ModelFacts
 from forge_huggingface.memory.fit import blind
 from forge_huggingface.methods import splits
-from forge_huggingface.training.probe import longest
+from forge_huggingface.training.probe import _longest_of, longest
 from support.measuring import CPU, make_job
 
 
@@ -54,3 +55,9 @@ def test_memory_is_never_won_by_another_training(method: str, options: dict[str,
     less = {each.key: each.value for each in blind(CPU, job, facts, asked=job, named=frozenset(), failed=True)}
     halves = {"train.per_device_train_batch_size": 4, "train.gradient_accumulation_steps": 2}
     assert less == (halves if same else {})
+
+
+def test_the_longest_held_out_rows_are_tried_wherever_they_are() -> None:
+    rows = Dataset.from_dict({"input_ids": [[1] * (1 + index % 7 + 9 * (index == 2001)) for index in range(3000)]})
+    assert [len(row["input_ids"]) for row in _longest_of(rows, 3)] == [16, 7, 7]
+    assert [row["input_ids"] for row in _longest_of(iter([{"input_ids": [1]}, {"input_ids": [1, 1]}]), 1)] == [[1]]
