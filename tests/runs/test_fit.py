@@ -17,6 +17,7 @@ from forge_huggingface.training.checkpointing import heed_layers
 from support.projects import Project
 from support.rows import ONLINE, pairs, prompts, ratings
 from support.tiny import make_model
+from support.tiny_seq2seq import make_bart, make_t5
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,6 +92,30 @@ def test_the_gradient_of_a_step_does_not_depend_on_its_batches(
         found.append([step["loss"], step["grad_norm"]])
     assert found[1:] == [pytest.approx(found[0], rel=1e-4, abs=1e-6)] * 2
     assert found[0][1] > 0
+
+
+@pytest.mark.parametrize("more", [{}, pytest.param({"label_smoothing_factor": 0.1}, marks=slow)])
+@pytest.mark.parametrize("make", [make_t5, make_bart])
+@pytest.mark.filterwarnings("ignore:`label_smoothing_factor` is deprecated:FutureWarning")
+def test_nor_does_that_of_an_encoder_decoder_model(
+    tmp_path: Path, make: Callable[[Path], Path], more: dict[str, Any]
+) -> None:
+    project = Project(tmp_path / "project", make(tmp_path / "model"))
+    config = project.folder / "model" / "config.json"
+    quiet = dict.fromkeys(("dropout", "dropout_rate", "attention_dropout", "activation_dropout"), 0.0)
+    config.write_text(json.dumps({**json.loads(config.read_text()), **quiet}))
+    answers = [" ".join(["one", "two"] * length) for length in (1, 7, 2, 9, 1, 5, 3, 4)]
+    text = "".join(json.dumps({"prompt": "Count.", "completion": each}) + "\n" for each in answers)
+    (project.folder / "rows.jsonl").write_text(text)
+    found = []
+    for size in (8, 2):
+        train = {"max_steps": 1, "save_steps": 1, "batch_size": 8, "per_device_train_batch_size": size, **more}
+        project.write(model={"max_seq_length": 64}, train=train)
+        done = project.perform()
+        assert done.code == 0, done.printed[-3000:]
+        step = done.of_kind("step")[0]
+        found.append([step["loss"], step["grad_norm"]])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_what_was_taken_is_on_record(project: Project) -> None:
