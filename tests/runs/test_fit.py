@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -12,9 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl.models.utils import disable_gradient_checkpointing
 
+from forge.api import Decision
+from forge.api.plan import Training
 from forge.disk.events import read_events
 from forge_huggingface.training.checkpointing import heed_layers
-from support.projects import Project
+from support.projects import Project, perform_in
 from support.rows import ONLINE, pairs, prompts, ratings
 from support.tiny import make_model
 from support.tiny_seq2seq import make_bart, make_t5
@@ -134,6 +137,21 @@ def test_what_was_taken_is_on_record(project: Project) -> None:
     assert corrected is ([each["key"] for each in first].count("train.per_device_train_batch_size") > 1)
     card = (done.folder.path / "README.md").read_text()
     assert f"per_device_train_batch_size = {lock['per_device_train_batch_size']}" in card
+
+
+def test_what_was_taken_after_out_of_memory_stays_when_the_rows_are_known(project: Project) -> None:
+    project.write(train={"max_steps": 1, "save_steps": 1, "batch_size": 4, "per_device_train_batch_size": None})
+    run, folder = project.prepare()
+    assert isinstance(run.plan, Training)
+    relief = [
+        Decision("train.per_device_train_batch_size", 1, ""),
+        Decision("train.gradient_accumulation_steps", 4, ""),
+    ]
+    run.plan = replace(run.plan, relieved=True, decisions=(*run.plan.decisions, *relief))
+    done = perform_in(run, folder)
+    assert done.code == 0, done.printed[-3000:]
+    lock = tomli.loads((folder.path / "job.lock.toml").read_text())["train"]
+    assert (lock["per_device_train_batch_size"], lock["gradient_accumulation_steps"]) == (1, 4)
 
 
 def test_layers_stay_chosen_while_trainers_switch_checkpointing_off(tiny_model: Path) -> None:

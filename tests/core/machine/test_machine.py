@@ -234,6 +234,29 @@ def test_nvidia_cards_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) 
     assert nvml.shut
 
 
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"meminfo": "MemTotal: 9 kB\nMemAvailable:    1048576 kB\n", "memory.max": "max"}, GIB),
+        (
+            {
+                "meminfo": f"MemAvailable: {64 * 2**20} kB",
+                "memory.max": str(8 * GIB),
+                "memory.current": str(7 * GIB),
+                "memory.stat": f"anon 1\nfile {2 * GIB}\n",
+            },
+            3 * GIB,  # what the container holds of files goes where something else needs the room
+        ),
+        ({}, None),
+    ],
+)
+def test_free_main_memory_is_what_the_container_leaves(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], left: int | None
+) -> None:
+    monkeypatch.setattr(hardware, "_read", lambda path: files.get(path.name, ""))
+    assert hardware.available(8 * GIB) == left
+
+
 def test_a_computer_without_the_driver_has_no_nvidia_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_load_nvml", lambda: None)
     assert hardware.nvidia(None) == ()
