@@ -39,6 +39,8 @@ GIB = 2**30
 MODES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "LoRA": {},
     "LoRA, no checkpointing": {"train": {"gradient_checkpointing": False}},
+    "LoRA, every second layer": {"train": {"gradient_checkpointing_kwargs": {"every_n_layers": 2}}},
+    "LoRA, every fourth layer": {"train": {"gradient_checkpointing_kwargs": {"every_n_layers": 4}}},
     "QLoRA": {"model": {"load_in_4bit": True}},
     "full": {
         "adapter": {"type": "none", "r": None, "lora_alpha": None, "target_modules": None},
@@ -46,9 +48,9 @@ MODES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 CASES: Mapping[str, tuple[str, ...]] = {
-    "1b": ("LoRA", "LoRA, no checkpointing", "QLoRA", "full"),
-    "8b": ("LoRA", "QLoRA"),
-    "small": ("LoRA", "LoRA, no checkpointing", "full"),
+    "1b": ("LoRA", "LoRA, no checkpointing", "LoRA, every second layer", "LoRA, every fourth layer", "QLoRA", "full"),
+    "8b": ("LoRA", "LoRA, every second layer", "QLoRA"),
+    "small": ("LoRA", "LoRA, no checkpointing", "LoRA, every second layer", "full"),
 }
 """Models, and how they are trained; ``small`` is for a look at the script itself, on a CPU too."""
 
@@ -194,7 +196,7 @@ def main() -> int:
         (size, mode, backend, rows, length)
         for size in options.sizes
         for (rows, length), mode, backend in product(reversed(LENGTHS[size]), CASES[size], options.backends)
-        if mode in options.modes
+        if mode in options.modes and (backend == "huggingface" or "every" not in mode)  # Unsloth has no such choice
     ]
     if by_method:
         write_rows(work, *options.words)

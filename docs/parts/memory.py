@@ -102,7 +102,7 @@ def estimated(
     values = {"model": {"id": "m"} | dict(tables["model"]), "adapter": tables.get("adapter", {}), "data": {"path": "d"}}
     job = Job.model_validate(values)
     options_ = {"gradient_checkpointing": True, "bf16": True, **train}
-    job = job.model_copy(update={"train": job.train.model_copy(update={"options": options_})})
+    job = job.model_copy(update={"train": job.train.model_copy(update=options_)})
     machine = PRESETS["linux-cuda"]
     card = replace(machine.accelerators[0], memory=round(memory * 2**30))
     versions = {**machine.versions, "trl": trl}

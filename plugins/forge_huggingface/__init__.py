@@ -68,6 +68,7 @@ def forge_offers() -> Iterable[Offer]:
         probe=cannot_load,
         decide=decide_weights,
         estimate="forge_huggingface.memory.estimate:estimate",
+        fit="forge_huggingface.memory.fit:fit",
     )
     yield Offer(
         stage=Stage.ADAPT,
@@ -99,6 +100,7 @@ def forge_offers() -> Iterable[Offer]:
             probe=cannot_train,
             check=train_problems,
             decide=decide_training,
+            fit="forge_huggingface.memory.fit:blind",  # where what loads the model cannot tell
         )
     yield Offer(
         stage=Stage.TRAIN,
@@ -113,6 +115,7 @@ def forge_offers() -> Iterable[Offer]:
         probe=cannot_train_seq2seq,
         check=seq2seq_problems,
         decide=decide_training,
+        fit="forge_huggingface.memory.fit:blind",
     )
     yield Offer(
         stage=Stage.GENERATE,

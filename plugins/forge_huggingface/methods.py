@@ -30,7 +30,8 @@ class Method:
         rewards: Whether it learns from reward functions, ``[[train.reward]]``.
         reference: Whether the trained model is compared with what it was before.
         teacher: Whether it learns from another model, which the job must name.
-        mixes: The ``loss_type`` that compares the rows of a batch with each other, if it has one.
+        mixes: Each ``loss_type`` that compares the rows of a batch with each other, or is a mean over the tokens of a
+            batch, so that two halves of it are another training; ``*`` for all of them.
         preflight: What looks at the rows before the model is loaded, if something does, as an offer names it.
         environment: Variables that the worker starts with.
         measures: What the trainer's evaluation measures beside the loss, a ``*`` for what a job names; () where that is
@@ -49,7 +50,7 @@ class Method:
     rewards: bool = False
     reference: bool = False
     teacher: bool = False
-    mixes: str | None = None
+    mixes: tuple[str, ...] = ()
     preflight: str | None = None
     environment: Mapping[str, str] | None = None
     measures: tuple[str, ...] = ()
@@ -108,6 +109,7 @@ METHODS: Mapping[str, Method] = {
             "direct preference optimization",
             sees=True,
             reference=True,
+            mixes=("aot", "aot_unpaired", "bco_pair", "sft"),
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins"),
         ),
         Method(
@@ -117,7 +119,7 @@ METHODS: Mapping[str, Method] = {
             "rated",
             "Kahneman-Tversky optimization",
             reference=True,
-            mixes="kto",
+            mixes=("kto",),
             preflight="forge_huggingface.data.ratings:findings",
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "kl", "rewards/margins"),
         ),
@@ -128,6 +130,7 @@ METHODS: Mapping[str, Method] = {
             "pairs",
             "odds ratio preference optimization",
             whole=True,
+            mixes=("*",),  # the likelihood in it is a mean over the tokens of a batch
             environment=_QUIET,
             measures=(
                 *_PAIRS,
@@ -145,6 +148,7 @@ METHODS: Mapping[str, Method] = {
             "pairs",
             "contrastive preference optimization, SimPO",
             whole=True,
+            mixes=("*",),  # the likelihood in it is a mean over the tokens of a batch
             environment=_QUIET,
             measures=(*_PAIRS, "rewards/accuracies", "rewards/margins", "nll_loss"),
         ),
@@ -165,6 +169,7 @@ METHODS: Mapping[str, Method] = {
             "group relative policy optimization",
             online=True,
             rewards=True,
+            mixes=("bnpo",),
             preflight=_REWARDS,
             measures=(
                 *_ONLINE,
@@ -206,9 +211,14 @@ METHODS: Mapping[str, Method] = {
 def splits(method: str, options: Mapping[str, Any]) -> bool:
     """Whether a smaller batch and more accumulation are the same training.
 
-    Not so under a loss that compares the rows of a batch with each other, nor where ``steps_per_generation`` says how
-    many batches of answers are made at a time.
+    Not so under a loss that compares the rows of a batch with each other, or is a mean over its tokens; where
+    ``steps_per_generation`` says how many batches of answers are made at a time; where the last batch is left out if it
+    is not full; and where batches of a step have unlike numbers of rows, unless each token weighs alike, as in ``sft``.
     """
     known = METHODS.get(method)
-    mixed = known is not None and known.mixes is not None and options.get("loss_type") == known.mixes
-    return not mixed and options.get("steps_per_generation") is None
+    losses = options.get("loss_type")
+    taken = {losses} if isinstance(losses, str) else {*(losses or ())}
+    mixed = known is not None and ("*" in known.mixes or bool(taken & {*known.mixes}))
+    unlike = options.get("train_sampling_strategy") == "batch_rebalance" and method != "sft"
+    parted = options.get("steps_per_generation") is not None or bool(options.get("dataloader_drop_last"))
+    return not (mixed or unlike or parted or options.get("router_aux_loss_coef"))

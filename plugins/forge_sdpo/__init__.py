@@ -34,5 +34,6 @@ def forge_offers() -> Iterable[Offer]:
         probe=rules.cannot_train,
         check=rules.problems,
         decide=rules.decide,
+        fit="forge_huggingface.memory.fit:blind",  # where what loads the model cannot tell
         preflight="forge_sdpo.preflight:findings",
     )

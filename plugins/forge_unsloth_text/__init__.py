@@ -38,6 +38,7 @@ def forge_offers() -> Iterable[Offer]:
         probe=rules.cannot_text,
         decide=rules.decide,
         estimate="forge_unsloth.estimate:estimate",
+        fit="forge_unsloth.estimate:fit",
     )
     yield Offer(
         stage=Stage.ADAPT,

@@ -41,6 +41,7 @@ def forge_offers() -> Iterable[Offer]:
         probe=rules.cannot_vision,
         decide=decide,
         estimate="forge_unsloth.estimate:estimate",
+        fit="forge_unsloth.estimate:fit",
     )
     yield Offer(
         stage=Stage.ADAPT,

@@ -282,12 +282,19 @@ def small_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 
-def test_out_of_memory_in_the_probe_is_tried_again_with_less(project: Project, small_gpu: None) -> None:
-    project.write(
-        train={"max_steps": 1, "per_device_train_batch_size": None}, use={"with": ["small-gpu"], "train": "small-gpu"}
-    )
-    output = project.forge("run", "job.toml", "--set", "model.max_seq_length=96")
-    assert "trying again with another plan" in output
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"per_device_train_batch_size": "auto", "batch_size": 2},  # named, and left to forge
+        pytest.param({"per_device_train_batch_size": None}, marks=pytest.mark.slow),
+    ],
+)
+def test_out_of_memory_in_the_probe_is_tried_again_with_less(
+    project: Project, small_gpu: None, sizes: dict[str, Any]
+) -> None:
+    project.write(train={"max_steps": 1, **sizes}, use={"with": ["small-gpu"], "train": "small-gpu"})
+    output = " ".join(project.forge("run", "job.toml", "--set", "model.max_seq_length=96").split())
+    assert "trying again with another plan, with [train] per_device_train_batch_size = 1 and" in output
     folder = project.newest()
     decided = {decision.key: decision.value for decision in folder.plan().decisions}
     assert decided["train.per_device_train_batch_size"] == 1

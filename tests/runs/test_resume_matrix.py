@@ -119,6 +119,17 @@ CASES: dict[str, dict[str, Any]] = {
             "logging_steps": 2,
         },
     },
+    "layers and batches by memory": {
+        "data": HELD,
+        "train": {**EPOCHS, "gradient_checkpointing": "auto", "batch_size": 4, "per_device_train_batch_size": "auto"},
+    },
+    "every second layer": {
+        "train": {
+            **EPOCHS,
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"every_n_layers": 2},
+        }
+    },
     "every weight": {"adapter": WHOLE, "train": {"max_steps": 6}},
     # Methods
     "dpo": {"rows": pairs, "data": HELD, "train": {"method": "dpo", **EPOCHS}},
@@ -182,6 +193,7 @@ QUICK = {
     "stream": {8, 12},
     "evaluated epochs": {4, 10, 12},
     "early stop": {12},
+    "layers and batches by memory": {4},
     "dpo": {4},
     "grpo": {8},
 }

@@ -8,15 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from forge.job.job import Job
 from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge_huggingface.facts import shape as shapes
 from forge_huggingface.facts.describe import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.api import ModelFacts
-
 FAMILIES = ("llama", "qwen3", "gemma3_text")
 CPU = PRESETS["linux-cpu"]
+LLAMAS: dict[str, dict[str, Any]] = {
+    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "tie_word_embeddings": True},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "tie_word_embeddings": False},
+}
+"""benchmarks/gpu.py's shapes."""
+
+
+def llama(size: str) -> ModelFacts:
+    """Return what forge knows of a Llama of a size."""
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "model_type": "llama"}
+    shape = shapes.from_config({**LLAMAS[size], **heads})
+    assert shape is not None
+    return ModelFacts(id=size, source="folder", task="text", shape=shape, parameters=shape.parameters, context=8192)
 
 
 def save_model(folder: Path, family: str, *, layers: int = 2, tied: bool | None = None, dtype: str = "float32") -> Any:

@@ -100,6 +100,12 @@ class Offer:
             :class:`~forge.api.Estimate` of the memory of a training, or None; ``longest`` is the longest row in tokens,
             if known. The first chosen offer that has one is asked, in running order: what loads the model knows its
             kernels. It is imported at planning time, so it must be light, and again in the worker of a dry run.
+        fit: ``"package.module:function"`` of ``(machine, job, facts, *, asked, named, rows=None, failed=False)`` that
+            yields a :class:`Decision` for each value that the job leaves open and that memory decides. ``job`` has all
+            other decisions in it, ``asked`` is the job as it was written, ``named`` the keys that the user wrote. The
+            first chosen offer that has one is asked, once the others have decided; in the worker again with ``rows``,
+            the summary of the rows; and with ``failed`` by a trainer that ran out of memory with ``job`` before the
+            first step: then it yields what takes less, or nothing.
 
     A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
     that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
@@ -148,6 +154,7 @@ class Offer:
     resumes: bool = False
     upload: str | None = None
     estimate: str | None = None
+    fit: str | None = None
 
     @property
     def words(self) -> frozenset[str]:

@@ -18,11 +18,14 @@ from forge.api.estimate import Estimate
 from forge.api.stage import Stage
 from forge.errors import PlanError, RunError
 from forge.job.decisions import Decision
+from forge.job.job import load_job
 from forge.machine.machine import Machine
 from forge.model.facts import ModelFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from forge.job.job import Job
 
 SCHEMA = 2
 """The version of plan files. Those of version 1, by forge 0.1, are read too."""
@@ -103,6 +106,7 @@ class Step:
     resumes: bool = False
     upload: str | None = None
     estimate: str | None = None
+    fit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +172,10 @@ class Plan:
         """Return the plan with the decisions of an earlier one before its own."""
         return replace(self, decisions=(*decisions, *self.decisions))
 
+    def asked(self) -> Job:
+        """Return the job as it was written, nothing decided."""
+        return load_job(self.job)
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
         data: dict[str, Any] = records.to_json(self)
@@ -213,11 +221,13 @@ class Training(Plan):
 
     Attributes:
         resume: Whether to go on from the newest whole checkpoint.
+        relieved: Whether an earlier attempt ran out of memory, so that what was taken because of it stays.
         estimate: What the training is expected to take of the device's memory; None if that cannot be said.
     """
 
     task: Task = Task.TRAIN
     resume: bool = False
+    relieved: bool = False
     estimate: Estimate | None = None
 
 

@@ -25,6 +25,7 @@ class Accelerator:
         memory: Bytes of memory; None if unknown. For ``"mps"`` this is the system's memory, which it shares.
         capability: CUDA compute capability as in ``"9.0"``, or the gfx name of a ROCm device.
         driver: Version of its driver.
+        free: Bytes of its memory that no program held when it was looked at; None if unknown.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -34,6 +35,7 @@ class Accelerator:
     memory: int | None = None
     capability: str | None = None
     driver: str | None = None
+    free: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Machine:
         disk: Free bytes where the run will be written; None if unknown.
         versions: Installed distributions: normalised name to version.
         torch: The installed torch; None if there is none.
+        available: Bytes of main memory that a program could get when it was looked at; None if unknown.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -82,6 +85,7 @@ class Machine:
     disk: int | None
     versions: Mapping[str, str] = field(hash=False)
     torch: TorchBuild | None
+    available: int | None = None
 
     @property
     def kinds(self) -> frozenset[str]:

@@ -58,6 +58,18 @@ def memory() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
+def available(total: int) -> int | None:
+    """Return the bytes of main memory that a program could get now, of those that it may use; None if unknown."""
+    line = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
+    if line is None:
+        return None
+    left, limit, used = int(line[1]) * 1024, _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if limit.isdigit() and used.isdigit():  # what it holds of files goes where something else needs the room
+        files = re.search(r"^file (\d+)$", _read(_CGROUP / "memory.stat"), re.MULTILINE)
+        left = min(left, total - int(used) + (int(files[1]) if files else 0))
+    return max(0, left)
+
+
 def free_disk(folder: Path) -> int | None:
     """Return the free bytes at a folder, or at the nearest parent that exists."""
     folder = folder.absolute()
@@ -211,6 +223,7 @@ def _describe(nvml: Any, handle: ctypes.c_void_p, driver: str | None) -> Acceler
         memory=memory.total if known and memory.total else None,
         capability=f"{major.value}.{minor.value}" if capable else None,
         driver=driver,
+        free=memory.free if known and memory.total else None,
     )
 
 
@@ -284,4 +297,5 @@ def probe(folder: Path | None = None) -> Machine:
         disk=free_disk(folder or Path()),
         versions=versions(sys.path),
         torch=torch_build(),
+        available=available(total),
     )

@@ -17,6 +17,7 @@ from forge.discovery.describe import describe_model
 from forge.disk.folder import RunFolder
 from forge.errors import BackendImportError, OutOfMemory, PlanError
 from forge.job.decisions import Decision, settle
+from forge.job.literal import setting
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
 from forge.planning.planner import make_plan
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from forge.parent.process import Outcome, Ready, Show
 
 
-ATTEMPTS = 5
+ATTEMPTS = 8
 
 
 def run(
@@ -79,7 +80,7 @@ def run(
             plan = make(excluded=excluded, relief=relief, attempt=attempt + 1)
         except PlanError:  # nothing else can serve
             raise outcome.error from None
-        show(Warned(f"{outcome.error}; trying again with another plan"))
+        show(Warned(f"{outcome.error}; trying again with {_other(relief)}"))
     if task is Task.TRAIN:
         heed(outcome, folder)
         finish(folder, catalogue, machine, show)
@@ -100,7 +101,20 @@ def _another(outcome: Outcome, plan: Plan, file: JobFile, excluded: dict[str, st
         return True
     if isinstance(error, OutOfMemory) and error.probing:
         changes = [Decision(**change) for change in error.relief]
-        if changes and not any(change.key in file.named for change in changes):
+        if changes and not any(_fixed(change.key, file) for change in changes):
             relief[:] = [*relief, *changes]
             return True
     return False
+
+
+def _fixed(key: str, file: JobFile) -> bool:
+    """Whether the user wrote a key, and not that forge is to decide it."""
+    table, _, name = key.partition(".")
+    return key in file.named and file.job.tables().get(table, {}).get(name) != "auto"
+
+
+def _other(relief: list[Decision]) -> str:
+    """Name what the next attempt does in another way."""
+    newest = {change.key: change for change in relief}
+    changed = [setting(key, change.value) for key, change in newest.items() if change.value is not None]
+    return f"another plan, with {' and '.join(changed)}" if changed else "another plan"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -69,7 +70,10 @@ def make_plan(
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, excluded=excluded)
     refuse_mistakes(chosen, file, machine, facts)
     decisions = _decisions(chosen, machine, job, facts)
+    if task is not Task.DATA:
+        decisions = (*decisions, *_fitted(chosen, decisions, file, machine, facts))
     refuse_decided(chosen, file, decisions, catalogue, machine, facts)
+    relief = tuple(relief)
     parts = _parts(job, chosen, catalogue, machine, facts) | {
         "source": file.source,
         "overrides": file.overrides,
@@ -80,7 +84,9 @@ def make_plan(
         "notes": tuple(map(masked, _notes(job, catalogue, chosen, machine, facts))),
         "attempt": attempt,
     }
-    return Preview(**parts, rows=rows) if task is Task.DATA else _with_estimate(Training(**parts, task=task), job)
+    if task is Task.DATA:
+        return Preview(**parts, rows=rows)
+    return _with_estimate(Training(**parts, task=task, relieved=bool(relief)), job)
 
 
 def export_plan(
@@ -172,6 +178,7 @@ def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
                 resumes=offer.resumes,
                 upload=offer.upload,
                 estimate=offer.estimate,
+                fit=offer.fit,
             )
         )
     return replace(plan, machine=machine, steps=tuple(steps), **_of_offers(offers, catalogue))
@@ -219,6 +226,22 @@ def _decisions(chosen: Sequence[Choice], machine: Machine, job: Job, facts: Mode
     return tuple(found.values())
 
 
+def _fitted(
+    chosen: Sequence[Choice], decisions: tuple[Decision, ...], file: JobFile, machine: Machine, facts: ModelFacts
+) -> Iterable[Decision]:
+    """Yield what memory decides, once all else is decided: by the first chosen offer that can tell."""
+    choice = next((choice for choice in chosen if choice.offer.fit), None)
+    if choice is None or choice.offer.fit is None:
+        return []
+    function = functools.partial(_call, choice.offer.fit, asked=file.job, named=file.named)
+    return ask(choice, function, Decision, machine, settle(file.job, decisions), facts)
+
+
+def _call(reference: str, *arguments: Any, **options: Any) -> Iterable[Decision]:
+    function = cast("Callable[..., Iterable[Decision]]", load_object(reference))
+    return function(*arguments, **options)
+
+
 def _step(choice: Choice) -> Step:
     return Step(
         stage=choice.need.stage,
@@ -233,6 +256,7 @@ def _step(choice: Choice) -> Step:
         resumes=choice.offer.resumes,
         upload=choice.offer.upload,
         estimate=choice.offer.estimate,
+        fit=choice.offer.fit,
     )
 
 

@@ -18,12 +18,13 @@ import pluggy
 
 from forge.api.event import Noted, Objected, StageChanged, Warned
 from forge.api.hooks import RunHooks, hookimpl
-from forge.api.plan import Answers, Who
+from forge.api.plan import Answers, Training, Who
 from forge.api.reference import load_object
 from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
 from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
 from forge.job.decisions import settle
+from forge.job.literal import setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from forge.api.offer import Finding
     from forge.api.plan import Step
     from forge.api.run import Run
+    from forge.job.decisions import Decision
     from forge.job.job import Job
     from forge.job.tables import ExportTable
 
@@ -55,6 +57,26 @@ class Stages:
         data = self._call(Stage.COLLATE, Data, job=self.job, run=self.run)
         self.job = settle(self.job, self.run.plan.decisions)  # the rows may have settled what the plan could not
         return data
+
+    def fit(self, data: Data) -> None:
+        """Have what memory decides decided again, for the rows that are really there.
+
+        A run that goes on keeps what it began with, and one that ran out of memory what was taken because of it.
+        """
+        plan = self.run.plan
+        step = next((step for step in plan.steps if step.fit), None)
+        if step is None or step.fit is None or not isinstance(plan, Training) or plan.resume or plan.relieved:
+            return
+        function: Callable[..., Iterable[Decision]] = self._import(step, step.fit)
+        arguments = {"asked": plan.asked(), "named": frozenset(plan.named), "rows": data.summary}
+        found = self._guarded(step, lambda: list(function(plan.machine, self.job, plan.facts, **arguments)))
+        for decision in found:
+            if plan.decided(decision.key) != decision.value:
+                self.run.decide(decision)
+                if decision.value is not None:
+                    told = f"{setting(decision.key, decision.value)}: {decision.reason}"
+                    self.run.emit(Noted(f"now that the rows are known, {told}"))
+        self.job = settle(self.job, self.run.plan.decisions)
 
     def preflight(self, data: Data) -> None:
         """Run the chosen offers' checks; raise :class:`UsageError` with all errors that they found."""

@@ -35,6 +35,7 @@ P = TypeVar("P", bound=Plan)
 def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     """Run a job: rows, model, adapter, training. Exports follow in workers of their own."""
     data = stages.collate()
+    stages.fit(data)
     record(data, stages.job, run, folder)
     stages.preflight(data)
     before = data.fingerprint(data.processor) if data.fingerprint else None

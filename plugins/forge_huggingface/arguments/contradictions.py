@@ -5,6 +5,7 @@ Each check takes the values of one table ``[train]``, whatever its method, and y
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,59 @@ from forge_huggingface.arguments.named import named
 
 STEPS = ("eval_steps", "logging_steps", "save_steps", "warmup_steps")
 """Whole numbers, or below 1 a share of all steps; int stays int in the lock."""
+
+
+def batches(values: Mapping[str, Any], written: frozenset[str]) -> Iterator[Mistake]:
+    """Yield what the rows of a step and those of its batches contradict each other in.
+
+    Args:
+        values: The table.
+        written: The keys that stand in it.
+    """
+    rows, steps, whole = values[ROWS], values[STEPS_OF_STEP], values["batch_size"]
+    if whole is None:
+        if rows == "auto" and STEPS_OF_STEP in written:
+            what = f'{ROWS} = "auto" and {STEPS_OF_STEP} = {steps} do not say how many rows a step has'
+            yield Mistake(f"{what}; write batch_size in place of {STEPS_OF_STEP}", (ROWS, STEPS_OF_STEP))
+        return
+    named = {name: values[name] for name in (ROWS, STEPS_OF_STEP) if name in written and values[name] != "auto"}
+    if len(named) == 2:
+        if rows * steps != whole:
+            what = f"batch_size ({whole}) is not {ROWS} ({rows}) x {STEPS_OF_STEP} ({steps}) = {rows * steps}"
+            yield Mistake(f"{what}; keep two of the three", ("batch_size", *named))
+    elif named:
+        (name, parts), least = *named.items(), whole // next(iter(named.values()))
+        if whole % parts:
+            near = [max((each for each in divisors(whole) if each < parts), default=None)]
+            near.append(next((each for each in divisors(whole) if each > parts), None))
+            sizes = " or ".join(str(each * parts) for each in (least, least + 1) if each)
+            say = f"write batch_size = {sizes}, or {name} = {' or '.join(str(each) for each in near if each)}"
+            yield Mistake(f"{name} ({parts}) does not divide batch_size ({whole}); {say}", ("batch_size", name))
+
+
+ROWS, STEPS_OF_STEP = "per_device_train_batch_size", "gradient_accumulation_steps"
+
+
+def divisors(whole: int) -> list[int]:
+    """Return what divides a number, in order.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    small = [each for each in range(1, math.isqrt(whole) + 1) if not whole % each]
+    return sorted({*small, *(whole // each for each in small)})
+
+
+def rows_of_batch(values: Mapping[str, Any]) -> int | None:
+    """Return the rows of a batch; None where ``batch_size`` leaves them open."""
+    rows, whole = values[ROWS], values.get("batch_size")
+    if whole is None:
+        return USUAL if rows == "auto" else int(rows)
+    return int(rows) if rows != "auto" and rows * values[STEPS_OF_STEP] == whole else None
+
+
+USUAL = 8
+"""Rows of a batch where nothing says how many: TRL's default."""
 
 
 def steps(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -172,7 +226,7 @@ def preferences(values: Mapping[str, Any]) -> Iterator[Mistake]:
             ),
         )
     if losses == "kto":
-        if values["per_device_train_batch_size"] < 2:
+        if (rows_of_batch(values) or values["batch_size"]) < 2:
             yield Mistake(
                 'loss_type = "kto" compares the rows of a batch with each other; write per_device_train_batch_size = 2 '
                 'or more, or loss_type = "apo_zero_unpaired"',
@@ -196,7 +250,7 @@ def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
     if "num_generations" not in values:
         return
     size, per_step, asked = (values[n] for n in ("generation_batch_size", "steps_per_generation", "num_generations"))
-    batch = values["per_device_train_batch_size"]
+    batch, whole = rows_of_batch(values), values.get("batch_size")
     if size is not None and per_step is not None:
         yield Mistake(
             "generation_batch_size and steps_per_generation say the same; keep one",
@@ -205,7 +259,7 @@ def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
                 "steps_per_generation",
             ),
         )
-    elif size is not None and size % batch:
+    elif size is not None and batch and size % batch:
         yield Mistake(
             f"generation_batch_size ({size}) must be a multiple of per_device_train_batch_size ({batch})",
             (
@@ -215,14 +269,13 @@ def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
         )
     else:
         steps_per = per_step or values["gradient_accumulation_steps"]
-        answers = size or batch * steps_per
+        answers = size or (batch * steps_per if batch else values["batch_size"] * (per_step or 1))
         if answers % asked:
             name = "steps_per_generation" if per_step else "gradient_accumulation_steps"
-            made = (
-                f"{answers} answers that are made at a time (per_device_train_batch_size {batch} x {name} {steps_per})"
-            )
-            whole = f"generation_batch_size ({size})" if size is not None else f"the {made}"
-            yield Mistake(f"num_generations ({asked}) does not divide {whole}", ("num_generations",))
+            parts = f"per_device_train_batch_size {batch} x {name} {steps_per}" if batch else f"batch_size {whole}"
+            made = f"{answers} answers that are made at a time ({parts})"
+            told = f"generation_batch_size ({size})" if size is not None else f"the {made}"
+            yield Mistake(f"num_generations ({asked}) does not divide {told}", ("num_generations",))
     held = values["num_generations_eval"] or asked
     if values["eval_strategy"] not in {None, "no"} and values["per_device_eval_batch_size"] % held:
         yield Mistake(

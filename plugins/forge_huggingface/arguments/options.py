@@ -16,13 +16,13 @@ from pydantic import BaseModel, create_model
 from pydantic import Field as Described
 
 from forge.api import Hint, Mistake, Table, folded
-from forge_huggingface.arguments.contradictions import CHECKS, STEPS
+from forge_huggingface.arguments.contradictions import CHECKS, STEPS, batches
 from forge_huggingface.arguments.effect import without_effect
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
-from forge_huggingface.arguments.owned import NEUTRAL, OWN, hint, is_owned
+from forge_huggingface.arguments.owned import NEUTRAL, hint, is_owned
 from forge_huggingface.arguments.source import Field
-from forge_huggingface.arguments.tables import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, of
+from forge_huggingface.arguments.tables import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, OPEN, of
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.table import RewardTable
 
@@ -45,6 +45,14 @@ class Arguments(Table):
     config: ClassVar[str] = "SFTConfig"
     """The class whose fields they are."""
 
+    batch_size: int | None = Described(
+        None,
+        ge=1,
+        le=2**24,
+        description="Rows of an optimizer step. forge parts them into batches by the free memory, unless "
+        "`per_device_train_batch_size` or `gradient_accumulation_steps` says how.",
+    )
+
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
         """Say where a key belongs that is none of this method's."""
@@ -58,6 +66,7 @@ class Arguments(Table):
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the arguments contradict each other in."""
         values = dict(self)
+        yield from batches(values, frozenset(self.model_fields_set))
         for check in CHECKS:
             yield from check(values)
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
@@ -76,7 +85,7 @@ class RewardArguments(Arguments):
 @functools.cache
 def train_options(method: str) -> type[BaseModel]:
     """Return the model of the keys that a user may write in ``[train]`` under a method of this plugin."""
-    base = RewardArguments if method in OWN else Arguments
+    base = RewardArguments if METHODS[method].rewards else Arguments
     return build(METHODS[method].config, base)
 
 
@@ -95,10 +104,10 @@ def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[
         default, _ = default_of(config, name)
         text = of(HELP, config, name, field.help)
         bounds = cast(Mapping[str, Any], of(BOUNDS, config, name, {}))
-        described[name] = (
-            Annotated[_annotation(config, field, optional=default is None), Described(description=text, **bounds)],
-            default,
-        )
+        kind = _annotation(config, field, optional=default is None)
+        if name in OPEN:  # the bounds are the number's alone
+            kind, bounds = _or_auto(kind, tuple(bounds.items())), {}
+        described[name] = (Annotated[kind, Described(description=text, **bounds)], default)
     name, about = config.replace("Config", "Options"), f"Arguments of TRL's {config}."
     model = create_model(name, __base__=base, __doc__=about, **described)
     model.config = config
@@ -195,6 +204,12 @@ def filled_in(
 def _lean_nll() -> bool:
     """Whether ``nll`` is the loss that never holds all logits: TRL 1.15 made it so, and it the default."""
     return bool(table()["loss_type"].default == "nll")
+
+
+@functools.cache  # one object for all methods, so that their fields are equal
+def _or_auto(kind: Any, bounds: tuple[tuple[str, Any], ...]) -> Any:
+    number = Annotated[kind, Described(**dict(bounds))] if bounds else kind
+    return Union[number, Literal["auto"]]  # noqa: UP007 - as below
 
 
 def _annotation(config: str, field: Field, *, optional: bool) -> Any:

@@ -165,13 +165,15 @@ NEUTRAL: Mapping[str, Any] = {
 REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 """Keys of forge that no trainer knows, for methods that learn from rewards."""
 
-OWN: Mapping[str, frozenset[str]] = {name: REWARD_KEYS for name, method in METHODS.items() if method.rewards}
+OWN: Mapping[str, frozenset[str]] = {
+    name: frozenset({"batch_size"}) | (REWARD_KEYS if method.rewards else frozenset())
+    for name, method in METHODS.items()
+}
 """Keys that forge adds to a method's arguments."""
 
 FOREIGN: Mapping[str, Advice] = {
     "alpha": Advice("belongs to [adapter] lora_alpha", table="adapter"),
     "base_model": Advice("belongs to [model] id", table="model"),
-    "batch_size": Advice("write per_device_train_batch_size", "per_device_train_batch_size"),
     "betas": Advice("write adam_beta1 and adam_beta2", "adam_beta1"),
     "chat_template": Advice("belongs to [data] chat_template", table="data"),
     "clip_range": Advice("write epsilon", "epsilon"),

@@ -14,6 +14,7 @@ DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "bf16": (None, "by machine: TRL's true where the field is not set dies on a CPU and on GPUs older than Ampere"),
     "eval_strategy": (None, "by data: `epoch`, or `steps` beside `eval_steps`, if rows are held out; TRL's is `no`"),
     "fp16": (None, "by machine: true where there is a GPU without bfloat16"),
+    "gradient_checkpointing": ("auto", "by memory: only where the training does not fit without; TRL's is true"),
     "logging_nan_inf_filter": (False, "a loss that is no number is shown as such: TRL's true shows 0 in its place"),
     "learning_rate": (None, "by adapter: TRL's for every weight, ten times that for LoRA, as its guide advises"),
     "loss_type": (None, "by version, the one that never holds all logits: `nll` since TRL 1.15, before `chunked_nll`"),
@@ -22,6 +23,9 @@ DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "save_total_limit": (2, "TRL keeps all: a long run fills the disk; two, so that a damaged one costs little"),
 }
 """Where forge's default is not TRL's, and why. ``None`` is filled in by :func:`.options.filled_in`."""
+
+OPEN = frozenset({"gradient_checkpointing", "per_device_train_batch_size"})
+"""Arguments that may be ``"auto"`` too: the plan decides them by memory (:mod:`forge_huggingface.memory.fit`)."""
 
 LORA_FACTOR = 10
 """How many times the learning rate of full fine-tuning LoRA takes, as TRL's documentation advises."""
@@ -78,13 +82,19 @@ HELP: Mapping[str, str] = {
     "bf16": "Mixed precision in bfloat16. Without it, by machine.",
     "eval_strategy": "When to evaluate. Without it, if rows are held out, `steps` beside `eval_steps`, else `epoch`.",
     "fp16": "Mixed precision in float16. Without it, by machine.",
-    "gradient_checkpointing": "Recompute activations in the backward pass: less memory, about 20 % slower.",
+    "gradient_checkpointing": (
+        "Recompute activations in the backward pass: less memory, and a step takes up to 40 % longer. `auto` goes by "
+        "the free memory."
+    ),
     "gradient_checkpointing_kwargs": "Arguments for gradient checkpointing, such as `use_reentrant`.",
     "learning_rate": "Peak learning rate. Without it, TRL's for every weight and ten times that for LoRA.",
     "SFTConfig.loss_type": (
         "`nll` (negative log-likelihood) or `dft` (dynamic fine-tuning). Without it, nll without full logits."
     ),
     "max_steps": "Number of optimizer steps; -1 goes by `num_train_epochs`.",
+    "per_device_train_batch_size": (
+        "Rows of a batch. `auto`, and what `batch_size` leaves open, is the largest that fits and is still faster."
+    ),
     "num_completions_to_print": "How many of the model's answers each log shows; 0 for none.",
     "save_total_limit": "How many checkpoints to keep, besides the best. forge rotates them, after each is whole.",
     "warmup_steps": "Steps in which the learning rate rises from 0; below 1 a share of all steps.",

@@ -122,6 +122,16 @@ class Setting:
         """Whether activations are made again in the backward pass."""
         return bool(self.options.get("gradient_checkpointing"))
 
+    @property
+    def every(self) -> int:
+        """Every how many layers, where they are, it is one whose activations are."""
+        return int((self.options.get("gradient_checkpointing_kwargs") or {}).get("every_n_layers") or 1)
+
+    @property
+    def recomputed(self) -> int:
+        """How many layers those are."""
+        return -(-self.shape.layers // self.every) if self.checkpointing else 0
+
 
 def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]]:
     """Return the linear layers that LoRA adapts, each with how many of them, and the rank."""

@@ -162,9 +162,9 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
     layer, work = kernels.kept(s) * tokens, kernels.worked(s) * tokens
     # Autocast keeps a 16-bit copy of 32-bit weights as long as something may need it.
     copies = sum(x.parameters for x in shape.linears) * 2 if s.mixed and s.stream == 4 else 0
-    held = shape.layers * (kernels.boundary(s) * tokens if s.checkpointing else layer)
+    held = s.recomputed * kernels.boundary(s) * tokens + (shape.layers - s.recomputed) * layer
     inside = layer if s.checkpointing else 0
-    kept_copies = 0 if s.checkpointing else copies
+    kept_copies = copies * (shape.layers - s.recomputed) / shape.layers
     loss = kernels.scores(s)
     whole = not s.lora
     vocabulary = shape.vocab * shape.hidden * s.stream

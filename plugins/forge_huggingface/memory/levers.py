@@ -75,6 +75,9 @@ def changes_of(job: Job, facts: ModelFacts) -> list[tuple[tuple[tuple[str, Any],
         found.append(((("model.attn_implementation", "sdpa"),), ""))
     if not options.get("gradient_checkpointing"):
         found.append(((("train.gradient_checkpointing", True),), "about 25 % slower"))
+    elif (which := options.get("gradient_checkpointing_kwargs") or {}).get("every_n_layers", 1) > 1:
+        all_of_them = {**which, "every_n_layers": 1}
+        found.append(((("train.gradient_checkpointing_kwargs", all_of_them),), "up to 25 % slower"))
     if rows > 1 and splits(job.train.method, options):
         both = (("train.per_device_train_batch_size", 1), ("train.gradient_accumulation_steps", rows * steps))
         found.append((both, "the same training, slower"))

@@ -137,6 +137,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         parts.append(Part("teacher", None, "unknown", "another model, which is not looked at here"))
     moving = activations(s, kernels, gradients)
     how = "gradient checkpointing" if s.checkpointing else "no gradient checkpointing"
+    how += f", {s.recomputed} of {s.shape.layers} layers" if s.checkpointing and s.every > 1 else ""
     parts += [
         Part("activations", moving.layers, "estimated", how),
         Part("logits", moving.loss, "estimated", "never all at once" if s.fused else "all of them at once"),
@@ -157,6 +158,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     peak += WORKSPACE if s.kind in {"cuda", "rocm"} else 0
     note = "the CUDA context, outside torch's allocator" if s.kind in {"cuda", "rocm"} else "Python and its libraries"
     parts.append(Part("overhead", outside, "estimated", note))
+    batch = f"{s.rows} {'row' if s.rows == 1 else 'rows'}"
     card = next((card.name for card in machine.accelerators if card.kind == s.kind), None)
     return Estimate(
         parts=tuple(part for part in parts if part is not None),
@@ -164,7 +166,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         process=peak + outside,
         device=card or f"{machine.cores} cores",
         room=s.room,
-        batch=f"{s.rows} rows of {'up to ' if longest is None else ''}{s.length:,} tokens",
+        batch=f"{batch} of {'up to ' if longest is None else ''}{s.length:,} tokens",
     )
 
 

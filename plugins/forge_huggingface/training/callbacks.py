@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import time
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from forge.api import (
 from forge.disk.checkpoints import mark
 from forge_huggingface.model.device import peak
 from forge_huggingface.rows import text_of
-from forge_huggingface.training.outlook import estimate_again, outlook
+from forge_huggingface.training.outlook import outlook
 from forge_huggingface.training.probe import probe
 from forge_huggingface.training.resume import drop_old, recall, remember, restore_best
 from forge_huggingface.training.save import check_written
@@ -83,8 +82,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         """Try the longest batch before anything is trained; a dry run ends here."""
         found: dict[str, Any] = {}
         if self.job.train.probe and self.run.resume is None:
-            again = functools.partial(estimate_again, self.job, self.run, self.data)
-            found = probe(self.trainer, self.data, self.job, self.batch, again)
+            found = probe(self.trainer, self.data, self.job, self.batch, self.run)
             if found:  # a stream may have no row
                 self.run.emit(Probed.from_values(found))
         if self.run.plan.task is Task.DRY_RUN:

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import heapq
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from forge.api import Data, Estimate, OutOfMemory, first_line, setting
-from forge_huggingface.methods import splits
+from forge.api import Data, Estimate, OutOfMemory, first_line, load_object, setting
 from forge_huggingface.model.device import is_out_of_memory, peak
+from forge_huggingface.training.outlook import estimate_again
 
 if TYPE_CHECKING:
-    from forge.api import Job
+    from collections.abc import Iterable
 
+    from forge.api import Decision, Job, Run
+
+PROBING = "in the probe of the longest batch, before the first step"
+EVALUATING = "in the probe of the longest held-out batch, before the first step"
 
 COUNTERS = ("_metrics", "_stored_metrics", "_total_train_tokens", "_step", "_current_train_step_time")
 """What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16)."""
@@ -32,7 +37,7 @@ def probe(
     data: Data,
     job: Job,
     make_batch: Callable[[Any, Data], dict[str, Any]] | None = None,
-    estimate: Callable[[], Estimate | None] | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Run the longest training and evaluation batches once.
 
@@ -41,7 +46,7 @@ def probe(
         data: The rows.
         job: The job.
         make_batch: Makes the batch, for trainers that would answer prompts to get one; those then evaluate nothing.
-        estimate: Says what would take less, if it does not fit.
+        run: The run, whose plan says what would take less, if it does not fit.
 
     Returns:
         ``seconds`` for the training batch, ``memory`` in bytes at the peak, ``tokens`` in it, ``loss``.
@@ -60,6 +65,7 @@ def probe(
     model, was_training = trainer.model_wrapped, trainer.model.training
     on_gpu = args.device.type == "cuda"
     ballast: list[Any] = []
+    evaluating = False
     try:
         with same_random_numbers():
             if on_gpu:
@@ -75,18 +81,18 @@ def probe(
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
             model.zero_grad(set_to_none=True)
-            if data.eval and make_batch is None:
-                held_out = next(iter(data.eval.values()))
+            if evaluating := bool(data.eval and make_batch is None):
                 count = args.per_device_eval_batch_size
-                evaluation = [dict(row) for row in _longest_of(held_out, count)]
+                evaluation = max((_longest_of(rows, count) for rows in data.eval.values()), key=_padded)
                 if evaluation:
                     trainer.model.eval()
                     trainer.prediction_step(model, trainer.data_collator(evaluation), prediction_loss_only=True)
             return {"seconds": seconds, "memory": peak(), "tokens": tokens, "rows": len(rows), "loss": float(loss)}
     except Exception as error:
         if is_out_of_memory(error):
-            found = estimate() if estimate else None
-            raise explain_out_of_memory(error, trainer, data, job, probing=True, estimate=found) from error
+            raise explain_out_of_memory(
+                error, trainer, data, job, run, when=EVALUATING if evaluating else PROBING
+            ) from error
         raise
     finally:
         ballast.clear()
@@ -121,12 +127,21 @@ def longest(data: Data, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def _longest_of(rows: Any, count: int) -> list[Any]:
-    if not hasattr(rows, "__len__"):
-        return [row for row, _ in zip(rows, range(count), strict=False)]
-    sample = range(0, len(rows), max(1, len(rows) // 1000))
-    order = sorted(sample, key=lambda index: _length(rows[index]), reverse=True)
-    return [rows[index] for index in order[:count]]
+def _longest_of(rows: Any, count: int) -> list[dict[str, Any]]:
+    """Return copies of the longest rows; of a stream, and of rows without tokens, its first ones."""
+    from datasets import Dataset
+
+    from forge_huggingface.training.steady import lengths  # imports torch and transformers
+
+    if not isinstance(rows, Dataset) or not (known := lengths(rows)):
+        return [dict(row) for row, _ in zip(rows, range(count), strict=False)]
+    order = heapq.nlargest(count, range(len(known)), key=known.__getitem__)
+    return [dict(rows[index]) for index in order]
+
+
+def _padded(rows: list[dict[str, Any]]) -> int:
+    """Return the number of tokens of a batch, padding included."""
+    return len(rows) * max((_length(row) for row in rows), default=0)
 
 
 def _length(row: Mapping[str, Any]) -> int:
@@ -172,30 +187,39 @@ def optimizer_ballast(trainer: Any) -> list[Any]:
 
 
 def explain_out_of_memory(
-    error: BaseException, trainer: Any, data: Data, job: Job, *, probing: bool, estimate: Estimate | None = None
+    error: BaseException, trainer: Any, data: Data, job: Job, run: Run | None = None, *, when: str | None = None
 ) -> OutOfMemory:
-    """Say what ran out, and name the keys that help, in the order of their effect: the estimate's, with numbers."""
+    """Say what ran out, and name the keys that help, in the order of their effect: the estimate's, with numbers.
+
+    Args:
+        error: What was raised.
+        trainer: The trainer.
+        data: The rows.
+        job: The job, nothing left open.
+        run: The run, whose plan knows an estimate.
+        when: :data:`PROBING` or :data:`EVALUATING`; None in the training.
+    """
     args = trainer.args
-    step = trainer.state.global_step
-    when = "in the probe of the longest batch, before the first step" if probing else f"at step {step}"
     longest_row = data.summary.get("longest") or "?"
     used = peak()
-    why = f"{args.per_device_train_batch_size} rows of up to {longest_row} tokens"
+    size = args.per_device_eval_batch_size if when == EVALUATING else args.per_device_train_batch_size
+    why = f"{size} rows of up to {longest_row} tokens" if when != EVALUATING else f"{size} held-out rows"
     if used:
         why += f", {used / 2**30:.1f} GiB in use at the peak"
-    knobs = relief(args, splits=splits(job.train.method, job.train.options))
-    names = [setting(change["key"], change["value"]) for changes in knobs for change in changes]
+    changes = relief(args, job, run, data, evaluating=when == EVALUATING) if run and when else []
+    names = [setting(change["key"], change["value"]) for change in changes if change["value"] is not None]
     if not quantised(trainer) and any("lora_" in name for name, _ in trainer.model.named_parameters()):
         names.append("[model] load_in_4bit = true")
     names.append("a smaller [model] max_seq_length")
-    if estimate and estimate.levers:
+    estimate = estimate_again(job, run, data) if run else None
+    if estimate and estimate.levers and when != EVALUATING:
         names = _levers(estimate)
     return OutOfMemory(
-        f"out of memory {when}",
+        f"out of memory {when or f'at step {trainer.state.global_step}'}",
         f"{why} ({first_line(error)[:160]})",
         f"in order of effect: {'; '.join(names)}",
-        probing=probing,
-        relief=knobs[0] if knobs else [],
+        probing=when is not None,
+        relief=changes,
     )
 
 
@@ -226,32 +250,35 @@ def quantised(trainer: Any) -> bool:
     return any(getattr(trainer.model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
 
 
-def relief(args: Any, *, splits: bool) -> list[list[Mapping[str, Any]]]:
-    """Return changes that keep the training the same and take less memory, the most effective first.
+def relief(args: Any, job: Job, run: Run, data: Data, *, evaluating: bool) -> list[Mapping[str, Any]]:
+    """Return changes that belong together, keep the training the same and take less memory; none if there are none.
 
-    Each entry is a list of changes that belong together. ``splits`` is what :func:`forge_huggingface.methods.splits`
-    says.
+    They hold what memory has decided so far too: the next attempt begins where this one ended.
     """
-    found: list[list[Mapping[str, Any]]] = []
-    checkpointing = getattr(args, "gradient_checkpointing", False) or getattr(args, "activation_checkpointing", False)
-    if not checkpointing:
-        reason = "the longest batch did not fit without it"
-        found.append([{"key": "train.gradient_checkpointing", "value": True, "reason": reason}])
-    size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    if size > 1 and splits:
-        smaller = max(divisor for divisor in range(1, size) if size % divisor == 0)
-        found.append(
-            [
-                {
-                    "key": "train.per_device_train_batch_size",
-                    "value": smaller,
-                    "reason": f"the longest batch of {size} did not fit",
-                },
-                {
-                    "key": "train.gradient_accumulation_steps",
-                    "value": steps * size // smaller,
-                    "reason": "to keep the effective batch",
-                },
-            ]
-        )
-    return found
+    plan = run.plan
+    step = next((step for step in plan.steps if step.fit), None)
+    if step is None or step.fit is None:
+        return []
+    function = cast("Callable[..., Iterable[Decision]]", load_object(step.fit))
+    found = function(
+        plan.machine,
+        job,
+        plan.facts,
+        asked=plan.asked(),
+        named=frozenset(plan.named),
+        rows=data.summary,
+        failed=not evaluating,
+    )
+    changes: list[Mapping[str, Any]] = [{"key": each.key, "value": each.value, "reason": each.reason} for each in found]
+    if not evaluating:
+        return changes
+    size = args.per_device_eval_batch_size
+    if size == 1:
+        return []
+    changes = [{**change, "value": _value(job, change["key"]), "reason": "as before"} for change in changes]
+    reason = f"the longest held-out batch of {size} rows did not fit"
+    return [*changes, {"key": "train.per_device_eval_batch_size", "value": size // 2, "reason": reason}]
+
+
+def _value(job: Job, key: str) -> Any:
+    return job.train.options.get(key.removeprefix("train."))

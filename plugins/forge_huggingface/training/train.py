@@ -22,6 +22,7 @@ from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
 from forge_huggingface.rules.placement import device
+from forge_huggingface.training.checkpointing import heed_layers
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
@@ -81,8 +82,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         return result(method, job, run, loaded, metrics=done.metrics)
     except Exception as error:
         if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
-            estimate = estimate_again(job, run, data)
-            raise explain_out_of_memory(error, trainer, data, job, probing=False, estimate=estimate) from error
+            raise explain_out_of_memory(error, trainer, data, job, run) from error
         if (fault := machine_error(error, RunFolder(run.folder).unfinished())) is not None:
             drop_unfinished(run.folder / "checkpoints")
             raise fault from error
@@ -128,6 +128,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         callbacks.append(EarlyStoppingCallback(patience, job.train.early_stopping_threshold))
         config.metric_for_best_model = config.metric_for_best_model or "loss"
         config.greater_is_better = bool(config.greater_is_better)
+    if values.get("gradient_checkpointing_kwargs") or values.get("activation_checkpointing_kwargs"):
+        heed_layers(loaded.model)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
     kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
     trainer: Any = kind(

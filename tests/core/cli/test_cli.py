@@ -245,8 +245,10 @@ def test_the_job_that_init_writes_is_valid_and_can_be_planned_on_its_machine(
     facts = ModelFacts(id="m", source="unknown", task="text")
     plan = make_plan(file, catalogue, PRESETS[machine], facts)
     assert plan.decided("train.eval_strategy") == "epoch"
-    steps = file.job.train.options
-    assert steps["per_device_train_batch_size"] * steps["gradient_accumulation_steps"] == 16
+    rows, steps = (
+        plan.decided(f"train.{name}") for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+    )
+    assert rows * steps == 16
 
 
 def test_every_line_that_init_comments_out_is_valid_too(catalogue: Catalogue) -> None:

@@ -183,7 +183,7 @@ def test_what_is_not_toml_is_told_with_its_line(jobs: Jobs, text: str, line: int
         ("[train]\nmax_steps = -5", "train.max_steps", 6, "must be at least -1, not -5"),
         ("[train]\noptim = 'adamm'", "train.optim", 6, "must be "),
         ("[train]\noptions = {seed = 1}", "train.options", 6, "unknown key"),
-        ("[train]\nbatch_size = 4", "train.batch_size", 6, "write per_device_train_batch_size"),
+        ("[train]\nmicro_batch_size = 4", "train.micro_batch_size", 6, "write per_device_train_batch_size"),
         ("[train]\nlr = 4", "train.lr", 6, "write learning_rate"),
         ("[train]\nr = 4", "train.r", 6, "belongs to [adapter] r"),
         ("[train]\nwarmup_ratio = 0.1", "train.warmup_ratio", 6, "write warmup_steps with a number below 1"),

@@ -212,7 +212,7 @@ class Nvml:
         return 0
 
     def nvmlDeviceGetMemoryInfo(self, handle: ctypes.c_void_p, memory: Any) -> int:  # noqa: N802
-        memory._obj.total = 80 * GIB
+        memory._obj.total, memory._obj.free = 80 * GIB, 71 * GIB
         return 0 if handle.value == 1 else 3
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: ctypes.c_void_p, major: Any, minor: Any) -> int:  # noqa: N802
@@ -223,7 +223,7 @@ class Nvml:
 def test_nvidia_cards_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml()
     monkeypatch.setattr(hardware, "_load_nvml", lambda: nvml)
-    first = Accelerator("cuda", "NVIDIA H100", 80 * GIB, "9.0", "580.1")
+    first = Accelerator("cuda", "NVIDIA H100", 80 * GIB, "9.0", "580.1", free=71 * GIB)
     second = Accelerator("cuda", "NVIDIA GB10", None, "12.1", "580.1")
     assert hardware.nvidia(None) == (first, second)
     assert hardware.nvidia("1,0") == (second, first)
@@ -232,6 +232,29 @@ def test_nvidia_cards_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) 
     assert hardware.nvidia("MIG-1") == (first,)
     assert hardware.nvidia("MIG-2") == ()
     assert nvml.shut
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"meminfo": "MemTotal: 9 kB\nMemAvailable:    1048576 kB\n", "memory.max": "max"}, GIB),
+        (
+            {
+                "meminfo": f"MemAvailable: {64 * 2**20} kB",
+                "memory.max": str(8 * GIB),
+                "memory.current": str(7 * GIB),
+                "memory.stat": f"anon 1\nfile {2 * GIB}\n",
+            },
+            3 * GIB,  # what the container holds of files goes where something else needs the room
+        ),
+        ({}, None),
+    ],
+)
+def test_free_main_memory_is_what_the_container_leaves(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], left: int | None
+) -> None:
+    monkeypatch.setattr(hardware, "_read", lambda path: files.get(path.name, ""))
+    assert hardware.available(8 * GIB) == left
 
 
 def test_a_computer_without_the_driver_has_no_nvidia_card(monkeypatch: pytest.MonkeyPatch) -> None:

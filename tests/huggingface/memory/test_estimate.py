@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,34 +14,30 @@ import pytest
 
 from forge.api import Estimate
 from forge.api.plan import Plan, Task
+from forge.api.run import Run
 from forge.discovery.catalogue import Catalogue, Plugin
 from forge.discovery.discover import discover
 from forge.discovery.keys import PluginKeys
+from forge.job.decisions import settle
 from forge.job.read import parse
 from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
 from forge.planning.planner import make_plan
 from forge.text.memory import describe
-from forge_huggingface.facts import shape as shapes
 from forge_huggingface.memory.estimate import estimate
 from forge_huggingface.memory.levers import contradicts_itself, with_changes
 from forge_huggingface.memory.parts import LOADS
 from forge_huggingface.methods import METHODS, splits
-from forge_huggingface.training.probe import explain_out_of_memory
+from forge_huggingface.training.probe import EVALUATING, PROBING, explain_out_of_memory
 from forge_unsloth.estimate import estimate as unsloth
-from support.measuring import make_job, on_gpu
+from support.measuring import llama, make_job, on_gpu
+from support.planning import BASE, planner
 from support.projects import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 GIB = 2**30
-LLAMAS: dict[str, dict[str, Any]] = {
-    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "tie_word_embeddings": True},
-    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "tie_word_embeddings": False},
-}
-"""benchmarks/gpu.py's shapes."""
-
 PLAIN = {"loss_type": "chunked_nll"}  # what forge decides under TRL 1.14
 FULL = {"model": {"dtype": "float32"}, "adapter": {"type": "none"}}
 FOUR = {"model": {"load_in_4bit": True}}
@@ -94,13 +91,6 @@ METHODS_MEASURED: list[tuple[str, str, str, str, int, float]] = [
     ("grpo", "LoRA", "huggingface", "1.16.0", 305, 3.02),
     ("rloo", "LoRA", "huggingface", "1.16.0", 305, 3.02),
 ]
-
-
-def llama(size: str) -> ModelFacts:
-    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "model_type": "llama"}
-    shape = shapes.from_config({**LLAMAS[size], **heads})
-    assert shape is not None
-    return ModelFacts(id=size, source="folder", task="text", shape=shape, parameters=shape.parameters, context=8192)
 
 
 def gpu_job(tables: dict[str, Any] | None = None, rows: int = 1, **train: Any) -> Any:
@@ -381,22 +371,40 @@ def done_longest(done: Any) -> int:
     return int(next(event for event in done.events if event["kind"] == "data")["longest"])
 
 
-def test_out_of_memory_names_the_levers_with_numbers(tmp_path: Path, tiny_model: Path) -> None:
+def test_out_of_memory_names_the_levers_with_numbers(catalogue: Catalogue, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    found = estimate(on_gpu(16 * GIB), gpu_job(rows=4, **NO), llama("8b"))
-    args = SimpleNamespace(per_device_train_batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False)
-    trainer: Any = SimpleNamespace(
-        args=args,
-        state=SimpleNamespace(global_step=0),
-        model=SimpleNamespace(
-            named_parameters=list,
-        ),
-    )
+    text = f"{BASE}[train]\nper_device_train_batch_size = 4\n"
+    plan = planner(catalogue)(text, on_gpu(75 * GIB), llama("8b"))
+    run = Run(folder=tmp_path, plan=plan)
+    job = settle(plan.asked(), plan.decisions)
+    assert job.train.options["gradient_checkpointing_kwargs"] == {"every_n_layers": 4}
+    args = SimpleNamespace(per_device_train_batch_size=4, per_device_eval_batch_size=8)
+    model = SimpleNamespace(named_parameters=list)
+    trainer: Any = SimpleNamespace(args=args, state=SimpleNamespace(global_step=0), model=model)
     data: Any = SimpleNamespace(summary={"longest": 2048})
-    job = gpu_job(rows=4, **NO)
-    error = explain_out_of_memory(RuntimeError("CUDA out of memory"), trainer, data, job, probing=True, estimate=found)
+    ran_out = RuntimeError("CUDA out of memory")
+    error = explain_out_of_memory(ran_out, trainer, data, job, run, when=PROBING)
     assert error.do is not None
-    assert "[train] gradient_checkpointing = true (about" in error.do
+    assert "[train] gradient_checkpointing_kwargs = { every_n_layers = 1 } (about" in error.do
     assert "GiB less)" in error.do
-    assert error.relief[0]["key"] == "train.gradient_checkpointing"
+    changes = {change["key"]: change["value"] for change in error.relief}
+    assert changes == {
+        "train.gradient_checkpointing": True,
+        "train.gradient_checkpointing_kwargs": {"every_n_layers": 2},
+    }
+    held_out = explain_out_of_memory(ran_out, trainer, data, job, run, when=EVALUATING)
+    assert {change["key"]: change["value"] for change in held_out.relief} == {
+        "train.gradient_checkpointing": True,
+        "train.gradient_checkpointing_kwargs": {"every_n_layers": 4},
+        "train.per_device_eval_batch_size": 4,
+    }, "recomputing does not help an evaluation, and what was decided stays"
+    later = explain_out_of_memory(ran_out, trainer, data, job, run)
+    assert (later.probing, later.relief) == (False, [])
+
+
+def test_the_numbers_in_the_docs_are_near_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "docs")
+    memory = importlib.import_module("parts.memory")
+    ratios = [float(line.split("|")[-2]) for line in memory.measured().splitlines()[2:]]
+    assert ratios == pytest.approx([1.0] * len(ratios), abs=0.06)

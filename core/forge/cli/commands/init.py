@@ -39,9 +39,7 @@ def job_text(machine: Machine, model: str, data: str) -> str:
     memory = card.memory if card else None
     small = card is not None and memory is not None and memory < 20 * 2**30
     quantise = bool(small and card and card.kind == "cuda" and "bitsandbytes" in machine.versions)
-    batch = 2 if card is None or small else 8
     where = f"{card.name} with {size(memory)}" if card else f"{machine.cores} CPU cores and no GPU"
-    checkpointing = "true" if card else "false"
     return f"""# A forge job, written for this machine: {where}.
 # Every key is described in docs/job.md, and by `forge schema`. Relative paths start at this file's folder.
 
@@ -64,9 +62,8 @@ eval_size = 0.05  # hold out 5 % of the rows; or eval_path = "eval.jsonl"
 [train]
 method = "sft"
 num_train_epochs = 1
-per_device_train_batch_size = {batch}
-gradient_accumulation_steps = {16 // batch}  # {batch} x {16 // batch} = 16 rows a step
-gradient_checkpointing = {checkpointing}  # less memory, about 20 % slower
+batch_size = 16  # rows of a step; forge parts them into batches by the free memory
+# gradient_checkpointing = true  # less memory, up to 40 % longer; left out, forge decides by the free memory
 # learning_rate = 2e-4  # the default for LoRA
 logging_steps = 5
 save_steps = 100  # a killed run loses at most the steps since the last checkpoint

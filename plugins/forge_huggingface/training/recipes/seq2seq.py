@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
@@ -22,9 +22,27 @@ SEQ2SEQ = Method(
 
 
 class TokenwiseSeq2Seq(Tokenwise, Seq2SeqTrainer):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject
-    """transformers' trainer, whose held-out loss does not depend on how the rows are batched."""
+    """transformers' trainer, whose losses do not depend on how the rows are batched."""
 
     ahead = 0  # the decoder's input is the labels, moved by one
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.model_accepts_loss_kwargs = True  # so that the labels of a step are counted for every model
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss, in the training as this batch's part of the mean over all labels of the step.
+
+        These models take ``num_items_in_batch`` and give the mean over the batch all the same (T5, BART and most others
+        in transformers 5.17 and 5.23), which the trainer would add up as if it were a part.
+        """
+        if num_items_in_batch is None or self.label_smoother is not None:  # which does it right
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        share = (inputs["labels"] != -100).sum() / num_items_in_batch
+        found = super().compute_loss(model, inputs, return_outputs)
+        return (found[0] * share, found[1]) if return_outputs else found * share
 
 
 def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
