@@ -165,7 +165,9 @@ NEUTRAL: Mapping[str, Any] = {
 REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 """Keys of forge that no trainer knows, for methods that learn from rewards."""
 
-OWN: Mapping[str, frozenset[str]] = {name: REWARD_KEYS for name, method in METHODS.items() if method.rewards}
+OWN: Mapping[str, frozenset[str]] = {
+    name: frozenset({"kernels"}) | (REWARD_KEYS if method.rewards else frozenset()) for name, method in METHODS.items()
+}
 """Keys that forge adds to a method's arguments."""
 
 FOREIGN: Mapping[str, Advice] = {

@@ -13,6 +13,7 @@ from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
+from forge_huggingface.rules.kernels import decide_kernels, kernel_problems
 from forge_huggingface.rules.packages import TRACKERS
 from forge_huggingface.rules.precision import cannot_attend, cannot_compute, decide_precision, precision_problems
 
@@ -82,6 +83,7 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
     """
     options = job.train.options
     yield from precision_problems(job)
+    yield from kernel_problems(job)
     for name in _trackers(options.get("report_to")):
         if name not in TRACKERS:
             say = did_you_mean(name, TRACKERS, f"there are {', '.join(TRACKERS)}")
@@ -153,6 +155,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
 
     options = job.train.options
     yield from decide_precision(machine, job, facts)
+    yield from decide_kernels(machine, job, facts)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"

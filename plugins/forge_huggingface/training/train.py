@@ -102,6 +102,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     """Build the method's trainer with every argument given, and check that it holds them."""
     from transformers import EarlyStoppingCallback
 
+    from forge_huggingface.kernels.apply import apply  # imports torch
     from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers, as the next one does
     from forge_huggingface.training.steady import Steady
 
@@ -124,6 +125,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         config.metric_for_best_model = config.metric_for_best_model or "loss"
         config.greater_is_better = bool(config.greater_is_better)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
+    acting = apply(job, run, loaded.model)
     kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
     trainer: Any = kind(
         model=loaded.model,
@@ -152,7 +154,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
     trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
-    run.emit(TrainerMade.from_values(origins(trainer)))
+    run.emit(TrainerMade.from_values({**origins(trainer), "kernels": acting}))
     return trainer
 
 
