@@ -95,7 +95,7 @@ INSTALL: dict[str, Callable[[Any], Any]] = {
     "swiglu": lambda model: mlp.install(model, lora=True),
     "norm": norm.install,
     "rope": rope.install,
-    "mask": lambda model: 0 if mask.install(model) else 1,
+    "mask": lambda model: 0 if mask.install(model, "sft") else 1,
 }
 
 

@@ -40,7 +40,7 @@ def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
 def install(part: str, model: Any, method: str, parts: Sequence[str]) -> tuple[str] | str:
     """Put one part in. Return on what it acts, or as a bare text why it does not."""
     if part in {"loss", "mask"}:
-        why = loss.install(model, method) if part == "loss" else mask.install(model)
+        why = loss.install(model, method) if part == "loss" else mask.install(model, method)
         return why or ("every batch",)
     if part == "lora":
         count, what = lora.install(model), "layers"

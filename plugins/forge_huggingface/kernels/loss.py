@@ -14,6 +14,7 @@ import torch
 
 from forge_huggingface.kernels import seams
 from forge_huggingface.kernels.elementwise import IGNORED, Rows, softmax_rows, wide
+from forge_huggingface.rules.kernels import PER_TOKEN
 
 CHUNK = 2**28
 """Bytes of the logits that are in memory at a time."""
@@ -291,12 +292,14 @@ def install(model: Any, method: str) -> str | None:
         return "the model has no plain output layer"
     if weight.requires_grad or getattr(getattr(head, "bias", None), "requires_grad", False):
         return "the output layer is trained"
-    if hasattr(shared, "_ChunkedLogProbFunction"):
+    if method not in PER_TOKEN:
+        return "this method has a loss of its own"
+    if not hasattr(sft_trainer, "_chunked_cross_entropy_loss"):
         own = seams.original(shared, "_ChunkedLogProbFunction")
         seams.replace(shared, "_ChunkedLogProbFunction", Since115(own))
         return None
     if method != "sft":
-        return "this version of TRL makes all logits for other methods than sft"
+        return "this version of TRL makes all logits for it"
     count = Count()
     model.register_forward_pre_hook(count.begin, with_kwargs=True)
     own = seams.original(sft_trainer, "_chunked_cross_entropy_loss")

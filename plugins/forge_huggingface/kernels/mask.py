@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from forge_huggingface.rules.kernels import PADDED
+
 
 def drop(module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
     """Take the mask of padding away: a hook before the decoder's forward pass while it is trained."""
@@ -24,8 +26,15 @@ def drop(module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[An
     return arguments, {**options, "attention_mask": None}
 
 
-def install(model: nn.Module) -> str | None:
-    """Have the model's decoder get no mask of padding. Return why that cannot be, or None."""
+def install(model: nn.Module, method: str) -> str | None:
+    """Have the model's decoder get no mask of padding. Return why that cannot be, or None.
+
+    Args:
+        model: The model.
+        method: The training method.
+    """
+    if method not in PADDED:
+        return "this method needs it"
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = inner.get_decoder() if hasattr(inner, "get_decoder") else None
     if not isinstance(decoder, nn.Module) or decoder is inner:

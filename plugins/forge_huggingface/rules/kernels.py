@@ -24,6 +24,10 @@ PER_TOKEN = frozenset({"sft", "dpo", "kto", "grpo", "rloo"})
 """Methods whose log-probabilities TRL makes by one function since 1.15."""
 
 
+PADDED = frozenset({"sft", "dpo", "kto", "reward"})
+"""Methods whose rows forge pads at the right, and of whose padding nothing is measured."""
+
+
 def decide_kernels(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     """Yield the parts that are used, where the job leaves it open: on an NVIDIA GPU all that can serve it."""
     if job.train.options.get("kernels") != "auto":
@@ -55,9 +59,10 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     reasons: dict[str, str] = {}
     if not {"triton", "triton-windows", "pytorch-triton"} & machine.versions.keys():
         reasons |= dict.fromkeys(("loss", "swiglu", "norm", "rope"), "triton is not installed")
-    if job.train.method != "sft" or job.data.packing:
-        why = "packed rows have none" if job.data.packing else "it is for sft, whose rows forge pads at the right"
-        reasons["mask"] = why
+    if job.data.packing:
+        reasons["mask"] = "packed rows have none"
+    elif job.train.method not in PADDED:
+        reasons["mask"] = "this method needs it"
     if table.type != "lora":
         reasons["lora"], reasons["norm"] = "there is no adapter", "norms are trained"
         reasons["loss"] = "the output layer is trained"
