@@ -79,7 +79,9 @@ def plain(module: Any) -> bool:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))  # noqa: SLF001
+    forward = vars(module).get("forward")
+    changed = forward is not None and getattr(forward, "__func__", None) not in {_alone, _together}
+    return bool(module._forward_hooks or module._forward_pre_hooks or changed)  # noqa: SLF001
 
 
 def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -93,9 +95,9 @@ def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return found.to(dtype)
 
 
-def scaled(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return a tensor times a number, rounded no more than it must be."""
-    return x if scale == 1.0 else x * scale
+def product(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return ``scale a b``, in one pass."""
+    return torch.empty((len(a), b.shape[1]), dtype=a.dtype, device=a.device).addmm_(a, b, beta=0, alpha=scale)
 
 
 def computed_in(x: torch.Tensor) -> torch.dtype:
@@ -113,7 +115,7 @@ class Kept:
         xa: What the first matrices make of it, side by side, shape (rows, all ranks).
         a: The first matrices, one below the other, in the type of ``x``.
         weights: The frozen weights.
-        bs: The second matrices, scaled, in the type of ``x``.
+        bs: The second matrices, in the type of ``x``.
         scales: What each adapter is multiplied by.
     """
 
@@ -131,14 +133,14 @@ def project(x: torch.Tensor, pieces: Sequence[Piece]) -> tuple[list[torch.Tensor
     firsts = [p.a for p in pieces if p.a is not None]
     a = (firsts[0] if len(firsts) == 1 else torch.cat(firsts)).to(dtype) if firsts else None
     xa = x @ a.t() if a is not None else None
-    bs = [None if p.b is None else scaled(p.b, p.scale).to(dtype) for p in pieces]
+    bs = [None if p.b is None else p.b.to(dtype) for p in pieces]
     found, start = [], 0
     for p, b in zip(pieces, bs, strict=True):
         weight = dense(p.weight, dtype)
         y = x @ weight.t() if p.bias is None else torch.addmm(p.bias.to(dtype), x, weight.t())
         del weight
         if b is not None and xa is not None:
-            y.addmm_(xa[:, start : start + b.shape[1]], b.t())
+            y.addmm_(xa[:, start : start + b.shape[1]], b.t(), alpha=p.scale)
             start += b.shape[1]
         found.append(y)
     return found, Kept(x, xa, a, [p.weight for p in pieces], bs, [p.scale for p in pieces])
@@ -155,8 +157,8 @@ def project_backward(
     start = 0
     for weight, b, scale, dy in zip(kept.weights, kept.bs, kept.scales, gradients, strict=True):
         if b is not None and kept.xa is not None:
-            behind.append(dy @ b)
-            of_b.append(scaled(dy.t() @ kept.xa[:, start : start + b.shape[1]], scale))
+            behind.append(product(dy, b, scale))
+            of_b.append(product(dy.t(), kept.xa[:, start : start + b.shape[1]], scale))
             start += b.shape[1]
         else:
             of_b.append(None)

@@ -31,6 +31,7 @@ def test_every_part_gives_the_loss_and_gradients_of_the_libraries(name: str) -> 
     model = make(name)
     install(model)
     assert_equal(step(model), theirs)
+    assert all(module.forge_kind[1] for module in model.modules() if hasattr(module, "forge_kind"))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
