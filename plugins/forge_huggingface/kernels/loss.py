@@ -78,7 +78,9 @@ class LogProbs(torch.autograd.Function):
         of_rows, states, weight, bias, entropy = ctx.saved_tensors
         dtype, scale, cap = ctx.settings
         by, by_entropy = gradients[:2]
-        found = torch.zeros_like(of_rows) if by is None else of_rows * by.unsqueeze(1).to(of_rows.dtype)
+        found = torch.zeros_like(of_rows)
+        if by is not None:
+            torch.mul(of_rows, by.unsqueeze(1), out=found)  # in the wider of both types
         if by_entropy is not None:
             found += _entropy_backward(states, weight, bias, scale, cap, entropy, by_entropy)
         return found.to(dtype), None, None, None, None, None, None

@@ -63,7 +63,7 @@ def kept(s: Setting) -> float:
     inputs = sum(e * h * (each if alone else min(1.0, each)) for each in (into_attention, into_mlp))
     if dropped:  # and the masks, a byte for each value, on a CPU a number
         inputs += (1 if s.kind else 4) * (h * (into_attention + into_mlp) + q * out + i * down)
-    norms = shape.norms * 4 * h + shape.head_norms * 4 * (q + k)
+    norms: float = shape.norms * 4 * h + shape.head_norms * 4 * (q + k)
     if "norm" in parts:
         heads = e if e == s.stream else 4  # of mixed types the model's own takes care
         norms = s.stream * shape.norms * h + heads * shape.head_norms * (q + k)
@@ -74,7 +74,7 @@ def kept(s: Setting) -> float:
         attention += shape.heads * s.length * (4 + (e if e == 2 else 0)) + e * 2 * (q - k)
     elif (s.rows > 1 and "mask" not in parts) or s.job.data.packing:
         attention += e * 2 * (q - k)  # under a mask, which padding needs, keys and values are repeated for each query
-    inner = (3 if shape.gated else 1) * e * i + e * i * (down if shape.gated else max(down, 0.5))
+    inner: float = (3 if shape.gated else 1) * e * i + e * i * (down if shape.gated else max(down, 0.5))
     if "swiglu" in parts and shape.gated and not experts:
         inner = 2 * e * i + (0 if s.lora and "lora" in parts else e * i * down)
     elif any(linear.outputs == 2 * i and linear.name == "gate_up_proj" for linear in shape.linears):
@@ -91,13 +91,12 @@ def worked(s: Setting) -> float:
     casts one of them in 32 bit.
     """
     shape = s.shape
-    parts, packed = own(s), 0.0
-    work = (8 if s.casts and s.lora else 2 * s.size) * shape.intermediate + 3 * s.size * shape.hidden
+    parts = own(s)
+    work: float = (8 if s.casts and s.lora else 2 * s.size) * shape.intermediate + 3 * s.size * shape.hidden
     if "swiglu" in parts or "lora" in parts:
         work = 3 * s.size * (shape.intermediate + shape.hidden)
         if s.job.model.load_in_4bit:  # a matrix is unpacked at a time
-            packed = 2 * shape.hidden * max((linear.outputs for linear in shape.linears), default=0) / s.tokens
-    work += packed
+            work += 2 * shape.hidden * max((linear.outputs for linear in shape.linears), default=0) / s.tokens
     if s.job.model.attn_implementation == "eager":
         work = max(work, 12 * shape.heads * s.length)
     return float(work)

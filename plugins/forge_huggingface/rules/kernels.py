@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from forge.api import Job, Machine, ModelFacts
 
-LIGERS = ("loss", "swiglu", "norm", "rope")
-"""What ``use_liger_kernel`` brings too."""
+LIGERS = ("swiglu", "norm", "rope")
+"""What ``use_liger_kernel`` brings too; before TRL 1.15 a loss as well."""
+
+SCALED = frozenset({"falcon_h1", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "minicpm3"})
+"""Types of models that scale their logits by a name that TRL's ``chunked_nll`` does not know before 1.15."""
 
 PER_TOKEN = frozenset({"sft", "dpo", "kto", "grpo", "rloo"})
 """Methods whose log-probabilities TRL makes by one function since 1.15."""
@@ -79,8 +82,21 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     if not lean_nll() and options.get("label_smoothing_factor"):
         reasons["loss"] = "label smoothing needs all logits"
     if options.get("use_liger_kernel"):
-        reasons |= dict.fromkeys(LIGERS, "use_liger_kernel brings its own")
+        theirs = LIGERS if lean_nll() else ("loss", *LIGERS)
+        reasons |= dict.fromkeys(theirs, "use_liger_kernel brings its own")
     return reasons
+
+
+def scales_wrongly(machine: Machine, job: Job, facts: ModelFacts) -> bool:
+    """Whether TRL's ``chunked_nll`` would leave out what the model multiplies its logits by."""
+    from forge_huggingface.arguments.options import lean_nll  # pydantic, which listing plugins does not need
+
+    if lean_nll() or facts.model_type not in SCALED or job.train.method != "sft":
+        return False
+    parts = job.train.options.get("kernels")
+    if parts == "auto":
+        return device(machine, job) != "cuda" or "loss" in unfit(machine, job, facts)
+    return parts == "none" or "loss" not in (parts or ())
 
 
 def kernel_problems(job: Job) -> Iterable[Problem]:
