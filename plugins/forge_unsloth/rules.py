@@ -105,6 +105,8 @@ def cannot_arguments(job: Job) -> str | None:
     for name, why in _REFUSED.items():
         if options.get(name):
             return f"{name}: {why}; leave it out"
+    if isinstance(job.train.options.get("kernels"), list):
+        return "kernels: Unsloth brings its own; leave it out"
     if job.train.method == "sft" and (loss := options.get("loss_type")) not in {None, "nll"}:
         return f'loss_type = "{loss}": Unsloth computes its own fused loss; write "nll", or leave it out'
     return None
@@ -115,6 +117,8 @@ def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
     if job.model.dtype == "auto":
         found = precision(machine, job, facts)
         yield Decision("model.dtype", found.weights, found.why)
+    if job.train.options.get("kernels") == "auto":
+        yield Decision("train.kernels", "none", "Unsloth brings its own")
     if job.train.method == "sft" and job.train.options.get("loss_type") is None:
         yield Decision("train.loss_type", "nll", "Unsloth computes it in one kernel, without all logits in memory")
 

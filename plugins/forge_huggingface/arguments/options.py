@@ -22,7 +22,17 @@ from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
 from forge_huggingface.arguments.owned import NEUTRAL, hint, is_owned
 from forge_huggingface.arguments.source import Field
-from forge_huggingface.arguments.tables import BOUNDS, CHOICES, DEFAULTS, HELP, LORA_FACTOR, LORA_FACTORS, OPEN, of
+from forge_huggingface.arguments.tables import (
+    BOUNDS,
+    CHOICES,
+    DEFAULTS,
+    HELP,
+    LORA_FACTOR,
+    LORA_FACTORS,
+    OPEN,
+    Kernel,
+    of,
+)
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.table import RewardTable
 
@@ -51,6 +61,11 @@ class Arguments(Table):
         le=2**24,
         description="Rows of an optimizer step. forge parts them into batches by the free memory, unless "
         "`per_device_train_batch_size` or `gradient_accumulation_steps` says how.",
+    )
+    kernels: Literal["auto", "none"] | list[Kernel] = Described(
+        "auto",
+        description="forge's own kernels in transformers' models: `auto`, `none`, or some of `loss`, `lora`, `swiglu`, "
+        "`norm`, `rope`, `mask`. Not with Unsloth, which brings its own.",
     )
 
     @classmethod
@@ -143,7 +158,7 @@ def defaults(adapter_type: str, config: str = "SFTConfig") -> dict[str, Any]:
     values = {name: default_of(config, name)[0] for name in usable(config)}
     values["learning_rate"] = learning_rate(adapter_type, config)
     if config == "SFTConfig":
-        values["loss_type"] = "nll" if _lean_nll() else "chunked_nll"
+        values["loss_type"] = "nll" if lean_nll() else "chunked_nll"
     return values
 
 
@@ -182,7 +197,7 @@ def filled_in(
     if chosen["fp16"] is None:
         chosen["fp16"] = half == "fp16" and not chosen["bf16"]
     if config == "SFTConfig":
-        if _lean_nll():
+        if lean_nll():
             # A lock that was written under TRL 1.14 runs on: the alias computes the same and would only warn.
             chosen["loss_type"] = "nll" if chosen["loss_type"] == "chunked_nll" else chosen["loss_type"]
         elif chosen["use_liger_kernel"] and "loss_type" not in given:
@@ -201,7 +216,7 @@ def filled_in(
     return values
 
 
-def _lean_nll() -> bool:
+def lean_nll() -> bool:
     """Whether ``nll`` is the loss that never holds all logits: TRL 1.15 made it so, and it the default."""
     return bool(table()["loss_type"].default == "nll")
 

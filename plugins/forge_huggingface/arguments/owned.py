@@ -166,7 +166,7 @@ REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 """Keys of forge that no trainer knows, for methods that learn from rewards."""
 
 OWN: Mapping[str, frozenset[str]] = {
-    name: frozenset({"batch_size"}) | (REWARD_KEYS if method.rewards else frozenset())
+    name: frozenset({"batch_size", "kernels"}) | (REWARD_KEYS if method.rewards else frozenset())
     for name, method in METHODS.items()
 }
 """Keys that forge adds to a method's arguments."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 DEFAULTS: Mapping[str, tuple[Any, str]] = {
     "bf16": (None, "by machine: TRL's true where the field is not set dies on a CPU and on GPUs older than Ampere"),
@@ -227,6 +227,11 @@ LIGER = (
     "swiglu",
 )
 """The names in ``liger_kernel_config``; each architecture reads those that it has a kernel for."""
+
+Kernel = Literal["loss", "lora", "swiglu", "norm", "rope", "mask"]
+
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+"""The names in ``kernels``: the parts of a model that forge computes itself (:mod:`forge_huggingface.kernels`)."""
 
 COMPILE: Mapping[str, tuple[str, ...]] = {
     "torch_compile_backend": (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def findings(job: Job, run: Run, data: Data) -> Iterator[Finding]:  # noqa: ARG001 - the preflight's signature
     """Yield an error for rows from which nothing can be learned, and a warning for those that teach little."""
     options = job.train.options
-    compares = options.get("loss_type") == METHODS[job.train.method].mixes
+    compares = options.get("loss_type") in METHODS[job.train.method].mixes
     if compares and len(two_answers(data.train["completion_ids"])) < 2:
         rows = f"the answers of all {len(data.train)} training rows are the same"
         what = f"{rows}, and kto measures how far the model has moved on answers of other rows"

@@ -20,17 +20,25 @@ if TYPE_CHECKING:
 
 
 CHUNK = 256  # tokens of a chunk of TRL's loss before 1.15: trl/trainer/sft_trainer.py
+OWN_CHUNK = 2**28  # bytes of the logits of forge's own loss: forge_huggingface/kernels/loss.py
 TILE = (4096, 32768)  # tokens and words of a tile of TRL's loss since 1.15: trl/kernels/chunked_logprob.py
 
 
+def own(s: Setting) -> frozenset[str]:
+    """Return which of forge's own kernels act."""
+    parts = s.options.get("kernels")
+    return frozenset(parts) if isinstance(parts, list | tuple) else frozenset()
+
+
 def kept(s: Setting) -> float:
-    """Return the bytes a token that autograd keeps of one layer, as transformers and peft compute it.
+    """Return the bytes a token that autograd keeps of one layer, as transformers, peft and forge's kernels compute it.
 
     Norms are computed in 32 bit and keep their input so (4h each). An adapted or trained linear layer keeps its input;
     with casts or dropout each has a copy of its own. Attention keeps queries, keys, values and its output
     (FlashAttention, arXiv 2205.14135), the eager one also all scores, twice. SwiGLU keeps gate, its activation, and up.
+    Of forge's kernels, norms keep their input as it is, layers with one input share it, and SwiGLU keeps gate and up.
     """
-    shape, e = s.shape, s.size
+    shape, e, parts = s.shape, s.size, own(s)
     h, i, q, k = shape.hidden, shape.intermediate, shape.query, shape.key
     into_attention = into_mlp = out = down = ranks = 0.0
     dropped = s.lora and s.job.adapter.lora_dropout > 0
@@ -51,20 +59,25 @@ def kept(s: Setting) -> float:
     experts = any(linear.part == "experts" for linear in shape.linears)
     if experts and not s.lora:
         into_mlp, down = max(into_mlp, 1.0), 1.0
-    alone = s.casts or dropped
+    alone = dropped or (s.casts and "lora" not in parts)
     inputs = sum(e * h * (each if alone else min(1.0, each)) for each in (into_attention, into_mlp))
     if dropped:  # and the masks, a byte for each value, on a CPU a number
         inputs += (1 if s.kind else 4) * (h * (into_attention + into_mlp) + q * out + i * down)
-    norms = shape.norms * 4 * h + shape.head_norms * 4 * (q + k)
+    norms: float = shape.norms * 4 * h + shape.head_norms * 4 * (q + k)
+    if "norm" in parts:
+        heads = e if e == s.stream else 4  # of mixed types the model's own takes care
+        norms = s.stream * shape.norms * h + heads * shape.head_norms * (q + k)
     if not s.lora:
         norms += s.stream * (shape.norms * h + shape.head_norms * (q + k))  # what the norms' own weights need
     attention = e * (2 * q + 2 * k) + 4 * shape.heads + (e * q * out if s.lora and alone else 0)
     if s.job.model.attn_implementation == "eager":
         attention += shape.heads * s.length * (4 + (e if e == 2 else 0)) + e * 2 * (q - k)
-    elif s.rows > 1 or s.job.data.packing:
+    elif (s.rows > 1 and "mask" not in parts) or s.job.data.packing:
         attention += e * 2 * (q - k)  # under a mask, which padding needs, keys and values are repeated for each query
-    inner = (3 if shape.gated else 1) * e * i + e * i * (down if shape.gated else max(down, 0.5))
-    if any(linear.outputs == 2 * i and linear.name == "gate_up_proj" for linear in shape.linears):
+    inner: float = (3 if shape.gated else 1) * e * i + e * i * (down if shape.gated else max(down, 0.5))
+    if "swiglu" in parts and shape.gated and not experts:
+        inner = 2 * e * i + (0 if s.lora and "lora" in parts else e * i * down)
+    elif any(linear.outputs == 2 * i and linear.name == "gate_up_proj" for linear in shape.linears):
         inner += e * i  # one projection for both, which stays whole beside its halves
     if experts:
         inner += 2 * e * h  # tokens are gathered for their experts, and what these say is gathered again
@@ -78,7 +91,12 @@ def worked(s: Setting) -> float:
     casts one of them in 32 bit.
     """
     shape = s.shape
-    work = (8 if s.casts and s.lora else 2 * s.size) * shape.intermediate + 3 * s.size * shape.hidden
+    parts = own(s)
+    work: float = (8 if s.casts and s.lora else 2 * s.size) * shape.intermediate + 3 * s.size * shape.hidden
+    if "swiglu" in parts or "lora" in parts:
+        work = 3 * s.size * (shape.intermediate + shape.hidden)
+        if s.job.model.load_in_4bit:  # a matrix is unpacked at a time
+            work += 2 * shape.hidden * max((linear.outputs for linear in shape.linears), default=0) / s.tokens
     if s.job.model.attn_implementation == "eager":
         work = max(work, 12 * shape.heads * s.length)
     return float(work)
@@ -90,6 +108,9 @@ def scores(s: Setting) -> int:
     stream = (4 + 2 * s.size) * shape.hidden * count
     if not s.head:
         return stream
+    if "loss" in own(s):
+        rows = min(count, max(OWN_CHUNK // (shape.vocab * s.size) // 128 * 128, 128))
+        return rows * shape.vocab * (s.size if s.kind else 16) + 3 * s.size * shape.hidden * count
     if not s.fused:
         return s.logits * count * shape.vocab + stream
     if s.tiled:
@@ -128,6 +149,8 @@ def fused(job: Job, since: bool) -> bool:
     options = job.train.options
     if options.get("label_smoothing_factor"):
         return False
+    if "loss" in (options.get("kernels") or ()):
+        return True
     return bool(since or options.get("loss_type") == "chunked_nll" or options.get("use_liger_kernel"))
 
 

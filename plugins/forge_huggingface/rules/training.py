@@ -13,6 +13,7 @@ from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
+from forge_huggingface.rules.kernels import decide_kernels, kernel_problems, scales_wrongly
 from forge_huggingface.rules.packages import TRACKERS
 from forge_huggingface.rules.precision import cannot_attend, cannot_compute, decide_precision, precision_problems
 
@@ -43,6 +44,9 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
     if job.train.options.get("router_aux_loss_coef") and facts.shape and facts.shape.mixture is False:
         return "router_aux_loss_coef: the model is no mixture of experts, so there is no loss of a router; remove it"
+    if job.train.options.get("loss_type") == "chunked_nll" and scales_wrongly(machine, job, facts):
+        what = f"TRL does not scale the logits of {facts.model_type} in it before 1.15"
+        return f'loss_type = "chunked_nll": {what}; leave it out'
     return cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
 
 
@@ -82,6 +86,7 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
     """
     options = job.train.options
     yield from precision_problems(job)
+    yield from kernel_problems(job)
     for name in _trackers(options.get("report_to")):
         if name not in TRACKERS:
             say = did_you_mean(name, TRACKERS, f"there are {', '.join(TRACKERS)}")
@@ -153,6 +158,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
 
     options = job.train.options
     yield from decide_precision(machine, job, facts)
+    yield from decide_kernels(machine, job, facts)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
@@ -178,6 +184,9 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[D
             yield Decision("train.loss_type", "nll", "label smoothing needs all logits")
         elif options.get("use_liger_kernel"):
             yield Decision("train.loss_type", "nll", "Liger brings kernels of its own for it")
+        elif scales_wrongly(machine, job, facts):
+            why = f"TRL's chunked_nll does not scale the logits of {facts.model_type} before 1.15"
+            yield Decision("train.loss_type", "nll", why)
         else:
             value = defaults(job.adapter.type)["loss_type"]
             yield Decision("train.loss_type", value, "negative log-likelihood without all logits in memory")

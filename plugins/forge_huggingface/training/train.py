@@ -106,6 +106,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     """Build the method's trainer with every argument given, and check that it holds them."""
     from transformers import EarlyStoppingCallback
 
+    from forge_huggingface.kernels.apply import apply  # imports torch
     from forge_huggingface.training.callbacks import ForgeCallback  # imports transformers, as the next one does
     from forge_huggingface.training.learning import Learning
     from forge_huggingface.training.steady import Steady
@@ -131,6 +132,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if values.get("gradient_checkpointing_kwargs") or values.get("activation_checkpointing_kwargs"):
         heed_layers(loaded.model)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
+    acting = apply(job, run, loaded.model)
     kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
     trainer: Any = kind(
         model=loaded.model,
@@ -160,7 +162,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
     trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
-    run.emit(TrainerMade.from_values(origins(trainer)))
+    run.emit(TrainerMade.from_values({**origins(trainer), "kernels": acting}))
     return trainer
 
 

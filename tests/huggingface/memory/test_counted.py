@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from forge_huggingface.facts import shape as shapes
+from forge_huggingface.kernels import apply, seams
 from forge_huggingface.memory import footprint, kernels
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import TRANSFORMERS
@@ -139,6 +140,24 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, kind: str, mixed: bool, 
     if mixed:  # the 16-bit copies of the weights: kernels.activations counts them beside the layers
         expected += 2 * sum(linear.parameters for linear in s.shape.linears) / s.shape.layers
     assert expected == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_keeps_less_with_forges_kernels(family: str, mixed: bool, tmp_path: Path) -> None:
+    kept, length, parts = [], 256, ["lora", "swiglu", "norm", "rope"]
+    job = make_job({"adapter": {"r": 4}}, bf16=mixed, per_device_train_batch_size=1, kernels=parts)
+    acting = []
+    for layers in (2, 4):
+        model, _ = add_lora(save_model(tmp_path / str(layers), family, layers=layers), job)
+        acting = [part for part in parts if isinstance(apply.install(part, model, "sft", parts), tuple)]
+        kept.append(kept_by_autograd(model.train(), 1, length, mixed=mixed))
+    seams.restore()
+    if acting != parts:
+        job = make_job({"adapter": {"r": 4}}, bf16=mixed, per_device_train_batch_size=1, kernels=acting)
+    s = setting(tmp_path / "4", job, length)
+    adapter = footprint.trained(s)[0] * s.size / s.shape.layers  # a copy of its matrices, beside the layers
+    assert kernels.kept(s) * length + adapter == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05), acting
 
 
 @pytest.mark.parametrize("mixed", [False, True])

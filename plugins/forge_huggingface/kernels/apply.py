@@ -1,0 +1,53 @@
+"""The seam: what a plan decided of kernels, put into a model before its trainer is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Noted
+from forge_huggingface.kernels import lora, loss, mask, mlp, norm, rope, seams
+from forge_huggingface.kernels.check import differs
+
+if TYPE_CHECKING:
+    from forge.api import Job, Run
+
+
+def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
+    """Put the job's kernels into a model, and say of those that do not act why.
+
+    A part that does not fit the model is left to the libraries, alone and with a word.
+
+    Returns:
+        For each part that acts, on what.
+    """
+    seams.restore()
+    parts = job.train.options.get("kernels")
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        return {}
+    acts: dict[str, str] = {}
+    for part in ("lora", "swiglu", "norm", "rope", "loss", "mask"):  # a feed-forward part holds adapted layers
+        if part not in parts:
+            continue
+        found = differs(part, model) or install(part, model, job.train.method, tuple(parts))
+        if isinstance(found, str):
+            run.emit(Noted(f"kernels: {part} is not used, {found}"))
+        else:
+            acts[part] = found[0]
+    return acts
+
+
+def install(part: str, model: Any, method: str, parts: Sequence[str]) -> tuple[str] | str:
+    """Put one part in. Return on what it acts, or as a bare text why it does not."""
+    if part in {"loss", "mask"}:
+        why = loss.install(model, method) if part == "loss" else mask.install(model, method)
+        return why or ("every batch",)
+    if part == "lora":
+        count, what = lora.install(model), "layers"
+    elif part == "swiglu":
+        count, what = mlp.install(model, lora="lora" in parts), "feed-forward parts"
+    elif part == "norm":
+        count, what = norm.install(model), "norms"
+    else:
+        count, what = rope.install(model), "attention layers"
+    return (f"{count} {what}",) if count else f"the model has no {what} that it could serve"

@@ -1,0 +1,46 @@
+"""No attention mask where none is needed: rows that are padded at the right, in a model that only looks back.
+
+A token of a row never sees what comes after it, so what the padding computes reaches no token that counts. With a mask,
+attention takes a slower way, and for each layer a matrix of all pairs of tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from forge_huggingface.rules.kernels import PADDED
+
+
+def drop(module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    """Take the mask of padding away: a hook before the decoder's forward pass while it is trained."""
+    mask = options.get("attention_mask")
+    if not module.training or not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < 2:
+        return None
+    if options.get("past_key_values") is not None:
+        return None
+    # It holds for every batch that forge makes; asked on the device, which is not waited for.
+    torch._assert_async(((mask[:, 1:] > mask[:, :-1]).sum() == 0), "rows are padded at the left")  # noqa: SLF001
+    return arguments, {**options, "attention_mask": None}
+
+
+def install(model: nn.Module, method: str) -> str | None:
+    """Have the model's decoder get no mask of padding. Return why that cannot be, or None.
+
+    Args:
+        model: The model.
+        method: The training method.
+    """
+    if method not in PADDED:
+        return "this method needs it"
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = inner.get_decoder() if hasattr(inner, "get_decoder") else None
+    if not isinstance(decoder, nn.Module) or decoder is inner:
+        return "the model has no decoder of its own"
+    looks = [getattr(module, "is_causal", True) for module in decoder.modules() if hasattr(module, "q_proj")]
+    if not all(look is True for look in looks):
+        return "its attention looks ahead"
+    decoder.register_forward_pre_hook(drop, with_kwargs=True)
+    return None
