@@ -1,6 +1,6 @@
 """forge's kernels on a GPU: whether their gradients are as good as the libraries' own, and what they gain.
 
-    python benchmarks/kernels.py [--quick] [--no-model]
+    python benchmarks/gpu_kernels.py [--quick] [--no-model]
 
 Gradients of each architecture and part are compared with those of the same model in float32: an error above that of
 plain bfloat16 by more than a seventh is marked. Times are of one layer, of the loss, and of a whole step of a model of
