@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-SAID = "the run trained on plain text, so what is written is continued"
+SAID = "the run trained on plain text, so what is written is continued, without any system message"
 
 
 def trained_on_plain_text(folder: Path) -> bool:
@@ -21,8 +21,12 @@ def trained_on_plain_text(folder: Path) -> bool:
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return a conversation as the text that is to be continued. Raises :class:`UsageError` if it holds an image."""
-    texts = [message["content"] for message in messages]
+    """Return a conversation as the text that is to be continued, without a system message, which no row had.
+
+    Raises:
+        UsageError: It holds an image.
+    """
+    texts = [message["content"] for message in messages if message["role"] != "system"]
     if not all(isinstance(text, str) for text in texts):
         raise UsageError("the message has an image", "the run trained on plain text", "leave it out")
     return "".join(texts)
