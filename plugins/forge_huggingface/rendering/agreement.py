@@ -83,7 +83,7 @@ def _marks(template: Template, tokenizer: Any) -> Iterator[Noted | Warned]:
         text, _ = template.render(tokenizer, _PROBE, prompt=True)
     except BadRow:  # it wants another conversation
         return
-    counts = {mark: count for mark in _MARK.findall(text) if (count := _pieces(tokenizer, mark)) > 1}
+    counts = {mark: count for mark in dict.fromkeys(_MARK.findall(text)) if (count := _pieces(tokenizer, mark)) > 1}
     if not counts:
         return
     listed = ", ".join(f"{mark} ({count} pieces)" for mark, count in counts.items())
@@ -137,5 +137,5 @@ def _is_word(tokenizer: Any, token: int) -> bool:
 
 def _pieces(tokenizer: Any, mark: str) -> int:
     """Return how many tokens a mark becomes."""
-    ids = tokenizer(mark, add_special_tokens=False)["input_ids"]
-    return 1 if tokenizer.get_vocab().get(mark) in ids else len(ids)
+    ids, own = tokenizer(mark, add_special_tokens=False)["input_ids"], tokenizer.convert_tokens_to_ids(mark)
+    return 1 if own in ids and own != tokenizer.unk_token_id else len(ids)
