@@ -112,7 +112,7 @@ def collate(job: Job, run: Run) -> Data:
         told += _of_limit(renderer, job.data.max_pixels)
     for warning in built.warnings + told:
         run.emit(Warned(**warning))
-    for each in disagreements(renderer, renderer.template if used else None, folder):
+    for each in disagreements(renderer, renderer.template if used else None, folder, online=asked == "prompts"):
         run.emit(each)
     return Data(
         processor=processor,

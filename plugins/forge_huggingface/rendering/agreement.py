@@ -32,20 +32,23 @@ _NO_WORD = re.compile(r"<.+>|\[.+\]|▁*")
 _PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"})
 
 
-def disagreements(renderer: Renderer, template: Template | None, folder: Path) -> Iterator[Noted | Warned]:
+def disagreements(
+    renderer: Renderer, template: Template | None, folder: Path, *, online: bool = False
+) -> Iterator[Noted | Warned]:
     """Yield what does not fit together.
 
     Args:
         renderer: What the rows are rendered with.
         template: The chat template, studied; None if no row has one around it.
         folder: The model's folder.
+        online: Whether the trainer has the model answer, for which it goes by the model's own settings.
     """
     yield from _settings(renderer, folder)
     yield from _padding(renderer.tokenizer)
     if template is not None:
         yield from _marks(template, renderer.tokenizer)
         yield from _beginning(template, renderer)
-        yield from _end(renderer, folder)
+        yield from _end(renderer, folder, online=online)
 
 
 def _settings(renderer: Renderer, folder: Path) -> Iterator[Warned]:
@@ -109,13 +112,17 @@ def _beginning(template: Template, renderer: Renderer) -> Iterator[Warned]:
         yield Warned(what, "begin it with {{ bos_token }}, if the model was trained so")
 
 
-def _end(renderer: Renderer, folder: Path) -> Iterator[Noted]:
+def _end(renderer: Renderer, folder: Path, *, online: bool) -> Iterator[Noted | Warned]:
     """Tell of tokens that end answers, and that whoever goes by the model's settings does not stop at."""
     known = stop_ids(folder)
     taught = {renderer.tokenizer.eos_token_id, renderer.turn_end} - {None}
-    if known and (missing := sorted(taught - known)):
-        names = " and ".join(_name(renderer.tokenizer, token) for token in missing)
-        what = f"answers end with {names}, where the model's own generation settings do not stop"
+    missing = sorted(taught - known) if known else []
+    names = " and ".join(_name(renderer.tokenizer, token) for token in missing)
+    what = f"answers end with {names}, where the model's own generation settings do not stop"
+    if online and renderer.turn_end in missing:
+        do = f"add {renderer.turn_end} to eos_token_id in the model's generation_config.json"
+        yield Warned(f"{what}: while training, it goes on behind them", do)
+    elif missing:
         yield Noted(f"{what}; chat, evaluation and exports stop there too")
 
 

@@ -27,6 +27,7 @@ def found(
     add_bos: bool = False,
     config: dict[str, Any] = FITTING,
     generation: dict[str, Any] | None = None,
+    online: bool = False,
     **tokenizer: Any,
 ) -> list[tuple[type, str]]:
     """Return the kind and the text of each of a model's disagreements."""
@@ -38,7 +39,7 @@ def found(
         (folder / "generation_config.json").write_text(json.dumps(generation))
     template = template or Template("of the model", CHATML, "model")
     renderer = Renderer(made, template, stops=stop_ids(folder), vocabulary=400)
-    told = disagreements(renderer, renderer.template, folder)
+    told = disagreements(renderer, renderer.template, folder, online=online)
     return [(type(each), f"{each.message}; {getattr(each, 'do', None)}") for each in told]
 
 
@@ -53,6 +54,13 @@ def test_an_end_of_answers_that_the_settings_do_not_stop_at_is_noted(tmp_path: P
         ((kind, said),) = found(tmp_path, **settings)
         assert kind is Noted
         assert said.startswith("answers end with <|im_end|>, where the model's own generation settings do not stop")
+
+
+def test_it_is_a_warning_where_the_trainer_has_the_model_answer(tmp_path: Path) -> None:
+    ((kind, said),) = found(tmp_path, generation={"eos_token_id": 2}, online=True)
+    assert kind is Warned
+    assert "while training, it goes on behind them; add 4 to eos_token_id in the model's generation_config.json" in said
+    assert found(tmp_path, generation=FITTING, online=True) == []
 
 
 def test_ends_of_another_tokenizer_are_told(tmp_path: Path) -> None:
