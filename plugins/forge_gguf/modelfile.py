@@ -175,10 +175,11 @@ def modelfile(
             f"FROM {BASE}",
         ]
     lines.append(f"{'ADAPTER' if adapter else 'FROM'} ./{file}")
-    found = wrapping(source.tokenizer, source.variables) if source.tokenizer.chat_template else None
+    converses = bool(source.tokenizer.chat_template) and not source.plain
+    found = wrapping(source.tokenizer, source.variables) if converses else None
     if found is not None:
         lines.append(f"TEMPLATE {_quoted(found.go())}")
-    elif source.tokenizer.chat_template:
+    elif converses:
         lines += [
             "# The chat template does more than Ollama's language was found to say. Ollama renders the one in the file",
             "# itself since the versions of 2026; an older one cannot chat with this model.",
@@ -244,20 +245,31 @@ def card(
         evaluation: The content of ``evaluation.json``, if there is one.
         adapter: Whether the files hold an adapter alone.
     """
-    told = usage(source.name, files, adapter=adapter)
+    told = usage(source.name, files, adapter=adapter, plain=source.plain)
     return model_card(job, plan, trained, "gguf", evaluation, usage=told)
 
 
-def usage(name: str, files: Sequence[str], *, adapter: bool, ollama: bool = True) -> list[str]:
-    """Return the commands, as lines of Markdown; Ollama's if there is a ``Modelfile``."""
+def usage(name: str, files: Sequence[str], *, adapter: bool, plain: bool = False, ollama: bool = True) -> list[str]:
+    """Return the commands, as lines of Markdown; Ollama's if there is a ``Modelfile``.
+
+    Args:
+        name: What the files are called after.
+        files: Their names, the recommended one first.
+        adapter: Whether they hold an adapter alone.
+        plain: Whether the model was trained on plain text, and goes on with a text instead of answering.
+        ollama: Whether there is a ``Modelfile``.
+    """
     first = files[0]
+    begin = '-no-cnv -p "The beginning of a text"'
     if adapter:
         return [
             "An adapter for the base model's own GGUF file. It was tried on the base in 16 bit. Name that file in",
             "`Modelfile` for Ollama.",
             "",
             "```sh",
-            f"llama-cli -m BASE.gguf --lora {first}",
+            f"llama-completion -m BASE.gguf --lora {first} {begin}"
+            if plain
+            else f"llama-cli -m BASE.gguf --lora {first}",
             f"ollama create {tag(name)} -f Modelfile && ollama run {tag(name)}",
             "```",
         ]
@@ -266,9 +278,15 @@ def usage(name: str, files: Sequence[str], *, adapter: bool, ollama: bool = True
         *(["# Ollama", f"ollama create {tag(name)} -f Modelfile && ollama run {tag(name)}"] if ollama else []),
         "# LM Studio",
         f"lms import {first}",
-        "# llama.cpp: in the terminal, and as a server that answers as OpenAI's does",
-        f"llama-cli -m {first} --jinja",
-        f"llama-server -m {first} --jinja",
+        *(
+            ["# llama.cpp: it was trained on plain text, and goes on with one", f"llama-completion -m {first} {begin}"]
+            if plain
+            else [
+                "# llama.cpp: in the terminal, and as a server that answers as OpenAI's does",
+                f"llama-cli -m {first} --jinja",
+                f"llama-server -m {first} --jinja",
+            ]
+        ),
         "```",
         "",
         "| file | type |",

@@ -16,6 +16,7 @@ from forge_gguf.file.vocabulary import Vocabulary, vocabulary
 from forge_gguf.file.weights import Weights
 from forge_gguf.file.writer import general
 from forge_gguf.trial.texts import CONVERSATIONS, corpus, own_texts, rows
+from forge_huggingface.generation.plain import trained_on_plain_text
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rendering import tokenizers
 
@@ -49,6 +50,7 @@ class Source:
         own: What the run's rows and conversations read: here the file's must be right.
         rows: Rows of ids that its logits are compared on.
         variables: What the run's rows told its chat template: ``[data] chat_template_kwargs``.
+        plain: Whether it was trained on plain text, with no chat template around it.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Source:
     own: tuple[str, ...]
     rows: tuple[tuple[int, ...], ...]
     variables: Mapping[str, Any] = field(default_factory=dict)
+    plain: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -130,6 +133,7 @@ def source_of(job: Job, run: Run, trained: Trained) -> Source:
         own=own,
         rows=tuple(samples(tokenizer, known, variables)),
         variables=variables,
+        plain=trained_on_plain_text(run.folder),
     )
 
 

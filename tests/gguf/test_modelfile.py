@@ -56,7 +56,7 @@ def source_of(tokenizer: Any, folder: Path) -> Any:
     """What a Modelfile needs of a source."""
     words = vocabulary.vocabulary(tokenizer, 400)
     config = {"max_position_embeddings": 512, "hidden_size": 32, "num_attention_heads": 4}
-    told = {"tokenizer": tokenizer, "vocabulary": words, "variables": {}}
+    told = {"tokenizer": tokenizer, "vocabulary": words, "variables": {}, "plain": False}
     return SimpleNamespace(name="tiny", config=config, base=folder, **told)
 
 

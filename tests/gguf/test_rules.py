@@ -35,6 +35,12 @@ THERE = {
 LLAMA = ModelFacts(id="model", source="folder", architectures=("LlamaForCausalLM",), model_type="llama", task="text")
 
 
+@pytest.fixture(autouse=True)
+def no_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have named a llama.cpp tree for others of them."""
+    monkeypatch.delenv("FORGE_LLAMA_CPP", raising=False)
+
+
 def planned(folder: Path, text: str = JOB, facts: ModelFacts = LLAMA, **versions: str | None) -> Any:
     file = parse(text, "job.toml", folder, PluginKeys(discover({})))
     there = {name: version for name, version in {**THERE, **versions}.items() if version is not None}

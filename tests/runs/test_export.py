@@ -324,6 +324,29 @@ def test_an_upload_without_a_network_is_repeated_alone(project: Project, tmp_pat
     assert folder.is_exported(0, load_job(folder.plan().job))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["me/tuned", "me/other"])
+def test_forge_export_repeats_an_upload_alone_also_to_another_place(
+    project: Project, tmp_path: Path, name: str
+) -> None:
+    project.write(train={"max_steps": 1})
+    folder = project.perform().folder
+    told = ("export", str(folder.path), "--format", "merged", "--push-to-hub")
+    with Hub() as hub:
+        closed = hub.environment(tmp_path / "home")
+    output = project.forge(*told, "me/tuned", code=1, **closed)
+    assert "the same command repeats the upload alone" in output, "no job of the run names this upload"
+    out = folder.path / "exports" / "1-merged"
+    before = (out / "model.safetensors").stat()
+    with Hub() as hub:
+        output = project.forge(*told, name, **hub.environment(tmp_path / "home"))
+        assert "read back from disk" not in output, "it was merged again"
+        assert "model.safetensors" in hub.repos[name].files
+        assert json_of(out / "export.json")["url"] == f"{hub.url}/{name}"
+    made = (out / "model.safetensors").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+
+
 def test_an_export_that_waits_for_its_upload_is_made_anew_where_its_files_or_weights_are_others(
     project: Project,
 ) -> None:

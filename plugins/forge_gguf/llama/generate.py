@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Answer, UsageError
 from forge_gguf.llama.runtime import Generator
+from forge_huggingface.generation.plain import SAID, text_of, trained_on_plain_text
 from forge_huggingface.generation.sampling import recommended
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ def generate(job: Job, run: Run, file: Path) -> GgufGenerator:
     facts = run.plan.facts
     found = recommended(job, None, facts.model_type, None)
     advice = found.advice
-    if job.data.tools is not None:
+    plain = trained_on_plain_text(run.folder)
+    if plain:
+        advice += f"; {SAID}"
+    elif job.data.tools is not None:
         advice += "; a GGUF file is not told of the job's tools here"
-    return GgufGenerator(file, found.sampling(), advice, job.data.variables)
+    return GgufGenerator(file, found.sampling(), advice, job.data.variables, plain=plain)
 
 
 _PENALISED = 4096  # tokens that a penalty goes by; llama.cpp's own default is 64
@@ -46,24 +50,27 @@ class GgufGenerator:
         sampling: How the model is meant to answer.
         advice: Where that comes from.
         variables: Those of ``[data] chat_template_kwargs``, for a chat.
+        plain: Whether it was trained on plain text, which is to be continued.
     """
 
-    def __init__(self, file: Path, sampling: Sampling, advice: str, variables: Mapping[str, Any]) -> None:
-        self.sampling, self.advice, self.variables = sampling, advice, variables
+    def __init__(
+        self, file: Path, sampling: Sampling, advice: str, variables: Mapping[str, Any], *, plain: bool = False
+    ) -> None:
+        self.sampling, self.advice, self.variables, self.plain = sampling, advice, variables, plain
         self.model = Generator(file)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Stream[str, None, Answer]:
-        """Yield the answer to a conversation, rendered by the file's own template; return the :class:`Answer`."""
+        """Yield the answer to a conversation, rendered by the file's own template; return the :class:`Answer`.
+
+        Of a run on plain text, what is asked is continued.
+        """
+        if self.plain:
+            ids = self.model.begun(text_of(messages))
+            return self.model.continued(ids, n_predict=sampling.max_new_tokens, **_settings(sampling))
         if any(not isinstance(message["content"], str) for message in messages):
             raise UsageError("the message has an image", "a GGUF file is asked by text only here", "leave it out")
-        said = ""
         asked = [{"role": message["role"], "content": message["content"]} for message in messages]
-        wish = {"max_tokens": sampling.max_new_tokens, **_settings(sampling)}
-        for text in self.model.chat(asked, self.variables, **wish):
-            said += text
-            yield text
-        count = len(self.model.tokens(said, special=False))
-        return Answer(said, count, count < sampling.max_new_tokens)
+        return self.model.chat(asked, self.variables, max_tokens=sampling.max_new_tokens, **_settings(sampling))
 
     def complete(
         self,

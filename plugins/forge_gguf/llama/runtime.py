@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from forge.api import Answer, BackendImportError, ExportError, cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Generator as Stream
     from pathlib import Path
     from types import TracebackType
 
@@ -102,6 +103,12 @@ class Generator:
         wish = {"content": text, "add_special": special, "parse_special": True}
         return list(self._ask("/tokenize", wish)["tokens"])
 
+    def begun(self, text: str) -> list[int]:
+        """Return the ids of a text with the token that begins a text, where the file says so, and none that ends it."""
+        ids, whole = (self.tokens(text, special=special) for special in (False, True))
+        starts = range(len(whole) - len(ids) + 1)
+        return next((whole[: at + len(ids)] for at in starts if whole[at : at + len(ids)] == ids), ids)
+
     def render(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         """Return a conversation as llama.cpp renders it with the file's own template, ready for an answer.
 
@@ -150,12 +157,13 @@ class Generator:
         """Return what follows ``ids``, by llama.cpp's parameters (``n_predict``, ``temperature``, …)."""
         answer = self._complete({"prompt": list(ids), **wish})
         choice = answer["choices"][0]
-        return Answer(choice["text"], answer["usage"]["completion_tokens"], choice["finish_reason"] == "stop")
+        ended = choice["finish_reason"] == "stop"
+        return Answer(choice["text"], answer["usage"]["completion_tokens"] - ended, ended)
 
     def chat(
         self, messages: Sequence[Message], variables: Mapping[str, Any], *, max_tokens: int = 512, **sampling: Any
-    ) -> Iterator[str]:
-        """Yield the answer to a conversation, piece by piece, until the model ends it.
+    ) -> Stream[str, None, Answer]:
+        """Yield the answer to a conversation, piece by piece, until the model ends it; return it.
 
         Args:
             messages: ``role`` and ``content`` of each turn; the file's own template renders them.
@@ -166,8 +174,29 @@ class Generator:
         Raises:
             ExportError: The template or llama.cpp refuses the conversation.
         """
-        wish = {"messages": list(messages), "max_tokens": max_tokens, "stream": True, "temperature": 0, **sampling}
+        wish = {"messages": list(messages), "max_tokens": max_tokens, "temperature": 0, **sampling}
         wish["chat_template_kwargs"] = dict(variables)
+        return self._spoken(self._server.handle_chat_completions, wish)
+
+    def continued(self, ids: Sequence[int], **wish: Any) -> Stream[str, None, Answer]:
+        """Yield what follows ``ids``, piece by piece, by llama.cpp's parameters; return it."""
+        return self._spoken(self._server.handle_completions, {"prompt": list(ids), **wish})
+
+    def _spoken(self, handle: Callable[..., Any], wish: Mapping[str, Any]) -> Stream[str, None, Answer]:
+        said, count, ended = "", 0, False
+        for part in self._streamed(handle, wish):
+            choice = part["choices"][0] if part.get("choices") else {}
+            words = choice.get("delta", choice)  # of a conversation, or of a text
+            text = "".join(words.get(key) or "" for key in ("reasoning_content", "content", "text"))
+            count = part.get("timings", {}).get("predicted_n", count)  # the token that ends it among them
+            ended = ended or choice.get("finish_reason") == "stop"
+            said += text
+            if text:
+                yield text
+        return Answer(said, count - ended, ended)
+
+    def _streamed(self, handle: Callable[..., Any], wish: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the parts of an answer as they come; to stop listening ends it."""
         pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
         enough = threading.Event()
 
@@ -175,22 +204,20 @@ class Generator:
             pieces.put(chunk)
             return enough.is_set()  # true ends the generation
 
-        def work(server: Any) -> None:
+        def work() -> None:
             try:
-                server.handle_chat_completions(wish, take)
+                handle({**wish, "stream": True}, take)
             except RuntimeError as error:
                 pieces.put({"error": {"message": str(error)}})
             pieces.put(None)
 
-        thread = threading.Thread(target=work, args=(self._server,), name="llama.cpp", daemon=True)
+        thread = threading.Thread(target=work, name="llama.cpp", daemon=True)
         thread.start()
         try:
             while (chunk := pieces.get()) is not None:
                 for part in chunk if isinstance(chunk, list) else [chunk]:
                     self._refuse(part)
-                    delta = part["choices"][0]["delta"] if part.get("choices") else {}
-                    if text := (delta.get("reasoning_content") or "") + (delta.get("content") or ""):
-                        yield text
+                    yield part
         finally:
             enough.set()
             thread.join()

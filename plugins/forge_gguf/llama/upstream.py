@@ -25,6 +25,7 @@ from forge_gguf.trial import verify
 from forge_gguf.trial.reference import Reference
 from forge_gguf.trial.texts import corpus, own_texts, rows
 from forge_huggingface.export.merge import merge
+from forge_huggingface.generation.plain import trained_on_plain_text
 from forge_huggingface.hub.card import model_card
 from forge_huggingface.rendering import tokenizers
 
@@ -65,7 +66,8 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         shutil.rmtree(scratch, ignore_errors=True)
     files = [str(each["file"]) for each in record.values()]
 
-    usage = modelfile.usage(name_of(job, run), files, adapter=False, ollama=False)
+    plain = trained_on_plain_text(run.folder)
+    usage = modelfile.usage(name_of(job, run), files, adapter=False, plain=plain, ollama=False)
     write_text(out / "README.md", model_card(job, run.plan, trained, "gguf", usage=usage))
     return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=record)
 

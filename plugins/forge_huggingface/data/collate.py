@@ -27,6 +27,7 @@ from forge_huggingface.data.stream import Stream
 from forge_huggingface.data.tally import Tally
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rendering import clock, tokenizers
+from forge_huggingface.rendering.agreement import disagreements
 from forge_huggingface.rendering.render import Renderer, special_prefix
 from forge_huggingface.rendering.templates import Template, choose
 from forge_huggingface.rendering.tokenizers import fingerprint
@@ -111,6 +112,8 @@ def collate(job: Job, run: Run) -> Data:
         told += _of_limit(renderer, job.data.max_pixels)
     for warning in built.warnings + told:
         run.emit(Warned(**warning))
+    for each in disagreements(renderer, renderer.template if used else None, folder, online=asked == "prompts"):
+        run.emit(each)
     return Data(
         processor=processor,
         train=built.train,

@@ -14,6 +14,7 @@ from forge.api import Answer, Noted, OutOfMemory, Prompt, UsageError, first_line
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.likelihood import sums
+from forge_huggingface.generation.plain import text_of
 from forge_huggingface.generation.sampling import generation_config
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.rendering.templates import missing
@@ -208,10 +209,7 @@ class ModelGenerator:
 
     def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
         if self.settings.plain:
-            texts = [message["content"] for message in messages]
-            if not all(isinstance(text, str) for text in texts):
-                raise UsageError("the message has an image", "the run trained on plain text", "leave it out")
-            return Prompt(text=self.tokenizer.decode(self.renderer.before) + "".join(texts))
+            return Prompt(text=self.tokenizer.decode(self.renderer.before) + text_of(messages))
         if self.renderer.template is None:
             raise missing("messages")
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError, RunError, Who
-from forge.disk.folder import RunFolder
 from forge_huggingface.facts.folder import reading
 from forge_huggingface.generation.generator import ModelGenerator, Settings
+from forge_huggingface.generation.plain import SAID, trained_on_plain_text
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
 from forge_huggingface.hub.snapshot import snapshot
@@ -56,12 +56,10 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
     found = recommended(job, folder, run.plan.facts.model_type, text)
     facts = run.plan.facts
     texts = facts.task == "seq2seq"
-    plain = not texts and trained_on_plain_text(run)
-    advice = (
-        f"{found.advice}; the run trained on plain text, so what is written is continued" if plain else found.advice
-    )
+    plain = not texts and trained_on_plain_text(run.folder)
+    advice = f"{found.advice}; {SAID}" if plain else found.advice
     settings = Settings(
-        stops=renderer.stops,
+        stops=renderer.stops if plain else renderer.ends,
         sampling=found.sampling(),
         advice=f"{found.advice}; each question stands alone" if texts else advice,
         context=facts.context,
@@ -72,12 +70,6 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
         shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",
     )
     return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, settings, run)
-
-
-def trained_on_plain_text(run: Run) -> bool:
-    """Whether no row that a run trained on had a chat template around it."""
-    recorded = RunFolder(run.folder).data() or {}
-    return recorded.get("summary", {"template": ""}).get("template", "") is None
 
 
 def add_adapter(model: Any, folder: Path) -> Any:

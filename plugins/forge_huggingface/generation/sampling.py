@@ -17,6 +17,7 @@ import tomli
 
 from forge.api import Sampling
 from forge_huggingface.facts.folder import damaged, read_object
+from forge_huggingface.rendering.tokenizers import stop_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -167,8 +168,13 @@ def fixed(model: Any) -> dict[str, Any]:
     return found
 
 
-def complete_config(folder: Path, found: Recommended) -> dict[str, Any]:
+def complete_config(folder: Path, found: Recommended, ends: Iterable[int]) -> dict[str, Any]:
     """Put into an export's ``generation_config.json`` what the model's own does not say, and return a report.
+
+    Args:
+        folder: The export.
+        found: How the model is meant to answer.
+        ends: Token ids at which its answers end; where the file says so of each already, it stays as it is.
 
     Returns:
         ``added``: the keys that were written. ``from``: who recommends them. ``left_out``: what the file cannot hold.
@@ -177,12 +183,15 @@ def complete_config(folder: Path, found: Recommended) -> dict[str, Any]:
     added = {key: value for key, value in added.items() if key in found.job or key not in found.own}
     left_out = sorted(FOREIGN & {key for key, value in added.items() if value})
     added = {key: value for key, value in added.items() if key not in FOREIGN}
+    config = read_config(folder)
+    if added:
+        config["do_sample"] = bool(found.values.get("temperature"))
+    if set(ends) - stop_ids(folder):
+        added["eos_token_id"] = sorted({*ends, *stop_ids(folder)})
     if not added:
         return {"added": {}, "from": found.advice, "left_out": left_out}
-    config = read_config(folder)
     config |= added
-    config["do_sample"] = bool(found.values.get("temperature"))
-    if not config["do_sample"]:  # transformers refuses a file with both
+    if config.get("do_sample") is False:  # transformers refuses a file with both
         for key in ("temperature", "top_p", "top_k", "min_p"):
             config.pop(key, None)
     path = folder / "generation_config.json"

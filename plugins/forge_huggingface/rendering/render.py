@@ -19,7 +19,7 @@ from forge_huggingface.rendering.advice import advice
 from forge_huggingface.rendering.conversations import Conversations, TrainOn
 from forge_huggingface.rendering.effort import Effort
 from forge_huggingface.rendering.labels import Labels, OnLongRow, Piece
-from forge_huggingface.rendering.study import require_forgetting, study
+from forge_huggingface.rendering.study import require_forgetting, study, turn_end
 from forge_huggingface.rendering.templates import Template, missing
 from forge_huggingface.rows import (
     BadRow,
@@ -56,6 +56,8 @@ class Renderer:
 
     Attributes:
         sees: Whether rows may hold images.
+        stops: Token ids that end a row's answers; an answer without any gets the tokenizer's EOS.
+        turn_end: The token that the chat template writes behind an answer, which need not be one of them.
     """
 
     sees = False
@@ -88,10 +90,16 @@ class Renderer:
         if self.template is not None and self.template.keep_reasoning:
             require_forgetting(self.template)
         self.stops = frozenset({self.tokenizer.eos_token_id, *stops})
+        self.turn_end = turn_end(self.template, self.tokenizer) if self.template is not None else None
         self.before = special_prefix(self.tokenizer)
         self.vocabulary = vocabulary
         self._overflows = vocabulary is not None and tokenizers.top(self.tokenizer) > vocabulary
         self.labels = Labels(self.tokenizer, self.stops, self.before, max_seq_length, on_long_row)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Token ids at which an answer that is generated has ended."""
+        return self.stops if self.turn_end is None else self.stops | {self.turn_end}
 
     def asked(self, messages: Sequence[Message]) -> list[Message]:
         """Return a prompt that the model is to answer, as the template wants it.

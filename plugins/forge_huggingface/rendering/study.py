@@ -83,6 +83,14 @@ def _tried(plain: Template, tokenizer: Any) -> Traits:
     return replace(traits, calls=False)
 
 
+def turn_end(template: Template, tokenizer: Any) -> int | None:
+    """Return the first of the tokens that are never split behind a last answer, where the template writes one."""
+    behind = _written(template, tokenizer, _user(_ASKED), _assistant(_SAID)).rpartition(_SAID)[2]
+    # Some vocabularies hold line breaks among these.
+    found = next((each[0] for each in special(tokenizer).finditer(behind) if each[0].strip()), None)
+    return None if found is None else int(tokenizer.convert_tokens_to_ids(found))
+
+
 def require_forgetting(template: Template) -> None:
     """Raise :class:`DataError` if the reasoning of earlier answers cannot be kept, or is anyhow."""
     traits = template.traits

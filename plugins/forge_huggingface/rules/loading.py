@@ -52,8 +52,10 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
     if "lm_head" in names.values():
         return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
     if whole := [name for name, leaf in names.items() if leaf in EMBEDDINGS]:
-        why = "it is an embedding, and peft cannot merge LoRA on one that is the output layer too"
-        return f"target_modules: {whole[0]}: {why}; take it out, and write modules_to_save = {json.dumps(whole)}"
+        tied = facts.shape is None or facts.shape.tied
+        why = "cannot merge LoRA on one that is the output layer too" if tied else "keeps a whole copy of it"
+        do = f"take it out, and write modules_to_save = {json.dumps(whole)}"
+        return f"target_modules: {whole[0]}: it is an embedding, and peft {why}; {do}"
     return None
 
 

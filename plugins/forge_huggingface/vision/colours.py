@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 WHITE = "white"
 """What a transparent image lies on, as on a page; so Qwen's own utilities and vLLM do it, and answers are asked so."""
 
-_BITS_PER_SAMPLE = 258
-"""The TIFF tag of how many bits a level has."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""The TIFF tags of how many bits a level has, of what its lowest one is, and of what numbers there are."""
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def seen(image: Image, background: str = WHITE) -> Image:
@@ -40,10 +41,10 @@ def seen(image: Image, background: str = WHITE) -> Image:
     """
     from PIL import Image, ImageColor, ImageOps
 
-    bits = _depth(image)
+    bits, inverted = _depth(image), _tiff(image, _PHOTOMETRIC) == _WHITE_IS_ZERO
     image = ImageOps.exif_transpose(image)
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return _levels(image, bits, background)
+        return _levels(image, bits, background, inverted=inverted)
     if image.mode == "LAB":
         from PIL import ImageCms
 
@@ -58,8 +59,8 @@ def seen(image: Image, background: str = WHITE) -> Image:
     return image.convert("RGB")
 
 
-def _levels(image: Image, bits: int | None, background: str) -> Image:
-    """Return grey levels of more than 8 bit."""
+def _levels(image: Image, bits: int | None, background: str, *, inverted: bool) -> Image:
+    """Return grey levels of more than 8 bit, which Pillow leaves as they are where the lowest one is white."""
     import numpy as np
     from PIL import Image, ImageColor
 
@@ -75,7 +76,7 @@ def _levels(image: Image, bits: int | None, background: str) -> Image:
             f"they are {'floats' if image.mode == 'F' else 'whole numbers'} from {values.min():g} to {values.max():g}",
             "save it with 8 or 16 bit a level",
         )
-    grey = np.rint(values * (255 / top)).astype(np.uint8)
+    grey = np.rint((top - values if inverted else values) * (255 / top)).astype(np.uint8)
     pixels = np.repeat(grey[:, :, None], 3, axis=2)
     key = image.info.get("transparency")
     if isinstance(key, int):  # one level of grey stands for what is transparent
@@ -86,8 +87,14 @@ def _levels(image: Image, bits: int | None, background: str) -> Image:
 def _depth(image: Image) -> int | None:
     """Return how many bits a level of grey has, or None if the file does not say."""
     if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (0,))[0]
-        return int(bits) if 0 < bits <= 16 else None
+        bits = _tiff(image, _BITS_PER_SAMPLE) or 0
+        return bits if 0 < bits <= 16 and _tiff(image, _SAMPLE_FORMAT) != _SIGNED else None
     if image.mode == "I":  # PNG and PPM have at most 16 bit, and Pillow spreads PPM's over them
         return 16 if image.format in {"PNG", "PPM"} else None
     return 16
+
+
+def _tiff(image: Image, tag: int) -> int | None:
+    """Return the first value of a tag of a TIFF file; None of other files, or where it is not there."""
+    found = getattr(image, "tag_v2", {}).get(tag)
+    return int(found[0] if isinstance(found, tuple) else found) if found is not None else None

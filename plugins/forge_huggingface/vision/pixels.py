@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from forge.api import first_line
@@ -31,6 +32,10 @@ ROW_PIXELS = 2 * PIXELS
 
 RATIO = 200
 """How many times the shorter side of an image the longer one may be: some processors scale the shorter one up."""
+
+
+SEVERAL = "several frames"
+"""Where the ``info`` of an image tells whether its file has more of them than the first, which is seen."""
 
 
 def read(path: Path) -> bytes:
@@ -70,7 +75,9 @@ def decode(data: bytes, room: int = ROW_PIXELS, background: str = WHITE) -> Any:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=known) as image:
                 refuse_size(image.width, image.height, room)
-                return seen(image, background)
+                found = seen(image, background)
+                found.info[SEVERAL] = _several(image)
+                return found
     except BadRow:
         raise
     except UnidentifiedImageError as error:
@@ -85,6 +92,13 @@ def decode(data: bytes, room: int = ROW_PIXELS, background: str = WHITE) -> Any:
     except Exception as error:
         # What Pillow's decoders raise on files that are cut short or damaged is of any kind.
         raise BadRow("is damaged", first_line(error)) from error
+
+
+def _several(image: Any) -> bool:
+    """Whether a file has several frames or pages. Photos of phones (MPO) have a second one that is no picture."""
+    with suppress(Exception):  # what comes behind the first frame may be damaged, and is not needed
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    return False
 
 
 def refuse_size(width: int, height: int, room: int) -> None:

@@ -19,6 +19,7 @@ from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import inside
 from forge_huggingface.rendering.templates import with_parts
 from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, Span, parting, parts_of
+from forge_huggingface.vision.pixels import SEVERAL
 from forge_huggingface.vision.processors import areas, image_tokens, placeholder
 from forge_huggingface.vision.sizes import KEYS
 
@@ -125,6 +126,8 @@ class ImageRenderer(Renderer):
         images = inside(encoding.offsets, [new for _, new in expanded.spans]) if expanded.spans else []
         if len(images) != len(opened):
             raise DataError("the tokens of an image cannot be told", f"{len(opened)} images have {len(images)} places")
+        if any(image.info.get(SEVERAL) for _, image in opened):
+            moved = replace(moved, notes=(*moved.notes, "an image has several frames or pages, and the first is seen"))
         result = self.labels.put(moved, found, encoding, None, images)
         if isinstance(result, BadRow):
             return result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Sampling, Who
-from support.evaluating import Evaluation, exported, generator_of
+from support.evaluating import Evaluation, exported, generator_of, heard
 
 if TYPE_CHECKING:
     from support.projects import Project
@@ -37,8 +37,9 @@ def test_a_gguf_file_answers_as_the_model_that_it_was_made_of(project: Project) 
     asked = [{"role": "user", "content": "Name a colour."}]
     tuned: Any = generator_of(done.folder)
     from_file = GgufGenerator(file, Sampling(), "", {})
-    said = ["".join(each.chat(asked, Sampling(max_new_tokens=8))) for each in (tuned, from_file)]
-    assert said[0] == said[1]
+    (said, end), (mine, ended) = (heard(each.chat(asked, Sampling(max_new_tokens=8))) for each in (tuned, from_file))
+    assert "".join(said) == "".join(mine)
+    assert (end.tokens, end.finished) == (ended.tokens, ended.finished)
     drawn = Sampling(max_new_tokens=8, temperature=1.0, seed=1)
     prompt = [tuned._prompt(asked)]
     first, again = (next(from_file.complete(prompt, drawn, count=3))[1] for _ in range(2))

@@ -148,14 +148,24 @@ def test_an_export_keeps_the_models_own_values_and_gets_what_it_lacks(
 
     (tmp_path / "generation_config.json").write_text(json.dumps(own))
     found = recommended(job("meta-llama/Llama-3.1-8B", **generation), tmp_path, "llama", None)
-    report = complete_config(tmp_path, found)
+    report = complete_config(tmp_path, found, ())
     assert json_of(tmp_path / "generation_config.json") == written
     assert set(report["added"]) <= {*found.family, *generation}
     GenerationConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
 
 
+def test_an_export_stops_where_its_answers_end(tmp_path: Path) -> None:
+    found = recommended(job("some/model"), tmp_path, "gpt2", None)
+    report = complete_config(tmp_path, found, {4, 2})
+    assert (report["added"], json_of(tmp_path / "generation_config.json")) == ({"eos_token_id": [2, 4]},) * 2
+    own = {"eos_token_id": [9, 4, 2], "do_sample": False, "max_length": 20}
+    (tmp_path / "generation_config.json").write_text(json.dumps(own))
+    assert complete_config(tmp_path, found, {4, 2})["added"] == {}
+    assert json_of(tmp_path / "generation_config.json") == own
+
+
 def test_what_the_file_cannot_hold_is_reported(tmp_path: Path) -> None:
-    report = complete_config(tmp_path, recommended(job("Qwen/Qwen3-VL-4B-Instruct"), tmp_path, "qwen3_vl", None))
+    report = complete_config(tmp_path, recommended(job("Qwen/Qwen3-VL-4B-Instruct"), tmp_path, "qwen3_vl", None), ())
     assert report["left_out"] == ["presence_penalty"]
     assert "presence_penalty" not in json_of(tmp_path / "generation_config.json")
 
@@ -172,9 +182,9 @@ def test_exports_say_how_to_answer(project: Project) -> None:
         config = json_of(exports / name / "generation_config.json")
         assert (config["do_sample"], config["temperature"], config["top_k"]) == (True, 0.3, 9)
         report = json_of(exports / name / "export.json")["report"]["generation_config"]
-        assert report["added"] == {"temperature": 0.3, "top_k": 9}
+        assert report["added"] == {"temperature": 0.3, "top_k": 9, "eos_token_id": [2, 4]}
         assert report["from"] == "[generation] of the job"
-    assert json_of(exports / "1-merged" / "generation_config.json")["eos_token_id"] == 2
+        assert config["eos_token_id"] == [2, 4], "its answers end with <|im_end|>, and the base stops at </s> alone"
     model = AutoModelForCausalLM.from_pretrained(exports / "1-merged")
     assert model.generation_config.temperature == 0.3
     assert load_job(done.folder.plan().job).generation.top_k == 9

@@ -14,6 +14,7 @@ from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.machine.machine import Accelerator
 from forge.machine.presets import PRESETS
+from forge_huggingface.facts.shape import from_config
 from support.planning import BASE, CUDA, FACTS, HELD_OUT, planner, reasons
 
 if TYPE_CHECKING:
@@ -139,6 +140,14 @@ def test_lora_on_what_begins_or_ends_a_model_is_refused_with_what_trains_it(
 ) -> None:
     with pytest.raises(PlanError, match=reason):
         plan(f"{BASE}[adapter]\ntarget_modules = {targets}\n")
+
+
+@pytest.mark.parametrize(("tied", "reason"), [(True, "the output layer too"), (False, "keeps a whole copy of it")])
+def test_why_an_embedding_takes_no_lora_is_true_of_the_model(plan: Any, tied: bool, reason: str) -> None:
+    config = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 400}
+    shape = from_config({**config, "model_type": "llama", "tie_word_embeddings": tied})
+    with pytest.raises(PlanError, match=reason):
+        plan(f'{BASE}[adapter]\ntarget_modules = ["embed_tokens"]\n', facts=replace(FACTS, shape=shape))
 
 
 def test_quantised_weights_are_not_trained_whole(plan: Any) -> None:

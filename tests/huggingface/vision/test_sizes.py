@@ -178,3 +178,13 @@ def test_a_file_url_is_its_path(project: VisionProject) -> None:
     rewrite(project, [row("file://elsewhere/a.png")])
     with pytest.raises(ForgeError, match="of another machine"):
         Collated(project)
+
+
+def test_a_picture_with_several_frames_is_told(project: VisionProject) -> None:
+    red, blue = (Image.new("RGB", (56, 56), name) for name in ("red", "blue"))
+    red.save(project.folder / "pictures/moving.gif", save_all=True, append_images=[blue])
+    red.save(project.folder / "pictures/still.gif")
+    rewrite(project, [row("pictures/moving.gif"), row("pictures/still.gif")])
+    seen = Collated(project)
+    assert "training rows: in 1 row an image has several frames or pages, and the first is seen" in warnings(seen)
+    assert len(seen.data.train) == 2
