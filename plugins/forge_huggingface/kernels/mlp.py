@@ -28,6 +28,7 @@ from forge_huggingface.kernels.lora import (
     project_backward,
     save,
     saved,
+    uncast,
     unflat,
 )
 from forge_huggingface.kernels.sample import agree, sample, still
@@ -78,11 +79,10 @@ class GatedMlp(torch.autograd.Function):
         """
         *first, last = unflat(tensors, scales)
         dtype = computed_in(x)
-        with torch.autocast(x.device.type, enabled=False):
-            found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), first)
-            gate, up = _halves(found)
-            product = gated(gate, up, kind)
-            (y,), second = project(product, [last])
+        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), first)
+        gate, up = _halves(found)
+        product = gated(gate, up, kind)
+        (y,), second = project(product, [last])
         # The product is made again, so all that is kept of the last layer is what LoRA makes of it.
         save(ctx, kept, Kept(product.new_empty(0), second.xa, second.a, second.weights, second.bs, second.scales),
              beside=found)  # fmt: skip
@@ -95,7 +95,7 @@ class GatedMlp(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
         """Compute the gradients over input and adapters."""
         (kept, second), found = saved(ctx)
-        with torch.autocast(dy.device.type, enabled=False):
+        with uncast(dy):
             gate, up = _halves(found)
             second.x = gated(gate, up, ctx.kind)
             d, of_last_a, of_last_b = project_backward(second, [dy.reshape(-1, dy.shape[-1])])
