@@ -128,7 +128,10 @@ def _layers(mlp: Any) -> tuple[list[Any], Any] | None:
     return first, down
 
 
-def _forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+    if rest or options:
+        other: torch.Tensor = type(self).forward(self, x, *rest, **options)
+        return other
     first, down = _layers(self)  # type: ignore[misc]  # install has looked
     kind, whole = self.forge_kind
     pieces = [piece(layer) for layer in (*first, down)] if whole else [None]
@@ -175,6 +178,7 @@ def kind_of(mlp: Any) -> str | None:
         return None
     line = torch.linspace(-8, 8, 1001)
     with torch.no_grad(), still(mlp):
+        mlp.training = True  # for dropout of its own; its layers' is peft's, and followed
         x = sample(mlp, (2, width))
         try:
             kind = next((kind for kind, known in ACTIVATIONS.items() if agree(known(line), own(line))), None)

@@ -205,3 +205,37 @@ def test_nothing_random_is_drawn() -> None:
     install(model)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in model.modules())
+
+
+def test_a_feed_forward_part_with_dropout_of_its_own_keeps_it() -> None:
+    model = make()
+    part = model.get_base_model().model.layers[0].mlp
+    kind = type(part)
+
+    class Dropping(kind):  # type: ignore[misc, valid-type]  # as SeedOssMLP of transformers
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = torch.nn.functional.dropout(super().forward(x), 0.1, training=self.training)
+            return found
+
+    part.__class__ = Dropping
+    before = torch.get_rng_state()
+    assert mlp.install(model, lora=True) == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_norm_that_takes_a_gate_too_is_asked_for_it() -> None:
+    model = make()
+    module = model.get_base_model().model.norm
+    kind = type(module)
+
+    class Gating(kind):  # type: ignore[misc, valid-type]  # as Bamba's
+        def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+            found: torch.Tensor = super().forward(x if gate is None else x * gate)
+            return found
+
+    module.__class__ = Gating
+    x = torch.randn(3, 64).double()
+    expected = module(x, gate=x)
+    assert norm.install(model) == 5
+    assert torch.equal(module(x, gate=x), expected)
+    torch.testing.assert_close(module(x), kind.forward(module, x), rtol=1e-6, atol=1e-7)
