@@ -11,11 +11,12 @@ from forge_huggingface.arguments.tables import KERNELS
 from support.projects import cut_after
 from support.resuming import resumed
 from support.rows import ONLINE, pairs, prompts, ratings
+from support.tiny_vlm import ARCHS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from support.looking import VisionProject
+    from support.looking import Projects
     from support.projects import Finished, Project
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -100,11 +101,14 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(project: Project, checkpointin
     assert path.read_bytes() == whole
 
 
-def test_the_language_part_of_a_model_that_sees(seeing: VisionProject) -> None:
-    found = []
+@pytest.mark.parametrize(
+    "arch", ["gemma3", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS if arch != "gemma3")]
+)
+def test_the_language_part_of_a_model_that_sees(projects: Projects, arch: str) -> None:
+    project, found = projects(arch), []
     for kernels in ("none", EVERY):
-        seeing.write(train={"kernels": kernels, "max_steps": 2})
-        found.append(seeing.perform())
+        project.write(train={"kernels": kernels, "max_steps": 2})
+        found.append(project.perform())
     assert acting(found[1]).keys() >= {"lora", "swiglu", "norm", "loss"}
     assert_same(found[1], found[0])
 
