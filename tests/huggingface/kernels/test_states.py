@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import masking_utils
 
 from forge_huggingface.kernels import lora, mlp, norm, seams
 from support.kernels import INPUTS, MASK, assert_equal, install, make, step
@@ -239,3 +240,18 @@ def test_a_norm_that_takes_a_gate_too_is_asked_for_it() -> None:
     assert norm.install(model) == 5
     assert torch.equal(module(x, gate=x), expected)
     torch.testing.assert_close(module(x), kind.forward(module, x), rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_looks_for_packed_rows_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for them is to wait for the device."""
+    own, looked = masking_utils.find_packed_sequence_indices, []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda ids: looked.append(ids) or own(ids))
+    ours, theirs = both()
+    step(ours)
+    assert not looked
+    positions = torch.cat([torch.arange(4), torch.arange(7)])[None]
+    packed = {"input_ids": INPUTS[:1], "position_ids": positions, "use_cache": False}
+    torch.testing.assert_close(ours(**packed).logits, theirs(**packed).logits, rtol=1e-6, atol=1e-7)
+    assert looked
+    assert not torch.allclose(ours(**packed).logits, ours(input_ids=INPUTS[:1], use_cache=False).logits)
+    seams.restore()
