@@ -283,9 +283,10 @@ def main() -> None:
     options = parser.parse_args()
     print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}))
     for part in check.TRIALS:
-        begin = time.perf_counter()
-        why = check.differs(part, torch.nn.Linear(1, 1, device="cuda"))
-        show("trial", part, part, seconds=round(time.perf_counter() - begin, 2), mark=why or "")
+        for dtype in (torch.bfloat16, torch.float32):
+            begin = time.perf_counter()
+            why = check.differs_on(part, torch.device("cuda"), check.Sizes(dtype, words=LARGE["vocab_size"]))
+            show("trial", str(dtype), part, seconds=round(time.perf_counter() - begin, 2), mark=why or "")
     losses()
     layers()
     if not options.no_model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +12,14 @@ from forge_huggingface.arguments.tables import KERNELS
 from support.projects import cut_after
 from support.resuming import resumed
 from support.rows import ONLINE, pairs, prompts, ratings
+from support.tiny_seq2seq import make_t5
+from support.tiny_vlm import ARCHS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from support.looking import VisionProject
+    from support.looking import Projects
     from support.projects import Finished, Project
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -100,11 +104,14 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(project: Project, checkpointin
     assert path.read_bytes() == whole
 
 
-def test_the_language_part_of_a_model_that_sees(seeing: VisionProject) -> None:
-    found = []
+@pytest.mark.parametrize(
+    "arch", ["gemma3", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS if arch != "gemma3")]
+)
+def test_the_language_part_of_a_model_that_sees(projects: Projects, arch: str) -> None:
+    project, found = projects(arch), []
     for kernels in ("none", EVERY):
-        seeing.write(train={"kernels": kernels, "max_steps": 2})
-        found.append(seeing.perform())
+        project.write(train={"kernels": kernels, "max_steps": 2})
+        found.append(project.perform())
     assert acting(found[1]).keys() >= {"lora", "swiglu", "norm", "loss"}
     assert_same(found[1], found[0])
 
@@ -116,3 +123,21 @@ def test_every_weight_is_trained_with_what_fits(project: Project) -> None:
         found.append(project.perform())
     assert acting(found[1]).keys() == {"swiglu", "rope", "mask"}
     assert_same(found[1], found[0])
+
+
+@pytest.mark.skipif(lean_nll(), reason="TRL makes no logits under any loss since 1.15")
+def test_a_loss_that_makes_all_logits_does_not_use_forges(project: Project) -> None:
+    project.write(train={"kernels": EVERY, "loss_type": "nll", "max_steps": 1, "save_steps": 1})
+    done = project.perform()
+    assert "loss" not in acting(done)
+    assert any("loss is not used, this version of TRL" in note["message"] for note in done.of_kind("note"))
+
+
+def test_a_model_with_an_encoder_is_the_libraries(project: Project, tmp_path: Path) -> None:
+    shutil.rmtree(project.folder / "model")
+    make_t5(project.folder / "model")
+    (project.folder / "rows.jsonl").write_text('{"prompt": "a b c", "completion": "c b a"}\n' * 8, encoding="utf-8")
+    project.write(train={"kernels": EVERY, "max_steps": 1, "save_steps": 1})
+    done = project.perform()
+    assert acting(done) == {}
+    assert sum("the model has an encoder" in note["message"] for note in done.of_kind("note")) == len(EVERY)

@@ -178,6 +178,17 @@ def test_a_live_teacher_and_an_alpha_at_the_edge_are_warned_of(project):
     assert any("alpha = 0.01 is not nearly 0" in text for text in said)
 
 
+def test_forges_kernels_change_nothing(project):
+    losses = []
+    for kernels in ("none", ["lora", "swiglu", "norm", "rope"]):
+        project.write(train={"max_steps": 2, "kernels": kernels, "reward": [{"use": "./telling.py:told"}]})
+        done = project.perform()
+        assert done.code == 0, done.printed
+        assert bool(done.of_kind("trainer")[0]["kernels"]) == (kernels != "none")
+        losses.append(done.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_a_run_resumes_to_the_same_bits(project):
     project.write(
         train={"max_steps": 6, "save_steps": 2, "reward": [{"use": "./telling.py:told"}]},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Noted
+from forge_huggingface.arguments.options import lean_nll
 from forge_huggingface.kernels import lora, loss, mask, mlp, norm, rope, seams
 from forge_huggingface.kernels.check import differs
 
@@ -29,12 +30,22 @@ def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
     for part in ("lora", "swiglu", "norm", "rope", "loss", "mask"):  # a feed-forward part holds adapted layers
         if part not in parts:
             continue
-        found = differs(part, model) or install(part, model, job.train.method, tuple(parts))
+        found = unused(part, job, model) or differs(part, model) or install(part, model, job.train.method, tuple(parts))
         if isinstance(found, str):
             run.emit(Noted(f"kernels: {part} is not used, {found}"))
         else:
             acts[part] = found[0]
     return acts
+
+
+def unused(part: str, job: Job, model: Any) -> str | None:
+    """Return why nothing would call a part, or None."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "the model has an encoder"
+    name = job.train.options.get("loss_type")
+    if part == "loss" and job.train.method == "sft" and not lean_nll() and name != "chunked_nll":
+        return f'this version of TRL makes all logits under loss_type = "{name}"'
+    return None
 
 
 def install(part: str, model: Any, method: str, parts: Sequence[str]) -> tuple[str] | str:

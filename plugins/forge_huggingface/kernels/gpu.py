@@ -123,9 +123,11 @@ def softmax_rows(
 @triton.jit
 def _activation(gate, KIND: tl.constexpr):
     if KIND == "silu":
-        return gate * tl.sigmoid(gate)
-    t = 2 * tl.sigmoid(2 * 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate)) - 1
-    return 0.5 * gate * (1 + t)
+        active = gate * tl.sigmoid(gate)
+    else:
+        inner = 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate)
+        active = gate * tl.sigmoid(2 * inner)  # 0.5 (1 + tanh(x)) is sigmoid(2 x)
+    return active
 
 
 @triton.jit

@@ -8,6 +8,7 @@ adapters that are switched off or merged) is left to peft, call by call.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MethodType
@@ -104,6 +105,12 @@ def computed_in(x: torch.Tensor) -> torch.dtype:
     """Return the type that a linear layer computes in: autocast's, or its input's."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def uncast(x: torch.Tensor) -> Any:
+    """Return a context in which nothing is cast: a backward pass computes in the types of its forward pass."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
 
 
 @dataclass(slots=True)
@@ -226,8 +233,7 @@ class Linears(torch.autograd.Function):
         """Compute all layers: ``tensors`` are those of :func:`flat`."""
         pieces = unflat(tensors, scales)
         dtype = computed_in(x)
-        with torch.autocast(x.device.type, enabled=False):
-            found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), pieces)
+        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), pieces)
         save(ctx, kept)
         ctx.shape, ctx.dtype, ctx.dtypes = x.shape, x.dtype, [None if p.a is None else p.a.dtype for p in pieces]
         shaped = tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in found)
@@ -239,7 +245,7 @@ class Linears(torch.autograd.Function):
         """Compute the gradients over input and adapters."""
         (kept,), _ = saved(ctx)
         rows = [g.reshape(-1, g.shape[-1]) for g in gradients]
-        with torch.autocast(rows[0].device.type, enabled=False):
+        with uncast(rows[0]):
             dx, of_a, of_b = project_backward(kept, rows, wants_x=ctx.needs_input_grad[0])
         dx = None if dx is None else dx.view(ctx.shape).to(ctx.dtype)
         return dx, None, *of_tensors(of_a, of_b, ctx.dtypes)

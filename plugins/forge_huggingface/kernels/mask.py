@@ -6,24 +6,54 @@ attention takes a slower way, and for each layer a matrix of all pairs of tokens
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import masking_utils
 
+from forge_huggingface.kernels import seams
 from forge_huggingface.rules.kernels import PADDED
 
+LOOK = "find_packed_sequence_indices"
 
-def drop(module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-    """Take the mask of padding away: a hook before the decoder's forward pass while it is trained."""
-    mask = options.get("attention_mask")
-    if not module.training or not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < 2:
-        return None
-    if options.get("past_key_values") is not None:
-        return None
-    # It holds for every batch that forge makes; asked on the device, which is not waited for.
-    torch._assert_async(((mask[:, 1:] > mask[:, :-1]).sum() == 0), "rows are padded at the left")  # noqa: SLF001
-    return arguments, {**options, "attention_mask": None}
+
+class Dropping:
+    """Takes the masks of padding away from a decoder while it is trained.
+
+    Attributes:
+        plain: Whether the forward pass under way is one of rows that were given no positions. transformers looks at
+            positions for packed rows where there is no mask, and waits for the device to say that there are none.
+    """
+
+    def __init__(self) -> None:
+        self.plain = False
+
+    def begin(self, module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """Take the mask away: a hook before the decoder's forward pass."""
+        mask = options.get("attention_mask")
+        if not module.training or not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < 2:
+            return None
+        if options.get("past_key_values") is not None:
+            return None
+        # It holds for every batch that forge makes; asked on the device, which is not waited for.
+        torch._assert_async(((mask[:, 1:] > mask[:, :-1]).sum() == 0), "rows are padded at the left")  # noqa: SLF001
+        self.plain = options.get("position_ids") is None
+        return arguments, {**options, "attention_mask": None}
+
+    def end(self, module: nn.Module, arguments: Any, result: Any) -> None:  # noqa: ARG002 - a hook's
+        """Note that the pass is over: a hook after it, however it ended."""
+        self.plain = False
+
+    def packed(self, own: Any) -> Any:
+        """Return what takes the place of transformers' look for packed rows."""
+
+        @functools.wraps(own)
+        def find(position_ids: torch.Tensor) -> torch.Tensor | None:
+            return None if self.plain else own(position_ids)
+
+        return find
 
 
 def install(model: nn.Module, method: str) -> str | None:
@@ -42,5 +72,8 @@ def install(model: nn.Module, method: str) -> str | None:
     looks = [getattr(module, "is_causal", True) for module in decoder.modules() if hasattr(module, "q_proj")]
     if not all(look is True for look in looks):
         return "its attention looks ahead"
-    decoder.register_forward_pre_hook(drop, with_kwargs=True)
+    dropping = Dropping()
+    decoder.register_forward_pre_hook(dropping.begin, with_kwargs=True)
+    decoder.register_forward_hook(dropping.end, always_call=True)
+    seams.replace(masking_utils, LOOK, dropping.packed(seams.original(masking_utils, LOOK)))
     return None

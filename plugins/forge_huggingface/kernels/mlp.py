@@ -28,6 +28,7 @@ from forge_huggingface.kernels.lora import (
     project_backward,
     save,
     saved,
+    uncast,
     unflat,
 )
 from forge_huggingface.kernels.sample import agree, sample, still
@@ -78,11 +79,10 @@ class GatedMlp(torch.autograd.Function):
         """
         *first, last = unflat(tensors, scales)
         dtype = computed_in(x)
-        with torch.autocast(x.device.type, enabled=False):
-            found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), first)
-            gate, up = _halves(found)
-            product = gated(gate, up, kind)
-            (y,), second = project(product, [last])
+        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), first)
+        gate, up = _halves(found)
+        product = gated(gate, up, kind)
+        (y,), second = project(product, [last])
         # The product is made again, so all that is kept of the last layer is what LoRA makes of it.
         save(ctx, kept, Kept(product.new_empty(0), second.xa, second.a, second.weights, second.bs, second.scales),
              beside=found)  # fmt: skip
@@ -95,7 +95,7 @@ class GatedMlp(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
         """Compute the gradients over input and adapters."""
         (kept, second), found = saved(ctx)
-        with torch.autocast(dy.device.type, enabled=False):
+        with uncast(dy):
             gate, up = _halves(found)
             second.x = gated(gate, up, ctx.kind)
             d, of_last_a, of_last_b = project_backward(second, [dy.reshape(-1, dy.shape[-1])])
@@ -128,7 +128,10 @@ def _layers(mlp: Any) -> tuple[list[Any], Any] | None:
     return first, down
 
 
-def _forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+    if rest or options:
+        other: torch.Tensor = type(self).forward(self, x, *rest, **options)
+        return other
     first, down = _layers(self)  # type: ignore[misc]  # install has looked
     kind, whole = self.forge_kind
     pieces = [piece(layer) for layer in (*first, down)] if whole else [None]
@@ -175,6 +178,7 @@ def kind_of(mlp: Any) -> str | None:
         return None
     line = torch.linspace(-8, 8, 1001)
     with torch.no_grad(), still(mlp):
+        mlp.training = True  # for dropout of its own; its layers' is peft's, and followed
         x = sample(mlp, (2, width))
         try:
             kind = next((kind for kind, known in ACTIVATIONS.items() if agree(known(line), own(line))), None)

@@ -44,10 +44,10 @@ class Norm(torch.autograd.Function):
         return dx.transpose(1, 2) if ctx.turned else dx, None, None, None, None
 
 
-def _forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
     weight = self.weight
-    if weight.requires_grad or x.dtype != weight.dtype:
-        found: torch.Tensor = type(self).forward(self, x)
+    if rest or options or weight.requires_grad or x.dtype != weight.dtype:  # some take a gate too
+        found: torch.Tensor = type(self).forward(self, x, *rest, **options)
         return found
     result: torch.Tensor = Norm.apply(x, weight, *self.forge_norm)
     return result
@@ -66,7 +66,7 @@ def install(model: nn.Module) -> int:
             continue
         if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001
             continue
-        key = type(module), eps
+        key = type(module), *sorted((k, v) for k, v in vars(module).items() if isinstance(v, bool | int | float | str))
         if key not in kinds:
             kinds[key] = kind_of(module, eps)
         if (kind := kinds[key]) is not None:

@@ -35,11 +35,13 @@ def agree(ours: torch.Tensor, theirs: object) -> bool:
 
 @contextmanager
 def still(module: nn.Module) -> Iterator[None]:
-    """Have nothing in a module drawn at random: dropout is off for the moment."""
-    training = [each for each in module.modules() if each.training]
+    """Have no part of a module be in training, and give back what random numbers were drawn all the same."""
+    training = {each: each.training for each in module.modules()}
     module.eval()
+    device = next(module.parameters()).device
     try:
-        yield
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
     finally:
-        for each in training:
-            each.training = True
+        for each, before in training.items():
+            each.training = before

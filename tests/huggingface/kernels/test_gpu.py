@@ -31,9 +31,17 @@ def on_gpu(model: Any, *, half: bool = True) -> tuple[float, dict[str, torch.Ten
     return value.item(), {n: p.grad.float() for n, p in model.named_parameters() if p.requires_grad}
 
 
+SIZES = [
+    check.Sizes(dtype, width, 3 * width + 2, heads, 24, words, cap, kind)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    for width, heads, words, cap, kind in ((2050, 5, 40007, None, "silu"), (64, 2, 97, 30.0, "gelu_tanh"))
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("part", check.TRIALS)
-def test_the_kernels_compute_what_torch_does(part: str) -> None:
-    assert check.differs(part, torch.nn.Linear(1, 1, device="cuda")) is None
+def test_the_kernels_compute_what_torch_does(part: str, sizes: check.Sizes) -> None:
+    assert check.differs_on(part, torch.device("cuda"), sizes) is None
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import masking_utils
 
 from forge_huggingface.kernels import lora, mlp, norm, seams
 from support.kernels import INPUTS, MASK, assert_equal, install, make, step
@@ -205,3 +206,52 @@ def test_nothing_random_is_drawn() -> None:
     install(model)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in model.modules())
+
+
+def test_a_feed_forward_part_with_dropout_of_its_own_keeps_it() -> None:
+    model = make()
+    part = model.get_base_model().model.layers[0].mlp
+    kind = type(part)
+
+    class Dropping(kind):  # type: ignore[misc, valid-type]  # as SeedOssMLP of transformers
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = torch.nn.functional.dropout(super().forward(x), 0.1, training=self.training)
+            return found
+
+    part.__class__ = Dropping
+    before = torch.get_rng_state()
+    assert mlp.install(model, lora=True) == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_norm_that_takes_a_gate_too_is_asked_for_it() -> None:
+    model = make()
+    module = model.get_base_model().model.norm
+    kind = type(module)
+
+    class Gating(kind):  # type: ignore[misc, valid-type]  # as Bamba's
+        def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+            found: torch.Tensor = super().forward(x if gate is None else x * gate)
+            return found
+
+    module.__class__ = Gating
+    x = torch.randn(3, 64).double()
+    expected = module(x, gate=x)
+    assert norm.install(model) == 5
+    assert torch.equal(module(x, gate=x), expected)
+    torch.testing.assert_close(module(x), kind.forward(module, x), rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_looks_for_packed_rows_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for them is to wait for the device."""
+    own, looked = masking_utils.find_packed_sequence_indices, []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda ids: looked.append(ids) or own(ids))
+    ours, theirs = both()
+    step(ours)
+    assert not looked
+    positions = torch.cat([torch.arange(4), torch.arange(7)])[None]
+    packed = {"input_ids": INPUTS[:1], "position_ids": positions, "use_cache": False}
+    torch.testing.assert_close(ours(**packed).logits, theirs(**packed).logits, rtol=1e-6, atol=1e-7)
+    assert looked
+    assert not torch.allclose(ours(**packed).logits, ours(input_ids=INPUTS[:1], use_cache=False).logits)
+    seams.restore()
