@@ -33,6 +33,7 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     from trl import GRPOConfig
 
     from forge_huggingface.training.recipes.online import steps_per_answers
+    from forge_huggingface.training.recipes.rollouts import decoder
     from forge_sdpo.trainer import SDPOTrainer
 
     rewards, settings = load(job, run), settings_of(job)
@@ -47,7 +48,13 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     return Recipe(
         config=GRPOConfig,
         trainer=SDPOTrainer,
-        arguments={"reward_funcs": scoring, "settings": settings, "feedback": feedback, "warn": warn},
+        arguments={
+            "reward_funcs": scoring,
+            "settings": settings,
+            "feedback": feedback,
+            "warn": warn,
+            "decoder": decoder(run),
+        },
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,

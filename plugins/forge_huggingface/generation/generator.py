@@ -15,6 +15,7 @@ from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.generation.sampling import generation_config
+from forge_huggingface.model.decoding import Decoder
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.rendering.templates import missing
 from forge_huggingface.rows import BadRow
@@ -79,6 +80,7 @@ class ModelGenerator:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         pad = self.tokenizer.pad_token_id
         self.pad: int = pad if pad is not None else min(settings.stops)
+        self.decoder = Decoder(lambda message: run.emit(Noted(message)))
 
     @property
     def sampling(self) -> Sampling:
@@ -286,7 +288,7 @@ class ModelGenerator:
             **self.settings.fixed,
         )
         penalties = [_presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
-        with torch.inference_mode():
+        with torch.inference_mode(), self.decoder.around(self.model):
             return self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList(penalties), **more
             )

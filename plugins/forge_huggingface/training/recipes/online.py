@@ -13,7 +13,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from forge_huggingface.rewards.load import load
 from forge_huggingface.rewards.trl import functions, weights
 from forge_huggingface.training.recipe import Recipe
-from forge_huggingface.training.recipes.rollouts import largest
+from forge_huggingface.training.recipes.rollouts import Decoding, decoder, largest
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableGRPO(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class ResumableGRPO(Decoding, InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
 
     def held_out_loss(self, batches: list[Batch]) -> float:
@@ -30,7 +30,7 @@ class ResumableGRPO(InOrder, Answerwise, GRPOTrainer):  # type: ignore[misc]  # 
         return mean([(each.loss, each.counts[unit]) for each in batches])
 
 
-class ResumableRLOO(InOrder, Answerwise, RLOOTrainer):  # type: ignore[misc]
+class ResumableRLOO(Decoding, InOrder, Answerwise, RLOOTrainer):  # type: ignore[misc]
     """TRL's trainer, which goes on with its prompts in order."""
 
 
@@ -49,7 +49,7 @@ def _recipe(job: Job, run: Run, config: type, trainer: type) -> Recipe:
     return Recipe(
         config=config,
         trainer=trainer,
-        arguments={"reward_funcs": functions(rewards)},
+        arguments={"reward_funcs": functions(rewards), "decoder": decoder(run)},
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,

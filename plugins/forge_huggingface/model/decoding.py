@@ -1,0 +1,247 @@
+"""Decoding by a CUDA graph: one launch a token, where eager decoding needs one for each of its kernels.
+
+A model that writes reads all its weights for each token. A 1B model's are read in half a millisecond on an H200, and
+Python takes 20 to 50 ms to launch the thousand kernels that do it. So the model's forward pass for one token is
+recorded once and then replayed, with keys and values in a cache of fixed size. The loop around it stays transformers'
+own ``generate``: what draws, penalises and stops is what it is without a graph, and so are seeds.
+
+A graph repeats what it saw, so it is used only where a forward pass is the same for every token (transformers says it
+of a model by ``_can_compile_fullgraph``), it is recorded anew for each call, and its second replay is compared with the
+model itself. Whatever does not fit is decoded as before, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_SHORTEST = 16  # tokens of an answer that are worth a recording
+_ROUND = 64  # tokens that the cache's length is a multiple of: attention wants its mask aligned
+_FREE = 0.8  # of the free memory that the cache may take
+_ATTENTION = (
+    "sdpa",
+    "eager",
+)  # read a cache of fixed size through a mask; others cut it, and have to wait for its length
+
+
+class Decoder:
+    """Has a model's ``generate`` replay a graph.
+
+    Args:
+        say: Is told once what is done, and once why something else is.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._said = say, set[str]()
+
+    @contextlib.contextmanager
+    def around(self, model: Any) -> Iterator[None]:
+        """Have ``model.generate``, or that of the model inside peft's adapters, decode by a graph for a while."""
+        inner = inside(model)
+        if inner.device.type != "cuda":
+            yield
+            return
+        if (why := reason_against(model)) is not None:
+            self.tell(f"answers are decoded without a CUDA graph: {why}")
+            yield
+            return
+        with generating(inner, lambda forward: Replay(forward, self.tell)):
+            yield
+
+    def tell(self, message: str) -> None:
+        """Say something that was not said before."""
+        if message not in self._said:
+            self._said.add(message)
+            self._say(message)
+
+
+def inside(model: Any) -> Any:
+    """Return the model of transformers inside peft's."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def reason_against(model: Any) -> str | None:
+    """Return why a model's decoding cannot be recorded, or None."""
+    inner = inside(model)
+    config = inner.config
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = {scaling.get("rope_type"), *(each.get("rope_type") for each in scaling.values() if isinstance(each, dict))}
+    layers: set[str] = set(getattr(config, "layer_types", None) or ())
+    shared: int = getattr(config, "num_kv_shared_layers", 0)
+    quantizer = getattr(inner, "hf_quantizer", None)
+    peft = getattr(model, "active_peft_config", None)
+    if not type(inner).forward.__module__.startswith("transformers.") or "generate" in vars(inner):
+        return "its forward pass is not transformers' own"
+    if config.get_text_config() is not config or config.is_encoder_decoder:
+        return "it is not a decoder of text"
+    if not getattr(inner, "_can_compile_fullgraph", False) or not hasattr(inner, "get_compiled_call"):
+        return "its forward pass is not the same for every token"
+    if layers - {"full_attention", "sliding_attention"} or shared:
+        return "its layers keep more than their own keys and values"
+    if kinds & {"dynamic", "longrope"}:
+        return "its positions depend on how long a text is"
+    if peft is not None and getattr(peft, "is_prompt_learning", False):
+        return "its adapter is of tokens"
+    if quantizer is not None and not quantizer.is_compileable:
+        return "its quantized weights forbid it"
+    if len({parameter.device for parameter in inner.parameters()}) > 1:
+        return "its weights are on several devices"
+    marks = ("ds_id", "placements", "_is_flat_param")  # DeepSpeed's, DTensor's, FSDP's
+    if any(hasattr(parameter, mark) for parameter in inner.parameters() for mark in marks):
+        return "its weights are in several processes"
+    return None
+
+
+@contextlib.contextmanager
+def generating(inner: Any, step: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Have a model of transformers generate with a cache of fixed size, and ``step`` around its forward pass.
+
+    Args:
+        inner: The model.
+        step: Takes the forward pass for one token; returns what is called in its place.
+    """
+    plain = inner.generate
+
+    def generate(*arguments: Any, **named: Any) -> Any:
+        cache = fixed_cache(inner, arguments, named)
+        if cache is None:
+            return plain(*arguments, **named)
+        attention = inner.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
+        inner.get_compiled_call = _given(step(inner.__call__))
+        try:
+            if attention not in _ATTENTION:
+                inner.config._attn_implementation = "sdpa"  # noqa: SLF001
+            return plain(*arguments, past_key_values=cache, **named)
+        finally:
+            inner.config._attn_implementation = attention  # noqa: SLF001
+            del inner.get_compiled_call
+
+    inner.generate = generate
+    try:
+        yield
+    finally:
+        del inner.generate
+
+
+def _given(step: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _config: step
+
+
+def fixed_cache(inner: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any | None:
+    """Return an empty cache for the longest answer; None where it has no place or the call no use of it."""
+    import torch
+    from transformers.cache_utils import Cache, StaticLayer
+
+    config, ids = named.get("generation_config"), named.get("input_ids", arguments[0] if arguments else None)
+    if config is None or ids is None or not config.max_new_tokens or config.max_new_tokens < _SHORTEST:
+        return None
+    plain = config.num_beams in {None, 1} and config.cache_implementation is None and config.use_cache is not False
+    given = {"past_key_values", "inputs_embeds", "assistant_model"} & named.keys()
+    if not plain or given or config.return_dict_in_generate or config.prompt_lookup_num_tokens:
+        return None
+    rows, length = ids.shape[0] * (config.num_return_sequences or 1), ids.shape[1] + config.max_new_tokens
+    length = -(-length // _ROUND) * _ROUND
+    if ids.device.type == "cuda":
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        if rows * length * token_bytes(inner) > _FREE * (torch.cuda.mem_get_info()[0] + held):
+            return None
+    # Layers whose attention slides keep everything too: their mask hides what is too far away, and nothing moves.
+    return Cache(layers=[StaticLayer(max_cache_len=length) for _ in range(inner.config.num_hidden_layers)])
+
+
+def token_bytes(inner: Any) -> int:
+    """Return the bytes of the keys and values of one token in a model's cache."""
+    config = inner.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * inner.dtype.itemsize)
+
+
+class Replay:
+    """A forward pass for one token: done the first time, recorded the second time, and replayed from then on.
+
+    Args:
+        forward: The model's forward pass, whose cache is of fixed size.
+        tell: Is told what is done.
+    """
+
+    def __init__(self, forward: Callable[..., Any], tell: Callable[[str], None]) -> None:
+        self.forward, self.tell = forward, tell
+        self.calls = 0
+        self.graph: Any = None
+        self.output: Any = None
+        self.cache: Any = None
+        self.held: list[Any] = []
+        self.spec: Any = None
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Return the model's output. Its logits are overwritten by the next call."""
+        from torch.utils import _pytree
+
+        self.calls += 1
+        if self.calls == 1:  # the first one warms up what must not be warmed up while recording
+            return self.forward(**inputs)
+        cache = inputs.pop("past_key_values")
+        leaves, spec = _pytree.tree_flatten(inputs)
+        if self.calls == 2:
+            self._record(cache, leaves, spec)
+        if self.graph is None or cache is not self.cache or spec != self.spec or not _fit(leaves, self.held):
+            return self.forward(**inputs, past_key_values=cache)
+        self._replay(leaves)
+        if self.calls == 3 and not self._is_right(inputs):
+            self.tell("answers are decoded without a CUDA graph: its logits are not those of the model")
+            self.graph = None
+            return self.forward(**inputs, past_key_values=self._stepped_back())
+        return self.output
+
+    def _record(self, cache: Any, leaves: list[Any], spec: Any) -> None:
+        import torch
+        from torch.utils import _pytree
+
+        self.cache, self.spec = cache, spec
+        self.held = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                output = self.forward(**_pytree.tree_unflatten(self.held, spec), past_key_values=cache)
+        except RuntimeError as error:
+            self.tell(f"answers are decoded without a CUDA graph: {str(error).partition(chr(10))[0]}")
+            return
+        self.graph, self.output = graph, output
+        self.tell("answers are decoded by a CUDA graph")
+
+    def _replay(self, leaves: list[Any]) -> None:
+        import torch
+
+        for held, leaf in zip(self.held, leaves, strict=True):
+            if isinstance(held, torch.Tensor):
+                held.copy_(leaf)
+        self.graph.replay()
+
+    def _is_right(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the model itself says the same of the same token."""
+        found = self.output.logits.float().clone()
+        expected = self.forward(**inputs, past_key_values=self._stepped_back()).logits.float()
+        limit = 1e-4 if self.output.logits.dtype.itemsize == 4 else 2e-2
+        return bool((found - expected).abs().max() <= limit * expected.abs().max())
+
+    def _stepped_back(self) -> Any:
+        """Return the cache as it was before the last token, whose place is written again."""
+        for layer in self.cache.layers:
+            layer.cumulative_length.sub_(1)
+        return self.cache
+
+
+def _fit(leaves: list[Any], held: list[Any]) -> bool:
+    """Whether a recording can be replayed on other inputs: tensors of the same kind, and all else the same."""
+    import torch
+
+    return all(
+        isinstance(leaf, torch.Tensor) and (leaf.shape, leaf.dtype, leaf.device) == (old.shape, old.dtype, old.device)
+        if isinstance(old, torch.Tensor)
+        else leaf is old or (type(leaf) is type(old) and leaf == old)
+        for leaf, old in zip(leaves, held, strict=True)
+    )

@@ -1,0 +1,166 @@
+"""Answers decoded with a cache of fixed size, and by a CUDA graph, are those of transformers' plain ``generate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge_huggingface.model.decoding import Decoder, generating, reason_against
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+torch = pytest.importorskip("torch")
+
+SIZE = {
+    "vocab_size": 211,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 8},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 16},
+    "Gemma2": {"head_dim": 16, "sliding_window": 8},
+    "Gemma3": {"head_dim": 16, "sliding_window": 8, "layer_types": [*["sliding_attention"] * 2, "full_attention"]},
+    "Phi3": {},
+    "Granite": {},
+    "Olmo2": {},
+    "SmolLM3": {},
+}
+
+
+def made(family: str, device: str = "cpu", *, adapter: bool = False) -> Any:
+    """Return a random model in float32."""
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    config = getattr(transformers, family + ("TextConfig" if family == "Gemma3" else "Config"))
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{family}ForCausalLM")(config(**SIZE, **FAMILIES[family])).to(device).eval()
+    if adapter:
+        found = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+        model = get_peft_model(model, found).eval()
+    return model
+
+
+def answers(model: Any, *, wait: bool = False, **sampling: Any) -> Any:
+    """Return what a model says to three prompts of different lengths, padded at the left."""
+    from transformers import GenerationConfig
+    from transformers.generation.configuration_utils import CompileConfig
+
+    ids = torch.randint(3, 211, (3, 21), generator=torch.Generator().manual_seed(5)).to(model.device)
+    mask = torch.ones_like(ids)
+    mask[1, :9] = mask[2, :20] = 0
+    config = GenerationConfig(
+        max_new_tokens=40, pad_token_id=0, eos_token_id=[2, 9], do_sample=bool(sampling), **sampling
+    )
+    if wait:  # transformers calls what would be compiled on a GPU on any device
+        config.compile_config = CompileConfig()
+        config.compile_config._compile_all_devices = True
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        return model.generate(input_ids=ids * mask, attention_mask=mask, generation_config=config).cpu()
+
+
+class Counted:
+    """A step that only counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def step(**inputs: Any) -> Any:
+            self.calls += 1
+            return forward(**inputs)
+
+        return step
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_of_fixed_size_gives_the_same_greedy_answers(family: str) -> None:
+    model, counted = made(family), Counted()
+    plain = answers(model)
+    assert reason_against(model) is None
+    with generating(model, counted.around):
+        fixed = answers(model, wait=True)
+    assert fixed.tolist() == plain.tolist()
+    assert counted.calls == plain.shape[1] - 21 - 1, "every token but the first goes through the step"
+    assert "generate" not in vars(model)
+    assert "get_compiled_call" not in vars(model)
+    assert answers(model).tolist() == plain.tolist(), "afterwards all is as before"
+
+
+def test_drawn_answers_are_the_same_with_the_same_seed() -> None:
+    model, sampling = made("Llama"), {"temperature": 0.9, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.1}
+    plain = answers(model, **sampling)
+    with generating(model, Counted().around):
+        assert answers(model, wait=True, **sampling).tolist() == plain.tolist()
+
+
+def test_an_adapter_answers_through_the_model_inside_it() -> None:
+    model, counted = made("Llama", adapter=True), Counted()
+    plain = answers(model)
+    with generating(model.get_base_model(), counted.around):
+        assert answers(model, wait=True).tolist() == plain.tolist()
+    assert counted.calls > 0
+
+
+def test_what_cannot_be_recorded_is_named() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    assert "positions" in str(reason_against(LlamaForCausalLM(LlamaConfig(**SIZE, rope_parameters=scaled))))
+    replaced = made("Llama")
+    replaced.generate = replaced.generate
+    assert "not transformers' own" in str(reason_against(replaced))
+
+
+def test_on_a_cpu_nothing_is_changed() -> None:
+    model, said = made("Llama"), list[str]()
+    with Decoder(said.append).around(model):
+        assert "generate" not in vars(model)
+    assert said == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cuda_graph_gives_the_same_answers(family: str, *, adapter: bool) -> None:
+    if adapter and family == "Phi3":
+        pytest.skip("its projections have other names")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model, said = made(family, "cuda", adapter=adapter), list[str]()
+    kinds: tuple[dict[str, Any], ...] = ({}, {"temperature": 0.9, "top_p": 0.9})
+    for sampling in kinds:
+        plain = answers(model, **sampling)
+        with Decoder(said.append).around(model):
+            assert answers(model, **sampling).tolist() == plain.tolist()
+    assert said == ["answers are decoded by a CUDA graph"]
+
+
+@pytest.mark.gpu
+def test_a_model_that_does_not_repeat_itself_is_found_out() -> None:
+    model, said = made("Llama", "cuda"), list[str]()
+    state = {"calls": 0}
+
+    def different(module: Any, inputs: Any, output: Any) -> Any:
+        state["calls"] += 1
+        return output * (1 + state["calls"])
+
+    plain = answers(model)
+    handle = model.model.layers[0].mlp.register_forward_hook(different)
+    with Decoder(said.append).around(model):
+        answers(model)
+    handle.remove()
+    assert "its logits are not those of the model" in said[-1]
+    assert answers(model).tolist() == plain.tolist()
