@@ -53,7 +53,7 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
             "settings": settings,
             "feedback": feedback,
             "warn": warn,
-            "decoder": decoder(run),
+            "decoder": decoder(job, run),
         },
         values={"reward_weights": weights(rewards)},
         batch=largest,

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+FEW = 8
+"""Answers at a time where it is not known how many fit, or their number would change what is drawn."""
 _SHORTEST = 16  # tokens of an answer that are worth a recording
 _ROUND = 64  # tokens that the cache's length is a multiple of: attention wants its mask aligned
 _FREE = 0.8  # of the free memory that the cache may take
+_MOST, _MOST_ON_CPU = 256, 32  # answers at a time: more of them take longer than those of a second batch
 _ATTENTION = (
     "sdpa",
     "eager",
@@ -32,23 +35,24 @@ class Decoder:
 
     Args:
         say: Is told once what is done, and once why something else is.
+        enabled: Whether it does.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._said = say, set[str]()
+    def __init__(self, say: Callable[[str], None], *, enabled: bool = True) -> None:
+        self._say, self._said, self._enabled = say, set[str](), enabled
 
     @contextlib.contextmanager
     def around(self, model: Any) -> Iterator[None]:
         """Have ``model.generate``, or that of the model inside peft's adapters, decode by a graph for a while."""
         inner = inside(model)
-        if inner.device.type != "cuda":
+        if inner.device.type != "cuda" or not self._enabled:
             yield
             return
         if (why := reason_against(model)) is not None:
             self.tell(f"answers are decoded without a CUDA graph: {why}")
             yield
             return
-        with generating(inner, lambda forward: Replay(forward, self.tell)):
+        with generating(inner, lambda forward: Replay(forward, self.tell, checked=not drops(inner))):
             yield
 
     def tell(self, message: str) -> None:
@@ -95,6 +99,15 @@ def reason_against(model: Any) -> str | None:
     return None
 
 
+def drops(inner: Any) -> bool:
+    """Whether dropout is on, as it is where TRL lets a model answer: no two forward passes are then alike."""
+    import torch
+
+    layers = [layer for layer in inner.modules() if isinstance(layer, torch.nn.Dropout)]
+    attention = inner.training and getattr(inner.config, "attention_dropout", 0.0)
+    return bool(attention) or any(layer.training and layer.p > 0 for layer in layers)
+
+
 @contextlib.contextmanager
 def generating(inner: Any, step: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """Have a model of transformers generate with a cache of fixed size, and ``step`` around its forward pass.
@@ -132,7 +145,6 @@ def _given(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def fixed_cache(inner: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any | None:
     """Return an empty cache for the longest answer; None where it has no place or the call no use of it."""
-    import torch
     from transformers.cache_utils import Cache, StaticLayer
 
     config, ids = named.get("generation_config"), named.get("input_ids", arguments[0] if arguments else None)
@@ -144,10 +156,8 @@ def fixed_cache(inner: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
         return None
     rows, length = ids.shape[0] * (config.num_return_sequences or 1), ids.shape[1] + config.max_new_tokens
     length = -(-length // _ROUND) * _ROUND
-    if ids.device.type == "cuda":
-        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        if rows * length * token_bytes(inner) > _FREE * (torch.cuda.mem_get_info()[0] + held):
-            return None
+    if rows * length * token_bytes(inner) > _FREE * free(inner):
+        return None
     # Layers whose attention slides keep everything too: their mask hides what is too far away, and nothing moves.
     return Cache(layers=[StaticLayer(max_cache_len=length) for _ in range(inner.config.num_hidden_layers)])
 
@@ -160,16 +170,53 @@ def token_bytes(inner: Any) -> int:
     return int(2 * config.num_hidden_layers * heads * size * inner.dtype.itemsize)
 
 
+def fitting(model: Any, width: int, answer: int) -> int:
+    """Return how many answers are best made at a time: a power of two that fits into half of the free memory.
+
+    Of a model of which it is not known what an answer takes: :data:`FEW`.
+
+    Args:
+        model: The model, with or without peft's adapter.
+        width: Tokens of the longest prompt.
+        answer: Tokens of the longest answer.
+    """
+    inner = inside(model)
+    config = inner.config.get_text_config()
+    if not all(isinstance(getattr(config, name, None), int) for name in ("hidden_size", "num_attention_heads")):
+        return FEW
+    size, hidden = inner.dtype.itemsize, config.hidden_size
+    wide = getattr(config, "intermediate_size", None) or 4 * hidden
+    heads = config.num_attention_heads if config._attn_implementation == "eager" else 1  # noqa: SLF001
+    length = width + answer
+    read = width * size * (16 * hidden + 3 * (max(wide) if isinstance(wide, list) else wide) + heads * length)
+    row = length * token_bytes(inner) + read + 8 * 4 * config.vocab_size  # scores in 32 bit, and what is made of them
+    most = _MOST if inner.device.type == "cuda" else _MOST_ON_CPU
+    return min(most, 1 << max(0, int(0.5 * free(inner) / row).bit_length() - 1))
+
+
+def free(inner: Any) -> int:
+    """Return the bytes that a model's device has free, those included that torch keeps for later."""
+    import torch
+
+    if inner.device.type != "cuda":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0] + held)
+
+
 class Replay:
     """A forward pass for one token: done the first time, recorded the second time, and replayed from then on.
 
     Args:
         forward: The model's forward pass, whose cache is of fixed size.
         tell: Is told what is done.
+        checked: Whether a replay is compared with the model itself.
     """
 
-    def __init__(self, forward: Callable[..., Any], tell: Callable[[str], None]) -> None:
-        self.forward, self.tell = forward, tell
+    def __init__(self, forward: Callable[..., Any], tell: Callable[[str], None], *, checked: bool = True) -> None:
+        self.forward, self.tell, self.checked = forward, tell, checked
         self.calls = 0
         self.graph: Any = None
         self.output: Any = None
@@ -191,7 +238,7 @@ class Replay:
         if self.graph is None or cache is not self.cache or spec != self.spec or not _fit(leaves, self.held):
             return self.forward(**inputs, past_key_values=cache)
         self._replay(leaves)
-        if self.calls == 3 and not self._is_right(inputs):
+        if self.calls == 3 and self.checked and not self._is_right(inputs):
             self.tell("answers are decoded without a CUDA graph: its logits are not those of the model")
             self.graph = None
             return self.forward(**inputs, past_key_values=self._stepped_back())

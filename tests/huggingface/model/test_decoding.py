@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_huggingface.model.decoding import Decoder, generating, reason_against
+from forge_huggingface.model.decoding import Decoder, fitting, generating, reason_against
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,3 +164,12 @@ def test_a_model_that_does_not_repeat_itself_is_found_out() -> None:
     handle.remove()
     assert "its logits are not those of the model" in said[-1]
     assert answers(model).tolist() == plain.tolist()
+
+
+def test_as_many_answers_are_made_at_a_time_as_fit() -> None:
+    model = made("Llama")
+    assert fitting(model, width=16, answer=16) == 32
+    alone = fitting(model, width=10**8, answer=10**8)
+    assert alone == 1, "one is tried even where it cannot fit"
+    some = [fitting(model, width=16, answer=answer) for answer in (10**5, 10**6, 10**7, 10**8)]
+    assert some == sorted(some, reverse=True)

@@ -49,7 +49,7 @@ def _recipe(job: Job, run: Run, config: type, trainer: type) -> Recipe:
     return Recipe(
         config=config,
         trainer=trainer,
-        arguments={"reward_funcs": functions(rewards), "decoder": decoder(run)},
+        arguments={"reward_funcs": functions(rewards), "decoder": decoder(job, run)},
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,

@@ -9,12 +9,12 @@ from forge_huggingface.model.decoding import Decoder
 from forge_huggingface.training.probe import longest
 
 if TYPE_CHECKING:
-    from forge.api import Data, Run
+    from forge.api import Data, Job, Run
 
 
-def decoder(run: Run) -> Decoder:
+def decoder(job: Job, run: Run) -> Decoder:
     """Return what has the model answer fast, and tells the run how."""
-    return Decoder(lambda message: run.emit(Noted(message)))
+    return Decoder(lambda message: run.emit(Noted(message)), enabled=job.generation.cuda_graph)
 
 
 class Decoding:
