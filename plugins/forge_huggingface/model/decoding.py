@@ -6,8 +6,8 @@ recorded once and then replayed, with keys and values in a cache of fixed size. 
 own ``generate``: what draws, penalises and stops is what it is without a graph, and so are seeds.
 
 A graph repeats what it saw, so it is used only where a forward pass is the same for every token (transformers says it
-of a model by ``_can_compile_fullgraph``), it is recorded anew for each call, and its second replay is compared with the
-model itself. Whatever does not fit is decoded as before, and the reason is told.
+of a model by ``_can_compile_fullgraph``), it is recorded anew for each call, and the first one of each shape is
+compared with the model itself before it is used. Whatever does not fit is decoded as before, and the reason is told.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Decoder:
 
     def __init__(self, say: Callable[[str], None], *, enabled: bool = True) -> None:
         self._say, self._said, self._enabled = say, set[str](), enabled
+        self._proved = set[tuple[Any, ...]]()
 
     @contextlib.contextmanager
     def around(self, model: Any) -> Iterator[None]:
@@ -52,7 +53,9 @@ class Decoder:
             self.tell(f"answers are decoded without a CUDA graph: {why}")
             yield
             return
-        with generating(inner, lambda forward: Replay(forward, self.tell, checked=not drops(inner))):
+        with generating(
+            inner, lambda forward: Replay(forward, self.tell, None if drops(inner) else self._proved), self.tell
+        ):
             yield
 
     def tell(self, message: str) -> None:
@@ -76,6 +79,7 @@ def reason_against(model: Any) -> str | None:
     layers: set[str] = set(getattr(config, "layer_types", None) or ())
     shared: int = getattr(config, "num_kv_shared_layers", 0)
     quantizer = getattr(inner, "hf_quantizer", None)
+    settings = getattr(quantizer, "quantization_config", None)  # bitsandbytes' 4 bit cannot be compiled, but recorded
     peft = getattr(model, "active_peft_config", None)
     if not type(inner).forward.__module__.startswith("transformers.") or "generate" in vars(inner):
         return "its forward pass is not transformers' own"
@@ -89,7 +93,7 @@ def reason_against(model: Any) -> str | None:
         return "its positions depend on how long a text is"
     if peft is not None and getattr(peft, "is_prompt_learning", False):
         return "its adapter is of tokens"
-    if quantizer is not None and not quantizer.is_compileable:
+    if quantizer is not None and not (quantizer.is_compileable or getattr(settings, "load_in_4bit", False)):
         return "its quantized weights forbid it"
     if len({parameter.device for parameter in inner.parameters()}) > 1:
         return "its weights are on several devices"
@@ -109,20 +113,24 @@ def drops(inner: Any) -> bool:
 
 
 @contextlib.contextmanager
-def generating(inner: Any, step: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def generating(
+    inner: Any, step: Callable[[Callable[..., Any]], Callable[..., Any]], tell: Callable[[str], None]
+) -> Iterator[None]:
     """Have a model of transformers generate with a cache of fixed size, and ``step`` around its forward pass.
 
     Args:
         inner: The model.
         step: Takes the forward pass for one token; returns what is called in its place.
+        tell: Is told why it does not.
     """
     plain = inner.generate
 
     def generate(*arguments: Any, **named: Any) -> Any:
-        cache = fixed_cache(inner, arguments, named)
+        cache = fixed_cache(inner, arguments, named, tell)
         if cache is None:
             return plain(*arguments, **named)
         attention = inner.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
+        inner._valid_auto_compile_criteria = lambda *_: True  # noqa: SLF001 - it refuses what can be recorded
         inner.get_compiled_call = _given(step(inner.__call__))
         try:
             if attention not in _ATTENTION:
@@ -130,7 +138,7 @@ def generating(inner: Any, step: Callable[[Callable[..., Any]], Callable[..., An
             return plain(*arguments, past_key_values=cache, **named)
         finally:
             inner.config._attn_implementation = attention  # noqa: SLF001
-            del inner.get_compiled_call
+            del inner.get_compiled_call, inner._valid_auto_compile_criteria  # noqa: SLF001
 
     inner.generate = generate
     try:
@@ -143,7 +151,9 @@ def _given(step: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _config: step
 
 
-def fixed_cache(inner: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any | None:
+def fixed_cache(
+    inner: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], tell: Callable[[str], None]
+) -> Any | None:
     """Return an empty cache for the longest answer; None where it has no place or the call no use of it."""
     from transformers.cache_utils import Cache, StaticLayer
 
@@ -151,12 +161,14 @@ def fixed_cache(inner: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
     if config is None or ids is None or not config.max_new_tokens or config.max_new_tokens < _SHORTEST:
         return None
     plain = config.num_beams in {None, 1} and config.cache_implementation is None and config.use_cache is not False
+    plain = plain and not config.disable_compile
     given = {"past_key_values", "inputs_embeds", "assistant_model"} & named.keys()
     if not plain or given or config.return_dict_in_generate or config.prompt_lookup_num_tokens:
         return None
     rows, length = ids.shape[0] * (config.num_return_sequences or 1), ids.shape[1] + config.max_new_tokens
     length = -(-length // _ROUND) * _ROUND
-    if rows * length * token_bytes(inner) > _FREE * free(inner):
+    if (size := rows * length * token_bytes(inner)) > _FREE * free(inner):
+        tell(f"answers are decoded without a CUDA graph: {rows} of {length} tokens would keep {size / 2**30:.1f} GiB")
         return None
     # Layers whose attention slides keep everything too: their mask hides what is too far away, and nothing moves.
     return Cache(layers=[StaticLayer(max_cache_len=length) for _ in range(inner.config.num_hidden_layers)])
@@ -209,14 +221,18 @@ def free(inner: Any) -> int:
 class Replay:
     """A forward pass for one token: done the first time, recorded the second time, and replayed from then on.
 
+    One that nobody has compared yet is done the second time too, and compared the third time.
+
     Args:
         forward: The model's forward pass, whose cache is of fixed size.
         tell: Is told what is done.
-        checked: Whether a replay is compared with the model itself.
+        proved: Shapes of inputs that need no comparing, to which it adds; None where no two passes are alike.
     """
 
-    def __init__(self, forward: Callable[..., Any], tell: Callable[[str], None], *, checked: bool = True) -> None:
-        self.forward, self.tell, self.checked = forward, tell, checked
+    def __init__(
+        self, forward: Callable[..., Any], tell: Callable[[str], None], proved: set[tuple[Any, ...]] | None
+    ) -> None:
+        self.forward, self.tell, self.proved = forward, tell, proved
         self.calls = 0
         self.graph: Any = None
         self.output: Any = None
@@ -235,13 +251,19 @@ class Replay:
         leaves, spec = _pytree.tree_flatten(inputs)
         if self.calls == 2:
             self._record(cache, leaves, spec)
-        if self.graph is None or cache is not self.cache or spec != self.spec or not _fit(leaves, self.held):
+        if self.graph is None or cache is not self.cache or spec != self.spec or not fit(leaves, self.held):
+            return self.forward(**inputs, past_key_values=cache)
+        shapes = tuple(getattr(leaf, "shape", None) for leaf in leaves)
+        sure = self.proved is None or shapes in self.proved
+        if self.calls == 2 and not sure:
             return self.forward(**inputs, past_key_values=cache)
         self._replay(leaves)
-        if self.calls == 3 and self.checked and not self._is_right(inputs):
-            self.tell("answers are decoded without a CUDA graph: its logits are not those of the model")
-            self.graph = None
-            return self.forward(**inputs, past_key_values=self._stepped_back())
+        if self.proved is not None and not sure:
+            if not self._is_right(inputs):
+                self.tell("answers are decoded without a CUDA graph: its logits are not those of the model")
+                self.graph = None
+                return self.forward(**inputs, past_key_values=self._stepped_back())
+            self.proved.add(shapes)
         return self.output
 
     def _record(self, cache: Any, leaves: list[Any], spec: Any) -> None:
@@ -282,7 +304,7 @@ class Replay:
         return self.cache
 
 
-def _fit(leaves: list[Any], held: list[Any]) -> bool:
+def fit(leaves: list[Any], held: list[Any]) -> bool:
     """Whether a recording can be replayed on other inputs: tensors of the same kind, and all else the same."""
     import torch
 

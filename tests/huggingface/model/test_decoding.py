@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_huggingface.model.decoding import Decoder, fitting, generating, reason_against
+from forge_huggingface.model import decoding
+from forge_huggingface.model.decoding import Decoder, fit, fitting, generating, reason_against
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 torch = pytest.importorskip("torch")
 
@@ -53,10 +55,9 @@ def made(family: str, device: str = "cpu", *, adapter: bool = False) -> Any:
     return model
 
 
-def answers(model: Any, *, wait: bool = False, **sampling: Any) -> Any:
+def answers(model: Any, **sampling: Any) -> Any:
     """Return what a model says to three prompts of different lengths, padded at the left."""
     from transformers import GenerationConfig
-    from transformers.generation.configuration_utils import CompileConfig
 
     ids = torch.randint(3, 211, (3, 21), generator=torch.Generator().manual_seed(5)).to(model.device)
     mask = torch.ones_like(ids)
@@ -64,23 +65,28 @@ def answers(model: Any, *, wait: bool = False, **sampling: Any) -> Any:
     config = GenerationConfig(
         max_new_tokens=40, pad_token_id=0, eos_token_id=[2, 9], do_sample=bool(sampling), **sampling
     )
-    if wait:  # transformers calls what would be compiled on a GPU on any device
-        config.compile_config = CompileConfig()
-        config.compile_config._compile_all_devices = True
     torch.manual_seed(1)
     with torch.inference_mode():
         return model.generate(input_ids=ids * mask, attention_mask=mask, generation_config=config).cpu()
 
 
 class Counted:
-    """A step that only counts."""
+    """A step that only counts, and sees that a recording of the second call would fit all others."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.misfits = 0
 
     def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        recorded: list[Any] = []
+
         def step(**inputs: Any) -> Any:
             self.calls += 1
+            leaves = [leaf for name, leaf in sorted(inputs.items()) if name != "past_key_values"]
+            leaves = [each for leaf in leaves for each in (leaf.values() if isinstance(leaf, dict) else [leaf])]
+            if self.calls == 2:
+                recorded.extend(leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
+            self.misfits += self.calls > 2 and not fit(leaves, recorded)
             return forward(**inputs)
 
         return step
@@ -91,10 +97,11 @@ def test_a_cache_of_fixed_size_gives_the_same_greedy_answers(family: str) -> Non
     model, counted = made(family), Counted()
     plain = answers(model)
     assert reason_against(model) is None
-    with generating(model, counted.around):
-        fixed = answers(model, wait=True)
+    with generating(model, counted.around, print):
+        fixed = answers(model)
     assert fixed.tolist() == plain.tolist()
     assert counted.calls == plain.shape[1] - 21 - 1, "every token but the first goes through the step"
+    assert counted.misfits == 0
     assert "generate" not in vars(model)
     assert "get_compiled_call" not in vars(model)
     assert answers(model).tolist() == plain.tolist(), "afterwards all is as before"
@@ -103,15 +110,15 @@ def test_a_cache_of_fixed_size_gives_the_same_greedy_answers(family: str) -> Non
 def test_drawn_answers_are_the_same_with_the_same_seed() -> None:
     model, sampling = made("Llama"), {"temperature": 0.9, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.1}
     plain = answers(model, **sampling)
-    with generating(model, Counted().around):
-        assert answers(model, wait=True, **sampling).tolist() == plain.tolist()
+    with generating(model, Counted().around, print):
+        assert answers(model, **sampling).tolist() == plain.tolist()
 
 
 def test_an_adapter_answers_through_the_model_inside_it() -> None:
     model, counted = made("Llama", adapter=True), Counted()
     plain = answers(model)
-    with generating(model.get_base_model(), counted.around):
-        assert answers(model, wait=True).tolist() == plain.tolist()
+    with generating(model.get_base_model(), counted.around, print):
+        assert answers(model).tolist() == plain.tolist()
     assert counted.calls > 0
 
 
@@ -166,6 +173,16 @@ def test_a_model_that_does_not_repeat_itself_is_found_out() -> None:
     assert answers(model).tolist() == plain.tolist()
 
 
+def test_a_cache_that_does_not_fit_is_told_and_grows_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, counted, said = made("Llama"), Counted(), list[str]()
+    plain = answers(model)
+    monkeypatch.setattr(decoding, "free", lambda _: 100_000)
+    with generating(model, counted.around, said.append):
+        assert answers(model).tolist() == plain.tolist()
+    assert counted.calls == 0
+    assert "3 of 64 tokens would keep" in said[0]
+
+
 def test_as_many_answers_are_made_at_a_time_as_fit() -> None:
     model = made("Llama")
     assert fitting(model, width=16, answer=16) == 32
@@ -173,3 +190,17 @@ def test_as_many_answers_are_made_at_a_time_as_fit() -> None:
     assert alone == 1, "one is tried even where it cannot fit"
     some = [fitting(model, width=16, answer=answer) for answer in (10**5, 10**6, 10**7, 10**8)]
     assert some == sorted(some, reverse=True)
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_decodes_weights_in_4_bit(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    made("Llama").save_pretrained(tmp_path)
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model, said = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=bits), list[str]()
+    plain = answers(model)
+    with Decoder(said.append).around(model):
+        assert answers(model).tolist() == plain.tolist()
+    assert said == ["answers are decoded by a CUDA graph"]
