@@ -15,6 +15,7 @@ from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.generation.sampling import generation_config
+from forge_huggingface.generation.steering import Stop, presence
 from forge_huggingface.model.decoding import FEW, Decoder, fitting
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.rendering.templates import missing
@@ -110,7 +111,7 @@ class ModelGenerator:
         self._fits(inputs)
         # The streamer waits for whole words: half of a character is never shown.
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        stop, ended = _Stop(), []
+        stop, ended = Stop(), []
 
         def work() -> None:
             try:
@@ -299,7 +300,7 @@ class ModelGenerator:
             count=count,
             **self.settings.fixed,
         )
-        penalties = [_presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
+        penalties = [presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
         with torch.inference_mode(), self.decoder.around(self.model):
             return self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList(penalties), **more
@@ -332,35 +333,6 @@ class ModelGenerator:
             f"{answers} at a time: {first_line(error)}",
             "lower max_new_tokens, or [eval] batch_size",
         )
-
-
-class _Stop:
-    """Ends an answer when somebody says so: one of transformers' stopping criteria."""
-
-    def __init__(self) -> None:
-        self.now = threading.Event()
-
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002 - transformers' signature
-        import torch
-
-        return torch.full((input_ids.shape[0],), self.now.is_set(), dtype=torch.bool, device=input_ids.device)
-
-
-def _presence(penalty: float, width: int) -> Any:
-    """Return a processor that takes ``penalty`` from the score of every token that the answer holds.
-
-    As OpenAI's API defines it; transformers has none. ``width`` is the length of the prompt, which does not count.
-    """
-    from transformers import LogitsProcessor
-
-    class PresencePenalty(LogitsProcessor):  # type: ignore[misc]
-        def __call__(self, input_ids: Any, scores: Any) -> Any:
-            import torch
-
-            said = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids[:, width:], value=True)
-            return scores - penalty * said
-
-    return PresencePenalty()
 
 
 def _free() -> None:

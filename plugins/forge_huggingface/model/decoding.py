@@ -23,7 +23,7 @@ FEW = 8
 _SHORTEST = 16  # tokens of an answer that are worth a recording
 _ROUND = 64  # tokens that the cache's length is a multiple of: attention wants its mask aligned
 _FREE = 0.8  # of the free memory that the cache may take
-_MOST, _MOST_ON_CPU = 256, 32  # answers at a time: more of them take longer than those of a second batch
+_MOST = 256  # answers at a time on a GPU: more of them take as long as a second batch
 _ATTENTION = (
     "sdpa",
     "eager",
@@ -202,7 +202,7 @@ def fitting(model: Any, width: int, answer: int) -> int:
     length = width + answer
     read = width * size * (16 * hidden + 3 * (max(wide) if isinstance(wide, list) else wide) + heads * length)
     row = length * token_bytes(inner) + read + 8 * 4 * config.vocab_size  # scores in 32 bit, and what is made of them
-    most = _MOST if inner.device.type == "cuda" else _MOST_ON_CPU
+    most = _MOST if inner.device.type == "cuda" else FEW  # a CPU computes padding as slowly as tokens
     return min(most, 1 << max(0, int(0.5 * free(inner) / row).bit_length() - 1))
 
 

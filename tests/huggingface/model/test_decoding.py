@@ -185,7 +185,7 @@ def test_a_cache_that_does_not_fit_is_told_and_grows_as_before(monkeypatch: pyte
 
 def test_as_many_answers_are_made_at_a_time_as_fit() -> None:
     model = made("Llama")
-    assert fitting(model, width=16, answer=16) == 32
+    assert fitting(model, width=16, answer=16) == 8, "a CPU wins nothing by more"
     alone = fitting(model, width=10**8, answer=10**8)
     assert alone == 1, "one is tried even where it cannot fit"
     some = [fitting(model, width=16, answer=answer) for answer in (10**5, 10**6, 10**7, 10**8)]
