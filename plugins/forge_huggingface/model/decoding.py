@@ -130,7 +130,7 @@ def generating(
         if cache is None:
             return plain(*arguments, **named)
         attention = inner.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
-        inner._valid_auto_compile_criteria = lambda *_: True  # noqa: SLF001 - it refuses what can be recorded
+        inner._valid_auto_compile_criteria = lambda *_: True  # noqa: SLF001 - else not in 4 bit, and not for TRL
         inner.get_compiled_call = _given(step(inner.__call__))
         try:
             if attention not in _ATTENTION:
@@ -161,7 +161,6 @@ def fixed_cache(
     if config is None or ids is None or not config.max_new_tokens or config.max_new_tokens < _SHORTEST:
         return None
     plain = config.num_beams in {None, 1} and config.cache_implementation is None and config.use_cache is not False
-    plain = plain and not config.disable_compile
     given = {"past_key_values", "inputs_embeds", "assistant_model"} & named.keys()
     if not plain or given or config.return_dict_in_generate or config.prompt_lookup_num_tokens:
         return None
