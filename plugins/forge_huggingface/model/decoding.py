@@ -80,7 +80,7 @@ def reason_against(model: Any) -> str | None:
     shared: int = getattr(config, "num_kv_shared_layers", 0)
     quantizer = getattr(inner, "hf_quantizer", None)
     settings = getattr(quantizer, "quantization_config", None)  # bitsandbytes' 4 bit cannot be compiled, but recorded
-    peft = getattr(model, "active_peft_config", None)
+    adapters = getattr(model, "peft_config", {}).values()
     if not type(inner).forward.__module__.startswith("transformers.") or "generate" in vars(inner):
         return "its forward pass is not transformers' own"
     if config.get_text_config() is not config or config.is_encoder_decoder:
@@ -91,7 +91,7 @@ def reason_against(model: Any) -> str | None:
         return "its layers keep more than their own keys and values"
     if kinds & {"dynamic", "longrope"}:
         return "its positions depend on how long a text is"
-    if peft is not None and getattr(peft, "is_prompt_learning", False):
+    if any(adapter.is_prompt_learning for adapter in adapters):
         return "its adapter is of tokens"
     if quantizer is not None and not (quantizer.is_compileable or getattr(settings, "load_in_4bit", False)):
         return "its quantized weights forbid it"
