@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from forge.api import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -36,11 +38,14 @@ class Decoder:
     Args:
         say: Is told once what is done, and once why something else is.
         enabled: Whether it does.
+
+    Attributes:
+        proved: Shapes of inputs whose replay was compared with the model.
     """
 
     def __init__(self, say: Callable[[str], None], *, enabled: bool = True) -> None:
         self._say, self._said, self._enabled = say, set[str](), enabled
-        self._proved = set[tuple[Any, ...]]()
+        self.proved = set[tuple[Any, ...]]()
 
     @contextlib.contextmanager
     def around(self, model: Any) -> Iterator[None]:
@@ -53,10 +58,13 @@ class Decoder:
             self.tell(f"answers are decoded without a CUDA graph: {why}")
             yield
             return
-        with generating(
-            inner, lambda forward: Replay(forward, self.tell, None if drops(inner) else self._proved), self.tell
-        ):
+        with generating(inner, lambda forward: Replay(forward, self, alike=not drops(inner)), self.tell):
             yield
+
+    def give_up(self, why: str) -> None:
+        """Decode without a graph from now on."""
+        self._enabled = False
+        self.tell(f"answers are decoded without a CUDA graph: {why}")
 
     def tell(self, message: str) -> None:
         """Say something that was not said before."""
@@ -224,14 +232,12 @@ class Replay:
 
     Args:
         forward: The model's forward pass, whose cache is of fixed size.
-        tell: Is told what is done.
-        proved: Shapes of inputs that need no comparing, to which it adds; None where no two passes are alike.
+        decoder: Knows what was compared, and is told what is done.
+        alike: Whether two passes over the same token are alike, and can be compared.
     """
 
-    def __init__(
-        self, forward: Callable[..., Any], tell: Callable[[str], None], proved: set[tuple[Any, ...]] | None
-    ) -> None:
-        self.forward, self.tell, self.proved = forward, tell, proved
+    def __init__(self, forward: Callable[..., Any], decoder: Decoder, *, alike: bool) -> None:
+        self.forward, self.decoder, self.alike = forward, decoder, alike
         self.calls = 0
         self.graph: Any = None
         self.output: Any = None
@@ -253,16 +259,17 @@ class Replay:
         if self.graph is None or cache is not self.cache or spec != self.spec or not fit(leaves, self.held):
             return self.forward(**inputs, past_key_values=cache)
         shapes = tuple(getattr(leaf, "shape", None) for leaf in leaves)
-        sure = self.proved is None or shapes in self.proved
+        sure = not self.alike or shapes in self.decoder.proved
         if self.calls == 2 and not sure:
             return self.forward(**inputs, past_key_values=cache)
         self._replay(leaves)
-        if self.proved is not None and not sure:
+        if not sure:
             if not self._is_right(inputs):
-                self.tell("answers are decoded without a CUDA graph: its logits are not those of the model")
+                self.decoder.give_up("its logits are not those of the model")
                 self.graph = None
                 return self.forward(**inputs, past_key_values=self._stepped_back())
-            self.proved.add(shapes)
+            self.decoder.proved.add(shapes)
+        self.decoder.tell("answers are decoded by a CUDA graph")
         return self.output
 
     def _record(self, cache: Any, leaves: list[Any], spec: Any) -> None:
@@ -276,10 +283,9 @@ class Replay:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 output = self.forward(**_pytree.tree_unflatten(self.held, spec), past_key_values=cache)
         except RuntimeError as error:
-            self.tell(f"answers are decoded without a CUDA graph: {str(error).partition(chr(10))[0]}")
+            self.decoder.give_up(first_line(error))
             return
         self.graph, self.output = graph, output
-        self.tell("answers are decoded by a CUDA graph")
 
     def _replay(self, leaves: list[Any]) -> None:
         import torch
