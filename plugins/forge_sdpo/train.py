@@ -34,6 +34,7 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     from trl import GRPOConfig
 
     from forge_huggingface.training.recipes.online import idle, steps_per_answers
+    from forge_huggingface.training.recipes.rollouts import decoder
     from forge_sdpo.trainer import SDPOTrainer
 
     rewards, settings = load(job, run), settings_of(job)
@@ -48,7 +49,13 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     return Recipe(
         config=GRPOConfig,
         trainer=SDPOTrainer,
-        arguments={"reward_funcs": scoring, "settings": settings, "feedback": feedback, "warn": warn},
+        arguments={
+            "reward_funcs": scoring,
+            "settings": settings,
+            "feedback": feedback,
+            "warn": warn,
+            "decoder": decoder(job, run),
+        },
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,

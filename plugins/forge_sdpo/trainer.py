@@ -30,6 +30,7 @@ from trl.trainer.utils import pad
 from forge.api import ForgeError, UsageError
 from forge_huggingface.rows import put_back
 from forge_huggingface.training.recipes.groups import Grouped
+from forge_huggingface.training.recipes.rollouts import Decoding
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 from forge_sdpo import fused, head
@@ -65,7 +66,7 @@ class Scores:
     feedback: list[str | None]
 
 
-class SDPOTrainer(InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class SDPOTrainer(Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # Any to mypy: see pyproject
     """Self-distillation policy optimization (arXiv 2601.20802).
 
     Args:

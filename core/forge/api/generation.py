@@ -83,12 +83,17 @@ class Generator(Protocol):
         ...
 
     def complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, count: int = 1, batch_size: int = 8
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, count: int = 1, batch_size: int | None = None
     ) -> Iterator[tuple[int, list[Answer]]]:
-        """Yield the index of a prompt and ``count`` answers to it, in whatever order serves the model best."""
+        """Yield the index of a prompt and ``count`` answers to it, in whatever order serves the model best.
+
+        ``batch_size`` is how many prompts are answered at a time; None leaves it to the generator.
+        """
         ...
 
-    def losses(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 8) -> list[tuple[float, int]] | None:
+    def losses(
+        self, rows: Sequence[Mapping[str, Any]], *, batch_size: int | None = None
+    ) -> list[tuple[float, int]] | None:
         """Return for each row (layouts ``tokens`` and ``images``) the sum of its loss and its tokens in the loss.
 
         The sum is that of negative log-likelihoods, in nats. None if this generator cannot say it.

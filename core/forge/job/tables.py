@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -175,6 +175,11 @@ class SamplingTable(Table):
 class GenerationTable(SamplingTable):
     """``[generation]``: how the trained model is to answer, in ``forge chat`` and by its ``generation_config.json``."""
 
+    cuda_graph: bool = Field(
+        True,
+        description="Decode by a CUDA graph where the model allows it, in chat, evaluation and answers while training.",
+    )
+
 
 class EvalTable(SamplingTable):
     """``[eval]``: what to measure on held-out rows after training, the base model beside the trained one."""
@@ -189,7 +194,10 @@ class EvalTable(SamplingTable):
     )
     base: bool = Field(True, description="Ask the base model too, side by side.")
     max_rows: int | None = Field(None, ge=1, description="Ask only this many rows, drawn by `seed`.")
-    batch_size: int = Field(8, ge=1, description="Rows at a time; halved by itself where memory is short.")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Rows at a time; `auto`: as many greedy ones as fit, 8 drawn ones. Halved where memory is short.",
+    )
     sampling: Literal["greedy", "recommended"] = Field(
         "greedy",
         description="`greedy`, or `recommended`: as `[generation]`, the model or its family say. Keys beside it win.",

@@ -78,7 +78,7 @@ class GgufGenerator:
         sampling: Sampling,
         *,
         count: int = 1,
-        batch_size: int = 8,  # noqa: ARG002 - llama.cpp answers one after the other
+        batch_size: int | None = None,  # noqa: ARG002 - llama.cpp answers one after the other
     ) -> Iterator[tuple[int, list[Answer]]]:
         """Yield the index of each prompt with ``count`` answers; the prompt is the run's own, tokenised by the file."""
         for index, prompt in enumerate(prompts):
@@ -91,7 +91,7 @@ class GgufGenerator:
                 answers.append(self.model.answer(ids, **wish))
             yield index, answers
 
-    def losses(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 8) -> None:
+    def losses(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int | None = None) -> None:
         """Say that the loss cannot be had: llama.cpp's server gives the probabilities of the likeliest tokens only."""
 
     def base(self) -> None:

@@ -158,15 +158,16 @@ def ask_one(
     start = said = time.monotonic()
     tokens = [row for question in rows.questions for row in question.rows]
     asked = Answered(sampling=sampling_of(table, generator))
+    size = None if table.batch_size == "auto" else table.batch_size
     if tokens:
-        measured = generator.losses(tokens, batch_size=table.batch_size)
+        measured = generator.losses(tokens, batch_size=size)
         if measured is not None:
             each = iter(measured)
             asked.losses = [_sum(islice(each, len(question.rows))) for question in rows.questions]
     prompts = [prompt for at in wanted if (prompt := rows.questions[at].prompt) is not None]
-    for index, answers in generator.complete(prompts, asked.sampling, count=count, batch_size=table.batch_size):
+    for index, answers in generator.complete(prompts, asked.sampling, count=count, batch_size=size):
         asked.answers[wanted[index]] = answers
-        whole = len(asked.answers) % table.batch_size == 0  # the answers of a batch come at once
+        whole = len(asked.answers) % (size or 8) == 0  # the answers of a batch come at once
         if whole and (now := time.monotonic()) - said > _SAY_SECONDS:
             said = now
             run.emit(Answering(name, rows=len(asked.answers), of=len(wanted)))

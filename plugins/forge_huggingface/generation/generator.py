@@ -16,6 +16,8 @@ from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.generation.plain import text_of
 from forge_huggingface.generation.sampling import generation_config
+from forge_huggingface.generation.steering import Stop, presence
+from forge_huggingface.model.decoding import FEW, Decoder, fitting
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.rendering.templates import missing
 from forge_huggingface.rows import BadRow
@@ -46,6 +48,7 @@ class Settings:
         shares_base: Whether the model without its adapter is the base model, to the last weight.
         adapted: Whether it answers with its adapter, if it has one.
         plain: Whether it was trained on plain text, which is to be continued.
+        graph: Whether a CUDA graph may decode.
     """
 
     stops: frozenset[int]
@@ -57,6 +60,7 @@ class Settings:
     shares_base: bool
     adapted: bool = True
     plain: bool = False
+    graph: bool = True
 
 
 class ModelGenerator:
@@ -80,6 +84,7 @@ class ModelGenerator:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         pad = self.tokenizer.pad_token_id
         self.pad: int = pad if pad is not None else min(settings.stops)
+        self.decoder = Decoder(lambda message: run.emit(Noted(message)), enabled=settings.graph)
 
     @property
     def sampling(self) -> Sampling:
@@ -107,7 +112,7 @@ class ModelGenerator:
         self._fits(inputs)
         # The streamer waits for whole words: half of a character is never shown.
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        stop, ended = _Stop(), []
+        stop, ended = Stop(), []
 
         def work() -> None:
             try:
@@ -134,19 +139,22 @@ class ModelGenerator:
         return self._answers(outcome, inputs)[0]
 
     def complete(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, count: int = 1, batch_size: int = 8
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, count: int = 1, batch_size: int | None = None
     ) -> Iterator[tuple[int, list[Answer]]]:
         """Yield the index of each prompt with ``count`` answers, the longest prompts first.
 
-        A batch that does not fit into memory is halved, down to one prompt.
+        Without ``batch_size``, greedy answers are made for as many prompts at a time as fit, and drawn ones for 8: what
+        is drawn depends on how many are drawn beside it. A batch that does not fit into memory is halved, down to one
+        prompt.
 
         Raises:
             OutOfMemory: One prompt alone does not fit.
         """
         order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index].text), index))
         self._seed(sampling)
-        at, size = 0, batch_size
+        at, most = 0, sys.maxsize
         while at < len(order):
+            size = min(most, batch_size or self._rows(prompts[order[at]], sampling, count))
             chosen = order[at : at + size]
             try:
                 inputs = self._encode([prompts[index] for index in chosen])
@@ -158,8 +166,8 @@ class ModelGenerator:
             except Exception as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise self._explained(error, len(chosen) * count) from error
-                size = max(1, len(chosen) // 2)
-                self.run.emit(Noted(f"memory is short: answering {size} rows at a time"))
+                most = max(1, len(chosen) // 2)
+                self.run.emit(Noted(f"memory is short: answering {most} rows at a time"))
                 _free()
                 continue
             answers = self._answers(output, inputs)
@@ -167,7 +175,7 @@ class ModelGenerator:
                 yield index, answers[position * count : (position + 1) * count]
             at += len(chosen)
 
-    def losses(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 8) -> list[tuple[float, int]]:
+    def losses(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int | None = None) -> list[tuple[float, int]]:
         """Return the sum of the negative log-likelihoods (nats) of each row's labels, and their number."""
         import torch
 
@@ -175,9 +183,9 @@ class ModelGenerator:
         widths = [max(len(row["input_ids"]), len(row["labels"])) for row in rows]  # an encoder's are not a decoder's
         order = sorted(range(len(rows)), key=lambda index: (-widths[index], index))
         found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-        at = 0
+        at, most = 0, batch_size or (FEW if self.renderer.sees else _TOKENS)
         while at < len(order):
-            chosen = order[at : at + min(batch_size, max(1, _TOKENS // widths[order[at]]))]
+            chosen = order[at : at + min(most, max(1, _TOKENS // widths[order[at]]))]
             batch = {name: value.to(self.model.device) for name, value in collate([rows[i] for i in chosen]).items()}
             labels = batch.pop("labels")
             try:
@@ -186,7 +194,7 @@ class ModelGenerator:
             except Exception as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise self._explained(error, len(chosen)) from error
-                batch_size = max(1, len(chosen) // 2)
+                most = max(1, len(chosen) // 2)
                 _free()
                 continue
             for position, index in enumerate(chosen):
@@ -262,6 +270,13 @@ class ModelGenerator:
         positions = self.settings.positions
         return sys.maxsize if positions is None else max(1, positions - self._begin(inputs))
 
+    def _rows(self, prompt: Prompt, sampling: Sampling, count: int) -> int:
+        """Return for how many prompts answers are made at a time: as many as fit, of which this is the longest."""
+        if sampling.temperature > 0 or self.renderer.sees:
+            return FEW
+        width = len(self.tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
+        return max(1, fitting(self.model, width, sampling.max_new_tokens) // count)
+
     def _collator(self) -> Any:
         return ImageCollator(self.processor, self.pad) if self.renderer.sees else TokenCollator(self.pad)
 
@@ -283,8 +298,8 @@ class ModelGenerator:
             count=count,
             **self.settings.fixed,
         )
-        penalties = [_presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
-        with torch.inference_mode():
+        penalties = [presence(sampling.presence_penalty, begin)] if sampling.presence_penalty else []
+        with torch.inference_mode(), self.decoder.around(self.model):
             return self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList(penalties), **more
             )
@@ -316,35 +331,6 @@ class ModelGenerator:
             f"{answers} at a time: {first_line(error)}",
             "lower max_new_tokens, or [eval] batch_size",
         )
-
-
-class _Stop:
-    """Ends an answer when somebody says so: one of transformers' stopping criteria."""
-
-    def __init__(self) -> None:
-        self.now = threading.Event()
-
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002 - transformers' signature
-        import torch
-
-        return torch.full((input_ids.shape[0],), self.now.is_set(), dtype=torch.bool, device=input_ids.device)
-
-
-def _presence(penalty: float, width: int) -> Any:
-    """Return a processor that takes ``penalty`` from the score of every token that the answer holds.
-
-    As OpenAI's API defines it; transformers has none. ``width`` is the length of the prompt, which does not count.
-    """
-    from transformers import LogitsProcessor
-
-    class PresencePenalty(LogitsProcessor):  # type: ignore[misc]
-        def __call__(self, input_ids: Any, scores: Any) -> Any:
-            import torch
-
-            said = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids[:, width:], value=True)
-            return scores - penalty * said
-
-    return PresencePenalty()
 
 
 def _free() -> None:

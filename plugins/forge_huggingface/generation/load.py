@@ -65,6 +65,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
         context=facts.context,
         positions=positions(facts),
         fixed=own,
+        graph=job.generation.cuda_graph,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
         plain=plain,
         shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",

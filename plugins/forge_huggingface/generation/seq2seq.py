@@ -9,6 +9,7 @@ from forge_huggingface.batches.answers import Seq2SeqBatches
 from forge_huggingface.data.layouts import source_of
 from forge_huggingface.generation.generator import ModelGenerator
 from forge_huggingface.generation.likelihood import sums
+from forge_huggingface.model.decoding import FEW
 from forge_huggingface.rows import parts_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Seq2SeqGenerator(ModelGenerator):
     def _crowded(self, inputs: Mapping[str, Any], sampling: Sampling) -> bool:  # noqa: ARG002 - the base's signature
         """Return False: the decoder has all its positions for the answer."""
         return False
+
+    def _rows(self, prompt: Prompt, sampling: Sampling, count: int) -> int:  # noqa: ARG002 - the base's signature
+        """Return 8: its cache has two parts."""
+        return FEW
 
     def _collator(self) -> Any:
         return Seq2SeqBatches(self.pad, self.model)

@@ -244,9 +244,9 @@ def test_a_presence_penalty_takes_back_what_was_said(trained: tuple[Project, Run
 def test_a_presence_penalty_does_not_count_the_prompt() -> None:
     import torch
 
-    from forge_huggingface.generation.generator import _presence
+    from forge_huggingface.generation.steering import presence
 
-    scores = _presence(2.0, 3)(torch.tensor([[5, 6, 7, 8, 8], [1, 2, 3, 4, 5]]), torch.zeros(2, 10))
+    scores = presence(2.0, 3)(torch.tensor([[5, 6, 7, 8, 8], [1, 2, 3, 4, 5]]), torch.zeros(2, 10))
     assert scores.nonzero().tolist() == [[0, 8], [1, 4], [1, 5]]
     assert set(scores[scores != 0].tolist()) == {-2.0}
 

@@ -84,7 +84,7 @@ def test_an_evaluation_and_how_to_answer_do_not_change_what_is_trained(folder: P
     first, second = (parse(text, "job.toml", folder, PluginKeys(discover({}))).job for text in (plain, with_eval))
     assert first.digest() == second.digest()
     assert load_job(dump_job(second)) == second
-    assert second.to_toml()["generation"] == {"temperature": 0.5}
+    assert second.to_toml()["generation"] == {"temperature": 0.5, "cuda_graph": True}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from forge.api import Answer, Sampling
 from forge.errors import UsageError
+from support.decoding import Fixed
 from support.evaluating import ASKED, generator_of, heard
 
 if TYPE_CHECKING:
@@ -57,3 +58,35 @@ def test_a_text_model_refuses_an_image(trained: tuple[Project, RunFolder]) -> No
     content = [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What is this?"}]
     with pytest.raises(UsageError, match="takes text only"):
         next(generator.chat([{"role": "user", "content": content}], Sampling()))
+
+
+def test_many_rows_at_a_time_answer_as_one_does_and_drawn_ones_are_eight(
+    trained: tuple[Project, RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator: Any = generator_of(trained[1])
+    prompts = [generator._prompt([{"role": "user", "content": "the sea " * (1 + index % 5)}]) for index in range(20)]
+    sizes: list[int] = []
+    encode = generator._encode
+    generator._encode = lambda chosen: sizes.append(len(chosen)) or encode(chosen)
+    greedy = Sampling(max_new_tokens=8)
+    monkeypatch.setattr("forge_huggingface.generation.generator.fitting", lambda *_: 32)  # as a GPU's memory allows
+    alone = dict(generator.complete(prompts, greedy, batch_size=1))
+    sizes.clear()
+    assert dict(generator.complete(prompts, greedy)) == alone
+    assert sizes == [20]
+    sizes.clear()
+    list(generator.complete(prompts, Sampling(max_new_tokens=8, temperature=1.0, seed=1)))
+    assert sizes == [8, 8, 4]
+
+
+def test_answers_and_chats_go_through_the_decoder(trained: tuple[Project, RunFolder]) -> None:
+    generator: Any = generator_of(trained[1])
+    sampling = Sampling(max_new_tokens=20, temperature=0.8, seed=3)
+    prompts = [generator._prompt(ASKED)] * 2
+    plain = list(generator.complete(prompts, sampling)), heard(generator.chat(ASKED, sampling))
+    generator.decoder = Fixed()
+    assert list(generator.complete(prompts, sampling)) == plain[0]
+    made = generator.decoder.steps
+    assert made > 0
+    assert heard(generator.chat(ASKED, sampling)) == plain[1]
+    assert generator.decoder.steps > made

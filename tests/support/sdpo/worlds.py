@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
+from forge_huggingface.model.decoding import Decoder
 from forge_sdpo.options import Sdpo
 from forge_sdpo.trainer import SDPOTrainer
 from support.tiny import make_model
@@ -72,6 +73,7 @@ def trainer(
         return [float(len(ids) % 2 == 0) for ids in completion_ids]
 
     return SDPOTrainer(
+        decoder=Decoder(print),
         settings=Sdpo.model_validate(settings or {}).resolved(feedback=teacher_feedback),
         feedback=feedback,
         model=model,

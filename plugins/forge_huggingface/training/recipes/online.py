@@ -14,7 +14,7 @@ from forge_huggingface.rewards.load import load
 from forge_huggingface.rewards.trl import functions, weights
 from forge_huggingface.training.recipe import Idle, Recipe
 from forge_huggingface.training.recipes.groups import Grouped
-from forge_huggingface.training.recipes.rollouts import largest
+from forge_huggingface.training.recipes.rollouts import Decoding, decoder, largest
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableGRPO(InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # trl is Any to mypy: see pyproject
+class ResumableGRPO(Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
 
     def held_out_loss(self, batches: list[Batch]) -> float:
@@ -33,7 +33,7 @@ class ResumableGRPO(InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[
         return mean([(each.loss, each.counts[unit]) for each in batches])
 
 
-class ResumableRLOO(InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
+class ResumableRLOO(Decoding, InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
     """TRL's trainer, which goes on with its prompts in order."""
 
 
@@ -52,7 +52,7 @@ def _recipe(job: Job, run: Run, config: type, trainer: type) -> Recipe:
     return Recipe(
         config=config,
         trainer=trainer,
-        arguments={"reward_funcs": functions(rewards)},
+        arguments={"reward_funcs": functions(rewards), "decoder": decoder(job, run)},
         values={"reward_weights": weights(rewards)},
         batch=largest,
         every=steps_per_answers,

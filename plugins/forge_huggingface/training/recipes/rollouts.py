@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from forge.api import Noted
+from forge_huggingface.model.decoding import Decoder
 from forge_huggingface.training.probe import longest
 
 if TYPE_CHECKING:
-    from forge.api import Data
+    from forge.api import Data, Job, Run
+
+
+def decoder(job: Job, run: Run) -> Decoder:
+    """Return what has the model answer fast, and tells the run how."""
+    return Decoder(lambda message: run.emit(Noted(message)), enabled=job.generation.cuda_graph)
+
+
+class Decoding:
+    """Put before a trainer of an online method: its model answers by a CUDA graph, where there can be one.
+
+    Args:
+        decoder: Makes ``generate`` fast for as long as the model answers.
+        arguments: The trainer's.
+    """
+
+    def __init__(self, *, decoder: Decoder, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.decoder = decoder
+
+    def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
+        trainer: Any = self
+        if trainer.use_vllm or getattr(trainer, "use_transformers_continuous_batching", False):
+            return super()._generate_single_turn(*arguments, **named)  # type: ignore[misc]  # the trainer behind it
+        with self.decoder.around(trainer.accelerator.unwrap_model(trainer.model_wrapped)):
+            return super()._generate_single_turn(*arguments, **named)  # type: ignore[misc]
 
 
 def largest(trainer: Any, data: Data) -> dict[str, Any]:
