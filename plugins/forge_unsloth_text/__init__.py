@@ -38,6 +38,8 @@ def forge_offers() -> Iterable[Offer]:
         probe=rules.cannot_text,
         decide=rules.decide,
         estimate="forge_unsloth.estimate:estimate",
+        pace="forge_unsloth.pace:pace",
+        trial="forge_huggingface.speed.trial:write",
     )
     yield Offer(
         stage=Stage.ADAPT,

@@ -100,6 +100,12 @@ class Offer:
             :class:`~forge.api.Estimate` of the memory of a training, or None; ``longest`` is the longest row in tokens,
             if known. The first chosen offer that has one is asked, in running order: what loads the model knows its
             kernels. It is imported at planning time, so it must be light, and again in the worker of a dry run.
+        pace: ``"package.module:function"`` of ``(machine, job, facts)`` that returns a :class:`~forge.api.Pace`, or
+            None. Where several offers could serve and each says how long the training takes with it, the one with
+            which it ends first is taken. It is imported at planning time, so it must be light.
+        trial: For a stage ``load`` with a ``backend``: ``"package.module:function"`` of ``(folder, machine)`` that
+            writes ``job.toml`` there, with a model and rows of no meaning: what ``forge doctor --measure`` trains. It
+            is imported in the process of the command, so it must be light.
 
     A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
     that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
@@ -148,6 +154,8 @@ class Offer:
     resumes: bool = False
     upload: str | None = None
     estimate: str | None = None
+    pace: str | None = None
+    trial: str | None = None
 
     @property
     def words(self) -> frozenset[str]:

@@ -18,7 +18,7 @@ from forge_huggingface.hub.card import model_card
 from forge_huggingface.methods import Method
 
 if TYPE_CHECKING:
-    from forge.api import Job, Run
+    from forge.api import Job, Run, SpeedMeasured
 
 
 def result(
@@ -151,6 +151,13 @@ def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
     for line in history:
         found |= {name: line[name] for name in wanted if _is_number(line.get(name))}
     return found
+
+
+def speed_metrics(speed: SpeedMeasured | None) -> dict[str, float]:
+    """Return how fast the training was, under the names that a model card shows."""
+    found = speed.values if speed else {}
+    names = {"tokens_per_second": "tokens_per_second", "padding": "padding_share", "share": "mfu"}
+    return {name: found[key] for key, name in names.items() if key in found}
 
 
 def _is_number(value: Any) -> bool:
