@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forge.disk.cache import COMPILERS
+from forge.disk.events import read_events
 from forge.machine.presets import PRESETS
 from forge.parent.process import environment_of, unsupported, worker_environment
 from support.projects import Project
@@ -65,3 +66,13 @@ def test_one_card_is_named_so_that_unsloth_compiles_in_all_processes(project: Pr
     assert worker_environment({}, plan)["CUDA_VISIBLE_DEVICES"] == "0"
     assert worker_environment({"CUDA_VISIBLE_DEVICES": "3,4"}, plan)["CUDA_VISIBLE_DEVICES"] == "3"
     assert "CUDA_VISIBLE_DEVICES" not in worker_environment({}, replace(plan, machine=PRESETS["linux-cpu"]))
+
+
+@pytest.mark.slow
+def test_a_second_run_compiles_nothing_anew(project: Project, tmp_path: Path) -> None:
+    project.write(train={"max_steps": 1, "torch_compile": True})
+    seconds = []
+    for _ in range(2):
+        project.forge("run", "job.toml", FORGE_CACHE=str(tmp_path / "cache"))
+        seconds += [line["seconds"] for line in read_events(project.newest().events) if line["kind"] == "probe"]
+    assert seconds[1] < seconds[0] / 2
