@@ -92,7 +92,7 @@ def pace_of(backend: str, machine: Machine, job: Job, facts: ModelFacts) -> Pace
         rows = extent(job, facts.context if job.model.max_seq_length == -1 else job.model.max_seq_length)
     except Uncounted as uncounted:
         return unknown(why=str(uncounted))
-    again = job.train.options.get("gradient_checkpointing") is True
+    again = job.train.options.get("gradient_checkpointing") not in {None, False, "auto"}
     limit = limit or NOMINAL * machine.cores
     factor = _factor(mine, facts.parameters, limit)
     others = [

@@ -59,7 +59,8 @@ def test_the_probe_evaluations_and_checkpoints_are_no_part_of_the_steps(project:
     assert speed["saving"] >= sum(event["seconds"] for event in done.of_kind("checkpoint")) > 0
     began, ended = (done.of_kind(kind)[0]["time"] for kind in ("training", "speed"))
     parts = speed["first"] + speed["seconds"] + speed["evaluating"] + speed["saving"]
-    assert parts == pytest.approx(ended - began, abs=0.3)
+    assert ended - began - 0.1 < parts < ended - began + 0.02
+    assert speed["evaluating"] + speed["saving"] > 0.04  # else the line above proves nothing
 
 
 def test_the_times_of_a_run_are_told_by_what_they_went_into(project: Project) -> None:
