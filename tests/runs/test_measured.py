@@ -104,4 +104,4 @@ def test_a_run_tells_what_its_time_went_into(project: Project) -> None:
     assert "time " in told
     assert "load " in told
     assert "a second; " in told
-    assert "| tokens_per_second |" in (project.newest().path / "README.md").read_text()
+    assert "Speed: step " in (project.newest().path / "README.md").read_text()

@@ -184,7 +184,6 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Tell how fast it was."""
         if self.watch is not None and (speed := self.watch.result()) is not None:
-            self.trainer.speed = speed
             self.run.emit(speed)
 
     def show_answers(self, state: Any) -> None:

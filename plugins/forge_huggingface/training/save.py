@@ -14,11 +14,11 @@ from forge.disk.checkpoints import MARK, checkpoints
 from forge.disk.faults import machine_error
 from forge.disk.files import write_text
 from forge_huggingface.facts.safetensors import read_folder, read_header
-from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.methods import Method
 
 if TYPE_CHECKING:
-    from forge.api import Job, Run, SpeedMeasured
+    from forge.api import Job, Run
 
 
 def result(
@@ -68,7 +68,7 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     try:
-        card = model_card(job, run.plan, trained, folder.name)
+        card = model_card(job, run.plan, trained, folder.name, speed=speed_of(run.folder))
     except Exception as error:  # noqa: BLE001 - no card is worth a training
         traceback.print_exception(error)
         run.emit(Warned(f"there is no model card: {type(error).__name__}: {error}", "please report this"))
@@ -151,13 +151,6 @@ def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
     for line in history:
         found |= {name: line[name] for name in wanted if _is_number(line.get(name))}
     return found
-
-
-def speed_metrics(speed: SpeedMeasured | None) -> dict[str, float]:
-    """Return how fast the training was, under the names that a model card shows."""
-    found = speed.values if speed else {}
-    names = {"tokens_per_second": "tokens_per_second", "padding": "padding_share", "share": "mfu"}
-    return {name: found[key] for key, name in names.items() if key in found}
 
 
 def _is_number(value: Any) -> bool:

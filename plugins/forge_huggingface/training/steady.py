@@ -14,8 +14,6 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from forge.api import SpeedMeasured
-
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 
 
@@ -30,7 +28,6 @@ class Steady:
         sequences: Rows of these batches.
         evaluating: Seconds of evaluations so far.
         saving: Seconds of saving checkpoints so far, and of loading the best one.
-        speed: How fast it was, once it has ended.
     """
 
     whether_to_save: Callable[[bool], bool] | None = None
@@ -39,7 +36,6 @@ class Steady:
     sequences: int = 0
     evaluating: float = 0.0
     saving: float = 0.0
-    speed: SpeedMeasured | None = None
     _began: float = 0.0
 
     def train(self, *arguments: Any, **options: Any) -> Any:

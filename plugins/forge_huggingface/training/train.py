@@ -26,7 +26,7 @@ from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
 from forge_huggingface.training.resume import drop_old, take_weights
-from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save, speed_metrics
+from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -92,7 +92,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
-    metrics = final_metrics(state.log_history) | speed_metrics(trainer.speed)
+    metrics = final_metrics(state.log_history)
     trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics)
     save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
     return trained
