@@ -3,6 +3,7 @@
 python benchmarks/startup.py
 python benchmarks/startup.py --against ../other-checkout
 python benchmarks/startup.py --job job.toml --rounds 20
+python benchmarks/startup.py --first-step           # a run of a small model too, from its start to its first step
 
 Whole processes, from the start of the interpreter to its end; each command once unmeasured, then in turn with the other
 checkout's, so that what else the machine does meets both. Both run in this environment: its packages, and the entry
@@ -12,6 +13,7 @@ points of the forge that is installed in it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -29,20 +31,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured in turn with this one")
     parser.add_argument("--job", type=Path, help="the job to plan; default a short one, for a model that is nowhere")
+    parser.add_argument("--first-step", action="store_true", help="measure also what a run takes until its first step")
     parser.add_argument("--rounds", type=int, default=10, help="how often each command is measured; default 10")
     options = parser.parse_args()
     if options.against and not (options.against / "core" / "forge").is_dir():
         parser.error(f"{options.against} is no checkout of forge: it has no core/forge")
     sides = [HERE, *([options.against.resolve()] if options.against else [])]
+    sys.path[:0] = [str(HERE / "core"), str(HERE / "plugins")]
     with tempfile.TemporaryDirectory() as folder:
         job = options.job.resolve() if options.job else Path(folder, "job.toml")
         if not options.job:
             job.write_text(JOB, encoding="utf-8")
         rows = [
             measure(arguments, sides, options.rounds, Path(folder))
-            for arguments in (["--help"], ["plugins"], ["schema"], ["plan", str(job)])
+            for arguments in (
+                ["--help"],
+                ["plugins"],
+                ["schema"],
+                ["plan", str(job)],
+                *small_run(options, Path(folder)),
+            )
         ]
     print(table(rows, sides, options.rounds))
+
+
+def small_run(options: argparse.Namespace, folder: Path) -> list[list[str]]:
+    """Return the command that trains a small model, if it is asked for, and write its job."""
+    if not options.first_step:
+        return []
+    from forge.machine.probe import probe
+    from forge_huggingface.speed.trial import write
+
+    write(folder / "small", probe())
+    return [["run", "small/job.toml", "--set", "train.max_steps=2", "--json"]]
 
 
 def measure(arguments: list[str], sides: list[Path], rounds: int, folder: Path) -> tuple[str, list[list[float]]]:
@@ -61,7 +82,7 @@ def run(arguments: list[str], checkout: Path, folder: Path) -> float:
     """Run forge of a checkout to its end and return the seconds that it took."""
     paths = os.pathsep.join([str(checkout / "core"), str(checkout / "plugins")])
     environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
-    start = time.perf_counter()
+    clock, start = time.time(), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-P", "-m", "forge", *arguments],
         env=environment,
@@ -73,6 +94,9 @@ def run(arguments: list[str], checkout: Path, folder: Path) -> float:
     took = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"forge {' '.join(arguments)} of {checkout} failed:\n{done.stdout}{done.stderr}")
+    if arguments[0] == "run":
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        return next(float(event["time"]) for event in events if event["kind"] == "training") - clock
     return took
 
 

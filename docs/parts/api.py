@@ -75,7 +75,17 @@ def command() -> str:
 def records() -> str:
     """The records that pass between stages."""
     passed = (api.Data, api.Loaded, api.Trained, api.Exported, api.Decision, api.Finding, api.Event)
-    described = (*passed, api.Sampling, api.Prompt, api.Answer, api.Evaluated, api.Estimate, api.Part, api.Lever)
+    described = (
+        *passed,
+        api.Sampling,
+        api.Prompt,
+        api.Answer,
+        api.Evaluated,
+        api.Estimate,
+        api.Part,
+        api.Lever,
+        api.Pace,
+    )
     texts = ((each.__name__, sentence(inspect.getdoc(each) or ""), attributes(each)) for each in described)
     return "\n\n".join(f"### {name}\n\n{meaning}\n\n{fields}" for name, meaning, fields in texts)
 

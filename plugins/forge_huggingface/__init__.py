@@ -33,6 +33,10 @@ PEFT = "peft>=0.18"
 TRL = "trl>=1.14.2,<1.17,!=1.15.*"  # 1.15.0 cannot train SFT on a CPU: its loss is a Triton kernel without a fallback
 DATASETS = "datasets>=4.7,<6"
 
+ROWS_NEED = ("torch", "datasets", "transformers.models.auto.tokenization_auto")
+MODELS_NEED = ("torch", "transformers.modeling_utils", "peft")
+"""What every run imports sooner or later: at once, it takes a fifth less time, and what it takes is known."""
+
 
 @hookimpl
 def forge_describe(id: str, revision: str | None, folder: Path) -> ModelFacts:  # noqa: A002 - the hook's own name
@@ -52,6 +56,7 @@ def forge_offers() -> Iterable[Offer]:
             {"text", "vision", "streaming", "packing", "tokens", "pairs", "rated", "ranked", "prompts", "seq2seq"}
         ),
         requires_dist=(*MODELS, DATASETS),
+        preload=ROWS_NEED,
         probe=cannot_collate,
         check=data_problems,
         decide=decide_rows,
@@ -64,11 +69,14 @@ def forge_offers() -> Iterable[Offer]:
         packages=LOADING,
         provides=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-batches"}),
+        preload=MODELS_NEED,
         backend="huggingface",
         probe=cannot_load,
         decide=decide_weights,
         estimate="forge_huggingface.memory.estimate:estimate",
         fit="forge_huggingface.memory.fit:fit",
+        pace="forge_huggingface.speed.pace:pace",
+        trial="forge_huggingface.speed.trial:write",
     )
     yield Offer(
         stage=Stage.ADAPT,
@@ -94,6 +102,7 @@ def forge_offers() -> Iterable[Offer]:
                 Stage.COLLATE: frozenset({method.layout}),
                 Stage.LOAD: frozenset({"reward-head"} if method.head == "reward" else ()),
             },
+            preload=("transformers.trainer", "trl"),
             environment=method.environment or {},
             preflight=method.preflight,
             options="forge_huggingface.arguments.options:train_options",
@@ -124,6 +133,7 @@ def forge_offers() -> Iterable[Offer]:
         requires_dist=(*MODELS, PEFT),
         packages=LOADING,
         depends=frozenset({"hf-model"}),
+        preload=MODELS_NEED,
         probe=cannot_generate,
         decide=decide_weights,
     )

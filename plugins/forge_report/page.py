@@ -67,6 +67,7 @@ PARTS = (
     Part("plan", "Plan", "plan", sections.plan),
     Part("data", "Data", "data", sections.data),
     Part("memory", "Memory and disk", "memory", sections.memory),
+    Part("speed", "Time and speed", "speed", sections.speed),
     Part("machine", "Model and machine", "machine", sections.machine),
     Part("history", "History", "history", sections.history),
     Part("exports", "Exports", "exports", sections.exports),

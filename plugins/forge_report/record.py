@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import RunError, upgraded_plan
 from forge.disk.checkpoints import MARK, checkpoints
+from forge.text.speed import Times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,6 +103,7 @@ class Record:
         last: The last event of each kind.
         memory: The highest memory seen, in bytes.
         samples: Answers that were logged while training.
+        times: What the last training's time went into.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Record:
     last: dict[str, dict[str, Any]] = field(default_factory=dict)
     memory: int | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
+    times: Times = field(default_factory=Times)
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -208,6 +211,7 @@ class _Log:
                 self.open.step = step
         else:
             record.last[str(kind)] = event
+            record.times.take(event)
             if kind in {"warning", "note", "failed", "stopped"}:
                 record.happened.append(event)
             if handle := getattr(self, f"on_{kind}", None):

@@ -110,6 +110,14 @@ def memory(record: Record) -> dict[str, Any] | None:
     return {"estimated": "\n".join(estimated), "measured": "\n".join(measured)}
 
 
+def speed(record: Record) -> dict[str, Any] | None:
+    """Return what the last training's time went into, and how fast it was."""
+    times = record.times
+    if not times.lines:
+        return None
+    return {"seconds": [(name, clock(each)) for name, each in times.seconds.items()], "facts": facts(times.facts)}
+
+
 def history(record: Record) -> dict[str, Any] | None:
     """Return what each worker did, the checkpoints, and every warning, note and failure."""
     if not record.sessions:

@@ -39,6 +39,8 @@ def forge_offers() -> Iterable[Offer]:
         decide=rules.decide,
         estimate="forge_unsloth.estimate:estimate",
         fit="forge_unsloth.estimate:fit",
+        pace="forge_unsloth.pace:pace",
+        trial="forge_huggingface.speed.trial:write",
     )
     yield Offer(
         stage=Stage.ADAPT,

@@ -32,6 +32,7 @@ def page(run: Run) -> str:
     run.tell("loaded", device=EVIL, **{EVIL: EVIL}).tell("warning", message=EVIL, do=EVIL).begin()
     run.step(1, **{EVIL: 1.0}).step(2, **{EVIL: 2.0}).tell("eval", step=1, **{f"eval_{EVIL}_loss": 1.0})
     run.tell("answers", step=1, answers=[{"prompt": EVIL, "completion": EVIL, "rewards": {EVIL: 1.0}, EVIL: [EVIL]}])
+    run.tell("stage", stage=EVIL, state="finished", seconds=1.0).tell("speed", first=1.0, steps=2, seconds=1.0)
     run.tell("failed", error={"what": EVIL, "why": EVIL, "do": EVIL}).trained()
     source = {"path": EVIL, "format": EVIL, "split": EVIL, "columns": {EVIL: "prompt"}, "ignored": [EVIL]}
     summary = {"rows": 1, EVIL: EVIL, "sources": [source], "dropped_first": [EVIL], "eval": {EVIL: {"rows": 1}}}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from forge.api import Estimate, Part
+from forge.api import Estimate, Part, SpeedMeasured
 from forge.cli import cli
 from forge.disk.checkpoints import mark
 from forge.errors import RunError, UsageError
@@ -120,6 +120,16 @@ def test_memory_is_told_as_estimated_and_as_measured(run: Run) -> None:
     words = run.page.words
     assert verdict(made) in words
     assert "512.0 MiB measured, 1.0 GiB estimated" in words
+
+
+def test_what_the_time_went_into_is_shown(run: Run) -> None:
+    run.begin()
+    speed = SpeedMeasured(first=3.0, steps=10, seconds=5.0, tokens_per_second=200.0, padding=0.2, padded=1250)
+    run.log.append(speed)
+    words = run.page.words
+    assert "Time and speed" in words
+    assert "200 a second; 250 with padding, which is 20 %" in words
+    assert "first step" in words
 
 
 def test_a_failed_run_says_first_what_failed(run: Run) -> None:

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     Models = Callable[[str], Path]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what runs leave for later ones apart from the user's own, so that neither decides for the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """A place for distributions, empty."""

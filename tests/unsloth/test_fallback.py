@@ -72,7 +72,7 @@ def test_a_job_that_names_no_backend_runs_on_unsloth_where_the_machine_allows(
     planned = plan(catalogue, machine)
     expected = {"collate": "huggingface", "load": "unsloth-text", "adapt": "unsloth-text", "train": "huggingface"}
     assert chosen(planned) == expected
-    assert planned.preload == ("unsloth",)
+    assert planned.preload[0] == "unsloth"
 
 
 def test_the_worker_gets_unsloths_environment(catalogue: Catalogue) -> None:
@@ -118,7 +118,7 @@ def test_on_other_machines_it_runs_on_transformers_and_says_why(catalogue: Catal
     planned = plan(catalogue, machine)
     assert {plugin for stage, plugin in chosen(planned).items()} == {"huggingface"}
     assert why in reason(planned)
-    assert not planned.preload
+    assert "unsloth" not in planned.preload
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -281,7 +281,7 @@ def test_an_unsloth_that_fails_at_import_is_planned_around_and_told(catalogue: C
     first, second = Plan.read(folder / "plan.json"), Plan.read(folder / "plan.2.json")
     assert (chosen(first)["load"], chosen(second)["load"]) == ("unsloth-text", "huggingface")
     assert chosen(second)["adapt"] == "huggingface"
-    assert not second.preload
+    assert "unsloth" not in second.preload
     assert not second.environment
     assert "failed in attempt 1: cannot import unsloth: NotImplementedError: You need a GPU" in reason(second)
     assert any(event.kind == "warning" and "trying again with another plan" in event.message for event in shown)

@@ -72,7 +72,7 @@ def prepared(
         base[name] = {**base.get(name, {}), **table}
     file = parse(tomli_w.dumps(base), "job.toml", tmp_path, PluginKeys(catalogue))
     plan = make_plan(file, catalogue, machine, describe(str(folder), None, tmp_path))
-    assert plan.preload == ("unsloth",)
+    assert plan.preload[0] == "unsloth"
     told: list[Any] = []
     return settle(file.job, plan.decisions), Run(folder=tmp_path, plan=plan, sink=told.append), told
 

@@ -77,7 +77,7 @@ def test_a_vision_job_on_a_fit_machine_runs_on_unsloth(catalogue: Catalogue, mod
         "adapt": "unsloth-vision",
         "train": "huggingface",
     }
-    assert made.preload == ("unsloth",)
+    assert made.preload[0] == "unsloth"
     assert "does not do vision" in reason(made, "unsloth-text")
 
 

@@ -70,9 +70,11 @@ if TYPE_CHECKING:
         Noted,
         Objected,
         Planned,
+        Preloaded,
         Probed,
         Progress,
         Reading,
+        SpeedMeasured,
         StageChanged,
         StepLogged,
         Stopped,
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from forge.api.generation import Answer, Generator, Prompt, Sampling
+    from forge.api.pace import Pace
     from forge.api.plan import (
         Against,
         Answers,
@@ -116,6 +119,7 @@ if TYPE_CHECKING:
         TrainTable,
     )
     from forge.machine.machine import Accelerator, Machine, TorchBuild
+    from forge.machine.peak import peak_flops
     from forge.machine.probe import cores
     from forge.model.facts import ModelFacts, ModelTask
     from forge.model.shape import Linear, Shape
@@ -182,6 +186,7 @@ __all__ = [
     "Objected",
     "Offer",
     "OutOfMemory",
+    "Pace",
     "Package",
     "Part",
     "Plan",
@@ -189,6 +194,7 @@ __all__ = [
     "PlanHooks",
     "Planned",
     "PluginError",
+    "Preloaded",
     "Preview",
     "Probed",
     "Problem",
@@ -201,6 +207,7 @@ __all__ = [
     "Sampling",
     "Shape",
     "Source",
+    "SpeedMeasured",
     "Stage",
     "StageChanged",
     "Step",
@@ -233,6 +240,7 @@ __all__ = [
     "masked",
     "nearest",
     "no_text",
+    "peak_flops",
     "problems_of",
     "setting",
     "settle",
@@ -261,9 +269,11 @@ _LATER = {
         "Noted",
         "Objected",
         "Planned",
+        "Preloaded",
         "Probed",
         "Progress",
         "Reading",
+        "SpeedMeasured",
         "StageChanged",
         "StepLogged",
         "Stopped",
@@ -276,6 +286,7 @@ _LATER = {
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
     "forge.api.generation": ("Answer", "Generator", "Prompt", "Sampling"),
+    "forge.api.pace": ("Pace",),
     "forge.api.plan": (
         "Against",
         "Answers",
@@ -308,6 +319,7 @@ _LATER = {
         "TrainTable",
     ),
     "forge.machine.machine": ("Accelerator", "Machine", "TorchBuild"),
+    "forge.machine.peak": ("peak_flops",),
     "forge.machine.probe": ("cores",),
     "forge.model.facts": ("ModelFacts", "ModelTask"),
     "forge.model.shape": ("Linear", "Shape"),

@@ -72,6 +72,14 @@ class Planned(Event):
 
 
 @dataclass(frozen=True)
+class Preloaded(Event):
+    """A worker is ready: its process and what its plan imports before everything else took ``seconds``."""
+
+    kind: ClassVar[str] = "preloaded"
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StageChanged(Event):
     """A stage has begun, with its ``plugin``, or ended, after ``seconds``: ``state`` is ``started`` or ``finished``."""
 
@@ -230,6 +238,40 @@ class CheckpointSaved(Event):
     bytes: int
     path: str | None = None
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class SpeedMeasured(Event):
+    """Training has ended, and how fast it was; no number here made the device wait.
+
+    Attributes:
+        first: Seconds of the first step, in which kernels are compiled.
+        steps: How many steps came after it.
+        seconds: What these took, without evaluations and checkpoints.
+        evaluating: Seconds of the evaluations.
+        saving: Seconds of the checkpoints.
+        tokens: Tokens of the rows in these steps, as the trainer counts them.
+        padded: The same with what fills the batches up.
+        padding: The share of the batches that fills them up.
+        tokens_per_second: Of the rows.
+        flops: Floating-point operations a second that the model takes for all of its batches, padding included.
+        peak: What the device could do at best.
+        share: The share of that limit which went into tokens of the rows (MFU).
+    """
+
+    kind: ClassVar[str] = "speed"
+    first: float
+    steps: int
+    seconds: float
+    evaluating: float = 0.0
+    saving: float = 0.0
+    tokens: int | None = None
+    padded: int | None = None
+    padding: float | None = None
+    tokens_per_second: float | None = None
+    flops: float | None = None
+    peak: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)

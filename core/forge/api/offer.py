@@ -106,6 +106,12 @@ class Offer:
             first chosen offer that has one is asked, once the others have decided; in the worker again with ``rows``,
             the summary of the rows; and with ``failed`` by a trainer that ran out of memory with ``job`` before the
             first step: then it yields what takes less, or nothing.
+        pace: ``"package.module:function"`` of ``(machine, job, facts)`` that returns a :class:`~forge.api.Pace`, or
+            None. Where several offers could serve and each says how long the training takes with it, the one with
+            which it ends first is taken. It is imported at planning time, so it must be light.
+        trial: For a stage ``load`` with a ``backend``: ``"package.module:function"`` of ``(folder, machine)`` that
+            writes ``job.toml`` there, with a model and rows of no meaning: what ``forge doctor --measure`` trains. It
+            is imported in the process of the command, so it must be light.
 
     A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
     that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
@@ -155,6 +161,8 @@ class Offer:
     upload: str | None = None
     estimate: str | None = None
     fit: str | None = None
+    pace: str | None = None
+    trial: str | None = None
 
     @property
     def words(self) -> frozenset[str]:

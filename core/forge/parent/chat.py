@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from forge.api.generation import Sampling
 from forge.errors import ModelDied, from_json
-from forge.parent.process import death, start
+from forge.parent.process import death, environment_of, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,8 +50,9 @@ class Chat:
 
     def __init__(self, folder: RunFolder, plan: Path, log: Path) -> None:
         self.log = log
+        environment, _ = environment_of(folder, plan)
         with log.open("ab") as printed:  # in a group of its own: Ctrl-C ends an answer, not the model
-            self._worker = start("forge.worker.chat", folder, plan, stdout=subprocess.PIPE, stderr=printed)
+            self._worker = start("forge.worker.chat", folder, plan, environment, stdout=subprocess.PIPE, stderr=printed)
         try:
             ready = self._read()
         except BaseException:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api.event import Done, Event, Failed, Noted, Stopped
 from forge.api.plan import Plan
+from forge.disk.cache import kept_for_later
 from forge.disk.checkpoints import newest_marked
 from forge.disk.events import Follower
 from forge.disk.faults import disk_errors, machine_error
@@ -49,13 +50,16 @@ class Outcome:
     asked: bool = False
 
 
-def start(module: str, folder: RunFolder, plan: Path, **pipes: Any) -> subprocess.Popen[bytes]:
+def start(
+    module: str, folder: RunFolder, plan: Path, environment: Mapping[str, str], **pipes: Any
+) -> subprocess.Popen[bytes]:
     """Start a worker process.
 
     Args:
         module: What to run: ``python -m <module> RUN PLAN``.
         folder: The run.
         plan: The plan's file.
+        environment: What :func:`environment_of` returns.
         pipes: Where the process reads and prints, as :class:`subprocess.Popen` takes them.
     """
     options: dict[str, Any] = (
@@ -65,7 +69,6 @@ def start(module: str, folder: RunFolder, plan: Path, **pipes: Any) -> subproces
     )
     # -P keeps the current folder off the path: a random.py beside the job is not Python's.
     command = [sys.executable, "-P", "-m", module, str(folder.path), str(plan)]
-    environment = worker_environment(os.environ, Plan.read(plan))
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **pipes, **options)
 
 
@@ -73,10 +76,13 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     """Start a worker, show its events until it ends, and say how it ended."""
     if left := unsupported(os.environ):
         show(Noted(f"not passed on to the worker, whose libraries do not work with it: {', '.join(left)}"))
+    environment, cold = environment_of(folder, plan)
+    if cold:
+        show(Noted(f"what is compiled is not kept for later runs: {cold}"))
     events = Follower(folder.events)
     last: Event | None = None
     with folder.log.open("ab") as log:
-        worker = start("forge.worker", folder, plan, stdout=log, stderr=subprocess.STDOUT)
+        worker = start("forge.worker", folder, plan, environment, stdout=log, stderr=subprocess.STDOUT)
         with letting_go(worker), passing_on(worker, show) as wishes:
             while True:
                 ended = worker.poll() is not None
@@ -148,16 +154,25 @@ def unsupported(environ: Mapping[str, str]) -> list[str]:
     return ["PYTHONOPTIMIZE"] * stripped + ["PYTHONWARNINGS"] * strict
 
 
+def environment_of(folder: RunFolder, plan: Path) -> tuple[dict[str, str], str | None]:
+    """Return the environment of the worker of a plan's file, and why it keeps nothing for later runs, or None."""
+    made = Plan.read(plan)
+    here = made.machine
+    environment = worker_environment(os.environ, made)
+    return kept_for_later(environment, here.versions, here.python, folder.path / ".cache")
+
+
 def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
     clean = {key: value for key, value in environ.items() if not key.startswith((*LAUNCHERS, *plan.shed))}
     clean = {key: value for key, value in clean.items() if key not in unsupported(environ)}
     # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
+    # Where a container shows one alone, naming it lets Unsloth compile in as many processes as there are cores.
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
     if visible:
         clean["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    elif visible is None and len(cards) > 1:
+    elif visible is None and cards:
         clean["CUDA_VISIBLE_DEVICES"] = "0"
     clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
     clean.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -10,7 +10,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from forge.api.event import Warned
+from forge.api.event import Noted, Warned
 from forge.api.plan import Plan, Task
 from forge.api.stage import Stage
 from forge.discovery.describe import describe_model
@@ -20,6 +20,7 @@ from forge.job.decisions import Decision, settle
 from forge.job.literal import setting
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
+from forge.parent.timing import remember
 from forge.planning.planner import make_plan
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def run(
             raise outcome.error from None
         show(Warned(f"{outcome.error}; trying again with {_other(relief)}"))
     if task is Task.TRAIN:
+        if why := remember(folder, plan):
+            show(Noted(f"what this run took is not kept for later plans: {why}"))
         heed(outcome, folder)
         finish(folder, catalogue, machine, show)
     return folder

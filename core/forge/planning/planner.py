@@ -203,12 +203,17 @@ def _of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
     every = [offer for plugin in catalogue.usable for offer in plugin.offers]
     patched = {name for offer in offers for name in offer.patches}
     return {
-        "preload": tuple(dict.fromkeys(name for offer in offers for name in offer.preload)),
+        "preload": tuple(dict.fromkeys(name for offer in _patching_first(offers) for name in offer.preload)),
         "before": tuple(dict.fromkeys(name for offer in offers for name in offer.before)),
         "refused": tuple(sorted({name for offer in every for name in offer.patches} - patched)),
         "environment": {key: value for offer in offers for key, value in offer.environment.items()},
         "shed": tuple(sorted({prefix for offer in every for prefix in offer.sheds})),
     }
+
+
+def _patching_first(offers: Sequence[Offer]) -> list[Offer]:
+    """Return offers in their order, but those first that change others' libraries, and so must be imported first."""
+    return sorted(offers, key=lambda offer: not offer.patches)
 
 
 def _decisions(chosen: Sequence[Choice], machine: Machine, job: Job, facts: ModelFacts) -> tuple[Decision, ...]:

@@ -2,7 +2,9 @@
 
 Stage by stage would not do: what loads the model decides what may train it. So each need first drops the offers that
 are unfit by themselves, the rest is sorted, and the first combination that fits together wins. The order of preference
-is load, train, adapt, collate, export: the fastest loader is kept as long as anything can train what it loads.
+is load, train, adapt, collate, export: the best loader is kept as long as anything can train what it loads. The best is
+the one with which the training ends first, where the offers can tell (:mod:`forge.planning.pace`), else the one of the
+highest priority.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from forge.api.stage import Stage
 from forge.discovery.guard import import_guard
 from forge.discovery.requirements import missing_requirement
 from forge.errors import PlanError
+from forge.planning.pace import Timing, timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +76,7 @@ def select(
     """
     verdicts: dict[tuple[str, str], Verdict] = {}
     fit: dict[str, list[Choice]] = {}
+    timings: dict[str, Timing] = {}
     for need in wanted:
         fit[need.label] = []
         for plugin, offer in catalogue.offers(need.stage):
@@ -86,6 +90,7 @@ def select(
                 if known is None or known.against is Against.ABILITY:
                     verdicts[need.label, plugin.name] = Verdict(need.label, plugin.name, no.reason, no.against)
         fit[need.label].sort(key=_order)
+        timings[need.label] = _first_to_end(fit[need.label], machine, job, facts)
         if not fit[need.label]:
             raise PlanError(*_hopeless(need, list(verdicts.values()), catalogue))
     ordered = sorted(wanted, key=lambda need: PREFERENCE.index(need.stage))
@@ -101,9 +106,10 @@ def select(
         for other in fit[label]:
             if other.plugin.name == choice.plugin.name:
                 continue
-            reason = _outdone(other, choice, [c for c in chosen if c is not choice], traits)
+            reason = _outdone(other, choice, [c for c in chosen if c is not choice], traits, timings[label])
             verdicts[label, other.plugin.name] = Verdict(label, other.plugin.name, reason, Against.OUTDONE)
-        verdicts[label, choice.plugin.name] = Verdict(label, choice.plugin.name, _praise(choice, fit[label]), None)
+        praise = timings[label].praise(choice.plugin.name, _praise(choice, fit[label]))
+        verdicts[label, choice.plugin.name] = Verdict(label, choice.plugin.name, praise, None)
     order = {need.label: position for position, need in enumerate(wanted)}
     chosen.sort(key=lambda choice: order[choice.need.label])
     return chosen, sorted(verdicts.values(), key=lambda v: (order[v.label], not v.chosen, v.plugin))
@@ -171,6 +177,14 @@ def _order(choice: Choice) -> tuple[bool, int, str]:
     return stranger, -choice.offer.priority, choice.plugin.name
 
 
+def _first_to_end(fit: list[Choice], machine: Machine, job: Job, facts: ModelFacts) -> Timing:
+    """Put the offer first with which the training ends first, among forge's own or, if none can, strangers'."""
+    rivals = [choice for choice in fit if _order(choice)[0] == _order(fit[0])[0]]
+    found = timing([(choice.plugin.name, choice.offer) for choice in rivals], machine, job, facts)
+    fit.sort(key=lambda choice: choice.plugin.name != found.first)  # the others keep their order
+    return found
+
+
 def _combinations(
     wanted: Sequence[Need], fit: Mapping[str, list[Choice]], taken: list[Choice], traits: frozenset[str]
 ) -> Iterator[list[Choice]]:
@@ -202,12 +216,13 @@ def _clashes(wanted: Sequence[Need], fit: Mapping[str, list[Choice]], traits: fr
     return [clash] if clash else []
 
 
-def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str]) -> str:
-    if _order(other) < _order(winner):
+def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], found: Timing) -> str:
+    usual = winner.plugin.name != found.first and _order(other) < _order(winner)
+    if usual or other.plugin.name == found.first:
         return _clash([*rest, other], traits, complete=True) or "does not fit what serves the other stages"
     if not other.plugin.own and winner.plugin.own:
         return "able too; forge's own plugins come first, name it in [use] to take it"
-    return f"able too; {winner.plugin.name} is preferred"
+    return found.beside(other.plugin.name, winner.plugin.name, f"able too; {winner.plugin.name} is preferred")
 
 
 def _praise(choice: Choice, fit: Sequence[Choice]) -> str:

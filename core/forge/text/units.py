@@ -34,6 +34,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
+def times(ratio: float) -> str:
+    """Return a ratio for people: 1.3 times."""
+    return f"{ratio:.{2 if ratio < 0.95 else 1 if ratio < 10 else 0}f} times"
+
+
 def percent(share: float) -> str:
     """Return a share for people: 86 %."""
     return "under 1 %" if 0 < share < 0.01 else f"{share * 100:.0f} %"

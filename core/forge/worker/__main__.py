@@ -14,6 +14,7 @@ from forge.api.run import Run
 from forge.disk.events import EventLog
 from forge.disk.folder import RunFolder
 from forge.masking import mask_output
+from forge.worker import BEGAN
 from forge.worker.control import listen
 from forge.worker.perform import perform
 from forge.worker.sink import Sink
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
     sink = Sink(EventLog(folder.events))
     run = Run(folder=folder.path, plan=plan, sink=sink)
     listen(run)
-    return perform(run, folder, sink)
+    return perform(run, folder, sink, BEGAN)
 
 
 if __name__ == "__main__":

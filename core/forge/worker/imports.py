@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
 from forge.api.stage import Stage
+from forge.disk.cache import COMPILERS
 from forge.errors import BackendImportError, PluginError
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ def check_imports(plan: Plan) -> None:
 
 
 def preload(plan: Plan) -> None:
-    """Import what must come before everything else.
+    """Import what must come before everything else; where compilers keep their work stays as the parent said.
 
     Raises:
         PluginError: Something that it must come before has been imported already.
@@ -31,10 +34,22 @@ def preload(plan: Plan) -> None:
     early = [name for name in plan.before if name in sys.modules]
     if early and plan.preload:
         raise PluginError(f"{', '.join(early)} came before {plan.preload[0]}", "a plugin imported it too early")
-    for name in plan.preload:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # Unsloth raises NotImplementedError where there is no GPU
-            traceback.print_exc()
-            why, loader = f"{type(error).__name__}: {error}", plan.step(Stage.LOAD).plugin
-            raise BackendImportError(f"cannot import {name}", why, plugin=loader) from error
+    folders = {name: os.environ[name] for name in COMPILERS if name in os.environ}
+    gc.disable()  # objects by the hundred thousand, none of them garbage: looking for it takes a fifth of the time
+    try:
+        for name in plan.preload:
+            _import(name, plan)
+    finally:
+        gc.enable()
+    gc.freeze()  # nor need it be looked for among them later
+    os.environ.update(folders)  # Unsloth drops inductor's at its import, and /tmp is seldom there for the next run
+
+
+def _import(name: str, plan: Plan) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # Unsloth raises NotImplementedError where there is no GPU
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {error}"
+        loader = next((step.plugin for step in plan.steps if step.stage is Stage.LOAD), plan.steps[0].plugin)
+        raise BackendImportError(f"cannot import {name}", why, plugin=loader) from error

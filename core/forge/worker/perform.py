@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from forge.api.event import Done, Failed, Noted, Stopped, Warned
+from forge.api.event import Done, Failed, Noted, Preloaded, Stopped, Warned
 from forge.api.plan import Task, Training
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
@@ -59,21 +60,23 @@ def resume_point(run: Run, folder: RunFolder) -> Path | None:
     return whole
 
 
-def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
+def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None) -> int:
     """Do what the run's plan says and return the exit code; an error becomes an event, and a traceback in the log.
 
     Args:
         run: The run.
         folder: Its folder.
         sink: Where its events go; the plan's observers are let in.
+        began: When the process began, in seconds since the epoch; now if it is not told.
     """
-    plan = run.plan
+    plan, began = run.plan, time.time() if began is None else began
     try:
         with folder.own():
             sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
             sink.admit(plan)
+            run.emit(Preloaded(round(time.time() - began, 3)))
             if isinstance(plan, Training) and plan.resume:
                 run = replace(run, resume=resume_point(run, folder))
             TASKS[plan.task](job, run, Stages(run, job), folder)

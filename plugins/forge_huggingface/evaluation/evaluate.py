@@ -22,7 +22,7 @@ from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
 from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.generation.sampling import describe
-from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rows import text_of
 from forge_huggingface.rules.placement import positions
@@ -105,7 +105,7 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
     assert isinstance(run.plan, Answers)
     if run.plan.target == EVALUATION:
         plan = RunFolder(run.folder).plan()
-        card = model_card(job, plan, trained, weights.name, asdict(result))
+        card = model_card(job, plan, trained, weights.name, asdict(result), speed=speed_of(run.folder))
         (run.folder / "README.md").write_text(card, encoding="utf-8")
     return result
 

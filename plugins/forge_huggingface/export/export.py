@@ -15,7 +15,7 @@ from forge.disk.folder import RunFolder
 from forge_huggingface.export.merge import merge
 from forge_huggingface.generation.plain import trained_on_plain_text
 from forge_huggingface.generation.sampling import complete_config, recommended
-from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rendering import tokenizers
 from forge_huggingface.rendering.study import turn_end
@@ -43,7 +43,8 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         report = merge(job, run, trained, out, export.options["dtype"])
     if trained.task != "reward":  # which answers nothing
         report["generation_config"] = generation_defaults(job, run, trained, out)
-    card = model_card(job, run.plan, trained, export.format, RunFolder(run.folder).evaluation())
+    evaluated = RunFolder(run.folder).evaluation()
+    card = model_card(job, run.plan, trained, export.format, evaluated, speed=speed_of(run.folder))
     (out / "README.md").write_text(card, encoding="utf-8")
     return Exported(files=tuple(path.as_posix() for path in files_below(out)), report=report)
 

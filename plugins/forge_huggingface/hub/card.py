@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from forge.api import masked
+from forge.disk.events import read_events
+from forge.disk.folder import RunFolder
 from forge.text.evaluation import measured
+from forge.text.speed import Times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from forge.api import Job, Plan, Trained
 
@@ -23,6 +27,7 @@ def model_card(
     format_: str,
     evaluation: Mapping[str, Any] | None = None,
     usage: Sequence[str] | None = None,
+    speed: Mapping[str, str] | None = None,
 ) -> str:
     """Return the card as Markdown with the hub's metadata.
 
@@ -33,6 +38,7 @@ def model_card(
         format_: ``"adapter"``, ``"model"``, ``"merged"`` or ``"gguf"``.
         evaluation: The content of ``evaluation.json``, if there is one.
         usage: How a format of another plugin is used, as lines of Markdown.
+        speed: How fast the training was, from :func:`speed_of`.
     """
     on_hub = plan.facts.source != "folder"
     base = job.model.id if on_hub else job.model.id.rstrip("/").rpartition("/")[2]
@@ -77,11 +83,18 @@ def model_card(
         "",
         f"Backend: {', '.join(dict.fromkeys(step.plugin for step in plan.steps))}; {', '.join(versions)}.",
     ]
+    if speed:
+        lines += ["", f"Speed: {'; '.join(f'{name} {said}' for name, said in speed.items())}."]
     if metrics:
         lines += ["", "| metric | value |", "| --- | --- |", *metrics]
     if evaluation is not None:
         lines += ["", "## Evaluation", "", *_evaluation(evaluation)]
     return masked("\n".join(lines) + "\n")  # rows and answers may hold addresses with logins
+
+
+def speed_of(folder: Path) -> dict[str, str]:
+    """Return how fast a run's last training was, in figures for people; empty if it does not tell."""
+    return Times(read_events(RunFolder(folder).events)).facts
 
 
 def _evaluation(found: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,7 @@ from forge_huggingface.training.outlook import outlook
 from forge_huggingface.training.probe import probe
 from forge_huggingface.training.resume import drop_old, recall, remember, restore_best
 from forge_huggingface.training.save import check_written
+from forge_huggingface.training.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.first_step = 0
         self.in_step = self.wanted = self.asked = False
         self.tokens: tuple[float, float] | None = None
+        self.watch: Watch | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Try the longest batch before anything is trained; a dry run ends here."""
@@ -99,6 +101,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
             self.alike = recall(self.trainer, self.run.resume).get("alike", 0)
             args.eval_on_start = False  # it was evaluated when it began
         self.run.graceful.set()
+        self.watch = Watch(self.trainer, self.job, self.run, self.data)
         self.began, self.first_step = time.monotonic(), state.global_step
         values = {"steps": state.max_steps, "from": state.global_step, "epochs": state.num_train_epochs}
         self.run.emit(TrainingStarted.from_values(values))
@@ -109,6 +112,8 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop if the run was asked to; show progress now and then."""
+        if self.watch is not None:
+            self.watch.step()
         if self.run.stop.is_set() and self.exact(args):
             self.asked = self.asked or not control.should_training_stop
             self.wanted = control.should_save = control.should_training_stop = True
@@ -161,6 +166,8 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         if "loss" in values:
             values |= {"step": state.global_step, "of": state.max_steps, **self.pace(state)}
             if "num_tokens" in values:
+                if self.watch is not None:
+                    self.watch.tokens(values["num_tokens"])
                 now = time.monotonic()
                 if self.tokens and now > self.tokens[0] and values["num_tokens"] > self.tokens[1]:
                     values["tokens_per_second"] = (values["num_tokens"] - self.tokens[1]) / (now - self.tokens[0])
@@ -173,6 +180,11 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
             self.hold_back(state, control)
         elif any(name.startswith("eval_") for name in values):
             self.run.emit(EvalLogged(state.global_step, state.max_steps, more=values))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Tell how fast it was."""
+        if self.watch is not None and (speed := self.watch.result()) is not None:
+            self.run.emit(speed)
 
     def show_answers(self, state: Any) -> None:
         """Pass on some of the answers that the model gave since the last log, with their rewards."""
@@ -211,6 +223,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         drop_old(args, state, self.job.train.options.get("save_total_limit"))
         size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
         seconds = round(time.monotonic() - start, 3)
+        self.trainer.saving += seconds  # beside what the trainer itself took to write it
         self.run.emit(CheckpointSaved(state.global_step, size, str(checkpoint), seconds))
         if not self.exact(args):
             message = f"{checkpoint.name} stands within a set of answers: going on from it, the model answers anew"

@@ -14,7 +14,7 @@ from forge.disk.checkpoints import MARK, checkpoints
 from forge.disk.faults import machine_error
 from forge.disk.files import write_text
 from forge_huggingface.facts.safetensors import read_folder, read_header
-from forge_huggingface.hub.card import model_card
+from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.methods import Method
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     try:
-        card = model_card(job, run.plan, trained, folder.name)
+        card = model_card(job, run.plan, trained, folder.name, speed=speed_of(run.folder))
     except Exception as error:  # noqa: BLE001 - no card is worth a training
         traceback.print_exception(error)
         run.emit(Warned(f"there is no model card: {type(error).__name__}: {error}", "please report this"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,11 +27,19 @@ class Steady:
             best one so far.
         seconds_before: How long the run had trained before it was resumed.
         learning: Watches whether anything is learned.
+        filled: Tokens of all batches so far, with what fills them up; counted by their shapes.
+        sequences: Rows of these batches.
+        evaluating: Seconds of evaluations so far.
+        saving: Seconds of saving checkpoints so far, and of loading the best one.
     """
 
     whether_to_save: Callable[[bool], bool] | None = None
     seconds_before: float = 0.0
     learning: Learning | None = None
+    filled: int = 0
+    sequences: int = 0
+    evaluating: float = 0.0
+    saving: float = 0.0
     _began: float = 0.0
 
     def train(self, *arguments: Any, **options: Any) -> Any:
@@ -40,6 +50,35 @@ class Steady:
     def seconds(self) -> float:
         """Return how long the run has been trained, before it was resumed and since."""
         return self.seconds_before + time.time() - self._began
+
+    def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        """Count the batch, and take it forward and backward."""
+        ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+        if isinstance(ids, torch.Tensor):
+            self.filled += ids.numel()
+            self.sequences += len(ids)
+        return super().training_step(model, inputs, *arguments, **options)  # type: ignore[misc]
+
+    def evaluate(self, *arguments: Any, **options: Any) -> Any:
+        """Evaluate, and look at the clock."""
+        with self._timed("evaluating"):
+            return super().evaluate(*arguments, **options)  # type: ignore[misc]
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        with self._timed("saving"):
+            super()._save_checkpoint(*arguments, **options)  # type: ignore[misc]
+
+    def _load_best_model(self, *arguments: Any, **options: Any) -> None:
+        with self._timed("saving"):
+            super()._load_best_model(*arguments, **options)  # type: ignore[misc]
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) + time.monotonic() - start)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Have the last numbers tell of the whole run; the trainer counts from the resume on (transformers 5.23)."""

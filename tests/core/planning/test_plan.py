@@ -135,10 +135,21 @@ def test_environment_and_preload_come_from_what_was_chosen_alone(plan: Any, cata
         environment={"X_QUIET": "1"},
     )
     found = strangers(catalogue, offer)
-    assert (plan(catalogue=found).preload, plan(catalogue=found).environment) == ((), {})
+    usual = plan(catalogue=found)
+    assert ("x_first" in usual.preload, usual.environment) == (False, {})
     named = plan(f'{BASE}[use]\nload = "x"\n', catalogue=found)
-    assert (named.preload, named.environment) == (("x_first",), {"X_QUIET": "1"})
+    assert ("x_first" in named.preload, named.environment) == (True, {"X_QUIET": "1"})
     assert named.step(Stage.LOAD).distribution == "forge-x"
+
+
+def test_what_changes_others_is_imported_before_them(plan: Any, catalogue: Catalogue) -> None:
+    """The rows' offer stands first in the plan, and imports transformers."""
+    values: dict[str, Any] = {"preload": ("x_first",), "patches": frozenset({"x_first"})}
+    words, traits = frozenset({"text"}), frozenset({"hf-model"})
+    offer = Offer(stage=Stage.LOAD, impl="x:y", supports=words, provides=traits, **values)
+    named = plan(f'{BASE}[use]\nload = "x"\n', catalogue=strangers(catalogue, offer))
+    assert named.preload[0] == "x_first"
+    assert "torch" in named.preload
 
 
 def test_looking_at_rows_plans_collating_alone(plan: Any) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forge.cli.common import json_option, print_json, this_machine
 from forge.cli.terminal import say
-from forge.text.units import size
+from forge.text.units import amount, size
 
 if TYPE_CHECKING:
     from forge.discovery.catalogue import Catalogue
+    from forge.disk.speeds import Speeds
     from forge.machine.machine import Machine
 
 
 @click.command(name="doctor")
 @click.option("--machines", is_flag=True, help="List the machines that FORGE_MACHINE knows by name.")
+@click.option("--measure", is_flag=True, help="Train a small job with each backend, and keep what it took for plans.")
 @json_option
-def command(machines: bool, as_json: bool) -> None:
+def command(machines: bool, measure: bool, as_json: bool) -> None:
     """Say what works on this machine and what would mend the rest. Nothing heavy is imported; nothing is changed."""
     from forge.discovery.discover import discover
     from forge.machine.presets import PRESETS
@@ -27,16 +30,23 @@ def command(machines: bool, as_json: bool) -> None:
         for name, preset in PRESETS.items():
             say(f"{name:<26}{_machine(preset)}")
         return
-    machine = this_machine(pretend=True)
-    report = examine(discover(), machine)
+    machine = this_machine(pretend=not measure)
+    if measure:
+        _measure(discover(), machine, as_json=as_json)
+        return
+    from forge.disk import speeds
+
+    report, table = examine(discover(), machine), speeds.read(machine)
     if as_json:
-        print_json({"machine": machine.to_json(), "plugins": report})
+        print_json({"machine": machine.to_json(), "plugins": report, "speeds": _known(table)})
         return
     say(f"machine   {_machine(machine)}")
     for name in ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"):
         say(f"          {name} {machine.versions.get(name, 'is not installed')}")
     if mismatch := machine.mismatch():
         say(f"          {mismatch}", fg="yellow")
+    for told in _known(table):
+        say(f"measured  {told}")
     for line in report:
         say()
         good = line["status"] == "ok" and not line["reasons"]
@@ -51,6 +61,47 @@ def command(machines: bool, as_json: bool) -> None:
             say("  not here, for single values of a job:")
         for value in line["values"]:
             say(f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else ""))
+
+
+def _measure(catalogue: Catalogue, machine: Machine, *, as_json: bool) -> None:
+    """Train the trial of each backend, and tell what the table knows then."""
+    from forge import records
+    from forge.disk import speeds
+    from forge.parent.measure import measure
+
+    found = list(measure(catalogue, machine, lambda name: say(f"measuring {name} …", err=as_json)))
+    table = speeds.read(machine)
+    if as_json:
+        runs = {each.plugin: records.to_json(each.timed) if each.timed else None for each in found}
+        print_json({"table": str(speeds.table()), "runs": runs, "why": {e.plugin: e.why for e in found if e.why}})
+        return
+    for each in found:
+        if each.why:
+            say(f"{each.plugin} is not measured: {each.why}", fg="yellow")
+    for line in _known(table):
+        say(f"measured  {line}")
+    say(f"kept in {speeds.table()}")
+
+
+def _known(speeds: Speeds) -> list[str]:
+    """Return the lines that tell what the table knows of a machine: of each kind of run, the medians."""
+    lines = []
+    for kind in dict.fromkeys(run.kind for run in speeds.runs):
+        runs = [run for run in speeds.runs if run.kind == kind]
+        first, flops = runs[0], [run.flops for run in runs if run.flops]
+        about = [f"{amount(first.parameters)} parameters", *([first.bits] if first.bits else [])]
+        about += ["gradient checkpointing"] if first.checkpointing else []
+        took = [f"{median(run.start for run in runs):.1f} s to start"]
+        if tokens := [run.tokens_per_second for run in runs if run.tokens_per_second]:
+            took.append(f"{median(tokens):,.0f} tokens/s")
+        took += [f"{median(flops) / 1e12:.3g} TFLOP/s"] if flops else []
+        count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        lines.append(f"{first.backend}, {', '.join(about)}: {', '.join(took)} ({count})")
+    if speeds.stale:
+        lines.append(f"{speeds.stale} of other versions of the libraries, which are not used")
+    if speeds.fault:
+        lines.append(f"{speeds.fault}; the next run begins it anew")
+    return lines
 
 
 def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:

@@ -66,6 +66,8 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
     for key in ("folder", "state", "step", "of", "loss", "eval_loss", "checkpoint", "weights", "error"):
         if told.get(key) is not None:
             say(f"{key.replace('_', ' '):<12}{told[key]}")
+    for line in told["speed"]:
+        say(line)
     for export in told["exports"]:
         say(f"export      {export['format']}: {export['folder']} ({size(export['bytes'])})")
     say()
@@ -122,7 +124,9 @@ def _line(folder: RunFolder) -> dict[str, Any]:
 
 def _whole(folder: RunFolder) -> dict[str, Any]:
     from forge.disk.checkpoints import newest_marked
+    from forge.disk.events import read_events
     from forge.text.plan import describe
+    from forge.text.speed import Times
 
     trained, checkpoint = folder.trained(), newest_marked(folder.checkpoints)
     exports = []
@@ -135,5 +139,6 @@ def _whole(folder: RunFolder) -> dict[str, Any]:
         "checkpoint": checkpoint.name if checkpoint else None,
         "weights": trained.weights if trained else None,
         "exports": exports,
+        "speed": Times(read_events(folder.events)).lines,
         "plan": describe(folder.plan()),
     }
