@@ -374,7 +374,7 @@ def done_longest(done: Any) -> int:
 def test_out_of_memory_names_the_levers_with_numbers(catalogue: Catalogue, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    text = f"{BASE}[train]\nper_device_train_batch_size = 4\n"
+    text = f'{BASE}[train]\nper_device_train_batch_size = 4\nkernels = "none"\n'
     plan = planner(catalogue)(text, on_gpu(75 * GIB), llama("8b"))
     run = Run(folder=tmp_path, plan=plan)
     job = settle(plan.asked(), plan.decisions)
