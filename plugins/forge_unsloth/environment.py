@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from forge.api import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 REWRITTEN = ("unsloth", "trl", "transformers", "torch")
 """What the files that Unsloth generates depend on."""
@@ -30,15 +31,6 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 def compiled(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the modules that Unsloth generates: one for each combination of versions."""
     return cache_folder(environ) / "unsloth" / "-".join(_version(name) for name in REWRITTEN)
-
-
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return forge's cache, where the system keeps such things."""
-    if sys.platform == "win32":
-        return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "forge"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "forge"
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forge"
 
 
 @functools.cache

@@ -116,6 +116,7 @@ if TYPE_CHECKING:
         TrainTable,
     )
     from forge.machine.machine import Accelerator, Machine, TorchBuild
+    from forge.machine.places import cache_folder
     from forge.machine.probe import cores
     from forge.model.facts import ModelFacts, ModelTask
     from forge.model.shape import Linear, Shape
@@ -221,6 +222,7 @@ __all__ = [
     "Who",
     "Writing",
     "alike",
+    "cache_folder",
     "cores",
     "did_you_mean",
     "event_of",
@@ -308,6 +310,7 @@ _LATER = {
         "TrainTable",
     ),
     "forge.machine.machine": ("Accelerator", "Machine", "TorchBuild"),
+    "forge.machine.places": ("cache_folder",),
     "forge.machine.probe": ("cores",),
     "forge.model.facts": ("ModelFacts", "ModelTask"),
     "forge.model.shape": ("Linear", "Shape"),

@@ -69,6 +69,8 @@ class Offer:
         accelerators: Kinds of accelerator of which it needs one (``"cuda"``, ``"rocm"``, ``"mps"``, ``"xpu"``); empty
             if it needs none.
         provides: Traits of what it returns, for later stages (``"hf-model"``).
+        removes: Traits of earlier stages that what it returns does not have any more: an adapter of another kind
+            removes ``"hf-model"``, and nothing that depends on it follows.
         depends: Traits that an earlier stage must provide.
         conflicts: Traits that no earlier stage may provide.
         asks: For a stage ``train``: words that it asks of other stages' offers, as the layout of the rows
@@ -129,6 +131,7 @@ class Offer:
     platforms: frozenset[str] = frozenset()
     accelerators: frozenset[str] = frozenset()
     provides: frozenset[str] = frozenset()
+    removes: frozenset[str] = frozenset()
     depends: frozenset[str] = frozenset()
     conflicts: frozenset[str] = frozenset()
     asks: Mapping[Stage, frozenset[str]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ the job's method, type or format, or to a plugin's own table. Whatever is left o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomli
@@ -19,7 +19,7 @@ from forge.job.nearest import nearest
 from forge.masking import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from forge.job.job import Job
@@ -56,6 +56,8 @@ class JobFile:
         source: The file's path, for messages.
         overrides: The changes, as :func:`change_of` reads them.
         named: The keys that the user wrote, as ``train.learning_rate``; what is not here was left open.
+        owners: Whose keys the tables were read by, where that was settled: ``{"train": "mlx"}``.
+        config: The user's own file that says what to prefer, where the job does not.
     """
 
     job: Job
@@ -63,6 +65,8 @@ class JobFile:
     source: str
     overrides: tuple[str, ...]
     named: frozenset[str]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    config: str | None = None
 
 
 def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
@@ -116,6 +120,12 @@ def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Ch
     hidden = masked(text)
     text = hidden if hidden == text or tomli.loads(hidden) == tomli.loads(text) else text
     return JobFile(job=job, text=text, source=source, overrides=overrides, named=frozenset(_leaves(raw)))
+
+
+def again(file: JobFile, keys: Keys, owners: Mapping[str, str]) -> JobFile:
+    """Read a job file's text again, by the keys of other plugins. Raises :class:`JobError` if they are not its own."""
+    changes = [change_of(text) for text in file.overrides]
+    return replace(parse(file.text, file.source, file.job.folder, keys, changes), owners=owners, config=file.config)
 
 
 def _unread(text: str, error: ValueError | RecursionError) -> Problem:
