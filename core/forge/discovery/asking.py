@@ -49,7 +49,7 @@ class Desk:
         except ForgeError as error:
             return {"refusal": error.to_json()}
         except BaseException as error:  # noqa: BLE001 - this process is there for it
-            return {"error": f"{type(error).__name__}: {error}"}
+            return {"error": f"{type(error).__name__}: {error}".rstrip(": ")}
         return found
 
     def on_describe(self, question: Mapping[str, Any]) -> dict[str, Any]:

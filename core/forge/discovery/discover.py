@@ -11,6 +11,7 @@ files, and called there: what they do to it harms nobody.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,8 @@ class _Asked:
         self._memory = self._memory or Memory()
         data = None if self.again else self._memory.recall(found)
         if data is not None:
-            return self._rebuilt(found, data)
+            with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged
+                return self._rebuilt(found, data)
         files: Iterable[str] | None = None
         try:
             answer = self.process.ask(found, "it is asked what it can do", {"do": "describe"})

@@ -109,6 +109,8 @@ def _offer_fault(plugin: str, offer: Offer) -> str | None:
         value = getattr(offer, each.name)
         if not fits(value):
             return f"offers {offer.stage} with {each.name} = {value!r:.80}; write {due}"
+    if offer.options and offer.stage not in NAMES:
+        return f"offers {offer.stage} with options, and no table of a job is this stage's; its keys belong into config"
     if taken := sorted(name for name in offer.environment if RESERVED.fullmatch(name)):
         return f"offers {offer.stage} with {taken[0]} in its environment, which is for the user and forge to set"
     for name, words, known in (

@@ -156,9 +156,7 @@ def checked_model(reference: str, *arguments: str) -> type[BaseModel]:
 
 def options_fault(stage: Stage, model: type[BaseModel]) -> str | None:
     """Return what is wrong with the keys that a plugin adds to its stage's table, or None."""
-    table = next((name for name, its in STAGES.items() if its is stage), None)
-    if table is None:
-        return f"offers {stage} with options, and no table of a job is this stage's; its keys belong into config"
+    table = next(name for name, its in STAGES.items() if its is stage)
     if taken := sorted(model.model_fields.keys() & TABLES[table].model_fields.keys()):
         return f"adds the key {taken[0]} to [{table}], which is one of forge's own there"
     return None

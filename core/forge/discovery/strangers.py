@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge.errors import UsageError
 from forge.errors import from_json as error_from_json
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Strangers:
     """The process in which plugins of others are asked."""
 
     def __init__(self) -> None:
+        self.limit = _limit()
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
         self._end: Any = None
@@ -90,24 +92,38 @@ class Strangers:
         return self._process
 
     def _waited(self, found: Found, what: str, process: subprocess.Popen[bytes]) -> bytes:
-        limit = float(os.environ.get("FORGE_PLUGIN_SECONDS") or LIMIT)
         try:
-            line = self._answers.get(timeout=min(NAMED_AFTER, limit))
+            line = self._answers.get(timeout=min(NAMED_AFTER, self.limit))
         except queue.Empty:
-            name, version = found.source
-            told = f"waiting for plugin {found.point.name} ({name} {version}): {what}"
-            print(told, file=sys.stderr, flush=True)  # noqa: T201 - somebody waits
-            try:
-                line = self._answers.get(timeout=max(0.0, limit - NAMED_AFTER))
-            except queue.Empty:
-                self.close()
-                raise NoAnswer(f"it gave no answer within {limit:g} seconds") from None
+            line = self._after_naming(found, what, self.limit)
         if not line.endswith(b"\n"):
             code = process.wait()
             self.close()
             how = f"code {code}" if code >= 0 else f"signal {-code}"
             raise NoAnswer(f"it ended the process that asked it, with {how}")
         return line
+
+    def _after_naming(self, found: Found, what: str, limit: float) -> bytes:
+        if limit > NAMED_AFTER:
+            name, version = found.source
+            told = f"waiting for plugin {found.point.name} ({name} {version}): {what}"
+            print(told, file=sys.stderr, flush=True)  # noqa: T201 - somebody waits
+            with suppress(queue.Empty):
+                return self._answers.get(timeout=limit - NAMED_AFTER)
+        self.close()
+        raise NoAnswer(f"it gave no answer within {limit:g} seconds")
+
+
+def _limit() -> float:
+    said = os.environ.get("FORGE_PLUGIN_SECONDS") or LIMIT
+    try:
+        limit = float(said)
+    except ValueError:
+        limit = -1.0
+    if not 0 < limit < 1e6:
+        what = f"FORGE_PLUGIN_SECONDS={said} cannot be used"
+        raise UsageError(what, "it is no number of seconds", "write FORGE_PLUGIN_SECONDS=60, or unset it")
+    return limit
 
 
 def _read(stream: IO[bytes], answers: queue.Queue[bytes]) -> None:
@@ -153,7 +169,7 @@ class Remote:
         question = {"do": "call", "index": self.index, "function": self.function}
         if ":" in self.function:
             question = {"do": "reference", "reference": self.function}
-        answer = self.strangers.ask(self.found, self.function, {**question, "arguments": arguments})
+        answer = self.strangers.ask(self.found, f"its {self.function}", {**question, "arguments": arguments})
         return [_rebuilt(each) for each in answer["several"]] if "several" in answer else _rebuilt(answer["one"])
 
 

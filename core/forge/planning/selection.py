@@ -224,8 +224,12 @@ def _telling(running: _Field, chosen: Sequence[Choice], catalogue: Catalogue, jo
 
 def _misfit(wanted: Sequence[Need], running: _Field, traits: frozenset[str]) -> tuple[str, str, str]:
     """Explain why the offers that can serve do not fit together, with what is known of others that would."""
-    ordered = sorted(wanted, key=lambda need: PREFERENCE.index(need.stage))
-    found = clash([running.fit[need.label][0] for need in ordered], traits)
+    found = None
+    for stage in reversed(PREFERENCE):
+        without = [need for need in wanted if need.stage is not stage]
+        if found is None and (rest := combination(without, running.fit, traits)):  # without it, the others would do
+            found = clash([*rest, *(running.fit[need.label][0] for need in wanted if need.stage is stage)], traits)
+    found = found or clash([running.fit[need.label][0] for need in wanted], traits)
     lacking = found.lacking if found else frozenset()
     would = [
         f"{choice.plugin.name} could {choice.need.stage}, but {no.reason}"
@@ -250,12 +254,13 @@ def _praise(choice: Choice, fit: Sequence[Choice], job: Job) -> str:
         return f"the job says {choice.need.told}"
     if preferred(choice.plugin, choice.offer, job.use.prefer):
         return f"[use] prefer = {list(job.use.prefer)}".replace("'", '"')
-    passed = [each for each in fit if each.plugin.own]
-    if not choice.plugin.own and passed:
+    own = [each for each in fit if each.plugin.own]
+    if not choice.plugin.own and own:
         made = " and ".join(sorted(choice.offer.platforms | choice.offer.accelerators))
-        before = f"priority {choice.offer.priority} against {passed[0].offer.priority} of {passed[0].plugin.name}"
+        before = f"priority {choice.offer.priority} against {own[0].offer.priority} of {own[0].plugin.name}"
         return f"made for {made}: {before}; FORGE_PLUGINS=-{choice.plugin.name} goes without it"
-    return "the only one that can" if len(fit) == 1 else "preferred among those that can"
+    # Others that were not asked are not counted: nobody knows whether they can.
+    return "the only one that can" if len(own or fit) == 1 else "preferred among those that can"
 
 
 def _some(texts: Sequence[str], count: int = 6) -> list[str]:
