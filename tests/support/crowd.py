@@ -113,9 +113,14 @@ def install_damaged(site: Site) -> None:
     }.items():
         site.install(f"forge-{name}", {}, points)
     (site.folder / "forge_no_metadata-1.0.dist-info" / "METADATA").unlink()
-    (site.folder / "forge_bytes-1.0.dist-info").mkdir()
-    (site.folder / "forge_bytes-1.0.dist-info" / "entry_points.txt").write_bytes(b"[forge_v1]\n\xff\xfe = \x80\n")
     (site.folder / "forge_dangling-1.0.dist-info").symlink_to(site.folder / "nowhere")
+
+
+def install_unreadable(site: Site) -> None:
+    """Install a distribution whose entry points are no text: forge reads past it, and other libraries do not."""
+    info = site.folder / "forge_bytes-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_bytes(b"[forge_v1]\n\xff\xfe = \x80\n")
 
 
 def install_crowd(site: Site, good: int, broken: int) -> None:

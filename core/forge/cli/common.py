@@ -83,10 +83,10 @@ def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situati
     from forge.job.read import Change, read
 
     catalogue, machine = discover(), this_machine(pretend=pretend)
-    keys, wishes = PluginKeys(catalogue, machine), user_wishes()
-    file = read(job, keys, changes)
-    if wishes.prefer and not any(key == "use.prefer" or key.startswith("use.prefer.") for key in file.named):
-        file = read(job, keys, [*changes, Change("use.prefer", list(wishes.prefer))])
+    wishes = user_wishes()
+    wish = [Change("use.prefer", list(wishes.prefer))] if wishes.prefer else []
+    file = read(job, PluginKeys(catalogue, machine), changes, wish)
+    if wish and str(wish[0]) in file.overrides[len(changes) :]:
         file = replace(file, config=str(wishes.path))
     return Situation(file, catalogue, machine)
 

@@ -69,13 +69,14 @@ class JobFile:
     config: str | None = None
 
 
-def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()) -> JobFile:
     """Read and check a job file.
 
     Args:
         path: The file.
         keys: The keys that plugins add.
         changes: Changes for this time.
+        wishes: What the user always wants: changes of keys that the file and the changes leave open.
 
     Raises:
         UsageError: The file cannot be read.
@@ -101,21 +102,25 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
     folder = path.parent.resolve()
     if fault := no_text(folder / path.name):
         raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
-    return parse(text, str(path), folder, keys, changes)
+    return parse(text, str(path), folder, keys, changes, wishes)
 
 
-def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+def parse(
+    text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()
+) -> JobFile:
     """Check the text of a job file, whose relative paths start at ``folder``. Raises as :func:`read` does."""
     try:
         raw = tomli.loads(text)
     except (ValueError, RecursionError) as error:
         raise JobError(source, [_unread(text, error)]) from None
     changed = [_apply(raw, change) for change in changes]
+    open_wishes = [wish for wish in wishes if not _is_set(raw, wish.key)]
+    changed += [_apply(raw, wish) for wish in open_wishes]
     check = JobCheck(raw, text, keys, changed)
     job = check.job(folder)
     if check.problems or job is None:
         raise JobError(source, check.problems)
-    overrides = tuple(map(str, changes))
+    overrides = tuple(map(str, [*changes, *open_wishes]))
     # The file is copied into the run's folder. No value holds a login, but what stands behind a # might.
     hidden = masked(text)
     text = hidden if hidden == text or tomli.loads(hidden) == tomli.loads(text) else text
@@ -189,6 +194,17 @@ def _apply(raw: dict[str, Any], change: Change) -> Key:
         else:
             target = target[key]
     return tuple(path)
+
+
+def _is_set(raw: Any, key: str) -> bool:
+    """Tell whether raw tables hold a key, or something else where its tables should be."""
+    for part in key.split("."):
+        if not isinstance(raw, dict):
+            return True
+        if part not in raw:
+            return False
+        raw = raw[part]
+    return True
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[str]:

@@ -20,7 +20,7 @@ from forge.machine.presets import PRESETS
 from forge.planning.fitting import Choice
 from forge.planning.needs import Need
 from forge.planning.selection import refusal
-from support.crowd import BROKEN, HEAD, install_broken, install_damaged, install_good, offering
+from support.crowd import BROKEN, HEAD, install_broken, install_damaged, install_good, install_unreadable, offering
 
 if TYPE_CHECKING:
     from support.sites import Site
@@ -77,6 +77,7 @@ def test_whatever_a_plugin_does_when_it_is_imported_is_its_own_verdict_alone(
         install_broken(here, f"bad-{way}", way)
     install_good(here, "good")
     install_damaged(here)
+    install_unreadable(here)
     found = discover({})
     verdicts = {plugin.name.removeprefix("bad-"): plugin for plugin in found.plugins}
     assert {way: verdicts[way].status for way in BROKEN} == dict.fromkeys(BROKEN, "broken")
