@@ -102,9 +102,7 @@ def install_damaged(site: Site) -> None:
     """Install distributions whose metadata is damaged, plugins and others."""
     for name, points in {
         "no-metadata": "[forge_v1]\nno-metadata = crowd_nowhere\n",
-        "malformed": "[forge_v1]\nthis line says nothing\n",
         "no-value": "[forge_v1]\nno-value =\n",
-        "others": "[console_scripts\nbroken\x00 = = =\n",
         "odd-name": "[forge_v1]\nplügin = crowd_nowhere\n",
         "own-name": "[forge_v1]\nhuggingface = crowd_thief\n",
         "future": "[forge_v2]\nfuture = crowd_nowhere\n",
@@ -117,7 +115,9 @@ def install_damaged(site: Site) -> None:
 
 
 def install_unreadable(site: Site) -> None:
-    """Install a distribution whose entry points are no text: forge reads past it, and other libraries do not."""
+    """Install distributions whose entry points cannot be read: forge reads past them, and transformers does not."""
+    site.install("forge-malformed", {}, "[forge_v1]\nthis line says nothing\n")
+    site.install("others", {}, "[console_scripts\nbroken\x00 = = =\n")
     info = site.folder / "forge_bytes-1.0.dist-info"
     info.mkdir()
     (info / "entry_points.txt").write_bytes(b"[forge_v1]\n\xff\xfe = \x80\n")
