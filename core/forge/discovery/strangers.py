@@ -47,6 +47,7 @@ class Strangers:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
         self._end: Any = None
+        self._lost: dict[tuple[str, str], NoAnswer] = {}
 
     def ask(self, found: Found, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """Ask a plugin and return its answer.
@@ -60,6 +61,8 @@ class Strangers:
             NoAnswer: It raised something, ended the process, or took too long.
             ForgeError: It raised that.
         """
+        if lost := self._lost.get((found.point.name, what)):  # it would be waited for as long again
+            raise lost
         whole = {**question, "name": found.point.name, "value": found.point.value, "path": sys.path}
         whole["distribution"] = "=".join(found.source)
         process = self._started()
@@ -67,7 +70,12 @@ class Strangers:
         with suppress(OSError):  # it has ended already, and its answers tell so
             process.stdin.write(base64.b64encode(pickle.dumps(whole)) + b"\n")
             process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._waited(found, what, process))
+        try:
+            line = self._waited(found, what, process)
+        except NoAnswer as error:
+            self._lost[found.point.name, what] = error
+            raise
+        answer: dict[str, Any] = json.loads(line)
         if "refusal" in answer:
             raise error_from_json(answer["refusal"])
         if "error" in answer:

@@ -221,6 +221,9 @@ def test_what_a_probe_does_is_a_reason_against_its_plugin_alone(
     choice = Choice(Need(asked.offers[0].stage, frozenset(), "load"), asked, asked.offers[0])
     mine = job(name=what, train={"learning_rate": 2.0}, export=[{"format": "merged"}])
     no = refusal(choice, CPU, mine, FACTS)
+    start = time.monotonic()
+    assert refusal(choice, CPU, mine, FACTS) == no
+    assert time.monotonic() - start < 0.9, "what did not answer is not waited for again"
     assert (no.reason if no else None) == reason
     assert (mine.train.options["learning_rate"], len(mine.export)) == (2.0, 1)
     assert capfd.readouterr() == ("", "")

@@ -97,6 +97,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
                 "platforms": sorted(offer.platforms),
                 "accelerators": sorted(offer.accelerators),
                 "provides": sorted(offer.provides),
+                "removes": sorted(offer.removes),
                 "depends": sorted(offer.depends),
                 "conflicts": sorted(offer.conflicts),
                 "priority": offer.priority,
