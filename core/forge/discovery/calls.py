@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forge.discovery.guard import import_guard
-from forge.discovery.strangers import NoAnswer
+from forge.discovery.guard import NoAnswer, import_guard
 from forge.errors import ForgeError, PluginError
 
 if TYPE_CHECKING:

@@ -20,10 +20,9 @@ from forge.api.hooks import API
 from forge.api.reference import load_object
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
 from forge.discovery.faults import LONGEST, name_fault
+from forge.discovery.guard import NoAnswer
 from forge.discovery.installed import installed, of_points
 from forge.discovery.loading import load
-from forge.discovery.remembered import Memory
-from forge.discovery.strangers import NoAnswer, Remote, Strangers
 from forge.discovery.told import Told
 from forge.errors import ForgeError
 from forge.masking import masked
@@ -61,7 +60,8 @@ def discover(
     for each in candidates:
         if each.point.group == API:
             twice.setdefault(each.point.name, set()).add((each.source, each.point.value))
-    plugins, seen, strangers = [], set(), _Asked(again=again)
+    plugins, seen = [], set()
+    strangers: _Asked | None = None
     for each in candidates:
         point = each.point
         key = (point.name, point.group, each.source, point.value)
@@ -82,10 +82,12 @@ def discover(
         elif fault := each.fault or name_fault(point.name):
             plugins.append(_unusable(each, "broken", fault))
         elif apart and each.source[0] != OWN:
-            plugins.append(_plugin(each, strangers.told(each), partial(Remote, strangers.process, each, -1)))
+            strangers = strangers or _Asked(again=again)
+            plugins.append(_plugin(each, strangers.told(each), partial(strangers.function, each, -1)))
         else:
             plugins.append(_plugin(each, load(point), load_object))
-    strangers.end()
+    if strangers is not None:
+        strangers.end()
     return Catalogue(tuple(_without_twins(plugins)))
 
 
@@ -97,13 +99,20 @@ class _Asked:
     """
 
     def __init__(self, *, again: bool) -> None:
-        self.again, self.process = again, Strangers()
-        self._memory: Memory | None = None  # read where there is a stranger at all
+        from forge.discovery.remembered import Memory  # who has no plugins of others does not pay for them
+        from forge.discovery.strangers import Strangers
+
+        self.again, self.process, self.memory = again, Strangers(), Memory()
+
+    def function(self, found: Found, index: int, name: str) -> Callable[..., Any]:
+        """Return what calls a function of a plugin in the other process."""
+        from forge.discovery.strangers import Remote
+
+        return Remote(self.process, found, index, name)
 
     def told(self, found: Found) -> Told:
         """Return what a plugin says of itself."""
-        self._memory = self._memory or Memory()
-        data = None if self.again else self._memory.recall(found)
+        data = None if self.again else self.memory.recall(found)
         if data is not None:
             with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged
                 return self._rebuilt(found, data)
@@ -113,17 +122,16 @@ class _Asked:
             data, files = answer["told"], answer["files"]
         except (NoAnswer, ForgeError) as error:
             data = Told(f"{error}; `forge plugins --again` asks it once more").to_json()
-        self._memory.keep(found, data, files)
+        self.memory.keep(found, data, files)
         return self._rebuilt(found, data)
 
     def end(self) -> None:
         """Write down what was said anew, and end the process in which plugins may have left something running."""
-        if self._memory is not None:
-            self._memory.write()
+        self.memory.write()
         self.process.close()
 
     def _rebuilt(self, found: Found, data: Mapping[str, Any]) -> Told:
-        return Told.from_json(data, lambda index, name: Remote(self.process, found, index, name))
+        return Told.from_json(data, partial(self.function, found))
 
 
 def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:

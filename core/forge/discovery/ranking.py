@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge.api.plan import Against
-from forge.discovery.requirements import missing_requirement
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from forge.api.offer import Offer
+    from forge.api.plan import Against
     from forge.discovery.catalogue import Plugin
     from forge.machine.machine import Machine
 
@@ -42,6 +40,9 @@ def preferred(plugin: Plugin, offer: Offer, prefer: Sequence[str]) -> bool:
 
 def unsuited(offer: Offer, machine: Machine) -> tuple[Against, str] | None:
     """Return why an offer cannot work on a machine, whatever the job is: the kind of reason, and the reason."""
+    from forge.api.plan import Against  # a schema is made without a machine, and without these
+    from forge.discovery.requirements import missing_requirement
+
     if offer.platforms and machine.platform not in offer.platforms:
         wish = " or ".join(sorted(offer.platforms))
         return Against.PLATFORM, f"platform is {machine.platform}; needs {wish}"

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge.discovery.guard import NoAnswer
 from forge.errors import UsageError
 from forge.errors import from_json as error_from_json
 
@@ -33,10 +34,6 @@ NAMED_AFTER = 5.0
 
 LIMIT = 15.0
 """Seconds after which it is not waited for; ``FORGE_PLUGIN_SECONDS`` says another number."""
-
-
-class NoAnswer(Exception):  # noqa: N818 - what became of a question
-    """A plugin did not answer; the text says why, as a phrase."""
 
 
 class Strangers:

@@ -263,7 +263,8 @@ def test_nothing_is_asked_and_no_process_started_where_there_are_no_strangers(mo
     assert time.monotonic() - start < 2
 
 
-def test_a_limit_that_is_no_number_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_is_no_number_is_said(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_good(here, "good")
     monkeypatch.setenv("FORGE_PLUGIN_SECONDS", "soon")
     with pytest.raises(UsageError, match="FORGE_PLUGIN_SECONDS=soon cannot be used: it is no number of seconds"):
         discover({})
