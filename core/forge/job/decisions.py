@@ -77,6 +77,15 @@ def decidable(job: Job, key: str) -> bool:
     return rest in fields or rest in (getattr(table, "model_extra", None) or {})
 
 
+def value_at(job: Job, key: str) -> Any:
+    """Return the value of a key that :func:`decidable` knows; None if it is not there."""
+    name, _, rest = key.partition(".")
+    if name == "plugins":
+        plugin, _, rest = rest.partition(".")
+        return job.plugins.get(plugin, {}).get(rest)
+    return getattr(getattr(job, name), rest, None)
+
+
 _ASKED = frozenset({"model.id", "model.revision", *(f"{table}.{key}" for table, key in SELECTORS.items())})
 
 

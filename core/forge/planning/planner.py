@@ -12,7 +12,7 @@ from forge.discovery.calls import call, failed, records_of
 from forge.discovery.keys import PluginKeys
 from forge.discovery.requirements import missing_requirement
 from forge.errors import ForgeError, JobError, PlanError, RunError
-from forge.job.decisions import Decision, decidable, settle
+from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
 from forge.planning.choosing import choose
@@ -247,7 +247,7 @@ def _decisions(
         for decision in records_of(choice.plugin, what, Decision, choice.offer.decide, machine, job, facts):
             if not decidable(job, decision.key):
                 raise failed(choice.plugin, what, f"it decides {decision.key}, which is no key that a plan decides")
-            if decision.key in named:
+            if decision.key in named and value_at(job, decision.key) not in ("auto", decision.value):
                 raise failed(choice.plugin, what, f"it decides {decision.key}, which the job sets")
             found.setdefault(decision.key, Decided(decision, choice))
     return found

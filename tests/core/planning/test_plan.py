@@ -180,3 +180,19 @@ def test_a_plugin_that_yields_something_else_while_planning_is_named(
     offer = Offer(stage=Stage.LOAD, impl="x:y", supports=words, provides=frozenset({"hf-model"}), **values)
     with pytest.raises(PluginError, match=re.escape(f"plugin x (forge-x 1.0): its {hook} of load failed: {why}")):
         plan(f'{BASE}[use]\nload = "x"\n', catalogue=strangers(catalogue, offer))
+
+
+def test_a_key_that_the_job_sets_is_not_for_a_plugin_to_decide(plan: Any, catalogue: Catalogue) -> None:
+    words = frozenset({"text", "4bit", "8bit", "full"})
+    decided = [Decision("train.learning_rate", 7.0, "x"), Decision("model.dtype", "float32", "x")]
+    offer = Offer(
+        stage=Stage.LOAD, impl="x:y", supports=words, provides=frozenset({"hf-model"}), decide=lambda *_: decided
+    )
+    use, found = '[use]\nload = "x"\n', strangers(catalogue, offer)
+    said = re.escape("(forge-x 1.0): its decide of load failed: it decides train.learning_rate, which the job sets")
+    for rate in ("2.0", "0.0002"):  # the second is the default, and was written all the same
+        with pytest.raises(PluginError, match=said):
+            plan(f"{BASE}[train]\nlearning_rate = {rate}\n{use}", catalogue=found)
+    opened = BASE.replace('id = "m"', 'id = "m"\ndtype = "auto"')
+    assert plan(f"{opened}{use}", catalogue=found).decided("model.dtype") == "float32"
+    assert plan(f"{BASE}{use}", catalogue=found).decided("train.learning_rate") == 7.0
