@@ -4,3 +4,6 @@ Plugins import :mod:`forge.api`, :mod:`forge.disk` and :mod:`forge.text`; the co
 """
 
 __version__ = "0.1.0"
+
+DISTRIBUTION = "forge-train"
+"""The distribution whose plugins are forge's own."""

@@ -15,7 +15,7 @@ from forge.api.reference import load_object
 from forge.api.stage import Stage
 from forge.discovery.discover import discover
 from forge.discovery.guard import HEAVY
-from forge.discovery.keys import PluginKeys, config_models, model_of
+from forge.discovery.keys import PluginKeys, config_models, model_of, options_fault
 from forge.job.read import parse
 from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
@@ -42,7 +42,8 @@ def check_plugin(name: str) -> Plugin:
         AssertionError: It breaks the contract; the message says where.
     """
     code = (
-        "import json, sys; from forge.discovery.discover import discover; p = discover({}).find(sys.argv[1]); "
+        "import json, sys; from forge.discovery.discover import discover; "
+        "p = discover({}, apart=False).find(sys.argv[1]); "
         "print(json.dumps([p and p.status, p and p.reason, sorted(sys.modules)]))"
     )
     child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
@@ -50,7 +51,7 @@ def check_plugin(name: str) -> Plugin:
     assert status is not None, f"no plugin {name} is installed: check the entry point's group and name"
     assert status == "ok", f"plugin {name} is {status}: {reason}"
     assert not HEAVY & set(modules), f"discovering {name} imports {HEAVY & set(modules)}"
-    plugin = discover({}).find(name)
+    plugin = discover({}, apart=False).find(name)
     assert plugin is not None
     for offer in plugin.offers:
         check_offer(plugin, offer)
@@ -66,6 +67,7 @@ def check_offer(plugin: Plugin, offer: Offer) -> None:
     if offer.options:
         for word in offer.serves:
             model = model_of(plugin, offer.options, word)
+            assert (fault := options_fault(offer.stage, model)) is None, f"{place} {fault}"
             assert model.model_config.get("extra") == "forbid", f"{place}: its options for {word} accept unknown keys"
     if offer.probe:
         job = parse('[model]\nid = "m"\n[data]\npath = "d.jsonl"\n', "job.toml", Path(), PluginKeys(discover({}))).job

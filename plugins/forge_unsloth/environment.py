@@ -7,7 +7,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from forge.disk.cache import cache_folder
+from forge.api import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,7 +31,7 @@ PAGES = [
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 CODE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
-OTHERS = {"toml pyproject", "toml other-plugin"}
+OTHERS = {"toml pyproject", "toml other-plugin", "toml config"}
 """Blocks that are TOML and no job of this repository."""
 
 

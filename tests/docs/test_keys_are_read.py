@@ -71,7 +71,7 @@ def tables() -> dict[str, type[BaseModel]]:
         settings = keys.settings(plugin)
         for model in settings.models if settings else ():
             found[f"plugins.{plugin}"] = model
-        for model in keys.models("train", plugin):
+        for model in keys.models("train", plugin, {}):
             found[f"train ({plugin})"] = model
     return found
 

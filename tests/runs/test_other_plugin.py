@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
     from support.projects import Project
+    from support.sites import Site
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
 KEYS = """
@@ -29,6 +30,51 @@ def keys(method):
     assert method == "mine/sft"
     return build("SFTConfig", Mine, without=frozenset({"neftune_noise_alpha"}))
 """
+
+
+OLD = {
+    "forge_old": """
+from collections.abc import Iterable
+from forge.api import Extension, Offer, Stage, hookimpl
+
+@hookimpl
+def forge_offers() -> Iterable[Offer | Extension]:
+    yield Extension(impl="forge_old_observer")
+    yield Offer(stage=Stage.EXPORT, impl="forge_old_zip:export", serves=frozenset({"old/zip"}),
+                options="forge_old_zip:ZipOptions")
+""",
+    "forge_old_observer": """
+from forge.api import Event, StepLogged, hookimpl
+
+@hookimpl
+def forge_event(event: Event) -> None:
+    if isinstance(event, StepLogged):
+        print("old: step", event.step, "loss", event.loss)
+""",
+    "forge_old_zip": """
+from pydantic import BaseModel, ConfigDict, Field
+
+class ZipOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    file: str = Field("weights", description="Name of the archive.")
+""",
+}
+"""A plugin as `forge plugins new` and the guide of 0.1 make it: what forge_v1 holds, an author may have built upon."""
+
+
+def test_a_plugin_of_version_0_1_still_works(
+    project: Project, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("forge-old", OLD, "[forge_v1]\nold = forge_old\n", "0.1.0")
+    monkeypatch.syspath_prepend(site.folder)
+    monkeypatch.setenv("FORGE_CACHE", str(tmp_path / "cache"))
+    project.write(use={"with": ["old"]}, export=[{"format": "old/zip"}])
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert "old: step 1 loss" in done.printed
+    lock = (done.folder.path / "job.lock.toml").read_text()
+    assert 'file = "weights"' in lock
+    assert 'prefer = [\n    "old",\n]' in lock
 
 
 def test_the_method_of_the_guide_trains(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,8 @@ class Site:
         """Return an environment in which interpreters see the distributions."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("FORGE_", "_FORGE"))}
         path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return {**clean, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **variables}
+        more = {"FORGE_CACHE": str(self.folder.with_name("cache")), "FORGE_CONFIG": ""}
+        return {**clean, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **more, **variables}
 
     def python(self, code: str, *arguments: str, **variables: str) -> str:
         """Run code in a fresh interpreter and return what it prints."""

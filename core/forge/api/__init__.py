@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     )
     from forge.machine.machine import Accelerator, Machine, TorchBuild
     from forge.machine.peak import peak_flops
+    from forge.machine.places import cache_folder
     from forge.machine.probe import cores
     from forge.model.facts import ModelFacts, ModelTask
     from forge.model.shape import Linear, Shape
@@ -228,6 +229,7 @@ __all__ = [
     "Who",
     "Writing",
     "alike",
+    "cache_folder",
     "cores",
     "did_you_mean",
     "event_of",
@@ -320,6 +322,7 @@ _LATER = {
     ),
     "forge.machine.machine": ("Accelerator", "Machine", "TorchBuild"),
     "forge.machine.peak": ("peak_flops",),
+    "forge.machine.places": ("cache_folder",),
     "forge.machine.probe": ("cores",),
     "forge.model.facts": ("ModelFacts", "ModelTask"),
     "forge.model.shape": ("Linear", "Shape"),

@@ -69,6 +69,8 @@ class Offer:
         accelerators: Kinds of accelerator of which it needs one (``"cuda"``, ``"rocm"``, ``"mps"``, ``"xpu"``); empty
             if it needs none.
         provides: Traits of what it returns, for later stages (``"hf-model"``).
+        removes: Traits of earlier stages that what it returns does not have any more: an adapter of another kind
+            removes ``"hf-model"``, and nothing that depends on it follows.
         depends: Traits that an earlier stage must provide.
         conflicts: Traits that no earlier stage may provide.
         asks: For a stage ``train``: words that it asks of other stages' offers, as the layout of the rows
@@ -79,7 +81,9 @@ class Offer:
             does not have this offer fails if one of them is loaded.
         environment: Variables set before the worker starts.
         sheds: Prefixes of variables that no worker takes over from the user's environment, whatever is chosen.
-        priority: 0 for a fallback, 50 for a normal choice; the higher is tried first, ties go by the plugin's name.
+        priority: 0 for what works everywhere, 50 for what is faster where it can serve, 100 for what is made for just
+            this; the higher is tried first, ties go to forge's own, then by the plugin's name. An offer of somebody
+            else's that names neither ``platforms`` nor ``accelerators`` comes after forge's own, whatever it is.
         backend: The name by which ``[use] backend`` asks for it.
         options: ``"package.module:name"`` of a pydantic model for the keys that it adds to its stage's own table, or of
             a function that takes the method, type or format and returns one.
@@ -141,6 +145,7 @@ class Offer:
     platforms: frozenset[str] = frozenset()
     accelerators: frozenset[str] = frozenset()
     provides: frozenset[str] = frozenset()
+    removes: frozenset[str] = frozenset()
     depends: frozenset[str] = frozenset()
     conflicts: frozenset[str] = frozenset()
     asks: Mapping[Stage, frozenset[str]] = field(default_factory=dict)

@@ -102,6 +102,7 @@ class Step:
     impl: str
     words: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
     preflight: str | None = None
     resumes: bool = False
     upload: str | None = None

@@ -111,6 +111,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; errors that forge knows print as one message, without a traceback."""
+    # pydantic looks for plugins of its own in every distribution, and stops at the first whose metadata is damaged.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with standard_streams():
         sys.exit(_exit_code())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +77,18 @@ def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situati
         changes: What ``--set`` changes.
         pretend: Whether another machine, given by ``FORGE_MACHINE``, will do.
     """
+    from forge.cli.config import user_wishes
     from forge.discovery.discover import discover
     from forge.discovery.keys import PluginKeys
-    from forge.job.read import read
+    from forge.job.read import Change, read
 
-    catalogue = discover()
-    return Situation(read(job, PluginKeys(catalogue), changes), catalogue, this_machine(pretend=pretend))
+    catalogue, machine = discover(), this_machine(pretend=pretend)
+    wishes = user_wishes()
+    wish = [Change("use.prefer", list(wishes.prefer))] if wishes.prefer else []
+    file = read(job, PluginKeys(catalogue, machine), changes, wish)
+    if wish and str(wish[0]) in file.overrides[len(changes) :]:
+        file = replace(file, config=str(wishes.path))
+    return Situation(file, catalogue, machine)
 
 
 def this_machine(*, pretend: bool) -> Machine:

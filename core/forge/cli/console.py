@@ -28,6 +28,7 @@ from forge.api.event import (
     Failed,
     ModelLoaded,
     Noted,
+    Objected,
     Planned,
     Probed,
     Progress,
@@ -115,16 +116,24 @@ class Console:
         self.line(("done", "bold green"), f"    {folder.path / trained.weights}")
 
     def show(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; one whose values are not what they should be, as a plugin may emit it, is shown as it is."""
         if self.as_json:
             time = {} if event.time is None else {"time": event.time}
-            line = json.dumps({**time, "kind": event.kind, **event.values}, ensure_ascii=False)
+            line = json.dumps({**time, "kind": event.kind, **event.values}, ensure_ascii=False, default=str)
             self.out.write(shown(line) + "\n")
             self.out.flush()
             return
         method = getattr(self, f"on_{event.kind.replace('-', '_')}", None)
-        if method is not None and not isinstance(event, Custom):
+        if method is None:
+            return
+        try:
+            if isinstance(event, Custom):  # a plugin's own is for its own; one of forge's kinds is not whole
+                raise TypeError(f"a {event.kind} event has other values")
             method(event)
+        except (Unwritable, BrokenPipeError):
+            raise
+        except Exception:  # noqa: BLE001 - nothing that a plugin emits ends the run that it is part of
+            self.line(f"{event.kind:<8}{json.dumps(event.values, ensure_ascii=False, default=str)}", style="dim")
 
     def lost(self, error: OSError) -> None:
         """Say once that nothing is shown any more, where somebody may see it; where no run is, it is an error."""
@@ -311,6 +320,11 @@ class Console:
         """Show a warning."""
         do = f"; {event.do}" if event.do else ""
         self.line(("warning", "yellow"), f" {event.message}{do}")
+
+    def on_error(self, event: Objected) -> None:
+        """Show what a preflight check objects to; the run fails once all have spoken."""
+        do = f"; {event.do}" if event.do else ""
+        self.line(("error", "red"), f"   {event.message}{do}")
 
     def on_note(self, event: Noted) -> None:
         """Show a note."""

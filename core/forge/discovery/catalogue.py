@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import forge
+from forge.api.reference import load_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from forge.model.facts import ModelFacts
 
 
-OWN = "forge-train"
+OWN = forge.DISTRIBUTION
 """The distribution whose plugins are forge's own."""
 
 Status = Literal["ok", "broken", "disabled", "other API", "duplicate"]
@@ -34,6 +37,7 @@ class Plugin:
         extensions: Its observers.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
+        named: Returns a function of it by its name, ``"package.module:function"``.
     """
 
     name: str
@@ -45,6 +49,10 @@ class Plugin:
     extensions: tuple[Extension, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
+    named: Callable[[str], Any] = field(default=load_object, repr=False)
+
+    def __str__(self) -> str:
+        return f"plugin {self.name} ({self.distribution} {self.version})"
 
     @property
     def own(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from forge.discovery.guard import import_guard
-from forge.errors import ForgeError, ModelError, PluginError, no_text
+from forge.discovery.calls import call, failed
+from forge.errors import ModelError, no_text
 from forge.masking import masked
 from forge.model.facts import ModelFacts
 
@@ -37,27 +37,16 @@ def describe_model(catalogue: Catalogue, id: str, revision: str | None, folder: 
     for plugin in sorted(catalogue.usable, key=lambda plugin: not plugin.own):
         if plugin.describe is None:
             continue
+        what = f"its description of {id}"
         try:
-            with import_guard():
-                facts = plugin.describe(id, revision, folder)
+            facts = call(plugin, what, plugin.describe, id, revision, folder)
         except ModelError as error:
             refusal = refusal or error
             continue
-        except ForgeError:
-            raise
-        except Exception as error:
-            what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at describing {id}"
-            why, do = (
-                f"{type(error).__name__}: {error}",
-                f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}",
-            )
-            raise PluginError(what, why, do) from error
         if facts is None:
             continue
         if not isinstance(facts, ModelFacts):
-            what = f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at describing {id}"
-            why = f"it returns {type(facts).__name__} where forge.api.ModelFacts is due"
-            raise PluginError(what, why, f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}")
+            raise failed(plugin, what, f"it returns {type(facts).__name__} where forge.api.ModelFacts is due")
         if facts.path and (fault := no_text(facts.path)):
             raise ModelError(f"the folder {facts.path} cannot be used", fault, "rename it")
         facts = facts if facts.note is None else replace(facts, note=masked(facts.note))

@@ -3,52 +3,56 @@
 pluggy's own entry-point loader stops at the first plugin that raises and has no say in what a plugin imports. forge
 needs both: a broken plugin is listed with its reason while the others work, and a plugin that imports torch while it is
 discovered is refused by name, because Unsloth must come before torch and ``forge plan`` must stay fast.
+
+forge's own plugins are imported here. Those of others are asked in another process, once for each version of their
+files, and called there: what they do to it harms nobody.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import pluggy
-
-from forge.api.command import Command
-from forge.api.hooks import API, PlanHooks
-from forge.api.offer import Extension, Offer
-from forge.api.stage import ABILITIES, NAMES, Stage
+from forge.api.hooks import API
+from forge.api.reference import load_object
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
-from forge.discovery.guard import import_guard
+from forge.discovery.faults import LONGEST, name_fault
+from forge.discovery.guard import NoAnswer
+from forge.discovery.installed import installed, of_points
+from forge.discovery.loading import load
+from forge.discovery.told import Told
+from forge.errors import ForgeError
 from forge.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from importlib.metadata import EntryPoint
 
     from forge.discovery.catalogue import Status
-    from forge.model.facts import ModelFacts
+    from forge.discovery.installed import Found
 
 
-class _Found(NamedTuple):
-    """An entry point, with the name and version of its distribution."""
-
-    point: EntryPoint
-    source: tuple[str, str]
-
-
-def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint] | None = None) -> Catalogue:
+def discover(
+    environ: Mapping[str, str] = os.environ,
+    found: Iterable[EntryPoint] | None = None,
+    *,
+    again: bool = False,
+    apart: bool = True,
+) -> Catalogue:
     """Find the plugins that are installed.
 
     Args:
         environ: ``FORGE_PLUGINS`` is read from it: ``a,b`` loads only these, ``-a,-b`` all but these, and nothing at
             all only forge's own.
         found: Entry points to look at instead of the installed ones.
+        again: Whether to ask plugins of others that have been asked before and have not changed.
+        apart: Whether those are asked in a process of their own; their authors' tests want them in this one.
     """
     candidates = sorted(
-        _from_sources(_installed() if found is None else found),
+        installed() if found is None else of_points(found),
         key=lambda each: (each.point.name, each.point.group, each.source),
     )
     wanted = _wanted(environ.get("FORGE_PLUGINS"))
@@ -57,6 +61,7 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
         if each.point.group == API:
             twice.setdefault(each.point.name, set()).add((each.source, each.point.value))
     plugins, seen = [], set()
+    strangers: _Asked | None = None
     for each in candidates:
         point = each.point
         key = (point.name, point.group, each.source, point.value)
@@ -74,9 +79,76 @@ def discover(environ: Mapping[str, str] = os.environ, found: Iterable[EntryPoint
         elif len(same := {key for key in twice[point.name] if (key[0][0] == OWN) is (each.source[0] == OWN)}) > 1:
             names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in same))
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
+        elif fault := each.fault or name_fault(point.name):
+            plugins.append(_unusable(each, "broken", fault))
+        elif apart and each.source[0] != OWN:
+            strangers = strangers or _Asked(again=again)
+            plugins.append(_plugin(each, strangers.told(each), partial(strangers.function, each, -1)))
         else:
-            plugins.append(_load(each))
+            plugins.append(_plugin(each, load(point), load_object))
+    if strangers is not None:
+        strangers.end()
     return Catalogue(tuple(_without_twins(plugins)))
+
+
+class _Asked:
+    """What plugins of others say of themselves: remembered, or asked now.
+
+    Args:
+        again: Whether to ask also those that are remembered.
+    """
+
+    def __init__(self, *, again: bool) -> None:
+        from forge.discovery.remembered import Memory  # who has no plugins of others does not pay for them
+        from forge.discovery.strangers import Strangers
+
+        self.again, self.process, self.memory = again, Strangers(), Memory()
+
+    def function(self, found: Found, index: int, name: str) -> Callable[..., Any]:
+        """Return what calls a function of a plugin in the other process."""
+        from forge.discovery.strangers import Remote
+
+        return Remote(self.process, found, index, name)
+
+    def told(self, found: Found) -> Told:
+        """Return what a plugin says of itself."""
+        data = None if self.again else self.memory.recall(found)
+        if data is not None:
+            with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged
+                return self._rebuilt(found, data)
+        files: Iterable[str] | None = None
+        try:
+            answer = self.process.ask(found, "it is asked what it can do", {"do": "describe"})
+            data, files = answer["told"], answer["files"]
+        except (NoAnswer, ForgeError) as error:
+            data = Told(f"{error}; `forge plugins --again` asks it once more").to_json()
+        self.memory.keep(found, data, files)
+        return self._rebuilt(found, data)
+
+    def end(self) -> None:
+        """Write down what was said anew, and end the process in which plugins may have left something running."""
+        self.memory.write()
+        self.process.close()
+
+    def _rebuilt(self, found: Found, data: Mapping[str, Any]) -> Told:
+        return Told.from_json(data, partial(self.function, found))
+
+
+def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
+    """Return a plugin that was asked what it can do."""
+    if told.reason:
+        return _unusable(found, "broken", told.reason)
+    distribution, version = found.source
+    return Plugin(
+        name=found.point.name,
+        distribution=distribution,
+        version=version,
+        offers=told.offers,
+        extensions=told.extensions,
+        commands=told.commands,
+        describe=told.describe,
+        named=named,
+    )
 
 
 def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
@@ -98,36 +170,13 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
     return found
 
 
-_LONGEST = 64
-"""Letters of a plugin's name; it becomes part of messages, tables and names of files."""
-
-
-def _installed() -> list[EntryPoint]:
-    """Return the entry points of every version of the plugin API, without importing any."""
-    every = entry_points()  # type: ignore[var-annotated,unused-ignore]  # its type differs between 3.11 and 3.12
-    groups = [group for group in every.groups if re.fullmatch(r"forge_v\d+", group)]
-    return [point for group in groups for point in every.select(group=group)]
-
-
-def _from_sources(points: Iterable[EntryPoint]) -> Iterable[_Found]:
-    """Yield entry points with their distributions, each of which reads and parses its metadata whenever it is asked."""
-    read: dict[int, tuple[str, str]] = {}
-    for point in points:
-        if point.dist is None:
-            yield _Found(point, ("unknown", "0"))
-            continue
-        if id(point.dist) not in read:
-            read[id(point.dist)] = (point.dist.name, point.dist.version)
-        yield _Found(point, read[id(point.dist)])
-
-
-def _unusable(found: _Found, status: Status, reason: str) -> Plugin:
+def _unusable(found: Found, status: Status, reason: str) -> Plugin:
     distribution, version = found.source
-    name = found.point.name if len(found.point.name) <= _LONGEST else f"{found.point.name[: _LONGEST - 1]}…"
+    name = found.point.name if len(found.point.name) <= LONGEST else f"{found.point.name[: LONGEST - 1]}…"
     return Plugin(name=name, distribution=distribution, version=version, status=status, reason=masked(reason))
 
 
-def _wanted(variable: str | None) -> Callable[[_Found], bool]:
+def _wanted(variable: str | None) -> Callable[[Found], bool]:
     if variable is None:
         return lambda _found: True
     if not variable.strip():
@@ -136,83 +185,3 @@ def _wanted(variable: str | None) -> Callable[[_Found], bool]:
     without = {name[1:] for name in names if name.startswith("-")}
     only = {name for name in names if not name.startswith("-")}
     return lambda found: found.point.name not in without and (found.point.name in only or not only)
-
-
-def _load(found: _Found) -> Plugin:
-    """Import a plugin's module under the guard and collect what it offers."""
-    point, (distribution, version) = found.point, found.source
-    if len(point.name) > _LONGEST or not re.fullmatch(r"\w[\w.-]*", point.name):
-        return _unusable(found, "broken", f"a plugin's name is of at most {_LONGEST} letters, digits, dashes and dots")
-    manager = pluggy.PluginManager("forge")
-    described: list[object] = []
-    commands: list[object] = []
-    with import_guard() as seen:
-        try:
-            manager.add_hookspecs(PlanHooks)
-            manager.register(point.load(), name=point.name)
-            manager.check_pending()
-            described += (item for items in manager.hook.forge_offers() for item in items)
-            commands += (item for items in manager.hook.forge_commands() for item in items)
-            describes = bool(manager.hook.forge_describe.get_hookimpls())
-            reason = _fault(point.name, described, commands, describes=describes)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
-            reason = f"{type(error).__name__}: {error}"
-    if seen:
-        reason = f"imports {seen[0]} at discovery; import it inside the implementation"
-    if reason:
-        return _unusable(found, "broken", reason)
-    return Plugin(
-        name=point.name,
-        distribution=distribution,
-        version=version,
-        offers=tuple(item for item in described if isinstance(item, Offer)),
-        extensions=tuple(item for item in described if isinstance(item, Extension)),
-        commands=tuple(item for item in commands if isinstance(item, Command)),
-        describe=partial(_describe, manager) if manager.hook.forge_describe.get_hookimpls() else None,
-    )
-
-
-def _describe(manager: pluggy.PluginManager, id: str, revision: str | None, folder: Path) -> ModelFacts | None:  # noqa: A002
-    answers: list[ModelFacts] = manager.hook.forge_describe(id=id, revision=revision, folder=folder)
-    return answers[0] if answers else None
-
-
-def _fault(plugin: str, described: Sequence[object], commands: Sequence[object], *, describes: bool) -> str | None:
-    """Return what is wrong with what a plugin yields, or None."""
-    if not described and not commands and not describes:
-        return "offers nothing: its hooks forge_offers and forge_commands yield nothing and it has no forge_describe"
-    for item in described:
-        if not isinstance(item, Offer | Extension):
-            return f"yields {type(item).__name__} where forge.api.Offer or Extension is due"
-        if isinstance(item, Offer) and (fault := _offer_fault(plugin, item)):
-            return fault
-    for item in commands:
-        if not isinstance(item, Command):
-            return f"yields {type(item).__name__} where forge.api.Command is due"
-        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.name):
-            return f"brings the command {item.name!r}; a name is of lower-case letters, digits and dashes"
-        if not isinstance(item.impl, str) or not re.fullmatch(r"[\w.]+:\w+", item.impl):
-            return f"brings the command {item.name} as {item.impl!r}; write package.module:name"
-    return None
-
-
-def _offer_fault(plugin: str, offer: Offer) -> str | None:
-    if not isinstance(offer.stage, Stage):
-        return f"offers the stage {offer.stage!r}; write a member of forge.api.Stage"
-    if not isinstance(offer.priority, int):
-        return f"offers {offer.stage} with the priority {offer.priority!r}; write a whole number"
-    for name, words, known in (
-        ("serves", offer.serves, NAMES.get(offer.stage, frozenset())),
-        ("supports", offer.supports, ABILITIES[offer.stage]),
-    ):
-        if strange := sorted(word for word in words if word not in known and not word.startswith(f"{plugin}/")):
-            other = "serves" if name == "supports" else "supports"
-            if set(strange) <= (ABILITIES if name == "serves" else NAMES).get(offer.stage, frozenset()):
-                return f"{name} {', '.join(strange)} at {offer.stage}; that belongs to {other}"
-            there = ", ".join([*sorted(known), f"{plugin}/…"])
-            return f"{name} {', '.join(strange)}, unknown for {offer.stage}; known: {there}"
-    if offer.stage in NAMES and not offer.serves:
-        return f"offers {offer.stage} and serves no word of it, so that no job could ask for it"
-    return None

@@ -21,6 +21,10 @@ class HeavyImportError(ImportError):
     """A heavy package was imported while plugins were being discovered."""
 
 
+class NoAnswer(Exception):  # noqa: N818 - what became of a question
+    """A plugin that was asked in another process did not answer; the text says why, as a phrase."""
+
+
 class _Refusal(Loader):
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen

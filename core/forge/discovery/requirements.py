@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def missing_requirement(requirements: Sequence[str], machine: Machine) -> Missin
     unmet = []
     for text in requirements:
         try:
-            requirement = Requirement(text)
+            requirement = _requirement(text)
         except InvalidRequirement as error:
             return Missing(f"its requirement {text!r} cannot be read: {str(error).splitlines()[0]}")
         if requirement.marker and not requirement.marker.evaluate(_markers(machine)):
@@ -54,6 +55,11 @@ def missing_requirement(requirements: Sequence[str], machine: Machine) -> Missin
     if not unmet:
         return None
     return Missing(", ".join(reason for _, reason in unmet), tuple(text.split(";")[0].strip() for text, _ in unmet))
+
+
+@functools.cache
+def _requirement(text: str) -> Requirement:
+    return Requirement(text)
 
 
 def lacking(

@@ -8,29 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from forge.machine.places import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 COMPILERS = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 """Variables by which compilers find what they made before, and the folders that forge gives them."""
 
 _DECIDING = ("torch", "triton")
-
-
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder, which need not be there yet; ``FORGE_CACHE`` names another."""
-    if chosen := environ.get("FORGE_CACHE"):
-        return Path(chosen).absolute()
-    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - a home that is not there raises nothing
-    if sys.platform == "win32":
-        return Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "forge"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "forge"
-    return Path(environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "forge"
 
 
 def private(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from forge import records
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
+from forge.api.stage import Stage
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
 
 EVALUATION = "evaluation.json"
 """What the job's ``[eval]`` found; later evaluations of other rows, or by other metrics, lie in ``evaluations/``."""
+
+
+def owners(plan: Plan) -> dict[str, str]:
+    """Return which plugins serve the tables of a run's job that plugins add keys to, as ``export.0``."""
+    found = {name: step.plugin for step in plan.steps for name in _TABLES.get(step.stage, ())}
+    exports = [step for step in plan.steps if step.stage is Stage.EXPORT]
+    return found | {f"export.{index}": step.plugin for index, step in enumerate(exports)}
+
+
+_TABLES = {Stage.ADAPT: ("adapter",), Stage.TRAIN: ("train",)}
 
 
 class RunFolder:
@@ -146,7 +157,7 @@ class RunFolder:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise self._damaged(path.name, error) from error
-        return parse(text, str(path), folder, keys, [*before, *changes])
+        return parse(text, str(path), folder, keys.of(owners(plan)), [*before, *changes])
 
     def add_plan(self, plan: Plan) -> Path:
         """Write the plan of a further attempt and return its path."""

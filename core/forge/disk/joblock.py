@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import forge
+
 if TYPE_CHECKING:
     from forge.api.plan import Plan
     from forge.job.job import Job
@@ -26,6 +28,9 @@ def lock_text(job: Job, plan: Plan, name: str, data_digest: str | None = None) -
         tables["model"]["id"] = plan.facts.path
     elif plan.facts.revision:
         tables["model"]["revision"] = plan.facts.revision
+    if strangers := [step.plugin for step in plan.steps if step.distribution != forge.DISTRIBUTION]:
+        known = tables.setdefault("use", {}).get("prefer", [])
+        tables["use"]["prefer"] = list(dict.fromkeys([*known, *strangers]))  # its keys are theirs
     data, asked = tables["data"], tables.get("eval", {})
     for table in (data, *data.get("sources", []), asked):
         for key in ("path", "eval_path", "chat_template"):

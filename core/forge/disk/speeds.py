@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import forge
 from forge import records
-from forge.disk.cache import cache_folder, private
+from forge.disk.cache import private
 from forge.disk.files import write_json
 from forge.errors import ForgeError
+from forge.machine.places import cache_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

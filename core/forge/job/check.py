@@ -95,29 +95,58 @@ class JobCheck:
 
     def check_table(self, key: Key, table: dict[str, Any]) -> None:
         """Check the plugins' keys of one table, as far as its word says which they are."""
-        name = str(key[0])
+        name, place = str(key[0]), ".".join(map(str, key))
         core, selector = TABLES[name], SELECTORS[name]
         word = table.get(selector, core.model_fields[selector].default)
         extra = {key: table.pop(key) for key in list(table) if key not in core.model_fields}
         words = sorted(self.keys.words(name))
         if word in words:
-            table |= self.options(key, extra, self.keys.models(name, word))
+            table |= self.options(key, extra, self.keys.models(place, word, self.use), self.others(place, word))
             return
-        models = [model for word in words for model in self.keys.models(name, word)]
-        if isinstance(word, str):
+        models = [model for word in words if "/" not in word for model in self.keys.models(place, word, self.use)]
+        if isinstance(word, str) and (known := self.known_of(word)):
+            self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', known)
+        elif isinstance(word, str):
             near = nearest(word.lower(), words)
             say = f'did you mean "{near}"?' if near else f"there are: {', '.join(words)}"
             elsewhere = (model.forge_word(word) for model in (core, *models) if issubclass(model, Table))
             say = next((said for said in elsewhere if said), say)
             self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
             if near:  # its keys are the likeliest, and all mistakes are told at once
-                self.options(key, extra, self.keys.models(name, near))
+                self.options(key, extra, self.keys.models(place, near, self.use))
                 return
         self.unknown_options(key, extra, models)
 
-    def options(self, key: Key, extra: dict[str, Any], models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    @cached_property
+    def use(self) -> Mapping[str, Any]:
+        """The table ``[use]`` as it stands there: which plugins the job names or prefers."""
+        use = self.raw.get("use", {})
+        return use if isinstance(use, dict) else {}
+
+    def others(self, place: str, word: str) -> str | None:
+        """Say which other plugins may know a key that the one that serves a table does not; it is not asked of them."""
+        stage = {"adapter": "adapt"}.get(place, place.partition(".")[0])
+        names = self.keys.others(place, word, self.use)
+        return f"it may be a key of {' or '.join(names)}: name it in [use] {stage}" if names else None
+
+    def known_of(self, word: str) -> str | None:
+        """Say what is known of the plugin whose own word a job asks for, where that plugin cannot serve it."""
+        plugin, slash, _ = word.partition("/")
+        if not slash:
+            return None
+        settings = self.keys.settings(plugin)
+        if settings is None:
+            near = nearest(plugin, self.keys.plugins())
+            return f"there is no plugin {plugin}" + (
+                f"; did you mean {near}?" if near else f": install it (often `pip install forge-{plugin}`)"
+            )
+        return f"plugin {plugin} cannot be used: {settings.fault}" if settings.fault else None
+
+    def options(
+        self, key: Key, extra: dict[str, Any], models: Sequence[type[BaseModel]], others: str | None = None
+    ) -> dict[str, Any]:
         """Return the plugins' keys of a table, checked, defaults filled in."""
-        self.unknown_options(key, extra, models)
+        self.unknown_options(key, extra, models, others)
         checked: dict[str, Any] = {}
         for model in models:
             mine = {name: value for name, value in extra.items() if name in model.model_fields}
@@ -125,13 +154,15 @@ class JobCheck:
                 checked |= table.model_dump(mode="json")
         return checked
 
-    def unknown_options(self, key: Key, extra: Mapping[str, Any], models: Sequence[type[BaseModel]]) -> None:
+    def unknown_options(
+        self, key: Key, extra: Mapping[str, Any], models: Sequence[type[BaseModel]], others: str | None = None
+    ) -> None:
         """Note the keys of a table that neither the core nor a plugin knows there."""
         core = TABLES[str(key[0])]
         known_keys = {name for model in models for name in model.model_fields}
         hints = [model.forge_hint for model in (core, *models) if issubclass(model, Table)]
         for name in sorted(set(extra) - known_keys):
-            self.unknown((*key, name), [*core.model_fields, *sorted(known_keys)], hints)
+            self.unknown((*key, name), [*core.model_fields, *sorted(known_keys)], hints, others)
 
     def plugin_tables(self, raw: dict[str, Any]) -> None:
         """Check ``[plugins.X]`` by the model of X, whether or not X is chosen: the same file works everywhere."""
@@ -184,7 +215,13 @@ class JobCheck:
         hints = [_other_name] if len(names) == 1 else [model.forge_hint] if issubclass(model, Table) else []
         self.unknown(key, fields, hints)
 
-    def unknown(self, key: Key, fields: Iterable[str], hints: Iterable[Callable[[str], Hint | None]]) -> None:
+    def unknown(
+        self,
+        key: Key,
+        fields: Iterable[str],
+        hints: Iterable[Callable[[str], Hint | None]],
+        others: str | None = None,
+    ) -> None:
         """Note a key that nobody knows, with the best advice there is: a hint, its own table, the nearest name."""
         name = str(key[-1])
         fields = [field for field in fields if field != "folder"]
@@ -208,6 +245,8 @@ class JobCheck:
             self.add(key, f"unknown {kind}", home)
         elif homes and len(key) > 1:
             self.add(key, f"unknown {kind}", f"{name} belongs to {' or '.join(f'[{table}]' for table in homes)}")
+        elif others:
+            self.add(key, f"unknown {kind}", others)
         else:
             from forge.job.explain import known
 
@@ -217,8 +256,8 @@ class JobCheck:
         """A trainer's argument in another table is a common mistake."""
         if key[0] == "train":
             return None
-        for word in sorted(self.keys.words("train")):
-            for model in self.keys.models("train", word):
+        for word in sorted(word for word in self.keys.words("train") if "/" not in word):
+            for model in self.keys.models("train", word, self.use):
                 hint = model.forge_hint(name) if issubclass(model, Table) else None
                 right = hint.key if hint and name not in model.model_fields else name
                 if right in model.model_fields:

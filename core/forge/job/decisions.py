@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge.job.keys import SELECTORS
+
 if TYPE_CHECKING:
     from forge.job.job import Job
 
@@ -55,17 +57,36 @@ def settle(job: Job, decisions: Iterable[Decision]) -> Job:
 def decidable(job: Job, key: str) -> bool:
     """Whether a decision can name a key: it is one of the job's, or of a plugin's table.
 
+    What plans are made by is not to be decided while one is made: the model, the words that say what is asked for,
+    and ``[use]``.
+
     >>> from forge.api import Job
     >>> job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "rows.jsonl"}})
     >>> decidable(job, "model.dtype"), decidable(job, "model.dtpe")
     (True, False)
+    >>> decidable(job, "train.method")
+    False
     """
+    if key in _ASKED or key.startswith("use."):
+        return False
     name, _, rest = key.partition(".")
     if name == "plugins":
         return "." in rest
     table = getattr(job, name, None) if name in type(job).model_fields else None
     fields = getattr(type(table), "model_fields", {})
     return rest in fields or rest in (getattr(table, "model_extra", None) or {})
+
+
+def value_at(job: Job, key: str) -> Any:
+    """Return the value of a key that :func:`decidable` knows; None if it is not there."""
+    name, _, rest = key.partition(".")
+    if name == "plugins":
+        plugin, _, rest = rest.partition(".")
+        return job.plugins.get(plugin, {}).get(rest)
+    return getattr(getattr(job, name), rest, None)
+
+
+_ASKED = frozenset({"model.id", "model.revision", *(f"{table}.{key}" for table, key in SELECTORS.items())})
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

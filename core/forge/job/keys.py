@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,12 +33,26 @@ class Settings:
 class Keys(Protocol):
     """The keys that plugins add to a job."""
 
-    def words(self, table: str) -> frozenset[str]:
-        """Return the words that a table's selector may have: methods, types or formats."""
+    def words(self, table: str, plugin: str | None = None) -> frozenset[str]:
+        """Return the words that a table's selector may have: methods, types or formats; or those that one serves."""
         ...
 
-    def models(self, table: str, word: str) -> Sequence[type[BaseModel]]:
-        """Return the models of the keys that plugins add to a table for a word."""
+    def models(self, place: str, word: str, use: Mapping[str, Any]) -> Sequence[type[BaseModel]]:
+        """Return the models of the keys that a plugin adds to a table for a word: the one that is to serve it.
+
+        Args:
+            place: The table, as ``"train"`` or ``"export.0"``.
+            word: Its method, type or format.
+            use: The job's table ``[use]``, as it was read.
+        """
+        ...
+
+    def others(self, place: str, word: str, use: Mapping[str, Any]) -> Sequence[str]:
+        """Return the other plugins that serve a word of a table and add keys to it."""
+        ...
+
+    def of(self, owners: Mapping[str, str]) -> Keys:
+        """Return the same where it is known which plugins serve: ``{"train": "mlx"}``."""
         ...
 
     def plugins(self) -> Sequence[str]:

@@ -7,7 +7,7 @@ the job's method, type or format, or to a plugin's own table. Whatever is left o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomli
@@ -19,7 +19,7 @@ from forge.job.nearest import nearest
 from forge.masking import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from forge.job.job import Job
@@ -56,6 +56,8 @@ class JobFile:
         source: The file's path, for messages.
         overrides: The changes, as :func:`change_of` reads them.
         named: The keys that the user wrote, as ``train.learning_rate``; what is not here was left open.
+        owners: Whose keys the tables were read by, where that was settled: ``{"train": "mlx"}``.
+        config: The user's own file that says what to prefer, where the job does not.
     """
 
     job: Job
@@ -63,15 +65,18 @@ class JobFile:
     source: str
     overrides: tuple[str, ...]
     named: frozenset[str]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    config: str | None = None
 
 
-def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()) -> JobFile:
     """Read and check a job file.
 
     Args:
         path: The file.
         keys: The keys that plugins add.
         changes: Changes for this time.
+        wishes: What the user always wants: changes of keys that the file and the changes leave open.
 
     Raises:
         UsageError: The file cannot be read.
@@ -97,25 +102,35 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
     folder = path.parent.resolve()
     if fault := no_text(folder / path.name):
         raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
-    return parse(text, str(path), folder, keys, changes)
+    return parse(text, str(path), folder, keys, changes, wishes)
 
 
-def parse(text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = ()) -> JobFile:
+def parse(
+    text: str, source: str, folder: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()
+) -> JobFile:
     """Check the text of a job file, whose relative paths start at ``folder``. Raises as :func:`read` does."""
     try:
         raw = tomli.loads(text)
     except (ValueError, RecursionError) as error:
         raise JobError(source, [_unread(text, error)]) from None
     changed = [_apply(raw, change) for change in changes]
+    open_wishes = [wish for wish in wishes if not _is_set(raw, wish.key)]
+    changed += [_apply(raw, wish) for wish in open_wishes]
     check = JobCheck(raw, text, keys, changed)
     job = check.job(folder)
     if check.problems or job is None:
         raise JobError(source, check.problems)
-    overrides = tuple(map(str, changes))
+    overrides = tuple(map(str, [*changes, *open_wishes]))
     # The file is copied into the run's folder. No value holds a login, but what stands behind a # might.
     hidden = masked(text)
     text = hidden if hidden == text or tomli.loads(hidden) == tomli.loads(text) else text
     return JobFile(job=job, text=text, source=source, overrides=overrides, named=frozenset(_leaves(raw)))
+
+
+def again(file: JobFile, keys: Keys, owners: Mapping[str, str]) -> JobFile:
+    """Read a job file's text again, by the keys of other plugins. Raises :class:`JobError` if they are not its own."""
+    changes = [change_of(text) for text in file.overrides]
+    return replace(parse(file.text, file.source, file.job.folder, keys, changes), owners=owners, config=file.config)
 
 
 def _unread(text: str, error: ValueError | RecursionError) -> Problem:
@@ -179,6 +194,17 @@ def _apply(raw: dict[str, Any], change: Change) -> Key:
         else:
             target = target[key]
     return tuple(path)
+
+
+def _is_set(raw: Any, key: str) -> bool:
+    """Tell whether raw tables hold a key, or something else where its tables should be."""
+    for part in key.split("."):
+        if not isinstance(raw, dict):
+            return True
+        if part not in raw:
+            return False
+        raw = raw[part]
+    return True
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[str]:

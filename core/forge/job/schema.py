@@ -9,13 +9,19 @@ from forge.job.keys import SELECTORS
 from forge.job.tables import TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import BaseModel
 
     from forge.job.keys import Keys
 
 
-def job_schema(keys: Keys) -> dict[str, Any]:
+def job_schema(keys: Keys, plugins: Sequence[str]) -> dict[str, Any]:
     """Return the schema of jobs with the plugins' keys.
+
+    Args:
+        keys: The keys that plugins add.
+        plugins: The plugins whose keys it is to know.
 
     Where several methods, types or formats add keys to one table, each is allowed; ``forge plan`` is stricter.
     """
@@ -28,19 +34,20 @@ def job_schema(keys: Keys) -> dict[str, Any]:
         table = definitions[TABLES[name].__name__]
         table["additionalProperties"] = False  # the plugins' keys are named
         for word in sorted(keys.words(name)):
-            for model in keys.models(name, word):
-                _merge(table, definitions, model)
-    plugins: dict[str, Any] = {}
-    for plugin in keys.plugins():
+            for plugin in (each for each in plugins if word in keys.words(name, each)):
+                for model in keys.of({name: plugin}).models(name, word, {}):
+                    _merge(table, definitions, model)
+    tables: dict[str, Any] = {}
+    for plugin in plugins:
         settings = keys.settings(plugin)
         for model in settings.models if settings else ():
             described = model.model_json_schema(by_alias=True)
             definitions |= described.pop("$defs", {})
-            plugins[plugin] = described
+            tables[plugin] = described
     schema["properties"]["plugins"] = {
         "description": "Tables that plugins own.",
         "type": "object",
-        "properties": plugins,
+        "properties": tables,
         "additionalProperties": False,
     }
     return schema

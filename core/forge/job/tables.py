@@ -243,6 +243,10 @@ class UseTable(Table):
     """``[use]``: which plugins to use, where forge's own choice is not wanted."""
 
     backend: str = Field("auto", description="`auto`, or the backend that loads and adapts: `huggingface`, `unsloth`.")
+    prefer: list[NonEmpty] = Field(
+        default_factory=list,
+        description="Plugins or backends to take before all others wherever they can serve, the best first.",
+    )
     collate: str | None = Field(None, description="Plugin for this stage.")
     load: str | None = Field(None, description="Plugin for this stage.")
     adapt: str | None = Field(None, description="Plugin for this stage.")

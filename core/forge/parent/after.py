@@ -47,7 +47,7 @@ def finish(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
     """
     job, failure = load_job(folder.plan().job), None
     if job.eval is not None and folder.evaluation() is None:
-        file = folder.job_file(PluginKeys(catalogue))
+        file = folder.job_file(PluginKeys(catalogue, machine))
         try:
             evaluate(folder, file, asked_models(job), catalogue, machine, show)
         except Interrupted:
@@ -144,7 +144,7 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
     """Plan one export of a finished run for this machine and make it in a worker of its own. Raises ForgeError."""
     trained, before = folder.weights_or_refuse(), folder.plan()
     facts = base_facts(folder, job, before, trained, catalogue)
-    plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source)
+    plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source, before.named)
     out = folder.export_folder(index, job)
     path = out.with_name(f"{out.name}.plan.json")
     with disk_errors(path):

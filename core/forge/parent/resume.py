@@ -43,7 +43,7 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
         check_one_process(os.environ)
         plan = folder.plan()
         check_unchanged(folder, plan, catalogue)
-        for note in _moved(plan, machine):
+        for note in (*_moved(plan, machine), *_renewed(plan, catalogue)):
             show(Warned(note))
         plan = renewed(plan, catalogue, machine)
         plan = replace(plan, resume=True, task=Task.TRAIN, attempt=plan.attempt + 1)
@@ -112,6 +112,15 @@ def tell_of_changes(folder: RunFolder, catalogue: Catalogue, show: Show) -> None
 def _is_named(key: str, named: AbstractSet[str]) -> bool:
     """Tell whether a key, or the table around it or within it, was written by the user."""
     return any(key == each or key.startswith(f"{each}.") or each.startswith(f"{key}.") for each in named)
+
+
+def _renewed(plan: Plan, catalogue: Catalogue) -> Iterator[str]:
+    """Tell which plugins are of another version than those that the run began with."""
+    for step in {step.plugin: step for step in plan.steps}.values():
+        plugin = catalogue.find(step.plugin)
+        if plugin is not None and plugin.version != step.version:
+            what = f"plugin {step.plugin} ({step.distribution}) was {step.version} and is {plugin.version}"
+            yield f"{what}: the numbers may differ from an uninterrupted run"
 
 
 def _moved(plan: Plan, machine: Machine) -> Iterator[str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from forge.discovery.guard import import_guard
-from forge.discovery.keys import PluginKeys
+from forge.discovery.calls import failed, records_of
+from forge.discovery.keys import STAGES, PluginKeys, word_of
 from forge.discovery.requirements import lacking
-from forge.errors import JobError, PluginError, Problem
+from forge.errors import JobError, Problem
 from forge.job.decisions import settle
 from forge.job.keys import SELECTORS
 from forge.job.tables import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from forge.discovery.catalogue import Catalogue
     from forge.job.decisions import Decision
@@ -24,9 +24,19 @@ if TYPE_CHECKING:
     from forge.job.read import JobFile
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
-    from forge.planning.selection import Choice
+    from forge.planning.fitting import Choice
 
-T = TypeVar("T")
+
+class Decided(NamedTuple):
+    """What was decided for a key, and by which plugin's offer."""
+
+    decision: Decision
+    choice: Choice
+
+    @property
+    def what(self) -> str:
+        """The function that decided it."""
+        return f"its decide of {self.choice.need.stage}"
 
 
 def distinct(chosen: Sequence[Choice]) -> list[Choice]:
@@ -34,16 +44,21 @@ def distinct(chosen: Sequence[Choice]) -> list[Choice]:
     return list({(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values())
 
 
+def checked(choice: Choice, job: Job) -> list[Problem]:
+    """Return what a chosen offer finds wrong with a job."""
+    return records_of(choice.plugin, f"its check of {choice.need.stage}", Problem, choice.offer.check, job)
+
+
 def refuse_mistakes(chosen: Sequence[Choice], file: JobFile, machine: Machine, facts: ModelFacts) -> None:
     """Raise :class:`JobError` for what the chosen offers find wrong with a job, and for what is not installed."""
-    found = [problem for choice in distinct(chosen) for problem in ask(choice, choice.offer.check, Problem, file.job)]
+    found = [problem for choice in distinct(chosen) for problem in checked(choice, file.job)]
     _refuse(file, found, *_not_installed(chosen, file.job, machine, facts))
 
 
 def refuse_decided(
     chosen: Sequence[Choice],
     file: JobFile,
-    decisions: Sequence[Decision],
+    decided: Mapping[str, Decided],
     catalogue: Catalogue,
     machine: Machine,
     facts: ModelFacts,
@@ -54,14 +69,13 @@ def refuse_decided(
         JobError: The two do not fit.
         PluginError: A plugin decided what is no value of the key.
     """
-    settled = settle(file.job, decisions)
-    by_key = {decision.key: decision for decision in decisions}
+    settled = settle(file.job, [each.decision for each in decided.values()])
     found = [
         problem
-        for prefix, models in _models(file.job, catalogue, by_key)
-        for problem in _contradictions(prefix, models, settled, file.named, by_key)
+        for prefix, models in _models(chosen, file.job, catalogue, decided)
+        for problem in _contradictions(prefix, models, settled, file.named, decided)
     ]
-    found += [problem for choice in distinct(chosen) for problem in ask(choice, choice.offer.check, Problem, settled)]
+    found += [problem for choice in distinct(chosen) for problem in checked(choice, settled)]
     _refuse(file, found, *_not_installed(chosen, settled, machine, facts))
 
 
@@ -93,18 +107,20 @@ def _not_installed(
 
 
 def _models(
-    job: Job, catalogue: Catalogue, decided: Mapping[str, Decision]
+    chosen: Sequence[Choice], job: Job, catalogue: Catalogue, decided: Mapping[str, Decided]
 ) -> Iterator[tuple[str, Sequence[type[BaseModel]]]]:
     """Yield the tables of a job for which something was decided, each with the models of its keys."""
-    keys = PluginKeys(catalogue)
+    serving = {choice.need.stage: choice.plugin.name for choice in chosen}
+    owners = {table: serving[stage] for table, stage in STAGES.items() if stage in serving}
+    keys = PluginKeys(catalogue, owners=owners)
     for prefix in dict.fromkeys(key.rpartition(".")[0] for key in decided):
         name, _, plugin = prefix.partition(".")
         if name == "plugins":
             settings = keys.settings(plugin)
             yield prefix, settings.models if settings else ()
         elif name in TABLES:
-            word = getattr(getattr(job, name), SELECTORS[name]) if name in SELECTORS else None
-            yield prefix, (TABLES[name], *(keys.models(name, word) if word else ()))
+            use = job.use.model_dump(by_alias=True)
+            yield prefix, (TABLES[name], *(keys.models(name, word_of(job, name), use) if name in SELECTORS else ()))
 
 
 def _contradictions(
@@ -112,11 +128,14 @@ def _contradictions(
     models: Sequence[type[BaseModel]],
     job: Job,
     named: frozenset[str],
-    decided: Mapping[str, Decision],
+    decided: Mapping[str, Decided],
 ) -> Iterator[Problem]:
     """Yield what one table, with what was decided in it, contradicts itself in."""
     name, _, plugin = prefix.partition(".")
-    whole = job.plugins.get(plugin, {}) if name == "plugins" else getattr(job, name).model_dump(by_alias=True)
+    if name == "plugins":
+        whole = job.plugins.get(plugin, {})
+    else:  # of another type than is due is told below, where it is of one
+        whole = getattr(job, name).model_dump(by_alias=True, warnings=False)
     for model in models:
         values = {
             key: value
@@ -135,7 +154,7 @@ def _explained(
     error: ValidationError,
     prefix: str,
     named: frozenset[str],
-    decided: Mapping[str, Decision],
+    decided: Mapping[str, Decided],
 ) -> Iterator[Problem]:
     from forge.job.explain import faults  # only mistakes pay for it
     from forge.job.literal import literal
@@ -144,32 +163,13 @@ def _explained(
         about = [f"{prefix}.{key}" for key in fault.names] or [".".join(map(str, fault.key))]
         mine = [decided[key] for key in about if key in decided]
         if not fault.names and mine:
-            what = f"a plugin decides {mine[0].key} = {literal(mine[0].value)}, which cannot be"
-            raise PluginError(what, fault.message, "update it, or write the key in the job")
-        said = "; ".join(f"{each.key} = {literal(each.value)} was decided: {each.reason}" for each in mine)
+            decision, choice = mine[0]
+            why = f"it decides {decision.key} = {literal(decision.value)}, which cannot be: it {fault.message}"
+            raise failed(choice.plugin, mine[0].what, why)
+        said = "; ".join(f"{each.key} = {literal(each.value)} was decided: {each.reason}" for each, _ in mine)
         where = next((key for key in about if _written(key, named)), about[0])
         yield Problem(where, f"{fault.message} ({said})" if said else fault.message, fault.do)
 
 
 def _written(key: str, named: frozenset[str]) -> bool:
     return key in named or any(each.startswith(f"{key}.") for each in named)
-
-
-def ask(choice: Choice, function: Callable[..., Iterable[T]] | None, kind: type[T], *arguments: object) -> list[T]:
-    """Call a function of a plugin, which may be a stranger's; name the plugin if it fails or yields another kind."""
-    try:
-        with import_guard():
-            found = list(function(*arguments)) if function else []
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise PluginError(failed(choice), why, "update it, or go on without it") from error
-    if strange := next((each for each in found if not isinstance(each, kind)), None):
-        why = f"it yields {type(strange).__name__} where forge.api.{kind.__name__} is due"
-        raise PluginError(failed(choice), why, "update it, or go on without it")
-    return found
-
-
-def failed(choice: Choice) -> str:
-    """Say that a plugin failed while it was asked."""
-    plugin = choice.plugin
-    return f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) failed at planning"

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from forge.api.plan import Who
 from forge.api.stage import Stage
+from forge.discovery.ranking import rank, unsuited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from forge.discovery.catalogue import Catalogue
     from forge.job.job import Job
+    from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
 
 
@@ -77,18 +79,15 @@ def judge_need(job: Job, facts: ModelFacts) -> Need:
     return _need(Stage.EVALUATE, {_kind(facts)}, named=_named(job, Stage.EVALUATE))
 
 
-def asks(job: Job, facts: ModelFacts, catalogue: Catalogue) -> Mapping[Stage, frozenset[str]]:
-    """Return what the job's method asks of other stages, as the offer says that would train it.
-
-    That is one of the plugin that the job names; else one of forge's own; else a stranger's.
-    """
+def asks(job: Job, facts: ModelFacts, catalogue: Catalogue, machine: Machine) -> Mapping[Stage, frozenset[str]]:
+    """Return what the job's method asks of other stages, as the offer says that would most likely train it."""
     words, named = _train_words(job, facts), job.use.train
     offers = [
-        (not plugin.own, offer)
+        (unsuited(offer, machine) is not None, rank(plugin, offer, job.use.prefer, named=bool(named)), offer)
         for plugin, offer in catalogue.offers(Stage.TRAIN)
         if words <= offer.words and named in {None, plugin.name}
     ]
-    return min(offers, key=lambda pair: pair[0])[1].asks if offers else {}
+    return min(offers, key=lambda each: each[:2])[2].asks if offers else {}
 
 
 def _collate(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:

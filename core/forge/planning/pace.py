@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from forge.api.pace import Pace
-from forge.api.reference import load_object
-from forge.discovery.guard import import_guard
+from forge.discovery.calls import call
+from forge.errors import ForgeError
 from forge.text.units import clock, times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from forge.api.offer import Offer
+    from forge.discovery.catalogue import Plugin
     from forge.job.job import Job
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
@@ -64,11 +65,11 @@ class Timing:
         return said if later >= 0 else f"{reason}; {said}, too little to leave the usual choice"
 
 
-def timing(ranked: Sequence[tuple[str, Offer]], machine: Machine, job: Job, facts: ModelFacts) -> Timing:
+def timing(ranked: Sequence[tuple[Plugin, Offer]], machine: Machine, job: Job, facts: ModelFacts) -> Timing:
     """Ask offers for one need, in their usual order, how long the training takes with each.
 
     Args:
-        ranked: The plugins' names and the offers.
+        ranked: The plugins and their offers.
         machine: The machine.
         job: The job, with what it leaves open.
         facts: What is known about the model.
@@ -76,18 +77,17 @@ def timing(ranked: Sequence[tuple[str, Offer]], machine: Machine, job: Job, fact
     if len(ranked) < 2 or any(offer.pace is None for _, offer in ranked):
         return Timing({})
     found: dict[str, Pace] = {}
-    for name, offer in ranked:
+    for plugin, offer in ranked:
         try:
-            with import_guard():
-                ask = cast("Callable[..., Pace | None]", load_object(offer.pace or ""))
-                pace = ask(machine, job, facts)
-        except Exception as error:  # noqa: BLE001 - one plugin's estimate must not take the plan down
-            return Timing({}, f"{name} failed to say ({type(error).__name__}: {error})")
-        if pace is None or pace.seconds is None:
-            return Timing({}, f"{name}: {(pace and pace.why) or 'it does not say how long it takes'}")
-        found[name] = pace
+            pace = call(plugin, "its pace", plugin.named(offer.pace or ""), machine, job, facts)
+        except ForgeError as error:
+            return Timing({}, f"{plugin.name} failed to say ({error.why or error.what})")
+        if not isinstance(pace, Pace) or pace.seconds is None:
+            why = pace.why if isinstance(pace, Pace) else ""
+            return Timing({}, f"{plugin.name}: {why or 'it does not say how long it takes'}")
+        found[plugin.name] = pace
     ends = {name: pace.seconds or 0.0 for name, pace in found.items()}
-    best, usual = min(ends, key=lambda name: ends[name]), ranked[0][0]
+    best, usual = min(ends, key=lambda name: ends[name]), ranked[0][0].name
     return Timing(found, first=best if ends[best] < WORTH * ends[usual] else None)
 
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from forge.api.estimate import Estimate
 from forge.api.plan import Answers, Export, Preview, Step, Task, Training
-from forge.api.reference import load_object
 from forge.api.stage import Stage
-from forge.discovery.guard import import_guard
+from forge.discovery.calls import call, failed, records_of
+from forge.discovery.keys import PluginKeys
 from forge.discovery.requirements import missing_requirement
-from forge.errors import JobError, PlanError, PluginError, Problem, RunError
-from forge.job.decisions import Decision, decidable, settle
+from forge.errors import ForgeError, JobError, PlanError, RunError
+from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
-from forge.planning.mistakes import ask, distinct, failed, refuse_decided, refuse_mistakes
-from forge.planning.needs import answer_needs, asks, judge_need, needs
-from forge.planning.selection import Choice, refuse_unable, select
+from forge.planning.choosing import choose
+from forge.planning.mistakes import Decided, checked, distinct, refuse_decided, refuse_mistakes
+from forge.planning.needs import answer_needs, judge_need, needs
+from forge.planning.notes import notes
+from forge.planning.selection import refuse_unable, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from forge.api.estimate import Estimate
     from forge.api.offer import Offer
     from forge.api.plan import Who
-    from forge.discovery.catalogue import Catalogue
+    from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
     from forge.job.read import JobFile
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
+    from forge.planning.fitting import Choice
 
 
 def make_plan(
@@ -43,6 +45,7 @@ def make_plan(
     excluded: Mapping[str, str] | None = None,
     relief: Iterable[Decision] = (),
     attempt: int = 1,
+    every: bool = False,
 ) -> Training | Preview:
     """Plan a run of a job.
 
@@ -56,41 +59,48 @@ def make_plan(
         excluded: Plugins that failed in an earlier attempt, with the reason.
         relief: Decisions that an earlier attempt's failure suggests; they win over the offers' own.
         attempt: The number of this attempt.
+        every: Whether the plan is to tell of every offer, also of those that never came into question.
 
     Raises:
         PlanError: The job cannot be served.
         JobError, DataError: Something that only a plan can see contradicts the job.
     """
-    job = file.job
     stages = [Stage.COLLATE] if task is Task.DATA else list(Stage)
-    wanted = needs(job, facts, stages, asks(job, facts, catalogue))
     if task is Task.DATA:
-        for need in needs(job, facts, [Stage.TRAIN]):
+        for need in needs(file.job, facts, [Stage.TRAIN]):
             refuse_unable(need, catalogue)  # else the rows would be shown as another method takes them
-    chosen, verdicts = select(wanted, catalogue, machine, job, facts, excluded=excluded)
+    file, chosen, verdicts = choose(file, stages, catalogue, machine, facts, excluded, every=every)
+    job = file.job
     refuse_mistakes(chosen, file, machine, facts)
-    decisions = _decisions(chosen, machine, job, facts)
+    decisions = _decisions(chosen, machine, job, facts, file.named)
     if task is not Task.DATA:
-        decisions = (*decisions, *_fitted(chosen, decisions, file, machine, facts))
+        decisions |= _fitted(chosen, decisions, file, machine, facts)
     refuse_decided(chosen, file, decisions, catalogue, machine, facts)
     relief = tuple(relief)
     parts = _parts(job, chosen, catalogue, machine, facts) | {
         "source": file.source,
         "overrides": file.overrides,
         "named": tuple(sorted(file.named)),
-        "observers": tuple(_observers(job, catalogue, machine)),
+        "observers": tuple(dict.fromkeys(_observers(job, catalogue, machine))),
         "verdicts": tuple(verdicts),
-        "decisions": (*decisions, *relief),
-        "notes": tuple(map(masked, _notes(job, catalogue, chosen, machine, facts))),
+        "decisions": (*_told(decisions), *relief),
+        "notes": tuple(map(masked, notes(file, catalogue, chosen, machine, facts))),
         "attempt": attempt,
     }
     if task is Task.DATA:
         return Preview(**parts, rows=rows)
-    return _with_estimate(Training(**parts, task=task, relieved=bool(relief)), job)
+    return _with_estimate(Training(**parts, task=task, relieved=bool(relief)), job, catalogue)
 
 
 def export_plan(
-    job: Job, index: int, catalogue: Catalogue, machine: Machine, facts: ModelFacts, traits: frozenset[str], source: str
+    job: Job,
+    index: int,
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+    traits: frozenset[str],
+    source: str,
+    named: Collection[str] = (),
 ) -> Export:
     """Plan one export of trained weights, afresh, for the machine at hand.
 
@@ -100,16 +110,27 @@ def export_plan(
     """
     wanted = [needs(job, facts, [Stage.EXPORT])[index]]
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
-    found = [problem for choice in chosen for problem in ask(choice, choice.offer.check, Problem, job)]
+    _refuse_foreign(job, index, chosen[0], catalogue)
+    found = [problem for choice in chosen for problem in checked(choice, job)]
     if mine := [problem for problem in found if problem.where.startswith(f"export.{index}")]:
         raise JobError(source, mine)
     return Export(
         **_parts(job, chosen, catalogue, machine, facts),
         source=source,
         verdicts=tuple(verdicts),
-        decisions=_decisions(chosen, machine, job, facts),
+        decisions=_told(_decisions(chosen, machine, job, facts, named)),
         index=index,
     )
+
+
+def _refuse_foreign(job: Job, index: int, choice: Choice, catalogue: Catalogue) -> None:
+    """Refuse to let a plugin make an export whose keys are another's. Raises :class:`PlanError`."""
+    keys, table = PluginKeys(catalogue, owners={"export": choice.plugin.name}), job.export[index]
+    mine = {name for model in keys.models("export", table.format, {}) for name in model.model_fields}
+    if strange := sorted(table.options.keys() - mine):
+        what = f"nothing can serve {choice.need.label}"
+        why = f"{choice.plugin.name} would, and the job has {', '.join(strange)}, which is a key of another plugin's"
+        raise PlanError(what, why, "name that plugin with --set use.export=NAME, or remove the key")
 
 
 def answer_plan(
@@ -133,7 +154,7 @@ def answer_plan(
         wanted.append(judge_need(job, facts))
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
     refuse_mistakes(chosen, file, machine, facts)
-    decisions = _decisions(chosen, machine, job, facts)
+    decisions = _decisions(chosen, machine, job, facts, file.named)
     refuse_decided(chosen, file, decisions, catalogue, machine, facts)
     return Answers(
         **_parts(job, chosen, catalogue, machine, facts),
@@ -142,7 +163,7 @@ def answer_plan(
         overrides=file.overrides,
         named=tuple(sorted(file.named)),
         verdicts=tuple(verdicts),
-        decisions=decisions,
+        decisions=_told(decisions),
         models=tuple(models),
     )
 
@@ -199,14 +220,20 @@ def _parts(
 
 
 def _of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
-    """Return what a worker's process must be like for some offers."""
-    every = [offer for plugin in catalogue.usable for offer in plugin.offers]
+    """Return what a worker's process must be like for some offers; another's that was not chosen has no say in it."""
+    every = [*offers, *(offer for plugin in catalogue.usable if plugin.own for offer in plugin.offers)]
     patched = {name for offer in offers for name in offer.patches}
+    environment: dict[str, str] = {}
+    for offer in offers:
+        for key, value in offer.environment.items():
+            if environment.setdefault(key, value) != value:
+                what, why = "the stages do not fit together", f"{key} is to be {environment[key]} and {value}"
+                raise PlanError(what, f"{why}, for {offer.impl}", "name other plugins in [use]")
     return {
         "preload": tuple(dict.fromkeys(name for offer in _patching_first(offers) for name in offer.preload)),
         "before": tuple(dict.fromkeys(name for offer in offers for name in offer.before)),
         "refused": tuple(sorted({name for offer in every for name in offer.patches} - patched)),
-        "environment": {key: value for offer in offers for key, value in offer.environment.items()},
+        "environment": environment,
         "shed": tuple(sorted({prefix for offer in every for prefix in offer.sheds})),
     }
 
@@ -216,35 +243,45 @@ def _patching_first(offers: Sequence[Offer]) -> list[Offer]:
     return sorted(offers, key=lambda offer: not offer.patches)
 
 
-def _decisions(chosen: Sequence[Choice], machine: Machine, job: Job, facts: ModelFacts) -> tuple[Decision, ...]:
-    """Return what the chosen offers decide; of two decisions on one key, the earlier stage's holds.
+def _decisions(
+    chosen: Sequence[Choice], machine: Machine, job: Job, facts: ModelFacts, named: Collection[str]
+) -> dict[str, Decided]:
+    """Return what the chosen offers decide, by key; of two decisions on one key, the earlier stage's holds.
 
     What loads the model knows how it can be trained.
     """
-    found: dict[str, Decision] = {}
+    found: dict[str, Decided] = {}
     for choice in distinct(chosen):
-        for decision in ask(choice, choice.offer.decide, Decision, machine, job, facts):
+        what = f"its decide of {choice.need.stage}"
+        for decision in records_of(choice.plugin, what, Decision, choice.offer.decide, machine, job, facts):
             if not decidable(job, decision.key):
-                why = f"it decides {decision.key}, and there is no such key"
-                raise PluginError(failed(choice), why, "update it, or go on without it")
-            found.setdefault(decision.key, decision)
-    return tuple(found.values())
+                raise failed(choice.plugin, what, f"it decides {decision.key}, which is no key that a plan decides")
+            if decision.key in named and value_at(job, decision.key) not in ("auto", decision.value):
+                raise failed(choice.plugin, what, f"it decides {decision.key}, which the job sets")
+            found.setdefault(decision.key, Decided(decision, choice))
+    return found
+
+
+def _told(decided: Mapping[str, Decided]) -> tuple[Decision, ...]:
+    return tuple(each.decision for each in decided.values())
 
 
 def _fitted(
-    chosen: Sequence[Choice], decisions: tuple[Decision, ...], file: JobFile, machine: Machine, facts: ModelFacts
-) -> Iterable[Decision]:
-    """Yield what memory decides, once all else is decided: by the first chosen offer that can tell."""
+    chosen: Sequence[Choice], decided: Mapping[str, Decided], file: JobFile, machine: Machine, facts: ModelFacts
+) -> dict[str, Decided]:
+    """Return what memory decides, once all else is decided: by the first chosen offer that can tell."""
     choice = next((choice for choice in chosen if choice.offer.fit), None)
     if choice is None or choice.offer.fit is None:
-        return []
-    function = functools.partial(_call, choice.offer.fit, asked=file.job, named=file.named)
-    return ask(choice, function, Decision, machine, settle(file.job, decisions), facts)
+        return {}
 
+    def ask(*arguments: Any) -> Iterable[Decision]:
+        fit = choice.plugin.named(choice.offer.fit or "")
+        found: Iterable[Decision] = fit(*arguments, asked=file.job, named=file.named)
+        return found
 
-def _call(reference: str, *arguments: Any, **options: Any) -> Iterable[Decision]:
-    function = cast("Callable[..., Iterable[Decision]]", load_object(reference))
-    return function(*arguments, **options)
+    job = settle(file.job, _told(decided))
+    found = records_of(choice.plugin, f"its fit of {choice.need.stage}", Decision, ask, machine, job, facts)
+    return {decision.key: Decided(decision, choice) for decision in found}
 
 
 def _step(choice: Choice) -> Step:
@@ -257,6 +294,7 @@ def _step(choice: Choice) -> Step:
         impl=choice.offer.impl,
         words=tuple(sorted(choice.need.words)),
         provides=tuple(sorted(choice.offer.provides)),
+        removes=tuple(sorted(choice.offer.removes)),
         preflight=choice.offer.preflight,
         resumes=choice.offer.resumes,
         upload=choice.offer.upload,
@@ -265,18 +303,24 @@ def _step(choice: Choice) -> Step:
     )
 
 
-def _with_estimate(plan: Training, job: Job) -> Training:
+def _with_estimate(plan: Training, job: Job, catalogue: Catalogue) -> Training:
     """Return a plan with its estimate. A plugin that fails at it costs the estimate, with a note, and not the run."""
     step = next((step for step in plan.steps if step.estimate), None)
-    if step is None or step.estimate is None:
+    if step is None or step.estimate is None or (plugin := catalogue.find(step.plugin)) is None:
         return plan
     try:
-        with import_guard():
-            function = cast("Callable[..., Estimate | None]", load_object(step.estimate))
-            return replace(plan, estimate=function(plan.machine, settle(job, plan.decisions), plan.facts))
-    except Exception as error:  # noqa: BLE001 - one plugin's estimate must not take the run down
-        note = f"the memory is not estimated: {step.plugin} failed at it ({type(error).__name__}: {error})"
+        found = call(plugin, "its estimate", _estimated, plugin, step.estimate, plan, job)
+        if found is not None and not isinstance(found, Estimate):
+            due = f"it returns {type(found).__name__} where forge.api.Estimate or None is due"
+            raise failed(plugin, "its estimate", due)
+    except ForgeError as error:
+        note = f"the memory is not estimated: {step.plugin} failed at it ({error.why or error.what})"
         return replace(plan, notes=(*plan.notes, masked(note)))
+    return replace(plan, estimate=found)
+
+
+def _estimated(plugin: Plugin, reference: str, plan: Training, job: Job) -> object:
+    return plugin.named(reference)(plan.machine, settle(job, plan.decisions), plan.facts)
 
 
 def _observers(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tuple[str, str]]:
@@ -292,24 +336,3 @@ def _observers(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tup
             if missing := missing_requirement(extension.requires_dist, machine):
                 raise PlanError(f"plugin {name} cannot act on this run", str(missing))
             yield name, extension.impl
-
-
-def _notes(
-    job: Job, catalogue: Catalogue, chosen: Sequence[Choice], machine: Machine, facts: ModelFacts
-) -> Iterable[str]:
-    taken = {choice.plugin.name for choice in chosen}
-    for name in job.plugins:
-        plugin = catalogue.find(name)
-        if plugin and plugin.offers and name not in taken and not plugin.extensions:
-            yield f"[plugins.{name}] does nothing here: {name} was not chosen"
-    for plugin in catalogue.unusable:
-        if plugin.status != "disabled":
-            yield f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) is {plugin.status}: {plugin.reason}"
-    if mismatch := machine.mismatch():
-        yield mismatch
-    cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]
-    if len(cards) > 1 and not job.train.options.get("use_cpu"):
-        idle = len(cards) - 1
-        yield f"a run uses one GPU, {cards[0].name}; {idle} more {'is' if idle == 1 else 'are'} idle"
-    if facts.note:
-        yield facts.note

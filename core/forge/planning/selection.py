@@ -1,36 +1,33 @@
 """Choosing one offer for every stage, in one joint decision, with a reason for every offer that was not taken.
 
-Stage by stage would not do: what loads the model decides what may train it. So each need first drops the offers that
-are unfit by themselves, the rest is sorted, and the first combination that fits together wins. The order of preference
-is load, train, adapt, collate, export: the best loader is kept as long as anything can train what it loads. The best is
-the one with which the training ends first, where the offers can tell (:mod:`forge.planning.pace`), else the one of the
-highest priority.
+Each need first drops the offers that are unfit by themselves, the rest is sorted, and the first combination that fits
+together wins. The probes of others' plugins are asked last: of those alone that would be taken. The first by rank stays
+so unless another one of forge's own ends the training sooner (:mod:`forge.planning.pace`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from forge.api.plan import Against, Verdict
 from forge.api.stage import Stage
-from forge.discovery.guard import import_guard
-from forge.discovery.requirements import missing_requirement
-from forge.errors import PlanError
+from forge.discovery.calls import call, failed
+from forge.discovery.ranking import preferred, rank, unsuited
+from forge.errors import ForgeError, PlanError
+from forge.planning.fitting import PREFERENCE, Choice, clash, combination
 from forge.planning.pace import Timing, timing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from forge.api.offer import Offer
     from forge.discovery.catalogue import Catalogue, Plugin
+    from forge.discovery.ranking import Rank
     from forge.job.job import Job
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.needs import Need
-
-
-PREFERENCE = (Stage.LOAD, Stage.TRAIN, Stage.ADAPT, Stage.COLLATE, Stage.GENERATE, Stage.EVALUATE, Stage.EXPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +38,32 @@ class Unfit:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """An offer that was taken for a need."""
+@dataclass(slots=True)
+class _Field:
+    """The offers for every need: those that are still in the running, and what became of the others.
 
-    need: Need
-    plugin: Plugin
-    offer: Offer
+    Attributes:
+        fit: Of each need, by its label, those that can serve it as far as is known, the best first.
+        verdicts: By need and plugin, what became of an offer.
+        rejected: What has the words and cannot serve for another reason.
+        timings: By need, how long the training takes with each, where that is known.
+    """
+
+    fit: dict[str, list[Choice]] = field(default_factory=dict)
+    verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    rejected: list[tuple[Choice, Unfit]] = field(default_factory=list)
+    timings: dict[str, Timing] = field(default_factory=dict)
+
+    def reject(self, choice: Choice, no: Unfit) -> None:
+        """Take an offer out of the running."""
+        label, plugin = choice.need.label, choice.plugin.name
+        self.fit[label] = [each for each in self.fit[label] if each.offer is not choice.offer]
+        if no.against not in {Against.ABILITY, Against.NAMED}:
+            self.rejected.append((choice, no))
+        # Of several offers of one plugin, the one that has the words says the most.
+        known = self.verdicts.get((label, plugin))
+        if known is None or known.against is Against.ABILITY:
+            self.verdicts[label, plugin] = Verdict(label, plugin, no.reason, no.against)
 
 
 def select(
@@ -59,6 +75,7 @@ def select(
     *,
     traits: frozenset[str] = frozenset(),
     excluded: Mapping[str, str] | None = None,
+    every: bool = False,
 ) -> tuple[list[Choice], list[Verdict]]:
     """Choose an offer for every need.
 
@@ -70,72 +87,94 @@ def select(
         facts: What is known about the model.
         traits: Traits that are there from the start, of trained weights for instance.
         excluded: Plugins that failed before in this run, with the reason.
+        every: Whether to tell what became of every plugin, also of those of others that never came into question.
 
     Raises:
         PlanError: A need has no fit offer, the job names an unfit plugin, or no combination fits together.
     """
-    verdicts: dict[tuple[str, str], Verdict] = {}
-    fit: dict[str, list[Choice]] = {}
-    timings: dict[str, Timing] = {}
+    running = _Field()
     for need in wanted:
-        fit[need.label] = []
+        running.fit[need.label] = []
         for plugin, offer in catalogue.offers(need.stage):
-            failed = (excluded or {}).get(plugin.name)
-            no = Unfit(Against.FAILED, failed) if failed else unfit(need, plugin, offer, machine, job, facts)
+            choice = Choice(need, plugin, offer)
+            gone = (excluded or {}).get(plugin.name)
+            no = Unfit(Against.FAILED, gone) if gone else unfit(need, plugin, offer, machine)
+            if no is None and plugin.own:
+                no = refusal(choice, machine, job, facts)
             if no is None:
-                fit[need.label].append(Choice(need, plugin, offer))
+                running.fit[need.label].append(choice)
             else:
-                # Of several offers of one plugin, the one that has the words says the most.
-                known = verdicts.get((need.label, plugin.name))
-                if known is None or known.against is Against.ABILITY:
-                    verdicts[need.label, plugin.name] = Verdict(need.label, plugin.name, no.reason, no.against)
-        fit[need.label].sort(key=_order)
-        timings[need.label] = _first_to_end(fit[need.label], machine, job, facts)
-        if not fit[need.label]:
-            raise PlanError(*_hopeless(need, list(verdicts.values()), catalogue))
-    ordered = sorted(wanted, key=lambda need: PREFERENCE.index(need.stage))
-    chosen = next(_combinations(ordered, fit, [], traits), None)
-    if chosen is None:
-        raise PlanError(
-            "the stages do not fit together",
-            "; ".join(_clashes(ordered, fit, traits)) or "the offers' traits contradict each other",
-            "leave [use] to forge, or name plugins that share a backend",
-        )
+                running.reject(choice, no)
+        running.fit[need.label].sort(key=lambda choice: _rank(choice, job))
+        running.timings[need.label] = _first_to_end(running.fit[need.label], machine, job, facts)
+        if not running.fit[need.label]:
+            raise PlanError(*_hopeless(need, running.verdicts.values(), catalogue))
+    chosen = _agreed(wanted, running, catalogue, machine, job, facts, traits)
     for choice in chosen:
         label = choice.need.label
-        for other in fit[label]:
-            if other.plugin.name == choice.plugin.name:
-                continue
-            reason = _outdone(other, choice, [c for c in chosen if c is not choice], traits, timings[label])
-            verdicts[label, other.plugin.name] = Verdict(label, other.plugin.name, reason, Against.OUTDONE)
-        praise = timings[label].praise(choice.plugin.name, _praise(choice, fit[label]))
-        verdicts[label, choice.plugin.name] = Verdict(label, choice.plugin.name, praise, None)
+        for other in running.fit[label]:
+            if other.plugin.name != choice.plugin.name:
+                rest = [c for c in chosen if c is not choice]
+                reason = _outdone(other, choice, rest, traits, job, running.timings[label])
+                running.verdicts[label, other.plugin.name] = Verdict(label, other.plugin.name, reason, Against.OUTDONE)
+        praise = running.timings[label].praise(choice.plugin.name, _praise(choice, running.fit[label], job))
+        running.verdicts[label, choice.plugin.name] = Verdict(label, choice.plugin.name, praise, None)
     order = {need.label: position for position, need in enumerate(wanted)}
     chosen.sort(key=lambda choice: order[choice.need.label])
-    return chosen, sorted(verdicts.values(), key=lambda v: (order[v.label], not v.chosen, v.plugin))
+    told = running.verdicts.values() if every else _telling(running, chosen, catalogue, job)
+    return chosen, sorted(told, key=lambda v: (order[v.label], not v.chosen, v.plugin))
 
 
-def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine, job: Job, facts: ModelFacts) -> Unfit | None:
-    """Return the first reason why an offer cannot serve a need, or None."""
+def _agreed(
+    wanted: Sequence[Need],
+    running: _Field,
+    catalogue: Catalogue,
+    machine: Machine,
+    job: Job,
+    facts: ModelFacts,
+    traits: frozenset[str],
+) -> list[Choice]:
+    """Return the first choices that fit together and whose plugins do not refuse when they are asked."""
+    asked: set[tuple[str, int]] = set()
+    while True:
+        chosen = combination(wanted, running.fit, traits)
+        if chosen is None:
+            raise PlanError(*_misfit(wanted, running, traits))
+        unasked = [c for c in chosen if not c.plugin.own and (c.need.label, id(c.offer)) not in asked]
+        asked |= {(choice.need.label, id(choice.offer)) for choice in unasked}
+        refused = [(choice, no) for choice in unasked if (no := refusal(choice, machine, job, facts))]
+        if not refused:
+            return chosen
+        for choice, no in refused:
+            running.reject(choice, no)
+            if not running.fit[choice.need.label]:
+                raise PlanError(*_hopeless(choice.need, running.verdicts.values(), catalogue))
+
+
+def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine) -> Unfit | None:
+    """Return the first reason why an offer cannot serve a need, as far as it says so itself, or None."""
     if need.plugin and need.plugin != plugin.name:
         return Unfit(Against.NAMED, f"the job names {need.plugin}")
     if need.backend and need.backend != offer.backend:
         return Unfit(Against.NAMED, f"the job asks for the backend {need.backend}")
     if need.words - offer.words:
         return Unfit(Against.ABILITY, _inability(need, plugin))
-    if offer.platforms and machine.platform not in offer.platforms:
-        wish = " or ".join(sorted(offer.platforms))
-        return Unfit(Against.PLATFORM, f"platform is {machine.platform}; needs {wish}")
-    if offer.accelerators and not offer.accelerators & (machine.usable_kinds if machine.torch else machine.kinds):
-        wish, there = " or ".join(sorted(offer.accelerators)), " and ".join(sorted(machine.kinds)) or "none"
-        return Unfit(Against.ACCELERATOR, machine.mismatch() or f"needs an accelerator ({wish}); there is {there}")
-    if missing := missing_requirement(offer.requires_dist, machine):
-        return Unfit(Against.REQUIREMENT, str(missing))
+    found = unsuited(offer, machine)
+    return Unfit(*found) if found else None
+
+
+def refusal(choice: Choice, machine: Machine, job: Job, facts: ModelFacts) -> Unfit | None:
+    """Ask an offer's probe, and return its reason against the offer, or None; what goes wrong in it is one too."""
+    plugin, probe = choice.plugin, choice.offer.probe
+    if probe is None:
+        return None
     try:
-        with import_guard():
-            reason = offer.probe(machine, job, facts) if offer.probe else None
-    except Exception as error:  # noqa: BLE001 - one plugin's probe must not take the others down
-        reason = f"its probe failed: {type(error).__name__}: {error}"
+        reason = call(plugin, "its probe", probe, machine, job, facts)
+    except ForgeError as error:
+        return Unfit(Against.PROBE, f"its probe failed: {error.why or error.what}")
+    if reason is not None and not isinstance(reason, str):
+        due = failed(plugin, "its probe", f"it returns {type(reason).__name__} where a reason or None is due")
+        return Unfit(Against.PROBE, f"its probe failed: {due.why}")
     return Unfit(Against.PROBE, reason) if reason else None
 
 
@@ -171,67 +210,93 @@ _MODELS = {"vision": "models that take pictures", "seq2seq": "encoder-decoder mo
 """Kinds of models, for people."""
 
 
-def _order(choice: Choice) -> tuple[bool, int, str]:
-    # Installing a stranger's package must not change what a job runs: unless named, it comes after forge's own.
-    stranger = not choice.plugin.own and not (choice.need.plugin or choice.need.backend)
-    return stranger, -choice.offer.priority, choice.plugin.name
+def _rank(choice: Choice, job: Job) -> Rank:
+    named = bool(choice.need.plugin or choice.need.backend)
+    return rank(choice.plugin, choice.offer, job.use.prefer, named=named)
 
 
 def _first_to_end(fit: list[Choice], machine: Machine, job: Job, facts: ModelFacts) -> Timing:
-    """Put the offer first with which the training ends first, among forge's own or, if none can, strangers'."""
-    rivals = [choice for choice in fit if _order(choice)[0] == _order(fit[0])[0]]
-    found = timing([(choice.plugin.name, choice.offer) for choice in rivals], machine, job, facts)
+    """Put the offer of forge's own first with which the training ends first, among those that rank like the best."""
+    rivals = [choice for choice in fit if choice.plugin.own and _rank(choice, job)[:2] == _rank(fit[0], job)[:2]]
+    if not rivals or rivals[0] is not fit[0]:
+        return Timing({})
+    found = timing([(choice.plugin, choice.offer) for choice in rivals], machine, job, facts)
     fit.sort(key=lambda choice: choice.plugin.name != found.first)  # the others keep their order
     return found
 
 
-def _combinations(
-    wanted: Sequence[Need], fit: Mapping[str, list[Choice]], taken: list[Choice], traits: frozenset[str]
-) -> Iterator[list[Choice]]:
-    if not wanted:
-        if _clash(taken, traits, complete=True) is None:
-            yield list(taken)
-        return
-    for choice in fit[wanted[0].label]:
-        if _clash([*taken, choice], traits, complete=False) is None:
-            yield from _combinations(wanted[1:], fit, [*taken, choice], traits)
+def _telling(running: _Field, chosen: Sequence[Choice], catalogue: Catalogue, job: Job) -> list[Verdict]:
+    """Return the verdicts that say something: all of forge's own, and of others what was asked for or came close.
+
+    Close came what goes before the choice, and could not be taken.
+    """
+    won = {choice.need.label: choice for choice in chosen}
+    own = {plugin.name for plugin in catalogue.usable if plugin.own}
+    wished = {name for name in (*job.use.prefer, *(c.need.plugin for c in chosen)) if name}
+    close = {
+        (choice.need.label, choice.plugin.name)
+        for choice, _ in (*running.rejected, *((each, None) for fit in running.fit.values() for each in fit))
+        if preferred(choice.plugin, choice.offer, job.use.prefer)
+        or _rank(choice, job) < _rank(won[choice.need.label], job)
+    }
+    return [
+        verdict
+        for (label, name), verdict in running.verdicts.items()
+        if verdict.chosen or name in own or name in wished or (label, name) in close
+    ]
 
 
-def _clash(taken: Sequence[Choice], traits: frozenset[str], *, complete: bool) -> str | None:
-    """Walk through the stages in running order and return the first contradiction between traits."""
-    there = set(traits)
-    for choice in sorted(taken, key=lambda c: list(Stage).index(c.need.stage)):
-        offer = choice.offer
-        if trait := next(iter(sorted(offer.conflicts & there)), None):
-            return f"{choice.plugin.name} ({choice.need.stage}) conflicts with {trait}"
-        if complete and (lacking := offer.depends - there):
-            return f"{choice.plugin.name} ({choice.need.stage}) depends on {', '.join(sorted(lacking))}"
-        there |= offer.provides
-    return None
+def _misfit(wanted: Sequence[Need], running: _Field, traits: frozenset[str]) -> tuple[str, str, str]:
+    """Explain why the offers that can serve do not fit together, with what is known of others that would."""
+    found = None
+    for stage in reversed(PREFERENCE):
+        without = [need for need in wanted if need.stage is not stage]
+        if found is None and (rest := combination(without, running.fit, traits)):  # without it, the others would do
+            found = clash([*rest, *(running.fit[need.label][0] for need in wanted if need.stage is stage)], traits)
+    found = found or clash([running.fit[need.label][0] for need in wanted], traits)
+    lacking = found.lacking if found else frozenset()
+    would = [
+        f"{choice.plugin.name} could {choice.need.stage}, but {no.reason}"
+        for choice, no in running.rejected
+        if not lacking or lacking & choice.offer.provides
+    ]
+    why = "; ".join([str(found or "the offers' traits contradict each other"), *_some(would)])
+    do = "mend that cause" if would else "leave [use] to forge, or name plugins that share a backend"
+    return "the stages do not fit together", why, do
 
 
-def _clashes(wanted: Sequence[Need], fit: Mapping[str, list[Choice]], traits: frozenset[str]) -> list[str]:
-    first = [fit[need.label][0] for need in wanted]
-    clash = _clash(first, traits, complete=True)
-    return [clash] if clash else []
-
-
-def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], found: Timing) -> str:
-    usual = winner.plugin.name != found.first and _order(other) < _order(winner)
+def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], job: Job, found: Timing) -> str:
+    usual = winner.plugin.name != found.first and _rank(other, job) < _rank(winner, job)
     if usual or other.plugin.name == found.first:
-        return _clash([*rest, other], traits, complete=True) or "does not fit what serves the other stages"
+        return str(clash([*rest, other], traits) or "does not fit what serves the other stages")
     if not other.plugin.own and winner.plugin.own:
-        return "able too; forge's own plugins come first, name it in [use] to take it"
+        return f'not asked: forge\'s own plugins come first; [use] prefer = ["{other.plugin.name}"] puts it before them'
+    if not other.plugin.own:
+        return f"{winner.plugin.name} is preferred"
     return found.beside(other.plugin.name, winner.plugin.name, f"able too; {winner.plugin.name} is preferred")
 
 
-def _praise(choice: Choice, fit: Sequence[Choice]) -> str:
+def _praise(choice: Choice, fit: Sequence[Choice], job: Job) -> str:
     if choice.need.told:
         return f"the job says {choice.need.told}"
-    return "the only one that can" if len(fit) == 1 else "preferred among those that can"
+    if preferred(choice.plugin, choice.offer, job.use.prefer):
+        return f"[use] prefer = {list(job.use.prefer)}".replace("'", '"')
+    own = [each for each in fit if each.plugin.own]
+    if not choice.plugin.own and own:
+        made = " and ".join(sorted(choice.offer.platforms | choice.offer.accelerators))
+        before = f"priority {choice.offer.priority} against {own[0].offer.priority} of {own[0].plugin.name}"
+        return f"made for {made}: {before}; FORGE_PLUGINS=-{choice.plugin.name} goes without it"
+    # Others that were not asked are not counted: nobody knows whether they can.
+    return "the only one that can" if len(own or fit) == 1 else "preferred among those that can"
 
 
-def _hopeless(need: Need, verdicts: Sequence[Verdict], catalogue: Catalogue) -> tuple[str, str, str | None]:
+def _some(texts: Sequence[str], count: int = 6) -> list[str]:
+    """Return the first of many texts, and how many more there are."""
+    more = len(texts) - count
+    return [*texts[:count], *([f"and {more} more, see `forge plugins`"] if more > 0 else [])]
+
+
+def _hopeless(need: Need, verdicts: Iterable[Verdict], catalogue: Catalogue) -> tuple[str, str, str | None]:
     """Explain why nothing serves a need: what happened, why, what to do."""
     tried = [verdict for verdict in verdicts if verdict.label == need.label]
     if need.plugin:
@@ -250,7 +315,10 @@ def _hopeless(need: Need, verdicts: Sequence[Verdict], catalogue: Catalogue) -> 
             return f"{need.told} cannot be followed", "no plugin is that backend", f"take one of: {', '.join(backends)}"
         holders = {plugin.name for plugin, offer in catalogue.offers(need.stage) if offer.backend == need.backend}
         tried = [verdict for verdict in tried if verdict.plugin in holders]
-    reasons = "; ".join(f"{verdict.plugin}: {verdict.reason}" for verdict in tried) or "no plugin offers it"
+    own = {plugin.name for plugin in catalogue.usable if plugin.own}
+    able = [verdict for verdict in tried if verdict.against is not Against.ABILITY or verdict.plugin in own]
+    said = [f"{verdict.plugin}: {verdict.reason}" for verdict in able or tried]
+    reasons = "; ".join(_some(said)) or "no plugin offers it"
     what = f"nothing can {need.label}" if need.stage is not Stage.EXPORT else f"nothing can serve {need.label}"
-    broken = [f"{p.name} ({p.distribution} {p.version}): {p.reason}" for p in catalogue.unusable]
+    broken = _some([f"{p.name} ({p.distribution} {p.version}): {p.reason}" for p in catalogue.unusable])
     return what, reasons, f"unusable plugins: {'; '.join(broken)}" if broken else "see `forge doctor`"

@@ -33,7 +33,7 @@ class Sink:
         """Import a plan's observers, which see all that comes after. Raises :class:`PluginError`."""
         for plugin, module in plan.observers:
             try:
-                self._observers.register(importlib.import_module(module), name=plugin)
+                self._observers.register(importlib.import_module(module), name=f"{plugin}: {module}")
                 self._observers.check_pending()
             except KeyboardInterrupt:
                 raise
@@ -49,6 +49,8 @@ class Sink:
         for implementation in self._observers.hook.forge_event.get_hookimpls():
             try:
                 implementation.function(event)
-            except Exception:  # noqa: BLE001 - an observer must not stop a training
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - an observer must not stop a training, nor by sys.exit
                 print(f"observer {implementation.plugin_name} failed; its error is dropped")  # noqa: T201 - the log
                 traceback.print_exc()

@@ -18,6 +18,7 @@ import pluggy
 
 from forge.api.event import Noted, Objected, StageChanged, Warned
 from forge.api.hooks import RunHooks, hookimpl
+from forge.api.offer import Finding
 from forge.api.plan import Answers, Training, Who
 from forge.api.reference import load_object
 from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from forge.api.generation import Generator
-    from forge.api.offer import Finding
     from forge.api.plan import Step
     from forge.api.run import Run
     from forge.job.decisions import Decision
@@ -69,7 +69,7 @@ class Stages:
             return
         function: Callable[..., Iterable[Decision]] = self._import(step, step.fit)
         arguments = {"asked": plan.asked(), "named": frozenset(plan.named), "rows": data.summary}
-        found = self._guarded(step, lambda: list(function(plan.machine, self.job, plan.facts, **arguments)))
+        found = self._guarded(step, "its fit", lambda: list(function(plan.machine, self.job, plan.facts, **arguments)))
         for decision in found:
             if plan.decided(decision.key) != decision.value:
                 self.run.decide(decision)
@@ -133,19 +133,26 @@ class Stages:
         step = self.run.plan.step(Stage.EXPORT)
         if step.upload is None:
             raise PluginError(f"{_name(step)} cannot upload", "its offer names no upload")
-        function: Callable[..., str] = self._import(step, step.upload)
-        return self._guarded(step, lambda: function(folder, export))
+        function: Callable[..., str] = self._function(step, step.upload)
+        return self._guarded(step, "upload", lambda: function(folder, export))
 
     def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
         loaded = self._call(stage, Loaded, **arguments)
         step = self.run.plan.step(stage)
         if missing := set(step.provides) - loaded.traits:
             raise PluginError(f"{_name(step)} did not provide {', '.join(sorted(missing))}, as its offer says")
+        if kept := set(step.removes) & loaded.traits:
+            raise PluginError(f"{_name(step)} did not remove {', '.join(sorted(kept))}, as its offer says")
         return loaded
 
     def _findings(self, step: Step, reference: str, data: Data) -> list[Finding]:
-        check: Callable[..., Iterable[Finding]] = self._import(step, reference)
-        return self._guarded(step, lambda: list(check(self.job, self.run, data)))
+        check: Callable[..., Iterable[Finding]] = self._function(step, reference)
+        found = self._guarded(step, "preflight", lambda: list(check(self.job, self.run, data)))
+        for each in found:
+            if not isinstance(each, Finding) or each.severity not in _FINDINGS:
+                due = f"{each!r:.80} where forge.api.Finding with the severity error, warning or note is due"
+                raise PluginError(f"preflight failed in {_name(step)}", f"it yields {due}", "update it")
+        return found
 
     def _call(self, stage: Stage, kind: type[T], step: Step | None = None, **arguments: Any) -> T:
         step = step or self.run.plan.step(stage)
@@ -153,12 +160,12 @@ class Stages:
         manager = pluggy.PluginManager("forge")  # one for each call, since a stage can have several implementations
         manager.add_hookspecs(RunHooks)
         try:
-            manager.register(SimpleNamespace(**{hook: hookimpl(self._import(step, step.impl))}))
+            manager.register(SimpleNamespace(**{hook: hookimpl(self._function(step, step.impl))}))
         except pluggy.PluginValidationError as error:
             raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
         self.run.emit(StageChanged(stage.value, "started", plugin=step.plugin))
         start = time.perf_counter()
-        result = self._guarded(step, lambda: getattr(manager.hook, hook)(**arguments))
+        result = self._guarded(step, stage.value, lambda: getattr(manager.hook, hook)(**arguments))
         if not isinstance(result, kind):
             raise PluginError(f"{_name(step)} returned {type(result).__name__}, not {kind.__name__}")
         self.run.emit(StageChanged(stage.value, "finished", seconds=round(time.perf_counter() - start, 3)))
@@ -178,7 +185,13 @@ class Stages:
                 plugin=step.plugin,
             ) from error
 
-    def _guarded(self, step: Step, call: Callable[[], T]) -> T:
+    def _function(self, step: Step, reference: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = self._import(step, reference)
+        if not callable(found):
+            raise PluginError(f"{_name(step)} names {reference}, which is no function", None, "update it")
+        return found
+
+    def _guarded(self, step: Step, what: str, call: Callable[[], T]) -> T:
         try:
             return call()
         except (ForgeError, KeyboardInterrupt):
@@ -186,9 +199,9 @@ class Stages:
         except BaseException as error:
             traceback.print_exc()
             if isinstance(error, MemoryError):
-                raise OutOfMemory(f"{step.stage} ran out of memory", str(error) or None) from error
+                raise OutOfMemory(f"{what} ran out of memory", str(error) or None) from error
             raise PluginError(
-                f"{step.stage} failed in {_name(step)}",
+                f"{what} failed in {_name(step)}",
                 f"{type(error).__name__}: {error}",
                 f"the traceback is in {self.run.folder / 'log.txt'}",
             ) from error

@@ -201,7 +201,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_the_exit_code_1(
 ) -> None:
     monkeypatch.delenv("FORGE_DEBUG", raising=False)
     monkeypatch.setattr(sys, "argv", ["forge", "plugins"])
-    monkeypatch.setattr("forge.discovery.discover.discover", lambda: 1 / 0)
+    monkeypatch.setattr("forge.discovery.discover.discover", lambda **_: 1 / 0)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1

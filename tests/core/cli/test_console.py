@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
 import pytest
 from rich.console import Console as RichConsole
 
-from forge.api.event import event_of
+from forge.api.event import (
+    Adapted,
+    AnswersShown,
+    Collated,
+    Custom,
+    EvaluationDone,
+    Event,
+    ExportDone,
+    Noted,
+    Objected,
+    Probed,
+    StepLogged,
+    TrainingDone,
+    TrainingStarted,
+    Writing,
+    event_of,
+)
 from forge.cli.console import Console
 
 
@@ -85,3 +102,42 @@ def test_on_a_narrow_terminal_the_bar_is_whole_and_no_measure_is_cut() -> None:
     words = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", shown.getvalue()).split())
     for part in ("step 3/9", "loss 2.5000", "1:01 left", "math 0.25, form none", "75% of groups differ", "KL 0.0625"):
         assert part in words
+
+
+ODD = [
+    StepLogged("three", loss="low"),  # type: ignore[arg-type]
+    StepLogged(1, tokens_per_second="many", memory={}),  # type: ignore[arg-type]
+    Collated("d", rows="many", tokens=5, supervised=3),  # type: ignore[arg-type]
+    Collated("d", sources=[{"path": "p"}], eval={"a": {}}),
+    TrainingStarted("many"),  # type: ignore[arg-type]
+    TrainingDone("w", {"train_loss": "low"}),  # type: ignore[dict-item]
+    ExportDone("f", "o", {"a": {}}),
+    AnswersShown(1, []),
+    EvaluationDone(1, {}, {"f1": {"tuned": {}}}, [{}], {}, "f"),
+    Writing("f", 1, 0, 3.0),
+    Adapted(1, 0, [3]),  # type: ignore[list-item]
+    Probed(1, 2, None),  # type: ignore[arg-type]
+    Noted(3),  # type: ignore[arg-type]
+    Custom("stage", more={}),
+    Custom("data", more={"digest": object()}),
+    Custom("__init__", more={"digest": object()}),
+]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("event", ODD, ids=lambda event: event.kind)
+def test_no_event_of_a_plugin_stops_the_console(
+    event: Event, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console(as_json=as_json) as console:
+        console.show(event)
+    said = capsys.readouterr().out
+    assert said.strip() or event.kind == "__init__"
+    if as_json:
+        assert json.loads(said)["kind"] == event.kind
+
+
+def test_what_a_preflight_objects_to_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.show(Objected("the template has no place for tools", "write another"))
+    assert capsys.readouterr().out == "error   the template has no place for tools; write another\n"

@@ -183,7 +183,7 @@ def test_the_guard_leaves_no_trace() -> None:
         ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"bad/quick"}))', "serves no word of it"),
         ('Offer(stage="laod", impl="a:b", supports=frozenset())', "offers the stage 'laod'"),
         ('Offer(stage="load", impl="a:b", supports=frozenset())', "offers the stage 'load'"),
-        ('Offer(stage=Stage.LOAD, impl="a:b", supports=None)', "TypeError"),
+        ('Offer(stage=Stage.LOAD, impl="a:b", supports=None)', "offers load with supports = None; write frozenset"),
         ('Offer(stage=Stage.LOAD, impl="a:b", suports=frozenset())', "TypeError"),
     ],
 )
@@ -300,12 +300,12 @@ def test_the_heavy_packages_include_all_that_unsloth_patches() -> None:
     assert {"torch", "transformers", "trl", "peft", "datasets", "unsloth"} <= HEAVY
 
 
-@pytest.mark.parametrize("name", ["x" * 65, "evil\x1b[31m", "a b", "../x", "a/b"])
+@pytest.mark.parametrize("name", ["x" * 65, "evil\x1b[31m", "a b", "../x", "a/b", "plügin"])
 def test_a_plugin_with_an_odd_name_is_listed_as_broken(plugins: Plugins, name: str) -> None:
     plugins.add("good", GOOD)
     plugins.points.append(EntryPoint(name, "forge_discovery_test_good", API))
     (odd,) = plugins.discover().unusable
-    assert odd.reason == "a plugin's name is of at most 64 letters, digits, dashes and dots"
+    assert odd.reason == "a plugin's name is of at most 64 letters (a-z), digits, dashes and dots"
     assert odd.name == (name if len(name) < 65 else "x" * 63 + "…")
 
 
@@ -314,4 +314,4 @@ def test_what_a_plugin_prints_and_raises_is_out_of_the_way_and_without_logins(
 ) -> None:
     text = "print('hello')\nraise ValueError('no answer from http://me:WORD@host')"
     assert plugins.verdict("loud", text).reason == "ValueError: no answer from http://***@host"
-    assert capsys.readouterr() == ("", "hello\n")
+    assert capsys.readouterr() == ("", "")

@@ -116,7 +116,7 @@ def test_a_model_that_nobody_knows_is_unknown_with_a_note() -> None:
 
 
 def test_a_plugin_that_fails_at_a_model_is_named() -> None:
-    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\) failed at describing m: ValueError: oops"):
+    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\): its description of m failed: ValueError: oops"):
         described(describing("a", ValueError("oops")))
 
 
@@ -162,5 +162,5 @@ def test_a_stranger_is_asked_about_what_forges_own_do_not_know() -> None:
 
     assert describe_model(found(sure), "org/name", None, Path()) == sure
     assert describe_model(found(None), "org/name", None, Path()) == unsure
-    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\) failed at describing org/name"):
+    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\): its description of org/name failed"):
         describe_model(found({"id": "org/name"}), "org/name", None, Path())

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from forge.disk.cache import cache_folder, kept_for_later, private
+from forge.disk.cache import kept_for_later, private
+from forge.machine.places import cache_folder
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes of files")
 VERSIONS = {"torch": "2.11.0", "triton": "3.6.0", "trl": "1.16.0"}

@@ -41,8 +41,8 @@ def test_the_rows_are_those_that_the_named_trainer_asks_for() -> None:
             plugin("mlx", offer(Stage.TRAIN, "sft", supports="", asks=pairs)),
         )
     )
-    assert asks(job(), FACTS, found) == {}
-    assert asks(job(use={"train": "mlx"}), FACTS, found) == pairs
+    assert asks(job(), FACTS, found, PRESETS["linux-cpu"]) == {}
+    assert asks(job(use={"train": "mlx"}), FACTS, found, PRESETS["linux-cpu"]) == pairs
     file = parse(f'{BASE}[use]\ntrain = "mlx"\n', "job.toml", Path("/jobs"), PluginKeys(found))
     plan = make_plan(file, found, PRESETS["linux-cpu"], FACTS)
     assert plan.step(Stage.TRAIN).plugin == "mlx"
@@ -83,4 +83,4 @@ def test_an_ability_of_a_plugin_is_no_method() -> None:
     trainer = offer(Stage.TRAIN, "sft", supports="mlx/quantised")
     keys = PluginKeys(Catalogue((plugin("mlx", trainer),)))
     assert keys.words("train") == {"sft"}
-    assert keys.models("train", "mlx/quantised") == []
+    assert keys.models("train", "mlx/quantised", {}) == []

@@ -108,9 +108,11 @@ def test_a_table_of_a_plugin_that_was_not_chosen_is_noted(plan: Any, catalogue: 
     assert "[plugins.x] does nothing here: x was not chosen" in found.notes
 
 
-def test_a_broken_plugin_is_noted_and_harms_nothing(plan: Any, catalogue: Catalogue) -> None:
-    found = plan(catalogue=strangers(catalogue, status="broken", reason="imports torch at discovery"))
-    assert "plugin x (forge-x 1.0) is broken: imports torch at discovery" in found.notes
+def test_a_broken_plugin_leaves_no_trace_in_a_plan_unless_the_job_asks_for_it(plan: Any, catalogue: Catalogue) -> None:
+    broken = strangers(catalogue, status="broken", reason="imports torch at discovery")
+    assert plan(catalogue=broken) == plan()
+    wished = plan(f'{BASE}[use]\nprefer = ["x"]\n', catalogue=broken)
+    assert "[use] prefer names x, which is broken: imports torch at discovery" in wished.notes
 
 
 @pytest.mark.parametrize("hook", ["check", "decide"])
@@ -121,7 +123,7 @@ def test_a_plugin_that_fails_while_planning_is_named(plan: Any, catalogue: Catal
     values: dict[str, Any] = {hook: fail}
     words = frozenset({"text", "4bit", "8bit", "full"})
     offer = Offer(stage=Stage.LOAD, impl="x:y", supports=words, provides=frozenset({"hf-model"}), **values)
-    with pytest.raises(PluginError, match=re.escape("plugin x (forge-x 1.0) failed at planning: KeyError: 'beta'")):
+    with pytest.raises(PluginError, match=rf"\(forge-x 1.0\): its {hook} of load failed: KeyError: 'beta'"):
         plan(f'{BASE}[use]\nload = "x"\n', catalogue=strangers(catalogue, offer))
 
 
@@ -172,8 +174,13 @@ def test_an_export_is_planned_afresh_from_the_traits_of_the_weights(catalogue: C
         ("check", [3], "it yields int where forge.api.Problem is due"),
         ("check", "no", "it yields str where forge.api.Problem is due"),
         ("decide", [Problem("model", "x")], "it yields Problem where forge.api.Decision is due"),
-        ("decide", [Decision("model.dtpe", "float32", "x")], "it decides model.dtpe, and there is no such key"),
-        ("decide", [Decision("foo.bar", 1, "x")], "it decides foo.bar, and there is no such key"),
+        ("decide", [Decision("model.dtpe", "x", "x")], "it decides model.dtpe, which is no key that a plan decides"),
+        ("decide", [Decision("model.id", "other", "x")], "it decides model.id, which is no key that a plan decides"),
+        ("decide", [Decision("use.train", "x", "x")], "it decides use.train, which is no key that a plan decides"),
+        ("decide", [Decision("use.load", "x", "x")], "it decides use.load, which is no key that a plan decides"),
+        ("decide", [Decision("adapter.r", 1.5, "x")], "it decides adapter.r = 1.5, which cannot be: it must be"),
+        ("decide", [Decision("train.learning_rate", "fast", "x")], 'it decides train.learning_rate = "fast", which'),
+        ("decide", [Decision("foo.bar", 1, "x")], "it decides foo.bar, which is no key that a plan decides"),
     ],
 )
 def test_a_plugin_that_yields_something_else_while_planning_is_named(
@@ -182,5 +189,21 @@ def test_a_plugin_that_yields_something_else_while_planning_is_named(
     values: dict[str, Any] = {hook: lambda *_: found}
     words = frozenset({"text", "4bit", "8bit", "full"})
     offer = Offer(stage=Stage.LOAD, impl="x:y", supports=words, provides=frozenset({"hf-model"}), **values)
-    with pytest.raises(PluginError, match=re.escape(f"plugin x (forge-x 1.0) failed at planning: {why}")):
+    with pytest.raises(PluginError, match=re.escape(f"plugin x (forge-x 1.0): its {hook} of load failed: {why}")):
         plan(f'{BASE}[use]\nload = "x"\n', catalogue=strangers(catalogue, offer))
+
+
+def test_a_key_that_the_job_sets_is_not_for_a_plugin_to_decide(plan: Any, catalogue: Catalogue) -> None:
+    words = frozenset({"text", "4bit", "8bit", "full"})
+    decided = [Decision("train.learning_rate", 7.0, "x"), Decision("model.dtype", "float32", "x")]
+    offer = Offer(
+        stage=Stage.LOAD, impl="x:y", supports=words, provides=frozenset({"hf-model"}), decide=lambda *_: decided
+    )
+    use, found = '[use]\nload = "x"\n', strangers(catalogue, offer)
+    said = re.escape("(forge-x 1.0): its decide of load failed: it decides train.learning_rate, which the job sets")
+    for rate in ("2.0", "0.0002"):  # the second is the default, and was written all the same
+        with pytest.raises(PluginError, match=said):
+            plan(f"{BASE}[train]\nlearning_rate = {rate}\n{use}", catalogue=found)
+    opened = BASE.replace('id = "m"', 'id = "m"\ndtype = "auto"')
+    assert plan(f"{opened}{use}", catalogue=found).decided("model.dtype") == "float32"
+    assert plan(f"{BASE}{use}", catalogue=found).decided("train.learning_rate") == 7.0

@@ -266,11 +266,14 @@ def test_the_higher_priority_wins_and_ties_go_by_name() -> None:
     assert verdicts["load", "a"].reason == "able too; b is preferred"
 
 
-def test_a_strangers_offer_comes_after_forges_own_whatever_its_priority() -> None:
+def test_a_strangers_offer_for_any_machine_comes_after_forges_own_whatever_its_priority() -> None:
     own, stranger = plugin("own", offer(Stage.LOAD)), plugin("alien", offer(Stage.LOAD, priority=99), own=False)
     chosen, verdicts = choose([stranger, own])
     assert chosen == {"load": "own"}
-    assert verdicts["load", "alien"].reason == "able too; forge's own plugins come first, name it in [use] to take it"
+    assert ("load", "alien") not in verdicts, "it never came into question"
+    assert choose([stranger, own], every=True)[1]["load", "alien"].reason == (
+        'not asked: forge\'s own plugins come first; [use] prefer = ["alien"] puts it before them'
+    )
 
 
 def test_a_strangers_offer_is_taken_if_named_or_if_it_alone_can() -> None:

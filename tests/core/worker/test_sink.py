@@ -49,6 +49,36 @@ def test_an_observer_sees_what_comes_after_it_was_let_in(tmp_path: Path, monkeyp
     assert [event["message"] for event in read_events(tmp_path / "events.jsonl")] == ["before", "after"]
 
 
+def test_an_observer_that_exits_stops_nobody_and_a_plugin_may_have_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "from forge.api import hookimpl\nseen = []\n"
+        "@hookimpl\ndef forge_event(event):\n    seen.append(event.kind)\n    raise SystemExit(3)\n"
+    )
+    for name in ("first_of_two", "second_of_two"):
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    sink = Sink(log)
+    sink.admit(cast(Plan, SimpleNamespace(observers=(("x", "first_of_two"), ("x", "second_of_two")))))
+    sink(Noted("after"))
+    log.close()
+    assert sys.modules["first_of_two"].seen == sys.modules["second_of_two"].seen == ["note"]
+
+
+@pytest.mark.parametrize("name", ["forge_evnt", "forge_train"])
+def test_an_observer_with_a_typo_in_its_hook_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / f"typo_{name}.py").write_text(f"from forge.api import hookimpl\n@hookimpl\ndef {name}(event): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    with pytest.raises(PluginError, match=f"plugin x cannot act on this run: unknown hook '{name}'"):
+        Sink(log).admit(cast(Plan, SimpleNamespace(observers=(("x", f"typo_{name}"),))))
+    log.close()
+
+
 def test_an_observer_with_another_hook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wraps.py").write_text(
         "from forge.api import hookimpl\n@hookimpl(wrapper=True)\ndef forge_train(): return (yield)\n"

@@ -67,7 +67,7 @@ def command(
     if base and gguf:
         raise UsageError("--base and --gguf name two models", None, "keep one")
     folder, catalogue, machine = RunFolder.find(run, runs_dir), discover(), this_machine(pretend=False)
-    file = folder.job_file(PluginKeys(catalogue), changes)
+    file = folder.job_file(PluginKeys(catalogue, machine), changes)
     model = Who.BASE if base else Who.GGUF if gguf else Who.TUNED
     plan = plan_answers(folder, file, Task.CHAT, [model], catalogue, machine, gguf=gguf)
     told_by_job = system is None and file.job.data.system_prompt is not None

@@ -61,7 +61,7 @@ def command(
     target = EVALUATION if not asked and gguf is None else next_target(folder.path)
     if load_job(folder.plan().job).eval is None and not any(change.key.startswith("eval.") for change in asked):
         asked.append(Change("eval.base", True))  # so that there is such a table
-    file = folder.job_file(PluginKeys(catalogue), asked)
+    file = folder.job_file(PluginKeys(catalogue, machine), asked)
     models = (*asked_models(file.job), *([Who.GGUF] if gguf else []))
     with Console(as_json=as_json, log=folder.log) as console:
         evaluate(folder, file, models, catalogue, machine, console.show, target=target, gguf=gguf)

@@ -62,7 +62,7 @@ def command(
     elif push_to_hub or public or types:
         why = "the job may have several exports"
         raise UsageError("--push-to-hub, --public and --type need --format", why, "name one: --format merged")
-    job = folder.job_file(PluginKeys(catalogue), changes).job
+    job = folder.job_file(PluginKeys(catalogue, machine), changes).job
     if not chosen:
         raise UsageError("the job has no [[export]]", do="name a format: --format merged")
     with Console(as_json=as_json, log=folder.log) as console:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.command(name="plan")
 @job_argument
 @set_option
+@click.option("--all", "every", is_flag=True, help="Tell of every plugin, also of those that never came into question.")
 @json_option
-def command(job: Path, changes: list[Change], as_json: bool) -> None:
+def command(job: Path, changes: list[Change], every: bool, as_json: bool) -> None:
     """Show which plugins would run JOB, why, and what is known about the model.
 
     Imports neither torch nor any model. FORGE_MACHINE plans for another machine: the path of a machine's JSON, or one
@@ -32,7 +33,7 @@ def command(job: Path, changes: list[Change], as_json: bool) -> None:
     here = situation(job, changes, pretend=True)
     model = here.file.job.model
     facts = describe_model(here.catalogue, model.id, model.revision, here.file.job.folder)
-    plan = make_plan(here.file, here.catalogue, here.machine, facts)
+    plan = make_plan(here.file, here.catalogue, here.machine, facts, every=every)
     if as_json:
         print_json(plan.to_json())
     else:

@@ -26,18 +26,20 @@ class PluginsGroup(click.Group):
 
 @click.group(name="plugins", cls=PluginsGroup, invoke_without_command=True, subcommand_metavar="[NAME | new NAME]")
 @json_option
+@click.option("--again", is_flag=True, help="Ask plugins of others anew, also those whose files are as they were.")
 @click.pass_context
-def command(context: click.Context, as_json: bool) -> None:
+def command(context: click.Context, as_json: bool, again: bool) -> None:
     """List the plugins, or show one by NAME with its offers and commands.
 
-    FORGE_PLUGINS=a,b loads only these; FORGE_PLUGINS=-a loads all but that; FORGE_PLUGINS= only forge's own.
+    FORGE_PLUGINS=a,b loads only these; FORGE_PLUGINS=-a loads all but that; FORGE_PLUGINS= only forge's own. What
+    others' plugins can do is asked once for each version of their files, and remembered.
     """
     from forge.discovery.discover import discover
 
     context.obj = as_json
     if context.invoked_subcommand is not None:
         return
-    catalogue = discover()
+    catalogue = discover(again=again)
     if as_json:
         print_json([_whole(plugin) for plugin in catalogue.plugins])
         return
@@ -95,6 +97,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
                 "platforms": sorted(offer.platforms),
                 "accelerators": sorted(offer.accelerators),
                 "provides": sorted(offer.provides),
+                "removes": sorted(offer.removes),
                 "depends": sorted(offer.depends),
                 "conflicts": sorted(offer.conflicts),
                 "priority": offer.priority,

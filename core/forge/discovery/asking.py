@@ -1,0 +1,162 @@
+"""The process in which plugins of others are asked: ``python -m forge.discovery.asking``.
+
+Whatever such a plugin does to its process while forge plans, it does to this one: it may end it, hang in it, print,
+import what it likes, or change what it is given. :mod:`forge.discovery.strangers` asks, by a line for each question,
+and gets a line for each answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import queue
+import signal
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from forge import records
+from forge.api.hooks import API
+from forge.api.reference import load_object
+from forge.discovery.guard import import_guard
+from forge.discovery.loading import load
+from forge.discovery.told import Told
+from forge.errors import ForgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from forge.api.offer import Extension, Offer
+
+
+class Desk:
+    """Answers questions about plugins, each of which is imported once."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Told] = {}
+        self.files: dict[str, set[str]] = {}
+
+    def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer one question; what the plugin raises is an answer too."""
+        try:
+            found: dict[str, Any] = getattr(self, f"on_{question['do']}")(question)
+        except ForgeError as error:
+            return {"refusal": error.to_json()}
+        except BaseException as error:  # noqa: BLE001 - this process is there for it
+            return {"error": f"{type(error).__name__}: {error}".rstrip(": ")}
+        return found
+
+    def on_describe(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Say what a plugin offers, whether its keys can be used, and which files that depends on."""
+        before = set(sys.modules)
+        told = self._told(question)
+        if told.reason is None and (fault := _keys_fault(told)):
+            told = Told(fault)
+        top = question["value"].partition(":")[0].partition(".")[0]
+        files = self.files.setdefault(question["distribution"], set())
+        for name, module in list(sys.modules.items()):
+            if name not in before or name.partition(".")[0] == top:
+                files |= _file_of(module)
+        return {"told": told.to_json(), "files": sorted(files)}
+
+    def on_call(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a function of one of a plugin's offers, or its hook."""
+        told, index, name = self._told(question), question["index"], question["function"]
+        if told.reason is not None:
+            raise ImportError(told.reason)
+        function = told.describe if index < 0 else getattr(told.offers[index], name)
+        return _result(function, question)
+
+    def on_reference(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a function by its name."""
+        with import_guard():
+            function = load_object(question["reference"])
+        return _result(function, question)
+
+    def _told(self, question: Mapping[str, Any]) -> Told:
+        name, value = question["name"], question["value"]
+        key = f"{name}={value}"
+        if key not in self.loaded:
+            self.loaded[key] = load(EntryPoint(name, value, API))
+        return self.loaded[key]
+
+
+def _result(function: Any, question: Mapping[str, Any]) -> dict[str, Any]:
+    with import_guard():
+        found = function(*question["arguments"], **question["options"])
+        several = not isinstance(found, str) and isinstance(found, Iterable)
+        return {"several": [_said(each) for each in found]} if several else {"one": _said(found)}
+
+
+def _keys_fault(told: Told) -> str | None:
+    """Return what is wrong with the models of a plugin's keys, or None."""
+    wanted = [(offer.options, offer.stage, word) for offer in told.offers if offer.options for word in offer.serves]
+    described: tuple[Offer | Extension, ...] = (*told.offers, *told.extensions)
+    configs = {item.config for item in described if item.config}
+    if not wanted and not configs:
+        return None
+    from forge.discovery.keys import checked_model, options_fault  # they need pydantic
+
+    for reference, stage, word in wanted:
+        try:
+            if fault := options_fault(stage, checked_model(reference, word)):
+                return fault
+        except BaseException as error:  # noqa: BLE001 - a stranger's module may raise anything
+            return f"names {reference}, which cannot be used: {type(error).__name__}: {error}"
+    for reference in sorted(configs):
+        try:
+            checked_model(reference)
+        except BaseException as error:  # noqa: BLE001
+            return f"names {reference}, which cannot be used: {type(error).__name__}: {error}"
+    return None
+
+
+def _file_of(module: object) -> set[str]:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or (file.startswith((_FORGE, _STDLIB)) and "site-packages" not in file):
+        return set()
+    return {file}
+
+
+_FORGE, _STDLIB = str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"]
+
+
+def _said(value: Any) -> dict[str, Any]:
+    """Return what a function returned: its type, and the value where that is a record of forge's or nothing much."""
+    kind = type(value).__name__
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"kind": kind, "value": value}
+    known = type(value).__module__.startswith("forge.")
+    return {"kind": kind, "value": records.to_json(value)} if known else {"kind": kind}
+
+
+def main() -> None:
+    """Answer until the other end is closed."""
+    answers, questions = os.fdopen(os.dup(1), "wb", buffering=0), os.fdopen(os.dup(0), "rb")
+    with Path(os.devnull).open("r+b") as nothing:  # what a plugin prints is nobody's, and it is asked by no one else
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent ends this process
+    lines: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_listen, args=(questions, lines), name="parent", daemon=True).start()
+    desk = Desk()
+    while True:
+        question = pickle.loads(base64.b64decode(lines.get()))  # noqa: S301 - from the process that started this one
+        sys.path[:] = question["path"]
+        answers.write(json.dumps(desk.answer(question)).encode() + b"\n")
+
+
+def _listen(questions: BinaryIO, lines: queue.Queue[bytes]) -> None:
+    for line in questions:
+        lines.put(line)
+    os._exit(0)  # the parent is gone, and a plugin may hang
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The one way to call a plugin while forge plans: what goes wrong in it is told with its name, version and function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from forge.discovery.guard import NoAnswer, import_guard
+from forge.errors import ForgeError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forge.discovery.catalogue import Plugin
+
+T = TypeVar("T")
+
+
+def call(plugin: Plugin, what: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function of a plugin.
+
+    Args:
+        plugin: The plugin.
+        what: What is called, as in ``"its probe"``.
+        function: The function.
+        arguments: What it is given.
+
+    Raises:
+        PluginError: It raised something, or did not answer.
+        ForgeError: It raised that: what it says is for the user.
+    """
+    try:
+        with import_guard():
+            return function(*arguments)
+    except (ForgeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a stranger's function may raise SystemExit, too
+        raise failed(plugin, what, reason_of(error)) from error
+
+
+def records_of(
+    plugin: Plugin, what: str, kind: type[T], function: Callable[..., Iterable[T]] | None, *arguments: Any
+) -> list[T]:
+    """Call a function of a plugin that yields records. Raises :class:`PluginError` also where it yields others."""
+    if function is None:
+        return []
+    try:
+        found = call(plugin, what, lambda: list(function(*arguments)))
+    except ForgeError as error:
+        if isinstance(error, PluginError):
+            raise
+        raise failed(plugin, what, reason_of(error)) from error
+    if strange := next((each for each in found if not isinstance(each, kind)), None):
+        due = f"it yields {type(strange).__name__} where forge.api.{kind.__name__} is due"
+        raise failed(plugin, what, due)
+    return found
+
+
+def failed(plugin: Plugin, what: str, why: str) -> PluginError:
+    """Return the error of a plugin that broke its contract."""
+    return PluginError(f"{plugin}: {what} failed", why, f"update it, or go on without it: FORGE_PLUGINS=-{plugin.name}")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a plugin raised, as a phrase."""
+    return str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__}: {error}"

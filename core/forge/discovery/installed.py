@@ -1,0 +1,101 @@
+"""The entry points of the plugin API, read from the folders of installed distributions; nothing is imported.
+
+``importlib.metadata`` stops at the first distribution whose metadata is damaged, also where that is no plugin's, and
+reads every METADATA file. Here a damaged distribution costs itself alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+UNKNOWN = ("unknown", "0")
+"""The distribution of an entry point that has none."""
+
+
+class Found(NamedTuple):
+    """An entry point.
+
+    Attributes:
+        point: The entry point.
+        source: Name and version of its distribution.
+        place: The folder of its distribution's metadata, if it has one.
+        fault: What is wrong with that metadata, if anything.
+    """
+
+    point: EntryPoint
+    source: tuple[str, str]
+    place: str | None = None
+    fault: str | None = None
+
+
+def installed(path: Iterable[str] | None = None) -> Iterator[Found]:
+    """Yield the entry points of every version of the plugin API; of two distributions of a name, the first's."""
+    seen: set[str] = set()
+    for entry in sys.path if path is None else path:
+        try:
+            names = sorted(
+                item.name for item in os.scandir(entry or ".") if item.name.endswith((".dist-info", ".egg-info"))
+            )
+        except OSError:  # a zip archive, or a folder that is not there
+            continue
+        for name in names:
+            project = re.sub(r"[-_.]+", "-", name.rpartition(".")[0].rsplit("-", 1)[0]).lower()
+            if project not in seen:
+                seen.add(project)
+                yield from _points(Path(entry) / name)
+
+
+def of_points(points: Iterable[EntryPoint]) -> Iterator[Found]:
+    """Yield entry points with their distributions, each of which parses its metadata whenever it is asked."""
+    read: dict[int, tuple[str, str]] = {}
+    for point in points:
+        if point.dist is None:
+            yield Found(point, UNKNOWN)
+            continue
+        if id(point.dist) not in read:
+            read[id(point.dist)] = (point.dist.name, point.dist.version)
+        yield Found(point, read[id(point.dist)])
+
+
+def _points(folder: Path) -> Iterator[Found]:
+    """Yield the entry points of one distribution."""
+    try:
+        raw = (folder / "entry_points.txt").read_bytes()
+    except OSError:  # it has none, or its link leads nowhere
+        return
+    if b"forge_v" not in raw:
+        return
+    text = raw.decode(errors="replace")
+    source, fault = _source(folder)
+    group = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            group = line.strip("[]").strip()
+        elif re.fullmatch(r"forge_v\d+", group) and line and line[0] not in "#;":
+            name, equals, value = (part.strip() for part in line.partition("="))
+            damaged = None if equals and name and value else f"its entry_points.txt is damaged: {line[:80]!r}"
+            yield Found(EntryPoint(name or "?", value, group), source, str(folder), fault or damaged)
+
+
+def _source(folder: Path) -> tuple[tuple[str, str], str | None]:
+    """Return a distribution's name and version, from its folder's name where its metadata does not tell, and why."""
+    stem = folder.name.rpartition(".")[0]
+    name, _, version = stem.partition("-")
+    for file in ("METADATA", "PKG-INFO"):
+        try:
+            head = (folder / file).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        told = {key: re.search(rf"^{key}:[ \t]*(\S+)", head, re.MULTILINE) for key in ("Name", "Version")}
+        if told["Name"] and told["Version"]:
+            return (told["Name"][1], told["Version"][1]), None
+        return (name.replace("_", "-"), version or "0"), "its METADATA is damaged; install it again"
+    return (name.replace("_", "-"), version or "0"), "its METADATA is missing; install it again"

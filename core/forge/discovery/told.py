@@ -1,0 +1,106 @@
+"""What a plugin says of itself, as a record and as JSON: it is asked in another process, and its answer remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from forge.api.command import Command
+from forge.api.offer import Extension, Offer, Package
+from forge.api.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forge.model.facts import ModelFacts
+
+FUNCTIONS = ("probe", "check", "decide")
+"""The fields of an offer that are functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a plugin says of itself.
+
+    Attributes:
+        reason: Why it cannot be used, or None; it has nothing else then.
+        offers: What it can do.
+        extensions: Its observers.
+        commands: The commands that it brings.
+        describe: Its hook ``forge_describe``, if it has one.
+    """
+
+    reason: str | None = None
+    offers: tuple[Offer, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    commands: tuple[Command, ...] = ()
+    describe: Callable[..., ModelFacts | None] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON data; of a function, that there is one."""
+        return {
+            "reason": self.reason,
+            "offers": [_plain(offer) for offer in self.offers],
+            "extensions": [_plain(extension) for extension in self.extensions],
+            "commands": [asdict(command) for command in self.commands],
+            "describe": self.describe is not None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], function: Callable[[int, str], Callable[..., Any]]) -> Told:
+        """Rebuild it.
+
+        Args:
+            data: The data.
+            function: Returns what stands for a function: of the offer of this index, or of the hook (-1), by its name.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is no such data.
+        """
+        return cls(
+            data["reason"],
+            tuple(_offer(each, index, function) for index, each in enumerate(data["offers"])),
+            tuple(Extension(**_tuples(each)) for each in data["extensions"]),
+            tuple(Command(**each) for each in data["commands"]),
+            function(-1, "forge_describe") if data["describe"] else None,
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a record's fields as JSON data, without those that are as they would be anyway."""
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {}
+        for each in fields(value):
+            own = getattr(value, each.name)
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if own != default:
+                found[each.name] = _plain(own)
+        return found
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return {"set": sorted(value)}  # told from a tuple
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return True if callable(value) else value
+
+
+def _offer(data: Mapping[str, Any], index: int, function: Callable[[int, str], Callable[..., Any]]) -> Offer:
+    values: dict[str, Any] = _tuples(data)
+    values["stage"] = Stage(values["stage"])
+    values |= {name: function(index, name) for name in FUNCTIONS if name in values}
+    if "packages" in values:
+        values["packages"] = tuple(Package(**_tuples(each)) for each in data["packages"])
+    if "asks" in values:
+        values["asks"] = {Stage(stage): words for stage, words in values["asks"].items()}
+    return Offer(**values)
+
+
+def _tuples(data: Any) -> Any:
+    """Return JSON data with the sets and tuples that it was made of."""
+    if isinstance(data, Mapping):
+        if data.keys() == {"set"}:
+            return frozenset(data["set"])
+        return {key: _tuples(item) for key, item in data.items()}
+    return tuple(_tuples(item) for item in data) if isinstance(data, list) else data

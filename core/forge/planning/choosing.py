@@ -1,0 +1,65 @@
+"""Choosing for a job: what its method asks of other stages, and whose keys it was read by, depend on the choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forge.api.stage import Stage
+from forge.discovery.keys import PluginKeys
+from forge.errors import PlanError
+from forge.job.read import again
+from forge.planning.needs import asks, needs
+from forge.planning.selection import select
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from forge.api.plan import Verdict
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.read import JobFile
+    from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
+    from forge.planning.fitting import Choice
+
+_ROUNDS = 4
+"""How often a choice may change what it was made by; two are enough unless plugins send each other round."""
+
+
+def choose(
+    file: JobFile,
+    stages: Sequence[Stage],
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+    excluded: Mapping[str, str] | None,
+    *,
+    every: bool,
+) -> tuple[JobFile, list[Choice], list[Verdict]]:
+    """Choose, until the choice agrees with what it was made by: the method's wishes, and the keys of the job.
+
+    What trains asks for a layout of the rows, and what serves a table brings its keys; which offer that is, the choice
+    alone can say. So a choice that another one was expected of is made again, by its own wishes and keys.
+    """
+    asked = asks(file.job, facts, catalogue, machine)
+    for _ in range(_ROUNDS):
+        wanted = needs(file.job, facts, stages, asked)
+        chosen, verdicts = select(wanted, catalogue, machine, file.job, facts, excluded=excluded, every=every)
+        trains = next((choice.offer for choice in chosen if choice.need.stage is Stage.TRAIN), None)
+        owners = {table: choice.plugin.name for choice in chosen if (table := _table(choice, chosen))}
+        right = trains is None or dict(trains.asks) == dict(asked)
+        keys = PluginKeys(catalogue, machine, file.owners)
+        misread = file.owners != owners and keys.misread(owners, file.job)
+        if right and not misread:
+            return file, chosen, verdicts
+        asked = asked if trains is None else trains.asks
+        file = again(file, keys.of(owners), owners) if misread else file
+    what, why = "the stages do not fit together", "what they ask of each other never comes to an end"
+    raise PlanError(what, why, "name plugins in [use]")
+
+
+def _table(choice: Choice, chosen: Sequence[Choice]) -> str | None:
+    """Return the table of a job whose keys a choice brings, as ``export.0``."""
+    stage = choice.need.stage
+    exports = [each for each in chosen if each.need.stage is Stage.EXPORT]
+    tables = {Stage.ADAPT: "adapter", Stage.TRAIN: "train"}
+    return f"export.{exports.index(choice)}" if stage is Stage.EXPORT else tables.get(stage)

@@ -1,0 +1,53 @@
+"""What a user should know of a plan beside its choices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from forge.discovery.catalogue import Catalogue
+    from forge.job.job import Job
+    from forge.job.read import JobFile
+    from forge.machine.machine import Machine
+    from forge.model.facts import ModelFacts
+    from forge.planning.fitting import Choice
+
+
+def notes(
+    file: JobFile, catalogue: Catalogue, chosen: Sequence[Choice], machine: Machine, facts: ModelFacts
+) -> Iterator[str]:
+    """Yield what a user should know. A plugin that the job does not mention is none of it, whatever ails it."""
+    job = file.job
+    taken = {choice.plugin.name for choice in chosen}
+    for name in job.plugins:
+        plugin = catalogue.find(name)
+        if plugin and plugin.offers and name not in taken and not plugin.extensions:
+            yield f"[plugins.{name}] does nothing here: {name} was not chosen"
+    yield from _preferences(job, file.config, catalogue, chosen)
+    if mismatch := machine.mismatch():
+        yield mismatch
+    cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]
+    if len(cards) > 1 and not job.train.options.get("use_cpu"):
+        idle = len(cards) - 1
+        yield f"a run uses one GPU, {cards[0].name}; {idle} more {'is' if idle == 1 else 'are'} idle"
+    if facts.note:
+        yield facts.note
+
+
+def _preferences(job: Job, config: str | None, catalogue: Catalogue, chosen: Sequence[Choice]) -> Iterator[str]:
+    """Yield what became of the plugins that the user prefers, where the choices themselves do not say it."""
+    where = config or "[use] prefer"
+    backends = {offer.backend for plugin in catalogue.usable for offer in plugin.offers}
+    for name in job.use.prefer:
+        plugin = catalogue.find(name)
+        labels = [choice.need.label for choice in chosen if name in {choice.plugin.name, choice.offer.backend}]
+        if labels and config:
+            yield f"{config} prefers {name}: taken for {', '.join(labels)}"
+        elif plugin is None and name not in backends:
+            yield f"{where} names {name}, and there is no such plugin or backend here; see `forge plugins`"
+        elif plugin is not None and plugin.status != "ok" and name not in backends:
+            yield f"{where} names {name}, which is {plugin.status}: {plugin.reason}"
+        elif not labels:
+            yield f"{where} names {name}, and nothing of it was taken"

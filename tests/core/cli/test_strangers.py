@@ -1,0 +1,179 @@
+"""What a person sees of strangers' plugins: nothing of those that are not used, and what is known of the others."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.crowd import HEAD, install_broken, install_crowd, install_good, install_unreadable, offering
+from support.sites import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.projects import Project
+
+JOB = '[model]\nid = "org/none"\n[data]\npath = "rows.jsonl"\n[[export]]\nformat = "merged"\n'
+
+
+def write(site: Site, more: str = "") -> None:
+    (site.folder / "job.toml").write_text(f"{JOB}{more}", encoding="utf-8")
+
+
+def without_machine(text: str, site: Site) -> Any:
+    """Return a plan without what is installed and free on this machine, and without its folder."""
+    plan = json.loads(re.sub(r"of [\d.]+ GiB free", "of what is free", text.replace(str(site.folder), "HERE")))
+    free = {"versions": {}, "disk": 0, "memory": 0, "available": 0}
+    return {**plan, "machine": {**plan["machine"], **free}}
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Site, Site]:
+    """Two sites: one with nothing but forge, and one for a crowd."""
+    return Site(tmp_path / "plain"), Site(tmp_path / "crowd")
+
+
+def test_plan_and_schema_are_the_same_with_a_crowd_of_strangers_and_without(both: tuple[Site, Site]) -> None:
+    plain, crowd = both
+    install_crowd(crowd, 20, 30)
+    install_unreadable(crowd)
+    for site in both:
+        write(site)
+    listed = crowd.forge("plugins", "--json", FORGE_PLUGIN_SECONDS="1")
+    assert listed.returncode == 0, listed.stderr
+    status = [plugin["status"] for plugin in json.loads(listed.stdout) if plugin["name"].startswith(("good-", "bad-"))]
+    assert (status.count("ok"), status.count("broken")) == (20, 30)
+    first, second = (site.forge("plan", "job.toml", "--json") for site in both)
+    assert second.stderr == ""
+    assert without_machine(first.stdout, plain) == without_machine(second.stdout, crowd)
+    for command in (["plan", "job.toml"], ["schema"]):
+        first, second = (site.forge(*command) for site in both)
+        assert (first.returncode, second.returncode, second.stderr) == (0, 0, "")
+        assert second.stdout.replace(str(crowd.folder), "HERE") == first.stdout.replace(str(plain.folder), "HERE")
+
+
+@pytest.mark.slow
+def test_three_hundred_plugins_cost_a_plan_and_a_run_next_to_nothing(project: Project, tmp_path: Path) -> None:
+    """The default job, run beside 300 plugins of which 50 are broken: the same lock, plan and losses as without."""
+    crowd = Site(tmp_path / "crowd")
+    install_crowd(crowd, 250, 50)
+    project.write(export=[{"format": "merged"}])
+    environ = {**crowd.environment(FORGE_PLUGIN_SECONDS="2"), "HF_HUB_OFFLINE": "1"}
+    crowd.forge("plugins", FORGE_PLUGIN_SECONDS="2")
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(5):
+        for with_them, variables in ((False, {}), (True, environ)):
+            start = time.monotonic()
+            project.forge("plan", "job.toml", **variables)
+            times[with_them].append(time.monotonic() - start)
+    assert min(times[True]) - min(times[False]) < 0.6, times  # 0.1 s on a machine that does nothing else
+    found = []
+    for variables in ({}, environ):
+        project.forge("run", "job.toml", **variables)
+        run = project.newest()
+        plan = run.plan()
+        events = [event for event in map(json.loads, run.events.read_text().splitlines()) if event["kind"] == "step"]
+        found.append(
+            {
+                "lock": (run.path / "job.lock.toml").read_text().replace(run.path.name, "RUN"),
+                "steps": plan.steps,
+                "environment": plan.environment,
+                "shed": plan.shed,
+                "refused": plan.refused,
+                "losses": [event["loss"] for event in events],
+                "exported": sorted(path.name for path in (run.path / "exports" / "1-merged").iterdir()),
+            }
+        )
+    assert found[0] == found[1]
+
+
+def test_the_users_own_file_says_what_to_prefer_and_the_plan_says_that_it_did(site: Site, tmp_path: Path) -> None:
+    text = offering(
+        'yield Offer(stage=Stage.EXPORT, impl="a:b", serves=frozenset({"merged"}), options="quick_mod:Keys")'
+    )
+    text += "from forge.api import Table\nclass Keys(Table):\n    level: int = 6\n"
+    site.install("forge-quick", {"quick_mod": text}, "[forge_v1]\nquick = quick_mod\n")
+    write(site, "level = 9\n")
+    config = tmp_path / "config.toml"
+    config.write_text('[use]\nprefer = ["quick"]\n')
+    done = site.forge("plan", "job.toml", FORGE_CONFIG=str(config))
+    assert f"note: {config} prefers quick: taken for export 1 (merged)" in done.stdout
+    plan = json.loads(site.forge("plan", "job.toml", "--json", FORGE_CONFIG=str(config)).stdout)
+    assert plan["job"]["use"]["prefer"] == ["quick"]
+    refused = site.forge("plan", "job.toml")
+    assert (
+        "job.toml:7: export.0.level: unknown key; it may be a key of quick: name it in [use] export" in refused.stderr
+    )
+    write(site, "[use]\nprefer = []\n")  # the job has the last word
+    assert "merged) huggingface" in site.forge("plan", "job.toml", FORGE_CONFIG=str(config)).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[use]\nprefre = ["x"]\n', 'config.toml:2: use.prefre: unknown key; it holds [use] prefer = ["…"]'),
+        ('[used]\nprefer = ["x"]\n', "config.toml:1: used: unknown key"),
+        ('[use]\nprefer = "x"\n', "config.toml:2: use.prefer: must be a list of names"),
+        ("[use\n", "config.toml:1: not TOML"),
+        ("use = 3\n", "config.toml:1: use: unknown key"),
+    ],
+)
+def test_a_mistake_in_the_users_own_file_is_told(site: Site, tmp_path: Path, text: str, said: str) -> None:
+    write(site)
+    (tmp_path / "config.toml").write_text(text)
+    done = site.forge("plan", "job.toml", FORGE_CONFIG=str(tmp_path / "config.toml"))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "variables", "said"),
+    [
+        ("sick/tar", {}, "plugin sick cannot be used: it is broken: RuntimeError: no licence"),
+        ("fine/own", {"FORGE_PLUGINS": "-fine"}, "plugin fine cannot be used: it is disabled: switched off by FORGE_"),
+        ("twin/tar", {}, "plugin twin cannot be used: it is duplicate: two plugins have this name: forge-a 1.0 and"),
+        ("nobody/tar", {}, "there is no plugin nobody: install it (often `pip install forge-nobody`)"),
+        ("fien/own", {}, "there is no plugin fien; did you mean fine?"),
+        ("fine/onw", {}, 'did you mean "fine/own"?'),
+    ],
+)
+def test_what_is_known_of_the_plugin_of_a_word_is_said(
+    site: Site, word: str, variables: dict[str, str], said: str
+) -> None:
+    install_good(site, "fine")
+    install_broken(site, "sick", "raises")
+    for name in "ab":
+        site.install(f"forge-{name}", {}, "[forge_v1]\ntwin = nowhere\n")
+    write(site, f'[[export]]\nformat = "{word}"\n')
+    done = site.forge("plan", "job.toml", **variables)
+    assert done.returncode == 2
+    assert f'no installed plugin knows format "{word}"; {said}' in done.stderr
+
+
+def test_the_schema_has_the_keys_of_the_strangers_that_are_named(site: Site) -> None:
+    install_good(site, "fine")
+    install_broken(site, "sick", "raises")
+    properties = json.loads(site.forge("schema", "fine").stdout)["$defs"]["ExportTable"]["properties"]
+    assert "shiny" in properties
+    done = site.forge("schema", "sick")
+    assert done.stderr == (
+        "error: the keys of plugin sick are unknown: it is broken: RuntimeError: no licence; see `forge plugins`\n"
+    )
+
+
+def test_a_plugin_that_prints_does_not_print_into_json(site: Site) -> None:
+    text = HEAD.replace("from", "print('imported')\nfrom", 1) + (
+        "def probe(*_):\n    print('asked')\n\n@hookimpl\ndef forge_offers():\n    print('offers')\n"
+        '    yield Offer(stage=Stage.EXPORT, impl="a:b", serves=frozenset({"merged"}), probe=probe)\n'
+    )
+    site.install("forge-loud", {"loud_mod": text}, "[forge_v1]\nloud = loud_mod\n")
+    write(site, '[use]\nprefer = ["loud"]\n')
+    for command in (["plugins", "--json"], ["plan", "job.toml", "--json"], ["schema", "loud"], ["doctor", "--json"]):
+        done = site.forge(*command)
+        assert json.loads(done.stdout), done.stderr
+        assert done.stderr == ""
+    assert json.loads(site.forge("plan", "job.toml", "--json").stdout)["steps"][-1]["plugin"] == "loud"
