@@ -1,4 +1,7 @@
-"""What every trainer is given, whatever its method: an order of rows and numbers that a resume does not change."""
+"""What every trainer is given, whatever its method: an order of rows and numbers that a resume does not change.
+
+And no trainer asks the device for a number in a step that is not logged, so that the processor is ahead of it.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,39 @@ class Steady:
     whether_to_save: Callable[[bool], bool] | None = None
     seconds_before: float = 0.0
     _began: float = 0.0
+    _leaves_out = False
+    _counted: int | None = None
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train, and look at the clock."""
         self._began = time.time()
-        return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
+        args = self.args  # type: ignore[attr-defined]  # the trainer's, here and below
+        self._leaves_out, args.logging_nan_inf_filter = args.logging_nan_inf_filter, False
+        try:
+            return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
+        finally:
+            args.logging_nan_inf_filter = self._leaves_out
+
+    def training_step(self, *arguments: Any, **options: Any) -> Any:
+        """Take a step; a loss that is not finite is left out of the logged mean, without a look at it.
+
+        The trainer asks the device of each loss whether it is finite, and waits (transformers 5.17 and 5.23).
+        """
+        loss = super().training_step(*arguments, **options)  # type: ignore[misc]
+        if not self._leaves_out:
+            return loss
+        state, total = self.state, self._tr_loss  # type: ignore[attr-defined]
+        mean = total / (1 + state.global_step - self._globalstep_last_logged)  # type: ignore[attr-defined]
+        return torch.where(torch.isfinite(loss), loss, mean.to(loss.dtype))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return the operations of a batch, as the trainer does, who counts the model's parameters for each anew."""
+        name = getattr(self.model, "main_input_name", "input_ids")  # type: ignore[attr-defined]
+        if name not in inputs or not hasattr(self.model, "num_parameters"):  # type: ignore[attr-defined]
+            return 0
+        if self._counted is None:
+            self._counted = int(self.model.num_parameters(exclude_embeddings=True))  # type: ignore[attr-defined]
+        return 6 * int(inputs[name].numel()) * self._counted
 
     def seconds(self) -> float:
         """Return how long the run has been trained, before it was resumed and since."""
