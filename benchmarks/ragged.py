@@ -45,7 +45,7 @@ def exactness() -> None:
             inputs = [each.detach().to(dtype, copy=True).requires_grad_() for each in exact]  # noqa: B023
             found = kernel(*inputs, starts.to(DEVICE), max(lengths), None, window)  # noqa: B023
             (found.float() * weight).sum().backward()  # noqa: B023
-            return [found.float(), *(each.grad.float() for each in inputs)]
+            return [found.detach().float(), *(each.grad.float() for each in inputs)]
 
         exact = [each.bfloat16().float() for each in exact]
         wanted = run(attention.row_by_row, torch.float32)
