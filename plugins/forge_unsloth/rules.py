@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
+from forge_huggingface.rules.attention import APART, VARLEN, has_varlen, lays_rows
 from forge_huggingface.rules.precision import OVERFLOWING, precision
-from forge_unsloth.families import COMPARED, METHODS, TEXT
+from forge_unsloth.families import COMPARED, KERNELS, METHODS, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,6 +122,13 @@ def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
         yield Decision("train.kernels", "none", "Unsloth brings its own")
     if job.train.method == "sft" and job.train.options.get("loss_type") is None:
         yield Decision("train.loss_type", "nll", "Unsloth computes it in one kernel, without all logits in memory")
+    if job.data.padding_free is None and lays_rows(job, facts) and not job.data.packing:
+        if facts.model_type not in KERNELS & APART:
+            yield Decision("data.padding_free", False, "Unsloth has no attention of its own for the architecture")
+        elif not (has_varlen(machine) or "flash-attn" in machine.versions):
+            yield Decision("data.padding_free", False, f"torch is older than {VARLEN}, and flash-attn is not installed")
+        else:
+            yield Decision("data.padding_free", True, "Unsloth's attention keeps rows apart, so none need be filled up")
 
 
 def options_of(job: Job, plugin: str) -> Mapping[str, Any]:

@@ -32,7 +32,36 @@ def begin() -> Any:
     device = getattr(unsloth, "DEVICE_TYPE", None)
     if device != "cuda":
         raise BackendImportError("Unsloth cannot use the GPU", f"it took the device {device}", "see `forge doctor`")
+    lend_attention()
     return unsloth
+
+
+def lend_attention() -> None:
+    """Give Unsloth torch's kernel for rows of unequal length, which it takes from torch 2.12 on only.
+
+    Without it, it calls the usual attention for each row of a batch end to end, and on new GPUs cuDNN builds a plan for
+    each length that it has not seen: a run on ragged rows spends most of its time there. The name is private to Unsloth
+    and fits the version that forge asks for; where it is missing, or taken, Unsloth stays as it is.
+    """
+    import inspect
+
+    dispatch = sys.modules.get("unsloth.utils.attention_dispatch")
+    if dispatch is None or getattr(dispatch, "_TORCH_VARLEN_ATTN", False) is not None:
+        return
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return  # torch before 2.10
+    known = inspect.signature(varlen_attn).parameters
+    if "window_size" not in known or "enable_gqa" in known:
+        return
+
+    def attend(*tensors: Any, enable_gqa: bool = False, **options: Any) -> Any:  # noqa: ARG001 - torch 2.11 asks nothing
+        return varlen_attn(*tensors, **options)
+
+    dispatch._TORCH_VARLEN_ATTN = attend  # type: ignore[attr-defined]  # noqa: SLF001
+    capabilities = dispatch._visible_capabilities()  # noqa: SLF001
+    dispatch._NATIVE_BEATS_XFORMERS = dispatch._native_beats_xformers(capabilities, True)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def load(loader: Any, job: Job, run: Run, **extra: Any) -> Any:

@@ -195,8 +195,11 @@ def test_packed_rows_carry_their_lengths_for_unsloths_attention() -> None:
 
     rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}]
     model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
+    job = parse(
+        '[model]\nid = "m"\n[data]\npath = "d"\npacking = true\n', "job.toml", Path("/jobs"), PluginKeys(discover({}))
+    ).job
     batches = [
-        _tokens(0, Loaded(model=model, traits=frozenset(traits)))(rows)
+        _tokens(0, job, Loaded(model=model, traits=frozenset(traits)))(rows)
         for traits in ({"hf-model"}, {"hf-model", "unsloth-patched"})
     ]
     assert "packed_seq_lengths" not in batches[0]
@@ -207,3 +210,27 @@ def test_the_plugin_keeps_the_contract() -> None:
     plugin = check_plugin("unsloth-text")
     for offer in plugin.offers:
         check_implementation(offer)
+
+
+def test_unsloth_is_lent_torchs_attention_for_rows_of_unequal_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def of_torch_2_11(q: Any, k: Any, *, scale: Any = None, window_size: Any = (-1, -1)) -> None:
+        calls.append((q, k, scale, window_size))
+
+    from torch.nn.attention import varlen
+
+    dispatch = ModuleType("unsloth.utils.attention_dispatch")
+    vars(dispatch).update(
+        _TORCH_VARLEN_ATTN=None,
+        _visible_capabilities=lambda: ((9, 0),),
+        _native_beats_xformers=lambda _, loaded: loaded,
+    )
+    monkeypatch.setitem(sys.modules, "unsloth.utils.attention_dispatch", dispatch)
+    session.lend_attention()
+    assert vars(dispatch)["_TORCH_VARLEN_ATTN"] is None, "a newer torch's function Unsloth takes by itself"
+    monkeypatch.setattr(varlen, "varlen_attn", of_torch_2_11)
+    session.lend_attention()
+    vars(dispatch)["_TORCH_VARLEN_ATTN"]("q", "k", scale=1.0, window_size=(-1, 0), enable_gqa=True)
+    assert calls == [("q", "k", 1.0, (-1, 0))]
+    assert vars(dispatch)["_NATIVE_BEATS_XFORMERS"] is True

@@ -177,6 +177,11 @@ class DataTable(Source):
     )
     max_rows: int | None = Field(None, ge=1, description="Take only the first rows of the training data.")
     packing: bool = Field(False, description="Fill each row up to `max_seq_length` with several, kept apart.")
+    padding_free: bool | None = Field(
+        None,
+        description="Lay the rows of a batch end to end instead of padding them: the same rows, steps and gradients. "
+        "Without it, where attention keeps them apart by their boundaries.",
+    )
     digest: str | None = Field(None, description="Refuse other rows than these. Written by forge into the lock.")
 
     @classmethod

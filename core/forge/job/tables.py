@@ -33,7 +33,8 @@ class ModelTable(Table):
         "auto", description="Type of the weights in memory. `auto` decides by machine and says why."
     )
     attn_implementation: str = Field(
-        "auto", description="`auto`, `sdpa`, `eager`, `flash_attention_2`, or any name that transformers knows."
+        "auto",
+        description="`auto`, `sdpa`, `varlen`, `eager`, `flash_attention_2`, or any name that transformers knows.",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
 

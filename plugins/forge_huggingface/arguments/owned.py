@@ -102,7 +102,7 @@ OWNED: Mapping[str, Advice] = {
     "packing": Advice("belongs to [data] packing", table="data"),
     "packing_strategy": Advice("belongs to [data] packing", table="data"),
     "pad_token": Advice("forge takes the padding token from the model's tokenizer"),
-    "padding_free": Advice("belongs to [data] packing, the way to train without padding", table="data"),
+    "padding_free": Advice("belongs to [data] padding_free", table="data"),
     "parallelism_config": _LAUNCH,
     "prediction_loss_only": _EVAL,
     "push_to_hub": _HUB,

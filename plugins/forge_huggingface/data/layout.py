@@ -84,7 +84,7 @@ class Layout:
         """Return what makes the batch collator once the model is there; None for the trainer's own."""
         if self.sees:
             return lambda _: ImageCollator(self.processor, self.pad)
-        return lambda loaded: _tokens(self.pad, loaded)
+        return lambda loaded: _tokens(self.pad, self.job, loaded)
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
@@ -95,7 +95,17 @@ class Layout:
         return None
 
 
-def _tokens(pad: int, loaded: Loaded) -> TokenCollator:
-    config = getattr(loaded.model, "config", None)
-    flash = "flash" in str(getattr(config, "_attn_implementation", ""))
-    return TokenCollator(pad, boundaries=flash, lengths="unsloth-patched" in loaded.traits)
+def _tokens(pad: int, job: Job, loaded: Loaded) -> TokenCollator:
+    from forge_huggingface.kernels import attention  # imports transformers
+
+    name = str(getattr(getattr(loaded.model, "config", None), "_attn_implementation", ""))
+    kernel, unsloth = name == attention.NAME, "unsloth-patched" in loaded.traits
+    return TokenCollator(
+        pad,
+        flat=bool(job.data.padding_free),
+        rounded=getattr(getattr(loaded.model, "device", None), "type", "cpu") != "cpu",
+        boundaries=kernel or "flash" in name,
+        mask=attention.KNOWN_HERE if kernel and not unsloth else None,
+        lengths=unsloth,
+        counted=job.train.method == "sft",
+    )

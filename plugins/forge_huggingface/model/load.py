@@ -56,7 +56,11 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
     """
     import torch
 
+    from forge_huggingface.kernels import attention  # imports transformers
+
     table = job.model
+    if table.attn_implementation == attention.NAME:
+        attention.register()
     arguments: dict[str, Any] = {
         "dtype": getattr(torch, table.dtype),
         "attn_implementation": table.attn_implementation,

@@ -26,6 +26,8 @@ def cannot_collate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return f"{', '.join(named)}: the model takes no images; remove it" if named and known else None
     if job.data.packing:
         return "packing is for models that take text only; remove it"
+    if job.data.padding_free:
+        return "padding_free is for models that take text only; remove it"
     if job.data.on_long_row == "split":
         return 'on_long_row = "split" is for models that take text only; write "truncate", "drop" or "error"'
     if "pillow" not in machine.versions:
@@ -77,6 +79,8 @@ def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
         yield Problem("data.streaming", f"{name} needs all rows at hand", "remove it")
     if job.data.packing:
         yield Problem("data.packing", f"{name} cannot put several rows into one", "remove it")
+    if job.data.padding_free is not None:
+        yield Problem("data.padding_free", f"{name} has batches of its own, which are padded", "remove it")
     if job.data.on_long_row == "split":
         what = f"only plain texts become several rows, and under {name} no row is one"
         yield Problem("data.on_long_row", what, 'write "truncate", "drop" or "error"')

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from forge.api import Decision
 from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.attention import decide_attention
 from forge_huggingface.rules.data import decide_rows
-from forge_huggingface.rules.placement import capability, device, no_such_positions
+from forge_huggingface.rules.placement import device, no_such_positions
 from forge_huggingface.rules.precision import precision
 
 if TYPE_CHECKING:
@@ -67,15 +68,9 @@ def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None
 
 
 def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
-    """Yield the type of the weights and the attention implementation, where the job leaves them open."""
-    kind = device(machine, job)
+    """Yield the type of the weights and how attention is computed, where the job leaves them open."""
     found = precision(machine, job, facts)
     if job.model.dtype == "auto":
         yield Decision("model.dtype", found.weights, found.why)
-    if job.model.attn_implementation == "auto":
-        capable = kind == "cuda" and capability(machine) >= 8.0 and found.weights != "float32"
-        if capable and "flash-attn" in machine.versions:
-            yield Decision("model.attn_implementation", "flash_attention_2", "flash-attn is installed")
-        else:
-            yield Decision("model.attn_implementation", "sdpa", "torch's own, fast on every device")
+    yield from decide_attention(machine, job, facts)
     yield from decide_rows(machine, job, facts)

@@ -31,6 +31,7 @@ ATTENTIONS = (
     "flash_attention_3",
     "flash_attention_4",
     "flex_attention",
+    "varlen",
 )
 """Names that ``attn_implementation`` takes; a model's own code may bring others."""
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from forge.api import Data, Estimate, OutOfMemory, first_line, load_object, setting
+from forge_huggingface.batches.tokens import COUNT
 from forge_huggingface.model.device import is_out_of_memory, peak
 from forge_huggingface.training.outlook import estimate_again
 
@@ -74,7 +75,9 @@ def probe(
             trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps  # the loop sets it later
             start = time.perf_counter()
             batch = make_batch(trainer, data) if make_batch else trainer.data_collator(rows)
-            tokens = sum(int(value.numel()) for name, value in batch.items() if name.endswith("_ids"))
+            tokens = batch.get(COUNT) or sum(
+                int(value.numel()) for name, value in batch.items() if name.endswith("_ids")
+            )
             with prepared(trainer) if make_batch else contextlib.nullcontext():
                 loss = trainer.training_step(model, batch, None)
             if on_gpu:

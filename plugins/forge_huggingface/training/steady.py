@@ -1,4 +1,7 @@
-"""What every trainer is given, whatever its method: an order of rows and numbers that a resume does not change."""
+"""What every trainer is given, whatever its method: an order of rows and numbers that a resume does not change.
+
+And no trainer asks the device for a number in a step that is not logged, so that the processor is ahead of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
@@ -41,23 +45,83 @@ class Steady:
     evaluating: float = 0.0
     saving: float = 0.0
     _began: float = 0.0
+    _leaves_out = False
+    _counted: int | None = None
+    _trained: list[torch.nn.Parameter] | None = None
+    _parts: list[torch.nn.Module] | None = None
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train, and look at the clock."""
         self._began = time.time()
-        return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
+        args = self.args  # type: ignore[attr-defined]  # the trainer's, here and below
+        self._leaves_out, args.logging_nan_inf_filter = args.logging_nan_inf_filter, False
+        try:
+            return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
+        finally:
+            args.logging_nan_inf_filter = self._leaves_out
+
+    def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        """Count the batch, and take it forward and backward.
+
+        A loss that is not finite is left out of the logged mean, without a look at it: the trainer asks the device of
+        each loss whether it is finite, and waits (transformers 5.17 and 5.23).
+        """
+        self._count(inputs)
+        with self._told_to_train(model):
+            loss = super().training_step(model, inputs, *arguments, **options)  # type: ignore[misc]
+        if not self._leaves_out:
+            return loss
+        state, total = self.state, self._tr_loss  # type: ignore[attr-defined]
+        mean = total / (1 + state.global_step - self._globalstep_last_logged)  # type: ignore[attr-defined]
+        return torch.where(torch.isfinite(loss), loss, mean.to(loss.dtype))
+
+    @contextmanager
+    def _told_to_train(self, model: Any) -> Iterator[None]:
+        """Have a model not walk through all of its parts when it is told to train, where all of them do already."""
+        if "train" in vars(model):  # another's way of its own
+            yield
+            return
+        if self._parts is None:
+            self._parts = list(model.modules())
+        parts = self._parts
+
+        def train(mode: bool = True) -> Any:  # noqa: FBT001, FBT002 - torch's signature
+            return model if all(part.training is mode for part in parts) else type(model).train(model, mode)
+
+        model.train = train
+        try:
+            yield
+        finally:
+            del model.train
+
+    def _count(self, inputs: Any) -> None:
+        ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+        if isinstance(ids, torch.Tensor):
+            self.filled += ids.numel()
+            ends, lengths = inputs.get("cu_seq_lens_q"), inputs.get("packed_seq_lengths")
+            rows = len(ids) if lengths is None else len(lengths)
+            self.sequences += rows if ends is None else len(ends) - 1
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip the gradients, as the trainer does, who walks through all of the model for them at each step."""
+        if self.accelerator.distributed_type is not DistributedType.NO:  # type: ignore[attr-defined]
+            return super()._clip_grad_norm(model)  # type: ignore[misc]
+        if self._trained is None:
+            self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)  # type: ignore[attr-defined]
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return the operations of a batch, as the trainer does, who counts the model's parameters for each anew."""
+        name = getattr(self.model, "main_input_name", "input_ids")  # type: ignore[attr-defined]
+        if name not in inputs or not hasattr(self.model, "num_parameters"):  # type: ignore[attr-defined]
+            return 0
+        if self._counted is None:
+            self._counted = int(self.model.num_parameters(exclude_embeddings=True))  # type: ignore[attr-defined]
+        return 6 * int(inputs[name].numel()) * self._counted
 
     def seconds(self) -> float:
         """Return how long the run has been trained, before it was resumed and since."""
         return self.seconds_before + time.time() - self._began
-
-    def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
-        """Count the batch, and take it forward and backward."""
-        ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
-        if isinstance(ids, torch.Tensor):
-            self.filled += ids.numel()
-            self.sequences += len(ids)
-        return super().training_step(model, inputs, *arguments, **options)  # type: ignore[misc]
 
     def evaluate(self, *arguments: Any, **options: Any) -> Any:
         """Evaluate, and look at the clock."""

@@ -22,6 +22,7 @@ from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
 from forge_huggingface.rules.placement import device
+from forge_huggingface.training.apart import hold_apart
 from forge_huggingface.training.checkpointing import heed_layers
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
@@ -161,6 +162,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     ]
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
+    hold_apart(trainer, job, run)
     trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
     run.emit(TrainerMade.from_values({**origins(trainer), "kernels": acting}))
     return trainer
@@ -197,6 +199,12 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
     values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
     values["use_cpu"] = device(run.plan.machine, job) is None  # else torch would look for a GPU, and miss its bfloat16
     values["report_to"] = values.get("report_to") or "none"
+    # Batches come from one process each, and a GPU copies them while the processor goes on.
+    cuda = device(run.plan.machine, job) == "cuda"
+    values["accelerator_config"] = {
+        "dispatch_batches": False,
+        "non_blocking": cuda and values.get("dataloader_pin_memory", True),
+    }
     return values
 
 

@@ -1,0 +1,55 @@
+"""What a trainer does at each step, and need not walk through the whole model for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from forge_huggingface.training.steady import Steady
+
+
+class Plain:
+    """A trainer's step, as far as it tells the model to train."""
+
+    def training_step(self, model: torch.nn.Module, inputs: Any) -> torch.Tensor:
+        model.train()
+        return torch.zeros(())
+
+
+class Counting(torch.nn.Module):
+    """A model that counts how often it is walked through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Dropout(0.5)
+        self.walks = 0
+
+    def train(self, mode: bool = True) -> Counting:
+        self.walks += 1
+        return super().train(mode)
+
+
+class Trainer(Steady, Plain):
+    pass
+
+
+def test_a_model_whose_parts_all_train_is_not_walked_through() -> None:
+    model, trainer = Counting(), Trainer()
+    trainer.training_step(model, {})
+    assert (model.walks, "train" in vars(model)) == (0, False)
+
+
+def test_a_part_that_was_switched_off_is_switched_on_again() -> None:
+    model, trainer = Counting(), Trainer()
+    model.inner.eval()
+    trainer.training_step(model, {})
+    assert (model.walks, model.inner.training) == (1, True)
+
+
+def test_rows_end_to_end_are_counted_each() -> None:
+    trainer = Trainer()
+    ids = torch.zeros((1, 64), dtype=torch.long)
+    trainer.training_step(Counting(), {"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 30, 64])})
+    trainer.training_step(Counting(), {"input_ids": torch.zeros((4, 8), dtype=torch.long)})
+    assert (trainer.filled, trainer.sequences) == (96, 6)
