@@ -85,7 +85,7 @@ class Steady:
             self._parts = list(model.modules())
         parts = self._parts
 
-        def train(mode: bool = True) -> Any:  # noqa: FBT001, FBT002 - torch's signature
+        def train(mode: bool = True) -> Any:
             return model if all(part.training is mode for part in parts) else type(model).train(model, mode)
 
         model.train = train

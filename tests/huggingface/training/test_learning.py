@@ -89,7 +89,7 @@ def test_answers_that_teach_nothing_are_told_with_the_reason_on_screen_page_and_
     # So that no answer ends by itself, and all of them are cut.
     done = performed(project, method, reward, generation_kwargs={"suppress_tokens": [2]}, **keys)
     lines = screen(done)
-    first = next(index for index, line in enumerate(lines) if line.startswith("warning"))
+    first = next(index for index, line in enumerate(lines) if line.startswith("warning nothing"))
     assert lines[first].startswith(f"warning nothing was learned in the first {PATIENCE} logged steps: {why}; ")
     assert "step 5/6" in lines[first - 2] + lines[first - 1]
     assert "no gradient" in lines[first - 1] + lines[first - 2]

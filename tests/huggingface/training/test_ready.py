@@ -12,7 +12,7 @@ from forge_huggingface.training.steady import Steady
 class Plain:
     """A trainer's step, as far as it tells the model to train."""
 
-    def training_step(self, model: torch.nn.Module, inputs: Any) -> torch.Tensor:
+    def training_step(self, model: torch.nn.Module, inputs: Any) -> torch.Tensor:  # noqa: ARG002 - the trainer's
         model.train()
         return torch.zeros(())
 
