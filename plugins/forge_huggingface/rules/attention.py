@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from packaging.version import InvalidVersion, Version
-
 from forge.api import Decision
 from forge_huggingface.rules.placement import capability, device
 from forge_huggingface.rules.precision import precision
@@ -46,7 +44,7 @@ APART = frozenset(
 """Families whose tokens meet in attention alone, which they call by transformers' interface and with nothing that
 torch's kernel lacks: no cap on its scores, no sinks, no mixture whose balance is counted over the batch."""
 
-VARLEN = Version("2.11")
+VARLEN = "2.11"
 """The first torch whose kernel for rows of unequal length takes a window, and so looks back only."""
 
 WIDEST = 256
@@ -75,8 +73,10 @@ def cannot_varlen(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
 
 def has_varlen(machine: Machine) -> bool:
     """Whether torch has the kernel."""
+    from packaging.version import InvalidVersion, Version  # listing plugins does not need it
+
     try:
-        return Version(machine.versions.get("torch", "0")) >= VARLEN
+        return Version(machine.versions.get("torch", "0")) >= Version(VARLEN)
     except InvalidVersion:
         return False
 
@@ -101,9 +101,11 @@ def decide_attention(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[
         elif wanted and lays_rows(job, facts) and cannot_varlen(machine, job, facts) is None:
             name, why = "varlen", f"{ROWS}, and their boundaries keep them apart without a mask"
         yield Decision("model.attn_implementation", name, why)
-    if kind is not None and job.data.padding_free is None and lays_rows(job, facts) and not job.data.packing:
+    if job.data.padding_free is None and lays_rows(job, facts) and not job.data.packing:
         bounded = name == "varlen" or name.startswith("flash_attention")
-        if bounded and facts.model_type in APART:
+        if kind is None:
+            yield Decision("data.padding_free", False, "no GPU is used, and without one attention is called by the row")
+        elif bounded and facts.model_type in APART:
             yield Decision("data.padding_free", True, f"{name} keeps rows apart, so none need be filled up")
         else:
             mask = f"{name} would need a mask of all pairs of tokens"

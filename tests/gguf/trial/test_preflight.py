@@ -71,7 +71,9 @@ def test_the_small_model_is_of_the_same_kind(name: str, tmp_path: Path) -> None:
 def test_it_reads_the_rows_of_other_methods(method: str, row: dict[str, Any], project: Project) -> None:
     reward = [{"use": "regex", "args": {"pattern": "red"}}]
     online = {"reward": reward, "num_generations": 2, "max_completion_length": 4} if method == "grpo" else {}
-    (project.folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 8, encoding="utf-8")
+    other = {name: text.replace("red", "blue") if name == "completion" else text for name, text in row.items()}
+    rows = json.dumps(row) + "\n" + json.dumps(other) + "\n"  # kto compares answers with others
+    (project.folder / "rows.jsonl").write_text(rows * 4, encoding="utf-8")
     project.write(train={"method": method, **online}, export=[{"format": "gguf", "types": ["q8_0"]}])
     done = project.perform()
     assert done.code == 0, done.printed

@@ -52,7 +52,7 @@ def decided(found: Any) -> tuple[Any, Any]:
     [
         ("", NEW, LLAMA, ("varlen", True)),
         ("", OLD, LLAMA, ("sdpa", False)),
-        ("", "linux-cpu", LLAMA, ("sdpa", None)),
+        ("", "linux-cpu", LLAMA, ("sdpa", False)),
         ("", NEW, replace(LLAMA, model_type="gemma2"), ("sdpa", False)),
         ("", replace(OLD, versions={**OLD.versions, "flash-attn": "2.8"}), LLAMA, ("flash_attention_2", True)),
         ("[train]\nmethod = 'dpo'\n", NEW, LLAMA, ("sdpa", None)),

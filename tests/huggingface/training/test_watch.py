@@ -33,7 +33,9 @@ def test_tokens_padding_and_work_are_counted_after_the_first_step(project: Proje
     assert 0 < speed["padding"] < 1
     assert speed["tokens"] == pytest.approx(last * 5 / 6, rel=0.2)  # the first step's are not among them
     assert speed["padded"] * (1 - speed["padding"]) == pytest.approx(speed["tokens"], rel=0.01)
-    assert speed["tokens_per_second"] == pytest.approx(speed["tokens"] / speed["seconds"], rel=0.01)
+    assert speed["tokens_per_second"] == pytest.approx(
+        speed["tokens"] / speed["seconds"], rel=0.05
+    )  # seconds are rounded
     plan = done.folder.plan()
     work = flops(settle(load_job(plan.job), plan.decisions), plan.facts)
     assert work is not None
