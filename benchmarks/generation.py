@@ -225,12 +225,12 @@ def measure(options: argparse.Namespace, folder: Path, work: Path) -> dict[str, 
         from forge_huggingface.model.decoding import Decoder
         from forge_huggingface.training.recipes.online import ResumableGRPO
 
-        plain = grpo(GRPOTrainer, folder, options.tokens, options.steps, work)
-        ours = grpo(ResumableGRPO, folder, options.tokens, options.steps, work, decoder=Decoder(said.append))
-        results["grpo"] = {"plain": plain, "forge": ours}
+        theirs = grpo(GRPOTrainer, folder, options.tokens, options.steps, work)
+        mine = grpo(ResumableGRPO, folder, options.tokens, options.steps, work, decoder=Decoder(said.append))
+        results["grpo"] = {"plain": theirs, "forge": mine}
         for name in ("step", "answers"):
-            times = plain[name] / ours[name]
-            print(f"grpo, {name}: TRL {plain[name]:.2f} s, forge {ours[name]:.2f} s: {times:.1f} times", flush=True)
+            times = theirs[name] / mine[name]
+            print(f"grpo, {name}: TRL {theirs[name]:.2f} s, forge {mine[name]:.2f} s: {times:.1f} times", flush=True)
     results["said"] = list(dict.fromkeys(said))
     print("\n".join(results["said"]), flush=True)
     return results

@@ -267,7 +267,7 @@ def steps() -> None:
 
 def peak() -> float:
     """Return the most memory that was taken, in GiB."""
-    return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return float(round(torch.cuda.max_memory_allocated() / 2**30, 2))
 
 
 def show(kind: str, name: str, part: str, **values: Any) -> None:

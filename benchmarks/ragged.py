@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,13 +99,13 @@ def speed(layers: int, count: int, size: int, vocab: int) -> None:
     """Time the decoder, forward and backward, on padded, padding-free and packed batches, and count waits."""
     rows = rows_of(count, 30, 2000, vocab)
     packs = [joined([rows[index] for index in chosen]) for chosen in pack([len(r["input_ids"]) for r in rows], 8192)]
-    shared = {"rounded": True, "counted": True}
-    bounded = {"boundaries": True, "mask": attention.KNOWN_HERE}
+    plain = TokenCollator(0, rounded=True, counted=True)
+    bounded = replace(plain, boundaries=True, mask=attention.KNOWN_HERE)
     forms = {
-        "padded, sdpa": ("sdpa", TokenCollator(0, **shared), rows, size),
-        "end to end, sdpa": ("sdpa", TokenCollator(0, flat=True, **shared), rows, size),
-        "end to end, varlen": ("varlen", TokenCollator(0, flat=True, **shared, **bounded), rows, size),
-        "packs, varlen": ("varlen", TokenCollator(0, **shared, **bounded), packs, 1),
+        "padded, sdpa": ("sdpa", plain, rows, size),
+        "end to end, sdpa": ("sdpa", replace(plain, flat=True), rows, size),
+        "end to end, varlen": ("varlen", replace(bounded, flat=True), rows, size),
+        "packs, varlen": ("varlen", bounded, packs, 1),
     }
     for name, (kind, collator, source, rows_a_batch) in forms.items():
         model = model_of(layers, kind, vocab)

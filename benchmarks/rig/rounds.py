@@ -120,6 +120,8 @@ def interleaved(sides: list[Side], warm: int, rounds: int, limit: float = 240.0)
                     inside = side.steps()[before + 1 : before + LOGS]
                     gone = inside[-1]["time"] - inside[0]["time"]
                     side.paces.append(gone / (inside[-1]["step"] - inside[0]["step"]))
+                    # At once: who ran out of time on a borrowed machine has what was measured until then.
+                    print(f"round {number + 1}: {side.name} {side.paces[-1]:.4f} s a step", flush=True)
     finally:
         for side in sides:
             if side.process is not None:
