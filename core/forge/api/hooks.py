@@ -110,5 +110,5 @@ class EventHooks:
     """The hook of observers: plugins that the job names in ``[use] with``, or that own one of its tables."""
 
     @hookspec
-    def forge_event(self, event: Event) -> None:
-        """See an event. What an observer raises is logged, never fatal."""
+    def forge_event(self, event: Event, run: Run) -> None:
+        """See an event of a run. What an observer raises is logged, never fatal."""

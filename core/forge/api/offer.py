@@ -168,11 +168,15 @@ class Extension:
         impl: Name of the module, imported in the worker.
         requires_dist: As in :class:`Offer`.
         config: As in :class:`Offer`.
+        check: As in :class:`Offer`: what is wrong with a job on which it acts.
+        decide: As in :class:`Offer`: values that such a job leaves open; those of the chosen offers go first.
     """
 
     impl: str
     requires_dist: tuple[str, ...] = ()
     config: str | None = None
+    check: Callable[[Job], Iterable[Problem]] | None = None
+    decide: Callable[[Machine, Job, ModelFacts], Iterable[Decision]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ def _offer_fault(plugin: str, offer: Offer) -> str | None:
 def _extension_fault(extension: Extension) -> str | None:
     if not isinstance(extension.impl, str) or not MODULE.fullmatch(extension.impl):
         return f"brings an observer as {extension.impl!r}; write package.module"
-    for name, (due, fits) in (("requires_dist", _TEXTS), ("config", _NAMED)):
+    for name in ("requires_dist", "config", "check", "decide"):
+        due, fits = _KINDS[name]
         if not fits(getattr(extension, name)):
             return f"brings an observer with {name} = {getattr(extension, name)!r:.80}; write {due}"
     return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forge.model.facts import ModelFacts
 
 FUNCTIONS = ("probe", "check", "decide")
-"""The fields of an offer that are functions."""
+"""The fields of an offer or extension that are functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,23 @@ class Told:
             "describe": self.describe is not None,
         }
 
+    def function(self, index: int, name: str) -> Callable[..., Any] | None:
+        """Return one of its functions, as ``from_json`` calls them."""
+        if index == -1:
+            return self.describe
+        found: Callable[..., Any] | None = getattr(
+            self.offers[index] if index >= 0 else self.extensions[-2 - index], name
+        )
+        return found
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any], function: Callable[[int, str], Callable[..., Any]]) -> Told:
         """Rebuild it.
 
         Args:
             data: The data.
-            function: Returns what stands for a function: of the offer of this index, or of the hook (-1), by its name.
+            function: Returns what stands for a function, by its name: of the offer of this index, of the hook (-1), or
+                of an extension, counted down from -2.
 
         Raises:
             KeyError, TypeError, ValueError: It is no such data.
@@ -61,7 +71,7 @@ class Told:
         return cls(
             data["reason"],
             tuple(_offer(each, index, function) for index, each in enumerate(data["offers"])),
-            tuple(Extension(**_tuples(each)) for each in data["extensions"]),
+            tuple(_extension(each, index, function) for index, each in enumerate(data["extensions"])),
             tuple(Command(**each) for each in data["commands"]),
             function(-1, "forge_describe") if data["describe"] else None,
         )
@@ -95,6 +105,11 @@ def _offer(data: Mapping[str, Any], index: int, function: Callable[[int, str], C
     if "asks" in values:
         values["asks"] = {Stage(stage): words for stage, words in values["asks"].items()}
     return Offer(**values)
+
+
+def _extension(data: Mapping[str, Any], index: int, function: Callable[[int, str], Callable[..., Any]]) -> Extension:
+    values: dict[str, Any] = _tuples(data)
+    return Extension(**values | {name: function(-2 - index, name) for name in FUNCTIONS if name in values})
 
 
 def _tuples(data: Any) -> Any:

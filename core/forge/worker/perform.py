@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import traceback
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Stopped, Warned
@@ -17,6 +17,7 @@ from forge.errors import BackendImportError, ExportError, ForgeError, Interrupte
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.imports import preload
+from forge.worker.keeping import keep
 from forge.worker.stages import Stages
 from forge.worker.tasks import TASKS
 
@@ -73,10 +74,13 @@ def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
             sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
-            sink.admit(plan)
-            if isinstance(plan, Training) and plan.resume:
-                run = replace(run, resume=resume_point(run, folder))
-            TASKS[plan.task](job, run, Stages(run, job), folder)
+            sink.admit(run)
+            stages = Stages(run, job)
+            stages.resolve()
+            if isinstance(plan, Training):
+                run.keeper = partial(keep, run, folder.checkpoints)
+                run.resume = resume_point(run, folder) if plan.resume else None
+            TASKS[plan.task](job, run, stages, folder)
     except Interrupted as error:
         run.emit(Stopped(error.what))
         return error.exit_code
