@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from forge import api
-from forge.api.hooks import EventHooks
+from forge.api.hooks import EventHooks, ReadHooks
 from forge.job.tables import TABLES
 from parts.markdown import listed, plain, sentence, table
 
@@ -72,6 +72,16 @@ def run_hooks() -> str:
 def event_hooks() -> str:
     """The hook of observers."""
     return hooks(EventHooks)
+
+
+def read_hooks() -> str:
+    """The hook of readers."""
+    return hooks(ReadHooks)
+
+
+def function() -> str:
+    """The fields of a function."""
+    return attributes(api.Function)
 
 
 def command() -> str:

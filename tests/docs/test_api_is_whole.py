@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forge import api
-from forge.api.hooks import EventHooks
+from forge.api.hooks import EventHooks, ReadHooks
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 ELSEWHERE = {
@@ -22,6 +22,7 @@ WORDS = {
     "Offer": "## Offer",
     "Extension": "## Extension",
     "Command": "forge_commands",
+    "Function": "## Function",
     "Who": '`"tuned"`',
     "Generator": "### Generator",
     "Task": "run.plan.task",
@@ -37,7 +38,12 @@ def names(annotation: str) -> set[str]:
 
 
 def in_hooks() -> set[str]:
-    hooks = [hook for of in (api.PlanHooks, api.RunHooks, EventHooks) for hook in vars(of).values() if callable(hook)]
+    hooks = [
+        hook
+        for of in (api.PlanHooks, api.RunHooks, ReadHooks, EventHooks)
+        for hook in vars(of).values()
+        if callable(hook)
+    ]
     signatures = [inspect.signature(hook) for hook in hooks]
     texts = [str(each.annotation) for signature in signatures for each in signature.parameters.values()]
     return {name for text in (*texts, *(str(each.return_annotation) for each in signatures)) for name in names(text)}

@@ -179,6 +179,25 @@ class Extension:
     decide: Callable[[Machine, Job, ModelFacts], Iterable[Decision]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function that a job names by a word: a reader of rows, a metric, or a reward.
+
+    Attributes:
+        name: The word, ``<plugin>/<word>``. A job reads rows by ``path = "<plugin>/<word>:…"``, and measures or rewards
+            by the word alone, in ``[eval] metrics`` or ``[[train.reward]] use``.
+        impl: ``"package.module:function"``. A reader has the arguments of ``forge_read`` that it names; metrics and
+            rewards have those of a function beside the job.
+
+    Example:
+        >>> Function(name="sqlite/rows", impl="forge_sqlite.read:rows").name
+        'sqlite/rows'
+    """
+
+    name: str
+    impl: str
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a preflight check saw."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from forge.api.functions import know
 from forge.api.hooks import API
 from forge.api.reference import load_object
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
@@ -85,7 +86,9 @@ def discover(
         else:
             plugins.append(_plugin(each, load(point), load_object))
     strangers.end()
-    return Catalogue(tuple(_without_twins(plugins)))
+    catalogue = Catalogue(tuple(_without_twins(plugins)))
+    know(catalogue.functions)
+    return catalogue
 
 
 class _Asked:
@@ -135,6 +138,7 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         version=version,
         offers=told.offers,
         extensions=told.extensions,
+        functions=told.functions,
         commands=told.commands,
         describe=told.describe,
         named=named,
@@ -152,9 +156,8 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
         twin = next((command.name for command in plugin.commands if homes[command.name] != plugin.name), None)
         if twin:
             reason = f"brings the command {twin}, as plugin {homes[twin]} does; use one of the two"
-            found.append(
-                replace(plugin, status="broken", reason=reason, offers=(), extensions=(), commands=(), describe=None)
-            )
+            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands"), ())
+            found.append(replace(plugin, status="broken", reason=reason, describe=None, **left))
         else:
             found.append(plugin)
     return found

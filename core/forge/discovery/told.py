@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
-from forge.api.offer import Extension, Offer, Package
+from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import Stage
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Told:
         reason: Why it cannot be used, or None; it has nothing else then.
         offers: What it can do.
         extensions: Its observers.
+        functions: The functions that jobs may name.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
     """
@@ -34,6 +35,7 @@ class Told:
     reason: str | None = None
     offers: tuple[Offer, ...] = ()
     extensions: tuple[Extension, ...] = ()
+    functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
 
@@ -43,6 +45,7 @@ class Told:
             "reason": self.reason,
             "offers": [_plain(offer) for offer in self.offers],
             "extensions": [_plain(extension) for extension in self.extensions],
+            "functions": [asdict(function) for function in self.functions],
             "commands": [asdict(command) for command in self.commands],
             "describe": self.describe is not None,
         }
@@ -72,6 +75,7 @@ class Told:
             data["reason"],
             tuple(_offer(each, index, function) for index, each in enumerate(data["offers"])),
             tuple(_extension(each, index, function) for index, each in enumerate(data["extensions"])),
+            tuple(Function(**each) for each in data.get("functions", ())),
             tuple(Command(**each) for each in data["commands"]),
             function(-1, "forge_describe") if data["describe"] else None,
         )

@@ -11,7 +11,7 @@ from forge.discovery.requirements import missing_requirement
 from forge.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from forge.api.offer import Extension
     from forge.discovery.catalogue import Catalogue, Plugin
@@ -83,3 +83,19 @@ def configs(job: Job, plugins: Iterable[Plugin]) -> dict[str, dict[str, Any]]:
                     f"add [plugins.{plugin.name}] with {missing}",
                 ) from error
     return found
+
+
+def named_functions(job: Job, functions: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the plugins' functions that a job names: as a value, or before the colon of a path."""
+    if not functions:
+        return {}
+    texts = {name for text in _texts(job.tables()) for name in (text, text.partition(":")[0])}
+    return {name: impl for name, impl in functions.items() if name in texts}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)

@@ -18,7 +18,7 @@ from forge.planning.choosing import choose
 from forge.planning.mistakes import Decided, checked, refuse_decided, refuse_mistakes, voices
 from forge.planning.needs import answer_needs, judge_need, needs
 from forge.planning.notes import notes
-from forge.planning.observing import acting, configs, still_acting
+from forge.planning.observing import acting, configs, named_functions, still_acting
 from forge.planning.selection import refuse_unable, select
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def _parts(
         "job_digest": job.digest(),
         "steps": tuple(_step(choice) for choice in chosen),
         "observers": tuple((each.plugin.name, each.extension.impl) for each in observers),
+        "functions": named_functions(job, catalogue.functions),
         "configs": configs(job, [*(each.plugin for each in chosen), *(each.plugin for each in observers)]),
         "machine": machine,
         "facts": facts,

@@ -81,6 +81,8 @@ def check_plugin(name: str) -> Plugin:
             warnings.warn(f"{offer.impl} is not imported: {missing.reason}", stacklevel=2)
     for extension in plugin.extensions:
         check_extension(plugin, extension)
+    for function in plugin.functions:
+        _function(function.impl)
     for command in plugin.commands:
         said = f"{command.impl} is no click.Command"
         assert isinstance(load_object(command.impl), click.Command), said

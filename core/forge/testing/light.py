@@ -31,6 +31,8 @@ from forge.api import (
     Table,
     Trained,
     TrainingStarted,
+    read_by,
+    rows_of,
 )
 from forge.testing.tiny import WIDTH, write_tensors
 
@@ -220,21 +222,21 @@ def export(run: Run, trained: Trained, export: ExportTable, out: Path) -> Export
 def _rows(job: Job, source: Source) -> Iterator[dict[str, Any]]:
     for text in [source.path] if isinstance(source.path, str) else source.path or ():
         try:
+            if read_by(text):
+                yield from (_row(raw, f"{text}:{number}") for number, raw in enumerate(rows_of(job, source, text), 1))
+                continue
             lines = job.path(text).read_text(encoding="utf-8").splitlines()
             raws = [json.loads(line) for line in lines]
         except (OSError, ValueError) as error:
             why = f"{error}; the light stages read JSON Lines"
             raise DataError(f"{text} cannot be read", why, 'write [use] collate = "huggingface"') from error
-        for number, raw in enumerate(raws, 1):
-            said = [str(each["content"]) for each in raw["messages"]] if "messages" in raw else [json.dumps(raw)]
-            ids = list("\n".join(said).encode())
-            yield {
-                "input_ids": ids,
-                "labels": ids,
-                "origin": f"{text}:{number}",
-                "text": said[0],
-                "answer": said[-1],
-            }
+        yield from (_row(raw, f"{text}:{number}") for number, raw in enumerate(raws, 1))
+
+
+def _row(raw: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    said = [str(each["content"]) for each in raw["messages"]] if "messages" in raw else [json.dumps(raw)]
+    ids = list("\n".join(said).encode())
+    return {"input_ids": ids, "labels": ids, "origin": origin, "text": said[0], "answer": said[-1]}
 
 
 def _last(text: str) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Stopped, Warned
+from forge.api.functions import know
 from forge.api.plan import Task, Training
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
@@ -74,6 +75,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink) -> int:
             sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
+            know(plan.functions)
             sink.admit(run)
             stages = Stages(run, job)
             stages.resolve()

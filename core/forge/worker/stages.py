@@ -58,6 +58,15 @@ class Stages:
         for step in self.run.plan.steps:
             for reference in filter(None, (step.impl, step.preflight, step.upload)):
                 self._function(step, reference)
+        for name, reference in self.run.plan.functions.items():
+            try:
+                load_object(reference)
+            except (ForgeError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                traceback.print_exc()
+                why, owner = f"{type(error).__name__}: {error}", name.partition("/")[0]
+                raise PluginError(f"{name} cannot be imported", why, f"update plugin {owner}") from error
 
     def collate(self) -> Data:
         """Turn the sources into rows."""

@@ -46,6 +46,7 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
     for plugin in catalogue.plugins:
         what = dict.fromkeys(offer.stage.value for offer in plugin.offers)
         what |= {"observer": None} if plugin.extensions else {}
+        what |= dict.fromkeys(function.name for function in plugin.functions)
         what |= {f"forge {command.name}": None for command in plugin.commands}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
         say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
@@ -105,6 +106,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
             for offer in plugin.offers
         ],
         "extensions": [extension.impl for extension in plugin.extensions],
+        "functions": {function.name: function.impl for function in plugin.functions},
         "commands": {command.name: command.help for command in plugin.commands},
     }
 
@@ -119,5 +121,6 @@ def _text(shown: dict[str, Any]) -> str:
             if value and key not in {"stage", "impl"}:
                 lines.append(f"    {key:<13}{', '.join(value) if isinstance(value, list) else value}")
     lines += [f"  observer {module}" for module in shown["extensions"]]
+    lines += [f"  function {name}  {impl}" for name, impl in shown["functions"].items()]
     lines += [f"  forge {name:<12}{said}" for name, said in shown["commands"].items()]
     return "\n".join(lines)
