@@ -86,7 +86,7 @@ def run_job(toml: str, folder: Path, *, dry_run: bool = False, whole: bool = Fal
         toml: The job's text; the empty text is a job.
         folder: Where to run it; a test's ``tmp_path``.
         dry_run: Whether to try it and not to train.
-        whole: Whether to use no light stages at all.
+        whole: Whether to use no light stages at all, as for a method that TRL's trainer carries out.
 
     Returns:
         The run.

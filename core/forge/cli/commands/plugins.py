@@ -9,6 +9,7 @@ import click
 
 from forge.cli.common import json_option, print_json
 from forge.cli.scaffold import scaffold
+from forge.cli.scaffold.kinds import KINDS
 from forge.cli.terminal import say
 from forge.errors import UsageError
 
@@ -54,10 +55,21 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
 
 @command.command(name="new")
 @click.argument("name")
-def new(name: str) -> None:
-    """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder."""
-    for path in scaffold(name, Path()):
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), default="observer", show_default=True, help="What it is to bring."
+)
+def new(name: str, kind: str) -> None:
+    """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder.
+
+    It installs, its tests pass, and it does something that is seen in the first `forge run`; its README says what.
+    """
+    from forge.cli import COMMANDS
+
+    written = scaffold(name, Path(), kind, commands=COMMANDS)
+    for path in written:
         say(path)
+    root = written[0].parent
+    say(f'next: pip install -e "{root}[dev]", pytest {root}, and {root}/README.md', err=True)
 
 
 def _show_command(name: str) -> click.Command:
