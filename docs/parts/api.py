@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from forge import api
-from forge.api.hooks import EventHooks
+from forge.api.hooks import EventHooks, ReadHooks
+from forge.job.tables import TABLES
 from parts.markdown import listed, plain, sentence, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def attributes(kind_: type) -> str:
@@ -67,6 +74,16 @@ def event_hooks() -> str:
     return hooks(EventHooks)
 
 
+def read_hooks() -> str:
+    """The hook of readers."""
+    return hooks(ReadHooks)
+
+
+def function() -> str:
+    """The fields of a function."""
+    return attributes(api.Function)
+
+
 def command() -> str:
     """The fields of a command."""
     return attributes(api.Command)
@@ -75,25 +92,65 @@ def command() -> str:
 def records() -> str:
     """The records that pass between stages."""
     passed = (api.Data, api.Loaded, api.Trained, api.Exported, api.Decision, api.Finding, api.Event)
-    described = (
-        *passed,
-        api.Sampling,
-        api.Prompt,
-        api.Answer,
-        api.Evaluated,
-        api.Estimate,
-        api.Part,
-        api.Lever,
-        api.Pace,
-    )
-    texts = ((each.__name__, sentence(inspect.getdoc(each) or ""), attributes(each)) for each in described)
-    return "\n\n".join(f"### {name}\n\n{meaning}\n\n{fields}" for name, meaning, fields in texts)
+    more = (api.Sampling, api.Prompt, api.Answer, api.Evaluated, api.Estimate, api.Part, api.Lever, api.Pace)
+    return described((*passed, *more))
+
+
+def given() -> str:
+    """The records that hooks and functions of offers are given, and those that they are made of."""
+    kinds = (api.Job, api.ExportTable, api.Source, api.Run, api.Plan, api.Step, api.Machine, api.Accelerator)
+    more = (api.TorchBuild, api.ModelFacts, api.Shape, api.Problem, api.Package)
+    able = {api.Job, api.Run, api.Plan}
+    return "\n\n".join(described([each]) + ("\n\n" + members(each) if each in able else "") for each in (*kinds, *more))
+
+
+def described(kinds: Iterable[type]) -> str:
+    """Return what records are, each under a heading with its fields."""
+    texts = []
+    for each in kinds:
+        fields = keys(each) if issubclass(each, BaseModel) else attributes(each)
+        texts.append(f"### {each.__name__}\n\n{sentence(inspect.getdoc(each) or '')}\n\n{fields}")
+    return "\n\n".join(texts)
+
+
+def keys(model: type[BaseModel]) -> str:
+    """Return the table of the keys of a job's table."""
+    known = [vars(base).get("__annotations__", {}) for base in reversed(model.__mro__)]
+    types = {name: str(said) for each in known for name, said in each.items()}
+    told = dict(re.findall(r"^    (\w+): (.*)$", inspect.getdoc(model) or "", re.MULTILINE))
+    lines = []
+    for name, field in model.model_fields.items():
+        of_it = TABLES.get(name) if model is api.Job else None
+        said = inspect.getdoc(of_it) if of_it else field.description or told.get(name)
+        lines.append((f"`{name}`", f"`{types[name]}`", sentence(said or "")))
+    return table(("field", "type", "meaning"), lines)
+
+
+def members(kind_: type) -> str:
+    """Return the table of the methods and properties of a record."""
+    lines = []
+    for name, member in vars(kind_).items():
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        signature = inspect.signature(function)
+        shown = [str(each).replace("'", "") for key, each in signature.parameters.items() if key != "self"]
+        call = name if isinstance(member, property) else f"{name}({', '.join(shown)})"
+        lines.append((f"`{call}`", f"`{signature.return_annotation}`", plain(_whole(function))))
+    return table(("has", "gives", "what it is"), lines)
+
+
+def _whole(function: Any) -> str:
+    """Return a docstring without its sections."""
+    return re.split(r"\n\n(?:Args|Raises|Returns|Example):\n", inspect.getdoc(function) or "")[0]
 
 
 def events() -> str:
     """Every kind of event."""
     lines = []
     for kind, each in api.EVENTS.items():
-        own = (name.rstrip("_") for name in each.__dataclass_fields__ if name not in api.Event.__dataclass_fields__)
+        fields = each.__dataclass_fields__.items()
+        mine = [(name.rstrip("_"), field.type) for name, field in fields if name not in api.Event.__dataclass_fields__]
+        own = (f"{name}: {type_}" for name, type_ in mine)
         lines.append((f"`{kind}`", f"`{each.__name__}`", listed(own), sentence(inspect.getdoc(each) or "")))
-    return table(("kind", "class", "fields", "what happened"), lines)
+    return table(("kind", "class", "its values", "what happened"), lines)

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
+from forge_huggingface.distributions import DATASETS, MODELS, PEFT, TRL
 from forge_huggingface.evaluation.rules import problems as evaluation_problems
 from forge_huggingface.methods import METHODS
+from forge_huggingface.offering import method_offer
 from forge_huggingface.rules.data import cannot_collate, data_problems, decide_rows
 from forge_huggingface.rules.export import cannot_merge, export_problems
 from forge_huggingface.rules.loading import cannot_adapt, cannot_generate, cannot_load, decide_weights
 from forge_huggingface.rules.packages import LOADING, TRAINING
 from forge_huggingface.rules.training import (
-    cannot_train,
     cannot_train_seq2seq,
     decide_training,
     seq2seq_problems,
-    train_problems,
 )
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
     from forge.api import ModelFacts
 
-MODELS = ("torch>=2.4", "transformers>=5.17,<6", "accelerate>=1.10")
-PEFT = "peft>=0.18"
-TRL = "trl>=1.14.2,<1.17,!=1.15.*"  # 1.15.0 cannot train SFT on a CPU: its loss is a Triton kernel without a fallback
-DATASETS = "datasets>=4.7,<6"
+
+__all__ = ["DATASETS", "MODELS", "PEFT", "TRL", "forge_describe", "forge_offers"]
 
 ROWS_NEED = ("torch", "datasets", "transformers.models.auto.tokenization_auto")
 MODELS_NEED = ("torch", "transformers.modeling_utils", "peft")
@@ -90,27 +88,7 @@ def forge_offers() -> Iterable[Offer]:
         probe=cannot_adapt,
     )
     for method in METHODS.values():
-        yield Offer(
-            stage=Stage.TRAIN,
-            impl="forge_huggingface.training.train:train",
-            serves=frozenset({method.name}),
-            supports=frozenset({"vision"} if method.sees else ()),
-            requires_dist=(*MODELS, PEFT, TRL, DATASETS),
-            packages=TRAINING,
-            depends=frozenset({"hf-model"}),
-            asks={
-                Stage.COLLATE: frozenset({method.layout}),
-                Stage.LOAD: frozenset({"reward-head"} if method.head == "reward" else ()),
-            },
-            preload=("transformers.trainer", "trl"),
-            environment=method.environment or {},
-            preflight=method.preflight,
-            options="forge_huggingface.arguments.options:train_options",
-            probe=cannot_train,
-            check=train_problems,
-            decide=decide_training,
-            fit="forge_huggingface.memory.fit:blind",  # where what loads the model cannot tell
-        )
+        yield method_offer(method, "forge_huggingface.training.train:train")
     yield Offer(
         stage=Stage.TRAIN,
         impl="forge_huggingface.training.recipes.seq2seq:train",

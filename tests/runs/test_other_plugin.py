@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forge.api import Offer, Stage
+import pytest
+
+from forge.api import Stage
 from forge.discovery.catalogue import Catalogue, Plugin
 from forge.discovery.discover import discover
+from forge.errors import JobError
+from support.planning import BASE, HELD_OUT, planner
 from support.projects import perform_in
 
 if TYPE_CHECKING:
-    import pytest
-
     from support.projects import Project
     from support.sites import Site
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
-KEYS = """
-from forge_huggingface.arguments.options import Arguments, build
 
 
-class Mine(Arguments):
-    colour: str = "blue"
-
-
-def keys(method):
-    assert method == "mine/sft"
-    return build("SFTConfig", Mine, without=frozenset({"neftune_noise_alpha"}))
-"""
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    """Return the plugin of the guide, its modules in a folder of their own."""
+    texts = re.findall(r"^```py\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    package = tmp_path / "site" / "forge_mine"
+    package.mkdir(parents=True)
+    for name, text in zip(("__init__", "train", "options"), texts, strict=True):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(package.parent)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "forge_mine"]:
+        monkeypatch.delitem(sys.modules, name)
+    offers = tuple(importlib.import_module("forge_mine").forge_offers())
+    return Plugin(name="mine", distribution="forge-mine", version="1", offers=offers)
 
 
 OLD = {
@@ -78,18 +84,24 @@ def test_a_plugin_of_version_0_1_still_works(
 
 
 def test_the_method_of_the_guide_trains(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, offer = re.findall(r"^```py\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    package = tmp_path / "site" / "forge_mine"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "train.py").write_text(train)
-    (package / "options.py").write_text(KEYS)
-    monkeypatch.syspath_prepend(package.parent)
-    offers = (eval(offer, {"Offer": Offer, "Stage": Stage}),)
-    mine = Plugin(name="mine", distribution="forge-mine", version="1", offers=offers)
-    catalogue = Catalogue((*discover({}).plugins, mine))
+    catalogue = Catalogue((*discover({}).plugins, installed(tmp_path, monkeypatch)))
     project.write(train={"method": "mine/sft", "colour": "red"})
     done = perform_in(*project.prepare(catalogue=catalogue))
     assert done.code == 0, done.printed
     assert [event["step"] for event in done.of_kind("step")] == [1, 2, 3, 4]
     assert (done.folder.path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_the_method_of_the_guide_is_planned_as_those_of_huggingface(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planner(Catalogue((*discover({}).plugins, installed(tmp_path, monkeypatch))))
+    own, mine = (plan(f'{HELD_OUT}[train]\nmethod = "{name}"\n') for name in ("sft", "mine/sft"))
+    assert mine.step(Stage.TRAIN).plugin == "mine"
+    decided = {each.key: each.value for each in mine.decisions}
+    assert (decided["train.bf16"], decided["train.eval_strategy"]) == (True, "epoch")
+    assert decided.items() >= {each.key: each.value for each in own.decisions if each.key != "train.loss_type"}.items()
+    with pytest.raises(JobError, match="there are no held-out rows"):
+        plan(f'{BASE}[train]\nmethod = "mine/sft"\neval_strategy = "steps"\n')
+    with pytest.raises(JobError, match="did you mean colour"):
+        plan(f'{BASE}[train]\nmethod = "mine/sft"\ncolur = "red"\n')

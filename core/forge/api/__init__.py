@@ -22,8 +22,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
+from forge.api.functions import function_of, read_by, rows_of
 from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
-from forge.api.offer import Extension, Finding, Offer, Package
+from forge.api.offer import Extension, Finding, Function, Offer, Package
 from forge.api.reference import load_object
 from forge.api.stage import ABILITIES, NAMES, Stage
 from forge.errors import (
@@ -33,6 +34,7 @@ from forge.errors import (
     ExportError,
     ForgeError,
     Interrupted,
+    JobError,
     MachineError,
     Mistake,
     Mistakes,
@@ -165,11 +167,13 @@ __all__ = [
     "Failed",
     "Finding",
     "ForgeError",
+    "Function",
     "GenerationTable",
     "Generator",
     "Hint",
     "Interrupted",
     "Job",
+    "JobError",
     "Lever",
     "Linear",
     "Loaded",
@@ -235,6 +239,7 @@ __all__ = [
     "event_of",
     "first_line",
     "folded",
+    "function_of",
     "hookimpl",
     "literal",
     "load_object",
@@ -244,6 +249,8 @@ __all__ = [
     "no_text",
     "peak_flops",
     "problems_of",
+    "read_by",
+    "rows_of",
     "setting",
     "settle",
     "upgraded_plan",

@@ -6,21 +6,22 @@ A plugin is a module named by an entry point in the group :data:`API`. While pla
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from forge.api.command import Command
     from forge.api.event import Event
     from forge.api.generation import Generator
-    from forge.api.offer import Extension, Offer
+    from forge.api.offer import Extension, Function, Offer
     from forge.api.plan import Who
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.job.data import Source
     from forge.job.job import Job
     from forge.job.tables import ExportTable
     from forge.model.facts import ModelFacts
@@ -38,7 +39,7 @@ class PlanHooks:
     """Hooks called on every plugin at planning time. They must be light: importing torch here disables the plugin."""
 
     @hookspec
-    def forge_offers(self) -> Iterable[Offer | Extension]:
+    def forge_offers(self) -> Iterable[Offer | Extension | Function]:
         """Yield what the plugin can do."""
         raise NotImplementedError
 
@@ -106,9 +107,21 @@ class RunHooks:
         raise NotImplementedError
 
 
+class ReadHooks:
+    """The hook of readers: functions that a job names in a path, ``path = "<plugin>/<word>:…"``."""
+
+    @hookspec
+    def forge_read(self, job: Job, source: Source, path: str) -> Iterable[Mapping[str, Any]]:
+        """Yield the rows of ``path``, what stands behind the colon, each a dict by column as a line of a file is.
+
+        Formats, templates, masks, held-out rows and previews are then as for files.
+        """
+        raise NotImplementedError
+
+
 class EventHooks:
     """The hook of observers: plugins that the job names in ``[use] with``, or that own one of its tables."""
 
     @hookspec
-    def forge_event(self, event: Event) -> None:
-        """See an event. What an observer raises is logged, never fatal."""
+    def forge_event(self, event: Event, run: Run) -> None:
+        """See an event of a run. What an observer raises is logged, never fatal."""

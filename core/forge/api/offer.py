@@ -185,11 +185,34 @@ class Extension:
         impl: Name of the module, imported in the worker.
         requires_dist: As in :class:`Offer`.
         config: As in :class:`Offer`.
+        check: As in :class:`Offer`: what is wrong with a job on which it acts.
+        decide: As in :class:`Offer`: values that such a job leaves open; those of the chosen offers go first.
     """
 
     impl: str
     requires_dist: tuple[str, ...] = ()
     config: str | None = None
+    check: Callable[[Job], Iterable[Problem]] | None = None
+    decide: Callable[[Machine, Job, ModelFacts], Iterable[Decision]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function that a job names by a word: a reader of rows, a metric, or a reward.
+
+    Attributes:
+        name: The word, ``<plugin>/<word>``. A job reads rows by ``path = "<plugin>/<word>:…"``, and measures or rewards
+            by the word alone, in ``[eval] metrics`` or ``[[train.reward]] use``.
+        impl: ``"package.module:function"``. A reader has the arguments of ``forge_read`` that it names; metrics and
+            rewards have those of a function beside the job.
+
+    Example:
+        >>> Function(name="sqlite/rows", impl="forge_sqlite.read:rows").name
+        'sqlite/rows'
+    """
+
+    name: str
+    impl: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,8 @@ class Plan:
         named: The keys that the user wrote; all others were left open.
         steps: The chosen implementations, in running order.
         observers: ``(plugin, module)`` of the observers that act, in order.
+        configs: The tables ``[plugins.<name>]`` of the plugins that act, checked, with defaults.
+        functions: The functions of plugins that the job names, by their names.
         verdicts: Every offer and what became of it.
         decisions: Values that the job left open.
         notes: What the user should know, such as tables of plugins that were not chosen.
@@ -147,6 +149,8 @@ class Plan:
     overrides: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     observers: tuple[tuple[str, str], ...] = ()
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ class Trained:
         processor: The folder with the tokenizer or processor, relative to the run folder.
         traits: Traits of the trained model.
         best_step: The step of the best evaluation, if the job asked for it.
-        metrics: Final numbers.
+        metrics: Final numbers; one that is not finite is left out, with a warning.
         warnings: What speaks against these weights, as sentences for people: that nothing was learned, and why.
     """
 
@@ -85,11 +85,11 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        files: Paths relative to the export's folder.
+        files: What it wrote, relative to the export's folder: each must be there. What else lies there is recorded too.
         report: What was checked and found, as JSON data.
     """
 
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.api.plan import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from forge.api.event import Event
     from forge.api.plan import Plan
@@ -27,6 +30,8 @@ class Run:
         sink: Takes each event.
         stop: Set when the user or the system asked the run to stop; training then saves a checkpoint and returns.
         graceful: Set by a stage while it honours ``stop``; before that, the worker ends at once.
+        plugin: The plugin that sees the run so.
+        keeper: What makes checkpoints, where a worker trains.
     """
 
     folder: Path
@@ -35,6 +40,43 @@ class Run:
     resume: Path | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     graceful: threading.Event = field(default_factory=threading.Event)
+    plugin: str = ""
+    keeper: Callable[[int, int, bool], AbstractContextManager[Path]] | None = field(default=None, repr=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The plugin's own table ``[plugins.<name>]``: checked, with defaults, and with what was decided."""
+        prefix = f"plugins.{self.plugin}."
+        decided = (each for each in self.plan.decisions if each.key.startswith(prefix))
+        own = {each.key.removeprefix(prefix): each.value for each in decided}
+        return {**self.plan.configs.get(self.plugin, {}), **own}
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether this is a dry run: a training is to try its longest batch, tell what it took, and return."""
+        return self.plan.task is Task.DRY_RUN
+
+    def checkpoint(self, step: int, *, keep: int = 2, finished: bool = False) -> AbstractContextManager[Path]:
+        """Make a checkpoint: ``with run.checkpoint(100) as folder``, an empty folder to write into.
+
+        When the block ends, its files are flushed to the disk and sealed, and older checkpoints go. A block that raises
+        leaves nothing. What ``resume`` names is such a folder.
+
+        Args:
+            step: The step that has ended.
+            keep: How many checkpoints to keep, this one among them; never fewer than two.
+            finished: Whether training ends here.
+        """
+        if self.keeper is None:
+            raise RuntimeError("only a worker that trains makes checkpoints")
+        return self.keeper(step, keep, finished)
+
+    def of(self, plugin: str) -> Run:
+        """Return the run as a plugin sees it: the same one, whose ``config`` is that plugin's."""
+        view: _View = object.__new__(_View)
+        view.__dict__ = self.__dict__  # what one of them learns, all know
+        view.plugin = plugin
+        return view
 
     def emit(self, event: Event) -> None:
         """Record an event in ``events.jsonl`` and show it to observers."""
@@ -47,3 +89,9 @@ class Run:
     def decide(self, decision: Decision) -> None:
         """Settle a value that the job left open and no plan could: later stages, resumed runs and the lock have it."""
         self.plan = replace(self.plan, decisions=(*self.plan.decisions, decision))
+
+
+class _View(Run):
+    """A run as one plugin sees it: all but ``plugin`` is the run's own."""
+
+    __slots__ = ("plugin",)

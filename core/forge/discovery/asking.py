@@ -70,8 +70,7 @@ class Desk:
         told, index, name = self._told(question), question["index"], question["function"]
         if told.reason is not None:
             raise ImportError(told.reason)
-        function = told.describe if index < 0 else getattr(told.offers[index], name)
-        return _result(function, question)
+        return _result(told.function(index, name), question)
 
     def on_reference(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Call a function by its name."""

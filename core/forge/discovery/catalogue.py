@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from forge.api.command import Command
-    from forge.api.offer import Extension, Offer
+    from forge.api.offer import Extension, Function, Offer
     from forge.api.stage import Stage
     from forge.model.facts import ModelFacts
 
@@ -35,6 +35,7 @@ class Plugin:
         reason: What is wrong with it, if anything.
         offers: What it can do.
         extensions: Its observers.
+        functions: The functions that jobs may name.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
         named: Returns a function of it by its name, ``"package.module:function"``.
@@ -47,6 +48,7 @@ class Plugin:
     reason: str | None = None
     offers: tuple[Offer, ...] = ()
     extensions: tuple[Extension, ...] = ()
+    functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
     named: Callable[[str], Any] = field(default=load_object, repr=False)
@@ -84,6 +86,11 @@ class Catalogue:
         """Return a command that a usable plugin brings, with the plugin; one of forge's own goes first."""
         every = [(plugin, command) for plugin in self.usable for command in plugin.commands if command.name == name]
         return min(every, key=lambda pair: not pair[0].own, default=None)
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The functions that jobs may name, by their names."""
+        return {function.name: function.impl for plugin in self.usable for function in plugin.functions}
 
     def offers(self, stage: Stage) -> Iterator[tuple[Plugin, Offer]]:
         """Yield the usable offers for a stage."""

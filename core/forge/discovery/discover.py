@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from forge.api.functions import know
 from forge.api.hooks import API
 from forge.api.reference import load_object
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
@@ -88,7 +89,9 @@ def discover(
             plugins.append(_plugin(each, load(point), load_object))
     if strangers is not None:
         strangers.end()
-    return Catalogue(tuple(_without_twins(plugins)))
+    catalogue = Catalogue(tuple(_without_twins(plugins)))
+    know(catalogue.functions)
+    return catalogue
 
 
 class _Asked:
@@ -145,6 +148,7 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         version=version,
         offers=told.offers,
         extensions=told.extensions,
+        functions=told.functions,
         commands=told.commands,
         describe=told.describe,
         named=named,
@@ -162,9 +166,8 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
         twin = next((command.name for command in plugin.commands if homes[command.name] != plugin.name), None)
         if twin:
             reason = f"brings the command {twin}, as plugin {homes[twin]} does; use one of the two"
-            found.append(
-                replace(plugin, status="broken", reason=reason, offers=(), extensions=(), commands=(), describe=None)
-            )
+            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands"), ())
+            found.append(replace(plugin, status="broken", reason=reason, describe=None, **left))
         else:
             found.append(plugin)
     return found

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
-from forge.api.offer import Extension, Offer, Package
+from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import ABILITIES, NAMES, Stage
 
 if TYPE_CHECKING:
@@ -34,8 +34,12 @@ def fault_of(plugin: str, described: Sequence[object], commands: Sequence[object
     if not described and not commands and not describes:
         return "offers nothing: its hooks forge_offers and forge_commands yield nothing and it has no forge_describe"
     for item in described:
+        if isinstance(item, Function):
+            if fault := _function_fault(plugin, item):
+                return fault
+            continue
         if not isinstance(item, Offer | Extension):
-            return f"yields {type(item).__name__} where forge.api.Offer or Extension is due"
+            return f"yields {type(item).__name__} where forge.api.Offer, Extension or Function is due"
         if fault := _offer_fault(plugin, item) if isinstance(item, Offer) else _extension_fault(item):
             return fault
     for item in commands:
@@ -128,10 +132,19 @@ def _offer_fault(plugin: str, offer: Offer) -> str | None:
     return None
 
 
+def _function_fault(plugin: str, function: Function) -> str | None:
+    if not isinstance(function.name, str) or not re.fullmatch(rf"{re.escape(plugin)}/[\w.-]+", function.name):
+        return f"brings the function {function.name!r}; its name is {plugin}/ and a word"
+    if not _is_reference(function.impl):
+        return f"brings the function {function.name} as {function.impl!r}; write package.module:function"
+    return None
+
+
 def _extension_fault(extension: Extension) -> str | None:
     if not isinstance(extension.impl, str) or not MODULE.fullmatch(extension.impl):
         return f"brings an observer as {extension.impl!r}; write package.module"
-    for name, (due, fits) in (("requires_dist", _TEXTS), ("config", _NAMED)):
+    for name in ("requires_dist", "config", "check", "decide"):
+        due, fits = _KINDS[name]
         if not fits(getattr(extension, name)):
             return f"brings an observer with {name} = {getattr(extension, name)!r:.80}; write {due}"
     return None

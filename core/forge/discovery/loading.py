@@ -9,7 +9,7 @@ import pluggy
 
 from forge.api.command import Command
 from forge.api.hooks import PlanHooks
-from forge.api.offer import Extension, Offer
+from forge.api.offer import Extension, Function, Offer
 from forge.discovery.faults import fault_of
 from forge.discovery.guard import import_guard
 from forge.discovery.told import Told
@@ -46,6 +46,7 @@ def load(point: EntryPoint) -> Told:
     return Told(
         offers=tuple(item for item in described if isinstance(item, Offer)),
         extensions=tuple(item for item in described if isinstance(item, Extension)),
+        functions=tuple(item for item in described if isinstance(item, Function)),
         commands=tuple(item for item in commands if isinstance(item, Command)),
         describe=partial(_describe, manager) if describes else None,
     )

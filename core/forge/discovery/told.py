@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
-from forge.api.offer import Extension, Offer, Package
+from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import Stage
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forge.model.facts import ModelFacts
 
 FUNCTIONS = ("probe", "check", "decide")
-"""The fields of an offer that are functions."""
+"""The fields of an offer or extension that are functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Told:
         reason: Why it cannot be used, or None; it has nothing else then.
         offers: What it can do.
         extensions: Its observers.
+        functions: The functions that jobs may name.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
     """
@@ -34,6 +35,7 @@ class Told:
     reason: str | None = None
     offers: tuple[Offer, ...] = ()
     extensions: tuple[Extension, ...] = ()
+    functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
 
@@ -43,9 +45,19 @@ class Told:
             "reason": self.reason,
             "offers": [_plain(offer) for offer in self.offers],
             "extensions": [_plain(extension) for extension in self.extensions],
+            "functions": [asdict(function) for function in self.functions],
             "commands": [asdict(command) for command in self.commands],
             "describe": self.describe is not None,
         }
+
+    def function(self, index: int, name: str) -> Callable[..., Any] | None:
+        """Return one of its functions, as ``from_json`` calls them."""
+        if index == -1:
+            return self.describe
+        found: Callable[..., Any] | None = getattr(
+            self.offers[index] if index >= 0 else self.extensions[-2 - index], name
+        )
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], function: Callable[[int, str], Callable[..., Any]]) -> Told:
@@ -53,7 +65,8 @@ class Told:
 
         Args:
             data: The data.
-            function: Returns what stands for a function: of the offer of this index, or of the hook (-1), by its name.
+            function: Returns what stands for a function, by its name: of the offer of this index, of the hook (-1), or
+                of an extension, counted down from -2.
 
         Raises:
             KeyError, TypeError, ValueError: It is no such data.
@@ -61,7 +74,8 @@ class Told:
         return cls(
             data["reason"],
             tuple(_offer(each, index, function) for index, each in enumerate(data["offers"])),
-            tuple(Extension(**_tuples(each)) for each in data["extensions"]),
+            tuple(_extension(each, index, function) for index, each in enumerate(data["extensions"])),
+            tuple(Function(**each) for each in data.get("functions", ())),
             tuple(Command(**each) for each in data["commands"]),
             function(-1, "forge_describe") if data["describe"] else None,
         )
@@ -95,6 +109,11 @@ def _offer(data: Mapping[str, Any], index: int, function: Callable[[int, str], C
     if "asks" in values:
         values["asks"] = {Stage(stage): words for stage, words in values["asks"].items()}
     return Offer(**values)
+
+
+def _extension(data: Mapping[str, Any], index: int, function: Callable[[int, str], Callable[..., Any]]) -> Extension:
+    values: dict[str, Any] = _tuples(data)
+    return Extension(**values | {name: function(-2 - index, name) for name in FUNCTIONS if name in values})
 
 
 def _tuples(data: Any) -> Any:

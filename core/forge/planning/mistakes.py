@@ -18,45 +18,66 @@ from forge.job.tables import TABLES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from forge.discovery.catalogue import Catalogue
+    from forge.api.offer import Extension, Offer
+    from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.decisions import Decision
     from forge.job.job import Job
     from forge.job.read import JobFile
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.fitting import Choice
+    from forge.planning.observing import Acting
+
+
+class Voice(NamedTuple):
+    """What has a say in a plan: a chosen offer, or an observer that acts.
+
+    Attributes:
+        plugin: Its plugin.
+        about: Its stage, or ``"its observer"``.
+        says: It.
+    """
+
+    plugin: Plugin
+    about: str
+    says: Offer | Extension
 
 
 class Decided(NamedTuple):
-    """What was decided for a key, and by which plugin's offer."""
+    """What was decided for a key, and by whom."""
 
     decision: Decision
-    choice: Choice
+    voice: Voice
 
     @property
     def what(self) -> str:
         """The function that decided it."""
-        return f"its decide of {self.choice.need.stage}"
+        return f"its decide of {self.voice.about}"
 
 
-def distinct(chosen: Sequence[Choice]) -> list[Choice]:
-    """Return the chosen offers, each once."""
-    return list({(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values())
+def voices(chosen: Sequence[Choice], observers: Sequence[Acting]) -> list[Voice]:
+    """Return the chosen offers, each once, and the observers after them."""
+    once = {(choice.plugin.name, choice.offer.impl): choice for choice in chosen}.values()
+    offers = [Voice(choice.plugin, choice.need.stage.value, choice.offer) for choice in once]
+    return [*offers, *(Voice(each.plugin, "its observer", each.extension) for each in observers)]
 
 
-def checked(choice: Choice, job: Job) -> list[Problem]:
-    """Return what a chosen offer finds wrong with a job."""
-    return records_of(choice.plugin, f"its check of {choice.need.stage}", Problem, choice.offer.check, job)
+def checked(voice: Voice, job: Job) -> list[Problem]:
+    """Return what a voice finds wrong with a job."""
+    return records_of(voice.plugin, f"its check of {voice.about}", Problem, voice.says.check, job)
 
 
-def refuse_mistakes(chosen: Sequence[Choice], file: JobFile, machine: Machine, facts: ModelFacts) -> None:
+def refuse_mistakes(
+    chosen: Sequence[Choice], heard: Sequence[Voice], file: JobFile, machine: Machine, facts: ModelFacts
+) -> None:
     """Raise :class:`JobError` for what the chosen offers find wrong with a job, and for what is not installed."""
-    found = [problem for choice in distinct(chosen) for problem in checked(choice, file.job)]
+    found = [problem for voice in heard for problem in checked(voice, file.job)]
     _refuse(file, found, *_not_installed(chosen, file.job, machine, facts))
 
 
 def refuse_decided(
     chosen: Sequence[Choice],
+    heard: Sequence[Voice],
     file: JobFile,
     decided: Mapping[str, Decided],
     catalogue: Catalogue,
@@ -75,7 +96,7 @@ def refuse_decided(
         for prefix, models in _models(chosen, file.job, catalogue, decided)
         for problem in _contradictions(prefix, models, settled, file.named, decided)
     ]
-    found += [problem for choice in distinct(chosen) for problem in checked(choice, settled)]
+    found += [problem for voice in heard for problem in checked(voice, settled)]
     _refuse(file, found, *_not_installed(chosen, settled, machine, facts))
 
 
@@ -163,9 +184,9 @@ def _explained(
         about = [f"{prefix}.{key}" for key in fault.names] or [".".join(map(str, fault.key))]
         mine = [decided[key] for key in about if key in decided]
         if not fault.names and mine:
-            decision, choice = mine[0]
+            decision, voice = mine[0]
             why = f"it decides {decision.key} = {literal(decision.value)}, which cannot be: it {fault.message}"
-            raise failed(choice.plugin, mine[0].what, why)
+            raise failed(voice.plugin, mine[0].what, why)
         said = "; ".join(f"{each.key} = {literal(each.value)} was decided: {each.reason}" for each, _ in mine)
         where = next((key for key in about if _written(key, named)), about[0])
         yield Problem(where, f"{fault.message} ({said})" if said else fault.message, fault.do)

@@ -10,15 +10,15 @@ from forge.api.plan import Answers, Export, Preview, Step, Task, Training
 from forge.api.stage import Stage
 from forge.discovery.calls import call, failed, records_of
 from forge.discovery.keys import PluginKeys
-from forge.discovery.requirements import missing_requirement
 from forge.errors import ForgeError, JobError, PlanError, RunError
 from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
 from forge.planning.choosing import choose
-from forge.planning.mistakes import Decided, checked, distinct, refuse_decided, refuse_mistakes
+from forge.planning.mistakes import Decided, checked, refuse_decided, refuse_mistakes, voices
 from forge.planning.needs import answer_needs, judge_need, needs
 from forge.planning.notes import notes
+from forge.planning.observing import acting, configs, named_functions, still_acting
 from forge.planning.selection import refuse_unable, select
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.fitting import Choice
+    from forge.planning.mistakes import Voice
+    from forge.planning.observing import Acting
 
 
 def make_plan(
@@ -71,17 +73,18 @@ def make_plan(
             refuse_unable(need, catalogue)  # else the rows would be shown as another method takes them
     file, chosen, verdicts = choose(file, stages, catalogue, machine, facts, excluded, every=every)
     job = file.job
-    refuse_mistakes(chosen, file, machine, facts)
-    decisions = _decisions(chosen, machine, job, facts, file.named)
+    observers = acting(job, catalogue, machine)
+    heard = voices(chosen, observers)
+    refuse_mistakes(chosen, heard, file, machine, facts)
+    decisions = _decisions(heard, machine, job, facts, file.named)
     if task is not Task.DATA:
         decisions |= _fitted(chosen, decisions, file, machine, facts)
-    refuse_decided(chosen, file, decisions, catalogue, machine, facts)
+    refuse_decided(chosen, heard, file, decisions, catalogue, machine, facts)
     relief = tuple(relief)
-    parts = _parts(job, chosen, catalogue, machine, facts) | {
+    parts = _parts(job, chosen, observers, catalogue, machine, facts) | {
         "source": file.source,
         "overrides": file.overrides,
         "named": tuple(sorted(file.named)),
-        "observers": tuple(dict.fromkeys(_observers(job, catalogue, machine))),
         "verdicts": tuple(verdicts),
         "decisions": (*_told(decisions), *relief),
         "notes": tuple(map(masked, notes(file, catalogue, chosen, machine, facts))),
@@ -111,14 +114,17 @@ def export_plan(
     wanted = [needs(job, facts, [Stage.EXPORT])[index]]
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
     _refuse_foreign(job, index, chosen[0], catalogue)
-    found = [problem for choice in chosen for problem in checked(choice, job)]
+    observers, lacking = still_acting(job, catalogue, machine)
+    heard = voices(chosen, observers)
+    found = [problem for voice in heard for problem in checked(voice, job)]
     if mine := [problem for problem in found if problem.where.startswith(f"export.{index}")]:
         raise JobError(source, mine)
     return Export(
-        **_parts(job, chosen, catalogue, machine, facts),
+        **_parts(job, chosen, observers, catalogue, machine, facts),
         source=source,
         verdicts=tuple(verdicts),
-        decisions=_told(_decisions(chosen, machine, job, facts, named)),
+        decisions=_told(_decisions(heard, machine, job, facts, named)),
+        notes=tuple(lacking),
         index=index,
     )
 
@@ -153,11 +159,14 @@ def answer_plan(
     if task is Task.EVAL:
         wanted.append(judge_need(job, facts))
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
-    refuse_mistakes(chosen, file, machine, facts)
-    decisions = _decisions(chosen, machine, job, facts, file.named)
-    refuse_decided(chosen, file, decisions, catalogue, machine, facts)
+    observers, lacking = still_acting(job, catalogue, machine)
+    heard = voices(chosen, observers)
+    refuse_mistakes(chosen, heard, file, machine, facts)
+    decisions = _decisions(heard, machine, job, facts, file.named)
+    refuse_decided(chosen, heard, file, decisions, catalogue, machine, facts)
     return Answers(
-        **_parts(job, chosen, catalogue, machine, facts),
+        **_parts(job, chosen, observers, catalogue, machine, facts),
+        notes=tuple(lacking),
         task=task,
         source=file.source,
         overrides=file.overrides,
@@ -206,13 +215,21 @@ def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
 
 
 def _parts(
-    job: Job, chosen: Sequence[Choice], catalogue: Catalogue, machine: Machine, facts: ModelFacts
+    job: Job,
+    chosen: Sequence[Choice],
+    observers: Sequence[Acting],
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
 ) -> dict[str, Any]:
     """Return what plans of all tasks say of what was chosen."""
     return {
         "job": dump_job(job),
         "job_digest": job.digest(),
         "steps": tuple(_step(choice) for choice in chosen),
+        "observers": tuple((each.plugin.name, each.extension.impl) for each in observers),
+        "functions": named_functions(job, catalogue.functions),
+        "configs": configs(job, [*(each.plugin for each in chosen), *(each.plugin for each in observers)]),
         "machine": machine,
         "facts": facts,
         **_of_offers([choice.offer for choice in chosen], catalogue),
@@ -244,21 +261,21 @@ def _patching_first(offers: Sequence[Offer]) -> list[Offer]:
 
 
 def _decisions(
-    chosen: Sequence[Choice], machine: Machine, job: Job, facts: ModelFacts, named: Collection[str]
+    heard: Sequence[Voice], machine: Machine, job: Job, facts: ModelFacts, named: Collection[str]
 ) -> dict[str, Decided]:
-    """Return what the chosen offers decide, by key; of two decisions on one key, the earlier stage's holds.
+    """Return what is decided, by key; of two decisions on one key, the earlier stage's holds, and no observer's.
 
     What loads the model knows how it can be trained.
     """
     found: dict[str, Decided] = {}
-    for choice in distinct(chosen):
-        what = f"its decide of {choice.need.stage}"
-        for decision in records_of(choice.plugin, what, Decision, choice.offer.decide, machine, job, facts):
+    for voice in heard:
+        what = f"its decide of {voice.about}"
+        for decision in records_of(voice.plugin, what, Decision, voice.says.decide, machine, job, facts):
             if not decidable(job, decision.key):
-                raise failed(choice.plugin, what, f"it decides {decision.key}, which is no key that a plan decides")
+                raise failed(voice.plugin, what, f"it decides {decision.key}, which is no key that a plan decides")
             if decision.key in named and value_at(job, decision.key) not in ("auto", decision.value):
-                raise failed(choice.plugin, what, f"it decides {decision.key}, which the job sets")
-            found.setdefault(decision.key, Decided(decision, choice))
+                raise failed(voice.plugin, what, f"it decides {decision.key}, which the job sets")
+            found.setdefault(decision.key, Decided(decision, voice))
     return found
 
 
@@ -281,7 +298,8 @@ def _fitted(
 
     job = settle(file.job, _told(decided))
     found = records_of(choice.plugin, f"its fit of {choice.need.stage}", Decision, ask, machine, job, facts)
-    return {decision.key: Decided(decision, choice) for decision in found}
+    voice = Voice(choice.plugin, choice.need.stage.value, choice.offer)
+    return {decision.key: Decided(decision, voice) for decision in found}
 
 
 def _step(choice: Choice) -> Step:
@@ -321,18 +339,3 @@ def _with_estimate(plan: Training, job: Job, catalogue: Catalogue) -> Training:
 
 def _estimated(plugin: Plugin, reference: str, plan: Training, job: Job) -> object:
     return plugin.named(reference)(plan.machine, settle(job, plan.decisions), plan.facts)
-
-
-def _observers(job: Job, catalogue: Catalogue, machine: Machine) -> Iterable[tuple[str, str]]:
-    names = dict.fromkeys([*job.use.with_, *job.plugins])
-    for name in names:
-        plugin = catalogue.find(name)
-        if plugin is None or plugin.status != "ok" or (name in job.use.with_ and not plugin.extensions):
-            if name in job.use.with_:
-                why = "it is not installed" if plugin is None else plugin.reason or "it has no observer"
-                raise PlanError(f'[use] with = ["{name}"] cannot be followed', why)
-            continue
-        for extension in plugin.extensions:
-            if missing := missing_requirement(extension.requires_dist, machine):
-                raise PlanError(f"plugin {name} cannot act on this run", str(missing))
-            yield name, extension.impl

@@ -26,6 +26,7 @@ def describe(plan: Plan) -> str:
             for verdict in plan.verdicts
             if verdict.label == step.label and verdict.plugin != step.plugin
         ]
+    lines += [f"{'observer':<9} {plugin}" for plugin in dict.fromkeys(plugin for plugin, _ in plan.observers)]
     if plan.decisions:
         lines += ["", *(f"{d.key} = {literal(d.value)}: {d.reason}" for d in plan.decisions)]
     lines += [f"note: {note}" for note in plan.notes]

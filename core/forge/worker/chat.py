@@ -28,6 +28,7 @@ from forge.job.job import load_job
 from forge.masking import mask_output
 from forge.worker.imports import check_imports, preload
 from forge.worker.perform import machine_fault
+from forge.worker.sink import Sink
 from forge.worker.stages import Stages
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ def main(arguments: list[str]) -> int:
     mask_output()
     try:
         folder, plan = RunFolder(Path(arguments[0])), Answers.read(Path(arguments[1]))
-        run = Run(folder=folder.path, plan=plan, sink=_print)
+        sink = Sink(_Printed())
+        run = Run(folder=folder.path, plan=plan, sink=sink)
         trained = folder.weights_or_refuse()
         preload(plan)
+        sink.admit(run)
         generator = Stages(run, settle(load_job(plan.job), plan.decisions)).generate(trained, plan.models[0])
         check_imports(plan)
     except BaseException as error:  # noqa: BLE001 - the parent shows it, whatever it is
@@ -130,8 +133,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _print(event: Event) -> None:
-    print(f"{event.kind}: {json.dumps(dict(event.values), default=str)}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+class _Printed:
+    """Events of a chat: they stand in its log, for it writes nothing into the run."""
+
+    def append(self, event: Event) -> None:
+        """Print one."""
+        print(f"{event.kind}: {json.dumps(dict(event.values), default=str)}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ import contextlib
 import shutil
 import time
 import traceback
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forge.api.event import Done, Failed, Noted, Preloaded, Stopped, Warned
+from forge.api.functions import know
 from forge.api.plan import Task, Training
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
@@ -18,6 +19,7 @@ from forge.errors import BackendImportError, ExportError, ForgeError, Interrupte
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.imports import preload
+from forge.worker.keeping import keep
 from forge.worker.stages import Stages
 from forge.worker.tasks import TASKS
 
@@ -75,11 +77,15 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
             sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
-            sink.admit(plan)
+            know(plan.functions)
+            sink.admit(run)
             run.emit(Preloaded(round(time.time() - began, 3)))
-            if isinstance(plan, Training) and plan.resume:
-                run = replace(run, resume=resume_point(run, folder))
-            TASKS[plan.task](job, run, Stages(run, job), folder)
+            stages = Stages(run, job)
+            stages.resolve()
+            if isinstance(plan, Training):
+                run.keeper = partial(keep, run, folder.checkpoints)
+                run.resume = resume_point(run, folder) if plan.resume else None
+            TASKS[plan.task](job, run, stages, folder)
     except Interrupted as error:
         run.emit(Stopped(error.what))
         return error.exit_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pluggy
 
@@ -13,27 +13,36 @@ from forge.errors import PluginError
 
 if TYPE_CHECKING:
     from forge.api.event import Event
-    from forge.api.plan import Plan
-    from forge.disk.events import EventLog
+    from forge.api.run import Run
+
+
+class Log(Protocol):
+    """Writes events down."""
+
+    def append(self, event: Event) -> None:
+        """Write one down."""
 
 
 class Sink:
     """Takes the events of one worker.
 
     Args:
-        log: The run's file of events.
+        log: Where they are written down: the run's file of events.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
+        self._views: dict[str, Run] = {}
         self._observers = pluggy.PluginManager("forge")
         self._observers.add_hookspecs(EventHooks)
 
-    def admit(self, plan: Plan) -> None:
-        """Import a plan's observers, which see all that comes after. Raises :class:`PluginError`."""
-        for plugin, module in plan.observers:
+    def admit(self, run: Run) -> None:
+        """Import the observers of a run's plan, which see all that comes after. Raises :class:`PluginError`."""
+        for plugin, module in run.plan.observers:
             try:
-                self._observers.register(importlib.import_module(module), name=f"{plugin}: {module}")
+                found, name = importlib.import_module(module), f"{plugin}: {module}"
+                self._views[name] = run.of(plugin)
+                self._observers.register(found, name=name)
                 self._observers.check_pending()
             except KeyboardInterrupt:
                 raise
@@ -48,7 +57,8 @@ class Sink:
         self._log.append(event)
         for implementation in self._observers.hook.forge_event.get_hookimpls():
             try:
-                implementation.function(event)
+                given = {"event": event, "run": self._views[implementation.plugin_name]}
+                implementation.function(*(given[name] for name in implementation.argnames))
             except KeyboardInterrupt:
                 raise
             except BaseException:  # noqa: BLE001 - an observer must not stop a training, nor by sys.exit

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,9 +24,11 @@ from forge.api.plan import Answers, Training, Who
 from forge.api.reference import load_object
 from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
+from forge.disk.events import plain
 from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
 from forge.job.decisions import settle
 from forge.job.literal import setting
+from forge.worker.faults import trained_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,9 +55,24 @@ class Stages:
     def __init__(self, run: Run, job: Job) -> None:
         self.run, self.job = run, job
 
+    def resolve(self) -> None:
+        """Import what the plan names, that of later workers too, so that what is missing is told before any work."""
+        for step in self.run.plan.steps:
+            for reference in filter(None, (step.impl, step.preflight, step.upload)):
+                self._function(step, reference)
+        for name, reference in self.run.plan.functions.items():
+            try:
+                load_object(reference)
+            except (ForgeError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                traceback.print_exc()
+                why, owner = f"{type(error).__name__}: {error}", name.partition("/")[0]
+                raise PluginError(f"{name} cannot be imported", why, f"update plugin {owner}") from error
+
     def collate(self) -> Data:
         """Turn the sources into rows."""
-        data = self._call(Stage.COLLATE, Data, job=self.job, run=self.run)
+        data = self._call(Stage.COLLATE, Data, job=self.job)
         self.job = settle(self.job, self.run.plan.decisions)  # the rows may have settled what the plan could not
         return data
 
@@ -97,15 +115,16 @@ class Stages:
 
     def load(self, data: Data) -> Loaded:
         """Load the base model."""
-        return self._with_traits(Stage.LOAD, job=self.job, run=self.run, data=data)
+        return self._with_traits(Stage.LOAD, job=self.job, data=data)
 
     def adapt(self, loaded: Loaded) -> Loaded:
         """Make the model trainable."""
-        return self._with_traits(Stage.ADAPT, job=self.job, run=self.run, loaded=loaded)
+        return self._with_traits(Stage.ADAPT, job=self.job, loaded=loaded)
 
     def train(self, loaded: Loaded, data: Data) -> Trained:
         """Train it."""
-        return self._call(Stage.TRAIN, Trained, job=self.job, run=self.run, loaded=loaded, data=data)
+        trained = self._call(Stage.TRAIN, Trained, job=self.job, loaded=loaded, data=data)
+        return trained if self.run.dry_run else self._sound(trained)
 
     def generate(self, trained: Trained, source: Who) -> Generator:
         """Make a model answer: ``"tuned"``, ``"base"`` or ``"gguf"``, each by the implementation chosen for it."""
@@ -113,7 +132,7 @@ class Stages:
         plan = self.run.plan
         file = Path(plan.gguf) if source is Who.GGUF and isinstance(plan, Answers) and plan.gguf else None
         made: Generator = self._call(
-            Stage.GENERATE, object, step, job=self.job, run=self.run, trained=trained, source=source, file=file
+            Stage.GENERATE, object, step, job=self.job, trained=trained, source=source, file=file
         )  # type: ignore[assignment]
         if missing := [name for name in ("chat", "complete", "losses", "base", "close") if not hasattr(made, name)]:
             raise PluginError(f"{_name(step)} returned {type(made).__name__}, which has no {missing[0]}")
@@ -122,11 +141,11 @@ class Stages:
     def evaluate(self, trained: Trained) -> Evaluated:
         """Ask the held-out rows of the plan's models."""
         generate = functools.partial(self.generate, trained)
-        return self._call(Stage.EVALUATE, Evaluated, job=self.job, run=self.run, trained=trained, generate=generate)
+        return self._call(Stage.EVALUATE, Evaluated, job=self.job, trained=trained, generate=generate)
 
     def export(self, trained: Trained, export: ExportTable, out: Path) -> Exported:
         """Write one export."""
-        return self._call(Stage.EXPORT, Exported, job=self.job, run=self.run, trained=trained, export=export, out=out)
+        return self._call(Stage.EXPORT, Exported, job=self.job, trained=trained, export=export, out=out)
 
     def upload(self, export: ExportTable, folder: Path) -> str:
         """Upload a finished export as its table says, and return its address."""
@@ -135,6 +154,18 @@ class Stages:
             raise PluginError(f"{_name(step)} cannot upload", "its offer names no upload")
         function: Callable[..., str] = self._function(step, step.upload)
         return self._guarded(step, "upload", lambda: function(folder, export))
+
+    def _sound(self, trained: Trained) -> Trained:
+        """Return what training left without numbers that are none; refuse what no later worker could read."""
+        step = self.run.plan.step(Stage.TRAIN)
+        if wrong := trained_fault(trained, self.run.folder):
+            where = f"what it wrote is in {self.run.folder}; with the plugin mended, `forge resume` goes on"
+            raise PluginError(f"{_name(step)} returned a Trained that cannot be kept", wrong, where)
+        told = plain(trained.metrics)  # which makes null of what is not finite
+        metrics = {name: value for name, value in told.items() if isinstance(value, int | float)}
+        if odd := sorted(told.keys() - metrics.keys()):
+            self.run.emit(Warned(f"{_name(step)} measured no finite number for {', '.join(odd)}; it is left out"))
+        return replace(trained, metrics=metrics)
 
     def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
         loaded = self._call(stage, Loaded, **arguments)
@@ -147,7 +178,7 @@ class Stages:
 
     def _findings(self, step: Step, reference: str, data: Data) -> list[Finding]:
         check: Callable[..., Iterable[Finding]] = self._function(step, reference)
-        found = self._guarded(step, "preflight", lambda: list(check(self.job, self.run, data)))
+        found = self._guarded(step, "preflight", lambda: list(check(self.job, self.run.of(step.plugin), data)))
         for each in found:
             if not isinstance(each, Finding) or each.severity not in _FINDINGS:
                 due = f"{each!r:.80} where forge.api.Finding with the severity error, warning or note is due"
@@ -161,6 +192,7 @@ class Stages:
         manager.add_hookspecs(RunHooks)
         try:
             manager.register(SimpleNamespace(**{hook: hookimpl(self._function(step, step.impl))}))
+            arguments["run"] = self.run.of(step.plugin)
         except pluggy.PluginValidationError as error:
             raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
         self.run.emit(StageChanged(stage.value, "started", plugin=step.plugin))

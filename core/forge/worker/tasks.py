@@ -16,6 +16,7 @@ from forge.disk.inputs import Prints, imported, of_job
 from forge.errors import ExportError, ForgeError, PluginError, RunError
 from forge.job.job import load_job
 from forge.masking import masked
+from forge.worker.faults import export_fault
 from forge.worker.imports import check_imports
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ def make(run: Run, stages: Stages, trained: Trained, table: ExportTable, out: Pa
         shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, exist_ok=True)
     exported = stages.export(trained, table, part)
+    if fault := export_fault(part, exported.files, exported.report):
+        step = run.plan.step(Stage.EXPORT)
+        who = f"plugin {step.plugin} ({step.distribution} {step.version})"
+        shutil.rmtree(part, ignore_errors=True)
+        raise ExportError(f"{who} made no usable export", fault, "update it; the trained weights are safe")
     report = {"format": table.format, "report": dict(exported.report), "url": None, "files": seal(part)}
     write_json(part / "export.json", report)
     shutil.rmtree(out, ignore_errors=True)

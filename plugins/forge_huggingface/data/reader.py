@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge.api import read_by
 from forge_huggingface.data.characters import unfit
 from forge_huggingface.data.conversion.formats import detect
 from forge_huggingface.data.weight import blocks
@@ -211,14 +212,14 @@ class Reader:
 def _filled(origin: str) -> bool:
     """Tell whether a row went through Arrow, which makes all objects of a column alike by nulls.
 
-    Rows of the hub do: what is no file comes from there.
+    Rows of the hub do: what is no file comes from there. Those of a plugin's reader are taken so too, for databases.
     """
     return _through_arrow(origin.rpartition(":")[0])
 
 
 @lru_cache(maxsize=64)
 def _through_arrow(name: str) -> bool:
-    return kind(Path(name)) in (None, ".parquet", ".arrow")
+    return read_by(name) is not None or kind(Path(name)) in (None, ".parquet", ".arrow")
 
 
 def _has_messages(row: Row) -> bool:

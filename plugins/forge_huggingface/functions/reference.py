@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from forge.api import function_of
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -22,7 +24,8 @@ class Reference:
 
 
 def reference(use: str) -> Reference:
-    """Read ``use``. Whatever has no colon and does not look like a file is the name of a built-in."""
+    """Read ``use``. Whatever has no colon and does not look like a file is the name of a built-in, or of a plugin's."""
+    use = function_of(use) or use
     place, _, function = use.rpartition(":")
     if not place or function.endswith(".py") or "/" in function or "\\" in function:
         place, function = use, ""  # no colon, or only that of a Windows drive

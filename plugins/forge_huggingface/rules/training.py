@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem, did_you_mean
 from forge_huggingface.arguments.tables import LORA_FACTORS
-from forge_huggingface.methods import METHODS
+from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
 from forge_huggingface.rules.kernels import decide_kernels, kernel_problems, scales_wrongly
@@ -36,9 +36,9 @@ ATTENTIONS = (
 """Names that ``attn_implementation`` takes; a model's own code may bring others."""
 
 
-def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
-    """Return why this plugin cannot train, or None."""
-    method = METHODS.get(job.train.method)
+def cannot_train(machine: Machine, job: Job, facts: ModelFacts, method: Method | None = None) -> str | None:
+    """Return why this plugin cannot train, or None; ``method`` is the job's, where it is another plugin's."""
+    method = method or METHODS.get(job.train.method)
     if method and method.rewards and (reason := cannot_reward(machine, job, facts)):
         return reason
     if job.train.options.get("use_vllm") and job.model.load_in_8bit:
@@ -78,12 +78,15 @@ def seq2seq_problems(job: Job) -> Iterable[Problem]:
     yield from train_problems(job, measures=("loss",))
 
 
-def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterable[Problem]:
+def train_problems(
+    job: Job, measures: tuple[str, ...] | None = None, method: Method | None = None
+) -> Iterable[Problem]:
     """Yield contradictions between the trainer's arguments and the rest of the job.
 
     Args:
         job: The job.
         measures: What the trainer's evaluation measures, where that is not what its method says.
+        method: The job's method, where it is another plugin's.
     """
     options = job.train.options
     yield from precision_problems(job)
@@ -106,7 +109,7 @@ def train_problems(job: Job, measures: tuple[str, ...] | None = None) -> Iterabl
     if mine and theirs is not None and theirs != mine:
         what = "[data] chat_template_kwargs says otherwise, and prompts are rendered by both"
         yield Problem("train.chat_template_kwargs", what, "keep the one in [data]")
-    method = METHODS.get(job.train.method)
+    method = method or METHODS.get(job.train.method)
     if method and method.teacher and not options.get("teacher_model_name_or_path"):
         yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
     if method and method.rewards:
@@ -150,21 +153,22 @@ def metric_problems(metric: str, measures: tuple[str, ...]) -> Iterable[Problem]
     yield Problem("train.metric_for_best_model", what, say)
 
 
-def decide_training(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
-    """Yield precision and the values whose default depends on machine or job."""
+def decide_training(machine: Machine, job: Job, facts: ModelFacts, method: Method | None = None) -> Iterable[Decision]:
+    """Yield precision and the values whose default depends on machine or job; ``method`` as in ``cannot_train``."""
     from forge_huggingface.arguments.options import (  # pydantic, which listing plugins does not need
         defaults,
         learning_rate,
     )
 
     options = job.train.options
+    config = method.config if method else config_of(job)
     yield from decide_precision(machine, job, facts)
     yield from decide_kernels(machine, job, facts)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
-        why = "TRL's default" if config_of(job) in LORA_FACTORS else why
-        yield Decision("train.learning_rate", learning_rate(job.adapter.type, config_of(job)), why)
+        why = "TRL's default" if config in LORA_FACTORS else why
+        yield Decision("train.learning_rate", learning_rate(job.adapter.type, config), why)
     if options.get("eval_strategy") is None:
         best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}
         every = "steps" if options.get("eval_steps") is not None else None

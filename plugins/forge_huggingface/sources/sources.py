@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError, alike
+from forge.api import DataError, alike, read_by, rows_of
 from forge_huggingface.hub.snapshot import transport_errors
 from forge_huggingface.sources.files import kind, read
 from forge_huggingface.sources.folders import Found, choose, in_folder, is_cache, names, not_a_file
@@ -71,7 +71,9 @@ def iterate(job: Job, source: Source, *, streaming: bool = False) -> Iterator[tu
         DataError: Nothing is there, or it cannot be read.
     """
     for text in _paths(source):
-        if is_hub_id(job, text):
+        if read_by(text):
+            yield from ((f"{text}:{number}", row) for number, row in enumerate(rows_of(job, source, text), 1))
+        elif is_hub_id(job, text):
             yield from _hub(text, job, source, streaming)
         else:
             for path in find(job, text, source.split).files:
@@ -92,7 +94,7 @@ def left_out(job: Job, sources: Sequence[Source]) -> list[str]:
         (text, find(job, text, source.split))
         for source in sources
         for text in _paths(source)
-        if not is_hub_id(job, text)
+        if not read_by(text) and not is_hub_id(job, text)
     ]
     told = {path for _, each in found for path in each.files}
     said: list[str] = []

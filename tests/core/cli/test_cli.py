@@ -169,7 +169,7 @@ def test_the_version_is_the_distributions(command: Command) -> None:
         (["plugins", "hugingface"], "error: there is no plugin hugingface: there are "),
         (["plugins", "a", "b"], "Got unexpected extra argument (b)"),
         (["plugins", "new"], "Missing argument 'NAME'"),
-        (["plugins", "new", "A_b"], "error: A_b is no name for a plugin; use lower-case"),
+        (["plugins", "new", "A_b"], "error: A_b is no name for a plugin; begin with a lower-case"),
         (["plugins", "new", "train"], "error: train is taken: forge-train or forge_train is installed already"),
         (["plugins", "new", "gguf"], "error: gguf is taken: forge-gguf or forge_gguf is installed already"),
         (["runs", "nothing"], "error: there is no run nothing"),
@@ -352,7 +352,7 @@ def test_a_new_plugin_passes_its_own_test(site: Site, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(root), str(test)]
     ran = subprocess.run(command, capture_output=True, text=True, env=site.environment(), cwd=tmp_path, timeout=60)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "1 passed" in ran.stdout
+    assert "2 passed" in ran.stdout
     assert "my-tool" in site.forge("plugins").stdout
 
 

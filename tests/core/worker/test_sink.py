@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from forge.api import Data, Noted
+from forge.api import Data, Noted, Run
 from forge.api.plan import Plan
 from forge.disk.events import EventLog, read_events
 from forge.errors import PluginError
@@ -21,6 +21,12 @@ from forge.worker.sink import Sink
 from forge.worker.tasks import check_processor
 
 ROOMS = ("planning", "discovery", "text", "parent", "cli")
+
+
+def run_of(*observers: tuple[str, str]) -> Run:
+    """Return a run with observers."""
+    plan = SimpleNamespace(observers=observers, decisions=(), configs={"x": {"colour": "blue"}})
+    return Run(folder=Path(), plan=cast(Plan, plan))
 
 
 def test_a_worker_imports_no_room_that_chooses() -> None:
@@ -42,7 +48,7 @@ def test_an_observer_sees_what_comes_after_it_was_let_in(tmp_path: Path, monkeyp
     log = EventLog(tmp_path / "events.jsonl")
     sink = Sink(log)
     sink(Noted("before"))
-    sink.admit(cast(Plan, SimpleNamespace(observers=(("x", "sees_all"),))))
+    sink.admit(run_of(("x", "sees_all")))
     sink(Noted("after"))
     log.close()
     assert sys.modules["sees_all"].seen == ["note"]
@@ -79,6 +85,20 @@ def test_an_observer_with_a_typo_in_its_hook_is_refused(
     log.close()
 
 
+def test_an_observer_sees_the_run_with_its_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sees_run.py").write_text(
+        "from forge.api import hookimpl\nseen = []\n"
+        "@hookimpl\ndef forge_event(run, event): seen.append((event.kind, run.plugin, run.config))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    sink = Sink(log)
+    sink.admit(run_of(("x", "sees_run")))
+    sink(Noted("now"))
+    log.close()
+    assert sys.modules["sees_run"].seen == [("note", "x", {"colour": "blue"})]
+
+
 def test_an_observer_with_another_hook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wraps.py").write_text(
         "from forge.api import hookimpl\n@hookimpl(wrapper=True)\ndef forge_train(): return (yield)\n"
@@ -86,7 +106,7 @@ def test_an_observer_with_another_hook_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     log = EventLog(tmp_path / "events.jsonl")
     with pytest.raises(PluginError, match="plugin x cannot act on this run: unknown hook 'forge_train'"):
-        Sink(log).admit(cast(Plan, SimpleNamespace(observers=(("x", "wraps"),))))
+        Sink(log).admit(run_of(("x", "wraps")))
     log.close()
 
 
@@ -95,7 +115,7 @@ def test_an_observer_that_raises_anything_at_import_is_refused(tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     log = EventLog(tmp_path / "events.jsonl")
     with pytest.raises(PluginError, match="plugin x cannot act on this run: Odd: own kind"):
-        Sink(log).admit(cast(Plan, SimpleNamespace(observers=(("x", "odd"),))))
+        Sink(log).admit(run_of(("x", "odd")))
     log.close()
 
 

@@ -9,6 +9,7 @@ import click
 
 from forge.cli.common import json_option, print_json
 from forge.cli.scaffold import scaffold
+from forge.cli.scaffold.kinds import KINDS
 from forge.cli.terminal import say
 from forge.errors import UsageError
 
@@ -46,6 +47,7 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
     for plugin in catalogue.plugins:
         what = dict.fromkeys(offer.stage.value for offer in plugin.offers)
         what |= {"observer": None} if plugin.extensions else {}
+        what |= dict.fromkeys(function.name for function in plugin.functions)
         what |= {f"forge {command.name}": None for command in plugin.commands}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
         say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
@@ -53,10 +55,21 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
 
 @command.command(name="new")
 @click.argument("name")
-def new(name: str) -> None:
-    """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder."""
-    for path in scaffold(name, Path()):
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), default="observer", show_default=True, help="What it is to bring."
+)
+def new(name: str, kind: str) -> None:
+    """Write the beginning of a plugin called NAME, as a distribution forge-NAME in this folder.
+
+    It installs, its tests pass, and it does something that is seen in the first `forge run`; its README says what.
+    """
+    from forge.cli import COMMANDS
+
+    written = scaffold(name, Path(), kind, commands=COMMANDS)
+    for path in written:
         say(path)
+    root = written[0].parent
+    say(f'next: pip install -e "{root}[dev]", pytest {root}, and {root}/README.md', err=True)
 
 
 def _show_command(name: str) -> click.Command:
@@ -106,6 +119,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
             for offer in plugin.offers
         ],
         "extensions": [extension.impl for extension in plugin.extensions],
+        "functions": {function.name: function.impl for function in plugin.functions},
         "commands": {command.name: command.help for command in plugin.commands},
     }
 
@@ -120,5 +134,6 @@ def _text(shown: dict[str, Any]) -> str:
             if value and key not in {"stage", "impl"}:
                 lines.append(f"    {key:<13}{', '.join(value) if isinstance(value, list) else value}")
     lines += [f"  observer {module}" for module in shown["extensions"]]
+    lines += [f"  function {name}  {impl}" for name, impl in shown["functions"].items()]
     lines += [f"  forge {name:<12}{said}" for name, said in shown["commands"].items()]
     return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""The beginnings of plugins: each works as it is written, and no name of another's is taken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import tomli
+
+from forge.api.hooks import API
+from forge.cli.scaffold import scaffold
+from forge.cli.scaffold.kinds import KINDS
+from forge.errors import UsageError
+
+if TYPE_CHECKING:
+    from support.sites import Site
+
+LIGHT = [kind for kind in KINDS if kind != "method"]
+
+
+def installed(site: Site, kind: str) -> Path:
+    """Write the beginning of a plugin and install it, as an editable install does; return its folder."""
+    name = f"new-{kind}"
+    root = scaffold(name, site.folder.parent, kind)[0].parent
+    project = tomli.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    points = "\n".join(f"{key} = {value}" for key, value in project["entry-points"][API].items())
+    site.install(project["name"], {}, f"[{API}]\n{points}\n", project["version"])
+    (site.folder / f"forge_new_{kind}").symlink_to(root / f"forge_new_{kind}", target_is_directory=True)
+    return root
+
+
+def passed(site: Site, *roots: Path) -> str:
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    ran = subprocess.run(
+        [*command, "--rootdir", str(site.folder.parent), "-c", os.devnull, *map(str, roots)],
+        capture_output=True,
+        text=True,
+        env=site.environment(),
+        cwd=site.folder,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_every_kind_passes_its_own_tests_and_ruff(site: Site) -> None:
+    roots = [installed(site, kind) for kind in KINDS]
+    long = [scaffold(f"{'long-' * 6}{kind}", site.folder.parent, kind)[0].parent for kind in KINDS]
+    for arguments in (["check"], ["format", "--check"]):
+        ruff = subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments, "--no-cache", *map(str, roots + long)],
+            capture_output=True,
+            text=True,
+        )
+        assert ruff.returncode == 0, ruff.stdout + ruff.stderr
+    assert "12 passed" in passed(site, *(root for root, kind in zip(roots, KINDS, strict=True) if kind in LIGHT))
+
+
+@pytest.mark.slow
+def test_the_method_passes_its_own_test_and_every_kind_mypy(site: Site) -> None:
+    roots = [installed(site, kind) for kind in KINDS]
+    assert "2 passed" in passed(site, next(root for root in roots if root.name.endswith("method")))
+    for root in roots:
+        mypy = subprocess.run(
+            [sys.executable, "-m", "mypy", "--cache-dir", str(site.folder.parent / "mypy")],
+            capture_output=True,
+            text=True,
+            cwd=root,
+        )
+        assert mypy.returncode == 0, mypy.stdout + mypy.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugin_has_what_a_project_has_and_no_word_is_left_open(tmp_path: Path, kind: str) -> None:
+    written = scaffold("my-tool", tmp_path, kind)
+    names = {path.relative_to(tmp_path / "forge-my-tool").as_posix() for path in written}
+    assert names >= {"pyproject.toml", "README.md", ".github/workflows/ci.yml", "forge_my_tool/py.typed"}
+    assert not [path.name for path in written if "@NAME@" in (text := path.read_text()) or "@PACKAGE@" in text]
+    assert KINDS[kind].about in (tmp_path / "forge-my-tool" / "README.md").read_text()
+
+
+def test_names_that_are_taken_are_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("others-zip", {"others_zip": ""}, "[forge_v1]\nzip = others_zip\n")
+    monkeypatch.syspath_prepend(site.folder)
+    with pytest.raises(UsageError, match=r"zip is taken: others-zip 1.0 has a plugin of this name"):
+        scaffold("zip", tmp_path)
+    with pytest.raises(UsageError, match="huggingface is taken"):
+        scaffold("huggingface", tmp_path)
+    with pytest.raises(UsageError, match="run is taken: forge run is a command already"):
+        scaffold("run", tmp_path, "command", commands=("run",))
+    with pytest.raises(UsageError, match="begin with a lower-case letter"):
+        scaffold("1st", tmp_path)
