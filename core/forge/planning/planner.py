@@ -15,7 +15,7 @@ from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
 from forge.planning.choosing import choose
-from forge.planning.mistakes import Decided, checked, refuse_decided, refuse_mistakes, voices
+from forge.planning.mistakes import Decided, Voice, checked, refuse_decided, refuse_mistakes, voices
 from forge.planning.needs import answer_needs, judge_need, needs
 from forge.planning.notes import notes
 from forge.planning.observing import acting, configs, named_functions, still_acting
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.fitting import Choice
-    from forge.planning.mistakes import Voice
     from forge.planning.observing import Acting
 
 
