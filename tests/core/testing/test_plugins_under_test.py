@@ -73,7 +73,7 @@ def _seen(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     modules = {"seen": PLUGIN, "seen_observer": OBSERVER, "seen_export": EXPORT}
     site.install("forge-seen", modules, "[forge_v1]\nseen = seen\n")
     monkeypatch.syspath_prepend(site.folder)
-    monkeypatch.setenv("PYTHONPATH", str(site.folder))
+    monkeypatch.setenv("PYTHONPATH", site.environment()["PYTHONPATH"])
     monkeypatch.setenv("FORGE_CACHE", str(tmp_path / "cache"))
 
 
