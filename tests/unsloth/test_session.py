@@ -206,6 +206,7 @@ def test_packed_rows_carry_their_lengths_for_unsloths_attention() -> None:
     assert batches[1]["packed_seq_lengths"].tolist() == [2, 1]
 
 
+@pytest.mark.filterwarnings("ignore:.* is not imported")  # where Unsloth is not installed
 def test_the_plugin_keeps_the_contract() -> None:
     plugin = check_plugin("unsloth-text")
     for offer in plugin.offers:

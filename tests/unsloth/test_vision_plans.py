@@ -131,6 +131,7 @@ def test_unsloths_collator_comes_only_by_name(catalogue: Catalogue) -> None:
     assert "name it" in reason(plan(catalogue, fit()), label="collate")
 
 
+@pytest.mark.filterwarnings("ignore:.* is not imported")  # where Unsloth is not installed
 def test_the_plugin_keeps_the_contract() -> None:
     plugin = check_plugin("unsloth-vision")
     for offer in plugin.offers:

@@ -55,6 +55,20 @@ def test_an_observer_sees_what_comes_after_it_was_let_in(tmp_path: Path, monkeyp
     assert [event["message"] for event in read_events(tmp_path / "events.jsonl")] == ["before", "after"]
 
 
+def test_an_observer_sees_the_run_with_its_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sees_run.py").write_text(
+        "from forge.api import hookimpl\nseen = []\n"
+        "@hookimpl\ndef forge_event(run, event): seen.append((event.kind, run.plugin, run.config))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    log = EventLog(tmp_path / "events.jsonl")
+    sink = Sink(log)
+    sink.admit(run_of(("x", "sees_run")))
+    sink(Noted("now"))
+    log.close()
+    assert sys.modules["sees_run"].seen == [("note", "x", {"colour": "blue"})]
+
+
 def test_an_observer_that_exits_stops_nobody_and_a_plugin_may_have_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +81,7 @@ def test_an_observer_that_exits_stops_nobody_and_a_plugin_may_have_two(
     monkeypatch.syspath_prepend(tmp_path)
     log = EventLog(tmp_path / "events.jsonl")
     sink = Sink(log)
-    sink.admit(cast(Plan, SimpleNamespace(observers=(("x", "first_of_two"), ("x", "second_of_two")))))
+    sink.admit(run_of(("x", "first_of_two"), ("x", "second_of_two")))
     sink(Noted("after"))
     log.close()
     assert sys.modules["first_of_two"].seen == sys.modules["second_of_two"].seen == ["note"]
@@ -81,22 +95,8 @@ def test_an_observer_with_a_typo_in_its_hook_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     log = EventLog(tmp_path / "events.jsonl")
     with pytest.raises(PluginError, match=f"plugin x cannot act on this run: unknown hook '{name}'"):
-        Sink(log).admit(cast(Plan, SimpleNamespace(observers=(("x", f"typo_{name}"),))))
+        Sink(log).admit(run_of(("x", f"typo_{name}")))
     log.close()
-
-
-def test_an_observer_sees_the_run_with_its_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sees_run.py").write_text(
-        "from forge.api import hookimpl\nseen = []\n"
-        "@hookimpl\ndef forge_event(run, event): seen.append((event.kind, run.plugin, run.config))\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    log = EventLog(tmp_path / "events.jsonl")
-    sink = Sink(log)
-    sink.admit(run_of(("x", "sees_run")))
-    sink(Noted("now"))
-    log.close()
-    assert sys.modules["sees_run"].seen == [("note", "x", {"colour": "blue"})]
 
 
 def test_an_observer_with_another_hook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
