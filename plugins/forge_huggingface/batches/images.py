@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
+from forge_huggingface.batches.tokens import COUNT
 from forge_huggingface.vision.images import reopen
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ class ImageCollator:
     Attributes:
         processor: The model's processor.
         pad: The id that fills short rows.
+        counted: Say how many tokens there are, for a trainer that takes the number out again.
     """
 
     processor: Any
     pad: int
+    counted: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch, padded at the right.
@@ -65,4 +68,5 @@ class ImageCollator:
             labels[index, :count] = torch.as_tensor(row["labels"])
             batch["input_ids"][index, count:] = self.pad
             batch["attention_mask"][index, count:] = 0
-        return {**batch, "labels": labels}
+        batch["labels"] = labels
+        return {**batch, COUNT: sum(len(row["input_ids"]) for row in rows)} if self.counted else batch

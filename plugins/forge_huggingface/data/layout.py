@@ -83,7 +83,8 @@ class Layout:
     def collator(self) -> Callable[[Loaded], Any] | None:
         """Return what makes the batch collator once the model is there; None for the trainer's own."""
         if self.sees:
-            return lambda _: ImageCollator(self.processor, self.pad)
+            counted = self.job.train.method == "sft"
+            return lambda _: ImageCollator(self.processor, self.pad, counted=counted)
         return lambda loaded: _tokens(self.pad, self.job, loaded)
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:

@@ -9,6 +9,7 @@ from forge.api import Noted
 from forge_huggingface.arguments.options import lean_nll
 from forge_huggingface.kernels import lora, loss, mask, mlp, norm, rope, seams
 from forge_huggingface.kernels.check import differs
+from forge_huggingface.rules.kernels import beside
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -42,6 +43,8 @@ def unused(part: str, job: Job, model: Any) -> str | None:
     """Return why nothing would call a part, or None."""
     if getattr(model.config, "is_encoder_decoder", False):
         return "the model has an encoder"
+    if part == "lora":
+        return beside(job.adapter)
     name = job.train.options.get("loss_type")
     if part == "loss" and job.train.method == "sft" and not lean_nll() and name != "chunked_nll":
         return f'this version of TRL makes all logits under loss_type = "{name}"'

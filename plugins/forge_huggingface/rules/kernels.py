@@ -15,7 +15,7 @@ from forge_huggingface.rules.placement import device
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from forge.api import Job, Machine, ModelFacts
+    from forge.api import AdapterTable, Job, Machine, ModelFacts
 
 LIGERS = ("swiglu", "norm", "rope")
 """What ``use_liger_kernel`` brings too; before TRL 1.15 a loss as well."""
@@ -69,8 +69,8 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     if table.type != "lora":
         reasons["lora"], reasons["norm"] = "there is no adapter", "norms are trained"
         reasons["loss"] = "the output layer is trained"
-    elif table.use_dora or table.lora_dropout or table.bias != "none":
-        reasons["lora"] = "it is for LoRA without DoRA, dropout and biases"
+    elif why := beside(table):
+        reasons["lora"] = why
     if any(name.rpartition(".")[2] in {"lm_head", "embed_tokens"} for name in table.modules_to_save or ()):
         reasons["loss"] = "the output layer is trained"
     if job.train.method == "reward":
@@ -85,6 +85,12 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
         theirs = LIGERS if lean_nll() else ("loss", *LIGERS)
         reasons |= dict.fromkeys(theirs, "use_liger_kernel brings its own")
     return reasons
+
+
+def beside(table: AdapterTable) -> str | None:
+    """Return why peft would compute every adapted layer of a training itself, or None."""
+    plain = not (table.use_dora or table.lora_dropout or table.bias != "none")
+    return None if plain else "it is for LoRA without DoRA, dropout and biases"
 
 
 def scales_wrongly(machine: Machine, job: Job, facts: ModelFacts) -> bool:

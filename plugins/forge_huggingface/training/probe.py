@@ -29,8 +29,16 @@ if TYPE_CHECKING:
 PROBING = "in the probe of the longest batch, before the first step"
 EVALUATING = "in the probe of the longest held-out batch, before the first step"
 
-COUNTERS = ("_metrics", "_stored_metrics", "_total_train_tokens", "_step", "_current_train_step_time")
-"""What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16)."""
+COUNTERS = (
+    "_metrics",
+    "_stored_metrics",
+    "_total_train_tokens",
+    "_step",
+    "_current_train_step_time",
+    "filled",
+    "sequences",
+)
+"""What TRL's trainers count while they compute a loss (trl 1.14.2 and 1.16), and what forge counts of batches."""
 
 
 def probe(

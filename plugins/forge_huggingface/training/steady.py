@@ -125,8 +125,14 @@ class Steady:
 
     def evaluate(self, *arguments: Any, **options: Any) -> Any:
         """Evaluate, and look at the clock."""
-        with self._timed("evaluating"):
-            return super().evaluate(*arguments, **options)  # type: ignore[misc]
+        args = self.args  # type: ignore[attr-defined]
+        before = args.logging_nan_inf_filter
+        args.logging_nan_inf_filter = before or self._leaves_out  # the trainer heeds it of held-out losses too
+        try:
+            with self._timed("evaluating"):
+                return super().evaluate(*arguments, **options)  # type: ignore[misc]
+        finally:
+            args.logging_nan_inf_filter = before
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         with self._timed("saving"):

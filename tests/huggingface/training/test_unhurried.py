@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.looking import VisionProject
+
 
 LOGGED = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens")
 
@@ -98,6 +100,20 @@ def test_what_is_logged_is_what_trl_logs(
         assert {name: one[name] for name in LOGGED} == {name: other[name] for name in LOGGED}
 
 
+def test_tokens_of_rows_with_images_are_counted_as_trl_counts_them(
+    seeing: VisionProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing.write(train={"logging_steps": 1, "max_steps": 2})
+    ours = seeing.perform()
+    assert ours.code == 0, ours.printed
+    monkeypatch.setattr(Unhurried, "_simple", lambda *_: False)
+    theirs = seeing.perform()
+    assert [each["num_tokens"] for each in ours.of_kind("step")] == [
+        each["num_tokens"] for each in theirs.of_kind("step")
+    ]
+    assert ours.of_kind("speed")[0]["tokens_per_second"]
+
+
 def test_the_fill_of_a_batch_is_no_token(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def numbers(form: dict[str, Any]) -> list[tuple[float, float]]:
         project = Project(tmp_path / str(len(form)), tiny_model)
@@ -132,3 +148,34 @@ def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_as_the_trainer_does(
         monkeypatch.delattr(Steady, name)
     assert project.perform().losses == ours
     assert math.isfinite(ours[0])
+
+
+def test_held_out_losses_are_evaluated_with_the_filter_that_the_job_asks_for(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import Trainer
+
+    evaluate, seen = Trainer.evaluate, []
+
+    def watched(self: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(self.args.logging_nan_inf_filter)
+        return evaluate(self, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "evaluate", watched)
+    project = Project(tmp_path / "p", tiny_model)
+    for wanted in (True, False):
+        seen.clear()
+        train = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "logging_nan_inf_filter": wanted}
+        project.write(data={"eval_size": 4}, train=train)
+        assert project.perform().code == 0
+        assert set(seen) == {wanted}
+
+
+@pytest.mark.parametrize("adapter", [{"lora_dropout": 0.1}, {"use_dora": True}])
+def test_a_kernel_that_peft_would_never_call_is_told(tmp_path: Path, tiny_model: Path, adapter: dict[str, Any]) -> None:
+    project = Project(tmp_path / "p", tiny_model)
+    project.write(adapter=adapter, train={"max_steps": 1, "kernels": ["lora"]})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert done.of_kind("trainer")[0]["kernels"] == {}
+    assert any("kernels: lora is not used" in note["message"] for note in done.of_kind("note"))

@@ -53,6 +53,21 @@ def test_rows_of_one_length_have_no_padding(project: Project) -> None:
     assert speed["tokens"] == speed["padded"]
 
 
+def test_the_batch_of_the_probe_is_not_counted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forge_huggingface.training import callbacks
+
+    counted, probe = [], callbacks.probe
+
+    def probed(trainer: Any, *rest: Any) -> Any:
+        found = probe(trainer, *rest)
+        counted.append((found["rows"], trainer.filled, trainer.sequences))
+        return found
+
+    monkeypatch.setattr(callbacks, "probe", probed)
+    trained(project, train={"probe": True, "per_device_train_batch_size": 2})
+    assert counted == [(2, 0, 0)]
+
+
 def test_the_probe_evaluations_and_checkpoints_are_no_part_of_the_steps(project: Project) -> None:
     train = {"eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True, "save_steps": 2, "probe": True}
     done = trained(project, data={"eval_size": 4}, train=train)

@@ -33,7 +33,7 @@ class Unhurried:
         count = inputs.pop(COUNT, None)
         training = self.model.training  # type: ignore[attr-defined]  # the trainer's, here and below
         before = self._total_train_tokens if training else 0  # type: ignore[has-type]
-        if training and not return_outputs and self._simple(inputs):
+        if training and count is not None and not return_outputs and self._simple(inputs):
             measure = self._fused if FUSED else self._whole
             loss, *sums = measure(model, inputs, num_items_in_batch)
             self._note(*sums)
