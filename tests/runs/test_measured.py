@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def test_doctor_measures_each_backend_and_says_why_not() -> None:
     done = CliRunner().invoke(cli, ["doctor", "--measure"], catch_exceptions=False)
     assert done.exit_code == 0
     assert "unsloth-text is not measured: " in done.output
-    assert "measured  huggingface, 6.95 M parameters, gradient checkpointing: " in done.output
+    assert "measured  huggingface, 6.95 M parameters: " in done.output
     assert "TFLOP/s (1 run)" in CliRunner().invoke(cli, ["doctor"], catch_exceptions=False).output
 
 
@@ -98,6 +99,8 @@ def test_doctor_tells_what_is_known_and_what_is_of_other_versions() -> None:
 
 def test_a_run_tells_what_its_time_went_into(project: Project) -> None:
     output = project.forge("run", "job.toml")
+    assert 'train.kernels = "none": ' in output  # as the job file would say it
+    assert re.search(r"^loss +\d\.\d{4}$", project.forge("runs", project.newest().path.name), re.MULTILINE)
     folder = str(project.newest().path)
     assert "trained" in output
     told = project.forge("runs", folder)
@@ -105,3 +108,11 @@ def test_a_run_tells_what_its_time_went_into(project: Project) -> None:
     assert "load " in told
     assert "a second; " in told
     assert "Speed: step " in (project.newest().path / "README.md").read_text()
+
+
+def test_doctor_measures_nothing_that_it_cannot_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FORGE_CACHE", str(tmp_path / "file" / "cache"))
+    done = CliRunner().invoke(cli, ["doctor", "--measure"], catch_exceptions=False)
+    assert "huggingface is not measured: what it took could not be kept: " in done.output
+    assert "kept in" not in done.output

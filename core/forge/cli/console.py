@@ -43,6 +43,7 @@ from forge.api.event import (
 )
 from forge.api.plan import Plan, Training
 from forge.cli.terminal import Door, Unwritable, door, say, shown
+from forge.job.literal import literal
 from forge.text.evaluation import measured
 from forge.text.measures import evaluated, is_number, measures
 from forge.text.memory import measured as measured_beside
@@ -102,7 +103,7 @@ class Console:
         for name, reason in turned_down(plan).items():
             self.line(f"        not {name}: {reason}", style="dim")
         for decision in plan.decisions:
-            self.line(f"        {decision.key} = {decision.value}: {decision.reason}", style="dim")
+            self.line(f"        {decision.key} = {literal(decision.value)}: {decision.reason}", style="dim")
         for note in plan.notes:
             self.line(f"note    {note}", style="yellow")
         if isinstance(plan, Training) and plan.estimate and plan.estimate.fits is False:

@@ -33,8 +33,16 @@ class Missing:
 
     def __str__(self) -> str:
         """Return the reason, with the line that installs what is missing."""
-        line = " ".join(f'"{text}"' for text in self.install)
-        return f"{self.reason} (pip install {line})" if line else self.reason
+        return f"{self.reason} (pip install {quoted(self.install)})" if self.install else self.reason
+
+
+def quoted(requirements: Iterable[str]) -> str:
+    """Return requirements as a shell takes them: without quotes, ``>`` would write to a file.
+
+    >>> quoted(["trl>=1.14", "peft"])
+    '"trl>=1.14" "peft"'
+    """
+    return " ".join(f'"{text}"' for text in requirements)
 
 
 def missing_requirement(requirements: Sequence[str], machine: Machine) -> Missing | None:

@@ -68,6 +68,8 @@ def _preset(
         "transformers": "5.23.0",
         "trl": "1.16.0",
     }
+    if torch.cuda and platform == "linux":
+        versions["triton"] = "3.7.0"  # it comes with such a torch
     if not bitsandbytes:
         del versions["bitsandbytes"]
     return Machine(

@@ -9,6 +9,7 @@ from forge.api.reference import load_object
 from forge.api.stage import Stage
 from forge.discovery.keys import PluginKeys
 from forge.disk import speeds
+from forge.disk.cache import private
 from forge.disk.scratch import scratch
 from forge.errors import ForgeError, Interrupted
 from forge.job.read import Change, read
@@ -66,6 +67,8 @@ def _backends(catalogue: Catalogue) -> dict[str, Offer]:
 
 def _trained(offer: Offer, folder: Path, catalogue: Catalogue, machine: Machine, name: str) -> Timed:
     """Train an offer's trial in a folder and return what it took."""
+    if why := private(speeds.table().parent):  # before it takes minutes
+        raise ForgeError("what it took could not be kept", why)
     write = cast("Callable[[Path, Machine], None]", load_object(offer.trial or ""))
     write(folder / "job", machine)
     changes = [Change("use.backend", offer.backend)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from forge.job.nearest import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -46,7 +48,9 @@ def _preferences(job: Job, config: str | None, catalogue: Catalogue, chosen: Seq
         if labels and config:
             yield f"{config} prefers {name}: taken for {', '.join(labels)}"
         elif plugin is None and name not in backends:
-            yield f"{where} names {name}, and there is no such plugin or backend here; see `forge plugins`"
+            known = sorted({each.name for each in catalogue.plugins} | {each for each in backends if each})
+            near = did_you_mean(name, known, "see `forge plugins`")
+            yield f"{where} names {name}, and there is no such plugin or backend here; {near}"
         elif plugin is not None and plugin.status != "ok" and name not in backends:
             yield f"{where} names {name}, which is {plugin.status}: {plugin.reason}"
         elif not labels:

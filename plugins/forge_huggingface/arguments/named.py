@@ -49,6 +49,9 @@ NAMED_VALUES: Mapping[str, type | tuple[str, ...]] = {
 }
 """What a name in ``optim_args``, ``lr_scheduler_kwargs`` and ``gradient_checkpointing_kwargs`` takes; else a number."""
 
+AT_LEAST_ONE = frozenset({"block_size", "every_n_layers", "rank", "update_proj_gap", "window_size"})
+"""Names that count what there must be one of: none would divide by zero, or do nothing."""
+
 TRUE_ANYWAY = frozenset({"decouple_lr", "kahan_sum"})
 """Names in ``optim_args`` that transformers takes for true whatever stands there."""
 
@@ -135,6 +138,8 @@ def _wrong_value(name: str, value: Any) -> str | None:
     if kind is bool:
         return None if isinstance(value, bool) else f"{name} must be true or false, not {said}"
     right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if right and name in AT_LEAST_ONE and value < 1:
+        return f"{name} must be at least 1, not {said}"
     return None if right else f"{name} must be a {'whole ' if kind is int else ''}number, not {said}"
 
 

@@ -61,13 +61,13 @@ def cannot_varlen(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if kind is None:
         return None  # a call for each row
     if kind != "cuda" or capability(machine) < 8.0:
-        return "the kernel is for NVIDIA GPUs of compute capability 8.0 or more"
+        return "attention by boundaries is for NVIDIA GPUs of compute capability 8.0 or more"
     if not has_varlen(machine):
-        return f"torch is older than {VARLEN}"
+        return f"torch is older than {VARLEN}, and has no attention by boundaries"
     if found.weights == "float32" and found.half is None:
-        return "the kernel computes in 16 bit only"
+        return "attention by boundaries computes in 16 bit only"
     if facts.shape is None or facts.shape.head_dim > WIDEST or facts.shape.head_dim % 8:
-        return f"the kernel takes heads of up to {WIDEST}, and of a multiple of 8"
+        return f"attention by boundaries takes heads of up to {WIDEST}, and of a multiple of 8"
     return None
 
 
@@ -83,7 +83,15 @@ def has_varlen(machine: Machine) -> bool:
 
 def lays_rows(job: Job, facts: ModelFacts) -> bool:
     """Whether a job's batches are of a kind whose rows can lie end to end."""
-    return job.train.method == "sft" and facts.task == "text"
+    return job.train.method == "sft" and facts.task == "text" and (job.data.packing or not noisy(job))
+
+
+def noisy(job: Job) -> bool:
+    """Whether NEFTune's noise is put on the embeddings.
+
+    It shrinks with the length of what the model reads at once (arXiv 2310.05914), which would be the whole batch.
+    """
+    return bool(job.train.options.get("neftune_noise_alpha"))
 
 
 def decide_attention(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
@@ -111,3 +119,5 @@ def decide_attention(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[
             mask = f"{name} would need a mask of all pairs of tokens"
             reason = cannot_varlen(machine, job, facts) or mask if why != "the job says so" else mask
             yield Decision("data.padding_free", False, reason)
+    elif noisy(job) and job.data.padding_free is None and not job.data.packing and job.train.method == "sft":
+        yield Decision("data.padding_free", False, "NEFTune's noise goes by the length of a row, not of a batch")

@@ -56,6 +56,9 @@ def data_problems(job: Job) -> Iterable[Problem]:
         if formats:
             what = f"only plain texts become several rows, and rows of the format {min(formats)} are none"
             yield Problem("data.on_long_row", what, 'write "auto", which splits plain texts and cuts other rows')
+    if job.data.padding_free and not job.data.packing and options.get("neftune_noise_alpha"):
+        why = "NEFTune's noise goes by the length of a row, and would go by that of a batch"
+        yield Problem("data.padding_free", why, "remove it, or neftune_noise_alpha")
     if job.data.streaming and (options.get("max_steps") or -1) < 1:
         yield Problem(
             "data.streaming",

@@ -61,6 +61,7 @@ TRAINING = (
         if packages
     ),
     Package(key="train.use_liger_kernel", requires=("liger-kernel>=0.3",), accelerators=frozenset({"cuda", "rocm"})),
+    Package(key="train.gradient_checkpointing_kwargs.offload", accelerators=frozenset({"cuda", "rocm"})),
     Package(key="train.use_vllm", requires=("vllm",)),
 )
 """What the trainers need."""

@@ -277,6 +277,8 @@ def test_doctor_says_what_works_and_the_line_that_mends_the_rest(command: Comman
     good = next(line for line in report["plugins"] if line["name"] == "huggingface")
     assert good["works"] == ["collate", "load", "adapt", "train", "generate", "evaluate", "export"]
     assert (good["status"], good["reasons"], good["mend"]) == ("ok", [], None)
+    wishes = {line["key"]: line["mend"] for line in good["values"]}
+    assert wishes['[train] optim = "schedule_free_radam"'] == 'pip install "schedulefree>=1.4"'
     bare = PRESETS["linux-cuda"].to_json()
     bare["versions"] = {name: bare["versions"][name] for name in ("torch", "transformers", "accelerate", "datasets")}
     (tmp_path / "bare.json").write_text(json.dumps(bare))

@@ -104,6 +104,8 @@ def test_what_the_job_prefers_is_taken_in_its_order_wherever_it_can_serve() -> N
         "[use] prefer names other, and nothing of it was taken",
     )
     assert 'load      quick  ([use] prefer = ["missing", "fast", "other"])' in describe(found)
+    (slip, *_) = plan(quick, text='[use]\nprefer = ["quik"]\n').notes
+    assert slip == "[use] prefer names quik, and there is no such plugin or backend here; did you mean quick?"
     assert plan(quick, other, text='[use]\nprefer = ["other"]\n').step(Stage.LOAD).plugin == "other"
     refused = plan(quick, text='[use]\nprefer = ["quick"]\n[[export]]\nformat = "merged"\n')
     assert "quick: no" in describe(refused)

@@ -135,6 +135,14 @@ def branch(source: str, name: str) -> str:
             },
             "decay_type must be one of linear, cosine, 1-sqrt, not cos",
         ),
+        (
+            {"gradient_checkpointing_kwargs": {"every_n_layers": 0}},
+            "every_n_layers must be at least 1, not 0",
+        ),
+        (
+            {"optim": "galore_adamw", "optim_target_modules": "all-linear", "optim_args": "update_proj_gap=0"},
+            "update_proj_gap must be at least 1, not 0",
+        ),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": "no"}}, "use_reentrant must be true or false, not no"),
     ],
 )

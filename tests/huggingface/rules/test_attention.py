@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.errors import JobError
 from forge.model.shape import Shape
 from support.planning import BASE, CUDA, FACTS, planner
 
@@ -56,6 +57,7 @@ def decided(found: Any) -> tuple[Any, Any]:
         ("", NEW, replace(LLAMA, model_type="gemma2"), ("sdpa", False)),
         ("", replace(OLD, versions={**OLD.versions, "flash-attn": "2.8"}), LLAMA, ("flash_attention_2", True)),
         ("[train]\nmethod = 'dpo'\n", NEW, LLAMA, ("sdpa", None)),
+        ("[train]\nneftune_noise_alpha = 5\n", NEW, LLAMA, ("sdpa", False)),
         ("[train]\nbf16 = false\n[adapter]\ntype = 'none'\n", NEW, LLAMA, ("sdpa", False)),
     ],
 )
@@ -76,3 +78,18 @@ def test_rows_lie_end_to_end_where_attention_goes_by_boundaries(
 )
 def test_a_job_may_say_how_rows_lie(plan: Any, key: str, machine: Any, expected: tuple[Any, Any]) -> None:
     assert decided(plan(f"{BASE}{key}\n{HF}", machine=machine, facts=LLAMA)) == expected
+
+
+def test_noise_by_the_length_of_rows_is_kept_off_rows_that_lie_end_to_end(plan: Any) -> None:
+    with pytest.raises(JobError, match="NEFTune's noise goes by the length of a row") as caught:
+        plan(f"{BASE}padding_free = true\n{HF}[train]\nneftune_noise_alpha = 5\n", machine="linux-cpu", facts=LLAMA)
+    assert "remove it, or neftune_noise_alpha" in str(caught.value)
+    packed = f"{BASE}packing = true\n{HF}[train]\nneftune_noise_alpha = 5\n"
+    assert decided(plan(packed, machine=NEW, facts=LLAMA)) == ("varlen", None)
+
+
+def test_moving_activations_to_main_memory_needs_a_gpu(plan: Any) -> None:
+    text = f"{BASE}{HF}[train]\ngradient_checkpointing = true\ngradient_checkpointing_kwargs = {{ offload = true }}\n"
+    with pytest.raises(JobError, match=r"gradient_checkpointing_kwargs.offload: it needs an accelerator"):
+        plan(text, machine="linux-cpu", facts=LLAMA)
+    plan(text, machine=NEW, facts=LLAMA)

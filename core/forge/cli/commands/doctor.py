@@ -80,7 +80,8 @@ def _measure(catalogue: Catalogue, machine: Machine, *, as_json: bool) -> None:
             say(f"{each.plugin} is not measured: {each.why}", fg="yellow")
     for line in _known(table):
         say(f"measured  {line}")
-    say(f"kept in {speeds.table()}")
+    if any(each.timed for each in found):
+        say(f"kept in {speeds.table()}")
 
 
 def _known(speeds: Speeds) -> list[str]:
@@ -113,7 +114,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
     """
     from packaging.requirements import Requirement
 
-    from forge.discovery.requirements import missing_package, missing_requirement
+    from forge.discovery.requirements import missing_package, missing_requirement, quoted
 
     found = []
     for plugin in catalogue.plugins:
@@ -136,13 +137,13 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
         values = []
         for package in dict.fromkeys(package for offer in plugin.offers for package in offer.packages):
             if absent := missing_package(package, machine):
-                line = f"pip install {' '.join(absent.install)}" if absent.install else None
+                line = f"pip install {quoted(absent.install)}" if absent.install else None
                 values.append({"key": package.wish, "reason": absent.reason, "mend": line})
         if missing and plugin.own:
             mend: str | None = f'pip install "forge-train[{plugin.name}]"'
         else:
             wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
-            mend = "pip install " + " ".join(f'"{text}"' for text in wanted) if wanted else None
+            mend = f"pip install {quoted(wanted)}" if wanted else None
         works += [f"forge {command.name}" for command in plugin.commands]
         idle = plugin.offers and not works  # a plugin that only watches or describes has nothing that could fail
         status = "does not work here" if plugin.status == "ok" and idle else plugin.status

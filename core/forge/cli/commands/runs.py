@@ -64,8 +64,8 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
         print_json(told)
         return
     for key in ("folder", "state", "step", "of", "loss", "eval_loss", "checkpoint", "weights", "error"):
-        if told.get(key) is not None:
-            say(f"{key.replace('_', ' '):<12}{told[key]}")
+        if (value := told.get(key)) is not None:
+            say(f"{key.replace('_', ' '):<12}{f'{value:.4f}' if isinstance(value, float) else value}")
     for line in told["speed"]:
         say(line)
     for export in told["exports"]:
