@@ -72,8 +72,9 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
         began: When the process began, in seconds since the epoch; now if it is not told.
     """
     plan, began = run.plan, time.time() if began is None else began
-    try:
-        with folder.own():
+    with contextlib.ExitStack() as owned:  # until the last event is written: who sees the folder free sees how it ended
+        try:
+            owned.enter_context(folder.own())
             sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             preload(plan)
@@ -86,19 +87,20 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
                 run.keeper = partial(keep, run, folder.checkpoints)
                 run.resume = resume_point(run, folder) if plan.resume else None
             TASKS[plan.task](job, run, stages, folder)
-    except Interrupted as error:
-        run.emit(Stopped(error.what))
-        return error.exit_code
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
-        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
-            traceback.print_exc()
-        known = explain(error, run, folder)
-        with contextlib.suppress(OSError, MachineError):  # then the parent looks at the disk itself
-            run.emit(Failed(known.to_json()))
-        return known.exit_code
-    run.emit(Done(plan.task))
+        except Interrupted as error:
+            run.emit(Stopped(error.what))
+            return error.exit_code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
+            owned.close()  # the fault may be that no further file can be opened
+            with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+                traceback.print_exc()
+            known = explain(error, run, folder)
+            with contextlib.suppress(OSError, MachineError):  # then the parent looks at the disk itself
+                run.emit(Failed(known.to_json()))
+            return known.exit_code
+        run.emit(Done(plan.task))
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
 from forge_huggingface.rows import BadRow, Plain, Record, Rendered, Row
+from forge_huggingface.rules.attention import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,16 +98,19 @@ class Layout:
 
 
 def _tokens(pad: int, job: Job, loaded: Loaded) -> TokenCollator:
-    from forge_huggingface.kernels import attention  # imports transformers
-
     name = str(getattr(getattr(loaded.model, "config", None), "_attn_implementation", ""))
-    kernel, unsloth = name == attention.NAME, "unsloth-patched" in loaded.traits
+    kernel, unsloth = name == NAME, "unsloth-patched" in loaded.traits
+    mask: tuple[int, ...] | None = None
+    if kernel and not unsloth:
+        from forge_huggingface.kernels.attention import KNOWN_HERE  # imports transformers
+
+        mask = KNOWN_HERE
     return TokenCollator(
         pad,
         flat=bool(job.data.padding_free),
         rounded=getattr(getattr(loaded.model, "device", None), "type", "cpu") != "cpu",
         boundaries=kernel or "flash" in name,
-        mask=attention.KNOWN_HERE if kernel and not unsloth else None,
+        mask=mask,
         lengths=unsloth,
         counted=job.train.method == "sft",
     )

@@ -19,13 +19,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from forge_huggingface.rules.attention import NAME
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
-
-NAME = "varlen"
-"""What the job, the plan and transformers call it."""
 
 KNOWN_HERE = (1, 1, 1, 1)
 """The shape of a mask that says: the boundaries are given, build none. transformers passes a mask of four dimensions on

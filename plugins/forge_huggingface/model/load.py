@@ -9,6 +9,7 @@ from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned
 from forge_huggingface.facts.folder import MODEL, reading
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.device import planned_device
+from forge_huggingface.rules.attention import NAME
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -56,11 +57,11 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
     """
     import torch
 
-    from forge_huggingface.kernels import attention  # imports transformers
-
     table = job.model
-    if table.attn_implementation == attention.NAME:
-        attention.register()
+    if table.attn_implementation == NAME:
+        from forge_huggingface.kernels.attention import register  # imports transformers
+
+        register()
     arguments: dict[str, Any] = {
         "dtype": getattr(torch, table.dtype),
         "attn_implementation": table.attn_implementation,

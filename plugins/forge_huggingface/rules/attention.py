@@ -44,6 +44,9 @@ APART = frozenset(
 """Families whose tokens meet in attention alone, which they call by transformers' interface and with nothing that
 torch's kernel lacks: no cap on its scores, no sinks, no mixture whose balance is counted over the batch."""
 
+NAME = "varlen"
+"""What the job, the plan and transformers call attention by boundaries."""
+
 VARLEN = "2.11"
 """The first torch whose kernel for rows of unequal length takes a window, and so looks back only."""
 
@@ -107,10 +110,10 @@ def decide_attention(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[
         if capable and "flash-attn" in machine.versions:
             name, why = "flash_attention_2", "flash-attn is installed"
         elif wanted and lays_rows(job, facts) and cannot_varlen(machine, job, facts) is None:
-            name, why = "varlen", f"{ROWS}, and their boundaries keep them apart without a mask"
+            name, why = NAME, f"{ROWS}, and their boundaries keep them apart without a mask"
         yield Decision("model.attn_implementation", name, why)
     if job.data.padding_free is None and lays_rows(job, facts) and not job.data.packing:
-        bounded = name == "varlen" or name.startswith("flash_attention")
+        bounded = name == NAME or name.startswith("flash_attention")
         if kind is None:
             yield Decision("data.padding_free", False, "no GPU is used, and without one attention is called by the row")
         elif bounded and facts.model_type in APART:
