@@ -5,6 +5,7 @@ Read from what unsloth 2026.10.7 saves for its backward passes, and compared wit
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forge_huggingface.memory import footprint, kernels
@@ -14,10 +15,7 @@ from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import Kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
-
-    from forge.api import Decision, Estimate, Job, Machine, ModelFacts
+    from forge.api import Estimate, Job, Machine, ModelFacts
 
 FUSED = frozenset({"sft", "grpo"})
 """Methods whose loss Unsloth makes in chunks; for the others TRL's own is taken."""
@@ -32,23 +30,6 @@ CHUNK_LIMIT = 4 * 2**30
 def estimate(machine: Machine, job: Job, facts: ModelFacts, *, longest: int | None = None) -> Estimate | None:
     """Return what training takes with Unsloth; see :func:`forge_huggingface.memory.estimate.estimate`."""
     return forecast(machine, job, facts, KERNELS, longest=longest)
-
-
-def fit(
-    machine: Machine,
-    job: Job,
-    facts: ModelFacts,
-    *,
-    asked: Job,
-    named: frozenset[str],
-    rows: Mapping[str, Any] | None = None,
-    failed: bool = False,
-) -> Iterable[Decision]:
-    """Yield what memory decides with Unsloth, which recomputes all layers or none.
-
-    See :func:`forge_huggingface.memory.fit.fit`.
-    """
-    return fitted(machine, job, facts, KERNELS, asked=asked, named=named, rows=rows, failed=failed, some=False)
 
 
 def kept(s: Setting) -> float:
@@ -97,3 +78,7 @@ def fused(job: Job, since: bool) -> bool:
 
 
 KERNELS = Kernels(kept, worked, scores, boundary, fused)
+
+fit = partial(fitted, kernels=KERNELS, some=False)
+"""What memory decides with Unsloth, which recomputes all layers or none: see
+:func:`forge_huggingface.memory.fit.fitted`."""

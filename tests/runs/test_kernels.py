@@ -11,7 +11,7 @@ from forge_huggingface.arguments.options import lean_nll
 from forge_huggingface.arguments.tables import KERNELS
 from support.projects import cut_after
 from support.resuming import resumed
-from support.rows import ONLINE, pairs, prompts, ratings
+from support.rows import METHODS
 from support.tiny_seq2seq import make_t5
 from support.tiny_vlm import ARCHS
 
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from support.looking import Projects
     from support.projects import Finished, Project
 
-CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dpo": (pairs, {}),
-    "kto": (ratings, {}),
-    "orpo": (pairs, {}),
-    "cpo": (pairs, {}),
-    "reward": (pairs, {}),
-    "grpo": (prompts, ONLINE),
-    "rloo": (prompts, ONLINE),
-    "distill": (prompts, {"max_completion_length": 8, "teacher_model_name_or_path": "model"}),
-}
 EVERY = list(KERNELS)
 LAYERS = {"lora", "swiglu", "norm", "rope"}
 
@@ -73,10 +63,10 @@ def test_supervised_training_measures_the_same(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=() if name in {"dpo", "grpo"} else pytest.mark.slow) for name in CASES]
+    "method", [pytest.param(name, marks=() if name in {"dpo", "grpo"} else pytest.mark.slow) for name in METHODS]
 )
 def test_every_method_measures_the_same(project: Project, rows: Callable[[Sequence[Any]], None], method: str) -> None:
-    make, options = CASES[method]
+    make, options = METHODS[method]
     rows(make())
     found = []
     for kernels in ("none", EVERY):

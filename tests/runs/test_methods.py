@@ -10,7 +10,7 @@ import pytest
 
 from forge.disk.events import read_events
 from support.projects import json_of
-from support.rows import ONLINE, pairs, prompts, ratings
+from support.rows import METHODS, ONLINE, pairs, prompts, ratings
 from support.tiny_seq2seq import make_t5
 
 if TYPE_CHECKING:
@@ -18,23 +18,12 @@ if TYPE_CHECKING:
 
     from support.projects import Project
 
-CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dpo": (pairs, {}),
-    "kto": (ratings, {}),
-    "orpo": (pairs, {}),
-    "cpo": (pairs, {}),
-    "reward": (pairs, {}),
-    "grpo": (prompts, ONLINE),
-    "rloo": (prompts, ONLINE),
-    "distill": (prompts, {"max_completion_length": 8, "teacher_model_name_or_path": "model"}),
-}
 
-
-@pytest.mark.parametrize("method", CASES)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_job_names_the_method_and_gets_weights(
     project: Project, rows: Callable[[Sequence[Any]], None], method: str
 ) -> None:
-    make, options = CASES[method]
+    make, options = METHODS[method]
     rows(make())
     project.write(train={"method": method, **options})
     done = project.perform()
@@ -49,7 +38,7 @@ def test_a_job_names_the_method_and_gets_weights(
 def test_a_reference_that_is_asked_before_gives_the_same_losses(
     project: Project, rows: Callable[[Sequence[Any]], None], method: str
 ) -> None:
-    rows(CASES[method][0]())
+    rows(METHODS[method][0]())
     losses = []
     for keys in ({}, {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 3}):
         project.write(data={"eval_size": 4}, train={"method": method, "max_steps": 2, **keys})

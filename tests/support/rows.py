@@ -69,3 +69,16 @@ ONLINE: dict[str, Any] = {
     "reward": [{"use": "./rewards.py:length"}],
 }
 """What a job of an online method needs on top of the tests' base job."""
+
+
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpo": (pairs, {}),
+    "kto": (ratings, {}),
+    "orpo": (pairs, {}),
+    "cpo": (pairs, {}),
+    "reward": (pairs, {}),
+    "grpo": (prompts, ONLINE),
+    "rloo": (prompts, ONLINE),
+    "distill": (prompts, {"max_completion_length": 8, "teacher_model_name_or_path": "model"}),
+}
+"""By method other than sft: what makes rows for it, and which arguments it wants beside."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision
@@ -20,8 +21,6 @@ from forge_huggingface.methods import splits
 from forge_huggingface.rules.placement import device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from forge.api import Job, Machine, ModelFacts
 
 AUTO = "auto"
@@ -99,7 +98,7 @@ class Rung:
         return (1 + recomputed) * (1 + begin / (self.rows * max(tokens, 1)))
 
 
-def fit(
+def fitted(
     machine: Machine,
     job: Job,
     facts: ModelFacts,
@@ -108,8 +107,10 @@ def fit(
     named: frozenset[str],
     rows: Mapping[str, Any] | None = None,
     failed: bool = False,
-) -> Iterable[Decision]:
-    """Yield what memory decides where the job leaves it open, with transformers and peft; see :class:`forge.api.Offer`.
+    kernels: Kernels | None,
+    some: bool = True,
+) -> Iterator[Decision]:
+    """Yield what memory decides where the job leaves it open; see :class:`forge.api.Offer`, ``fit``.
 
     Args:
         machine: The machine.
@@ -119,37 +120,9 @@ def fit(
         named: The keys that the user wrote.
         rows: What is known of the rows: ``longest``, and ``tokens`` of all ``rows``.
         failed: Whether what the job says was too much; then nothing is yielded if nothing takes less.
+        kernels: How the backend computes; None where nobody knows what its layers take.
+        some: Whether it can recompute a part of the layers.
     """
-    return fitted(machine, job, facts, TRANSFORMERS, asked=asked, named=named, rows=rows, failed=failed)
-
-
-def blind(
-    machine: Machine,
-    job: Job,
-    facts: ModelFacts,
-    *,
-    asked: Job,
-    named: frozenset[str],
-    rows: Mapping[str, Any] | None = None,
-    failed: bool = False,
-) -> Iterable[Decision]:
-    """Yield the same for a backend of which nobody knows what its layers take."""
-    return fitted(machine, job, facts, None, asked=asked, named=named, rows=rows, failed=failed)
-
-
-def fitted(
-    machine: Machine,
-    job: Job,
-    facts: ModelFacts,
-    kernels: Kernels | None,
-    *,
-    asked: Job,
-    named: frozenset[str],
-    rows: Mapping[str, Any] | None = None,
-    failed: bool = False,
-    some: bool = True,
-) -> Iterator[Decision]:
-    """Yield what memory decides with a backend's kernels; ``some``: whether it can recompute a part of the layers."""
     options = asked.train.options
     layers = options.get(CHECKPOINTING) == AUTO
     if layers and options.get(LAYERS):
@@ -199,6 +172,13 @@ def fitted(
         for (key, value), reason in zip(taken.batches(), (why if failed else about, whole), strict=True):
             if key not in named or options.get(key.removeprefix("train.")) == AUTO:
                 yield Decision(key, value, reason)
+
+
+fit = partial(fitted, kernels=TRANSFORMERS)
+"""The same with transformers and peft."""
+
+blind = partial(fitted, kernels=None)
+"""The same for a backend of which nobody knows what its layers take."""
 
 
 def now(job: Job) -> Rung:
