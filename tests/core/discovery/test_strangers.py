@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,14 +215,20 @@ def asked(here: Site, monkeypatch: pytest.MonkeyPatch) -> Plugin:
     ],
 )
 def test_what_a_probe_does_is_a_reason_against_its_plugin_alone(
-    asked: Plugin, what: str, reason: str | None, capfd: pytest.CaptureFixture[str]
+    asked: Plugin,
+    what: str,
+    reason: str | None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    waited: list[str] = []
+    wait = strangers.Strangers._waited
+    monkeypatch.setattr(strangers.Strangers, "_waited", lambda *given: waited.append(given[2]) or wait(*given))
     choice = Choice(Need(asked.offers[0].stage, frozenset(), "load"), asked, asked.offers[0])
     mine = job(name=what, train={"learning_rate": 2.0}, export=[{"format": "merged"}])
     no = refusal(choice, CPU, mine, FACTS)
-    start = time.monotonic()
     assert refusal(choice, CPU, mine, FACTS) == no
-    assert time.monotonic() - start < 0.9, "what did not answer is not waited for again"
+    assert len(waited) == (1 if what in {"end", "hang"} else 2)  # what did not answer is not waited for again
     assert (no.reason if no else None) == reason
     assert (mine.train.options["learning_rate"], len(mine.export)) == (2.0, 1)
     assert capfd.readouterr() == ("", "")
@@ -258,9 +263,7 @@ def test_nothing_is_asked_and_no_process_started_where_there_are_no_strangers(mo
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(strangers.Strangers, "_started", refuse)
-    start = time.monotonic()
     assert discover({"FORGE_PLUGINS": ""}).find("huggingface")
-    assert time.monotonic() - start < 2
 
 
 def test_a_limit_that_is_no_number_is_said(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:

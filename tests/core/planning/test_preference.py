@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, PlanError
 from forge.job.read import parse
 from forge.machine.presets import PRESETS
+from forge.planning import fitting
+from forge.planning.fitting import clash
 from forge.planning.planner import export_plan, make_plan
 from forge.text.plan import describe
 from support.planning import BASE, FACTS
@@ -216,7 +217,9 @@ def test_an_export_with_the_keys_of_another_plugin_is_refused(keys: str) -> None
         export_plan(free, 0, found, CPU, FACTS, HF, "job.toml")
 
 
-def test_three_hundred_plugins_are_chosen_from_at_once_also_where_nothing_fits() -> None:
+def test_three_hundred_plugins_are_chosen_from_at_once_also_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(fitting, "clash", lambda taken, *rest: looked.append(len(taken)) or clash(taken, *rest))
     stages = (Stage.COLLATE, Stage.LOAD, Stage.ADAPT, Stage.TRAIN, Stage.GENERATE, Stage.EVALUATE)
     crowd = [
         plugin(
@@ -227,10 +230,9 @@ def test_three_hundred_plugins_are_chosen_from_at_once_also_where_nothing_fits()
     ]
     picky = plugin("picky", offer(Stage.EXPORT, depends=frozenset({"t7", "t8"}), serves=frozenset({"picky/a"})))
     never = plugin("never", offer(Stage.EXPORT, depends=frozenset({"nowhere"}), serves=frozenset({"never/a"})))
-    start = time.process_time()
     assert plan(*crowd, text="[eval]\n").step(Stage.LOAD).plugin == "p299"
     found = plan(*crowd, picky, text='[eval]\n[[export]]\nformat = "picky/a"\n')
     assert {"p7", "p8"} <= {step.plugin for step in found.steps}
     with pytest.raises(PlanError, match="never \\(export\\) depends on nowhere"):
         plan(*crowd, never, text='[eval]\n[[export]]\nformat = "never/a"\n')
-    assert time.process_time() - start < 5, "a product of the offers takes minutes"
+    assert len(looked) < 10 * 300 * len(stages), "a product of the offers is 300 to the power of the stages"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,10 +20,9 @@ pytest_plugins = ["forge.testing.fixtures"]
 WHOLE = '[data]\neval_size = 2\n[eval]\nmetrics = ["exact-match"]\n[[export]]\nformat = "merged"\n'
 
 
-def test_a_whole_run_takes_a_second_or_two(tmp_path: Path) -> None:
-    start = time.process_time()
+def test_a_whole_run_is_light(tmp_path: Path) -> None:
     ran = run_job(WHOLE, tmp_path)
-    assert time.process_time() - start < 2  # of this process; its workers take a third of a second each
+    assert ran.plan.preload == ()  # nothing heavy, so that it takes a second or two
     assert [event.step for event in ran.of_kind("checkpoint")] == [2, 4]  # type: ignore[attr-defined]
     assert {step.plugin for step in ran.plan.steps} == {"light"}
     assert ran.trained.metrics == {"train_loss": 0.5}
