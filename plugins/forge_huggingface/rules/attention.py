@@ -115,7 +115,9 @@ def decide_attention(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[
     if job.data.padding_free is None and lays_rows(job, facts) and not job.data.packing:
         bounded = name == NAME or name.startswith("flash_attention")
         if kind is None:
-            yield Decision("data.padding_free", False, "no GPU is used, and without one attention is called by the row")
+            yield Decision(
+                "data.padding_free", False, "no GPU is used, and the kernel that keeps rows apart is for GPUs"
+            )
         elif bounded and facts.model_type in APART:
             yield Decision("data.padding_free", True, f"{name} keeps rows apart, so none need be filled up")
         else:
