@@ -11,6 +11,7 @@ in real shapes, with a tokenizer made on the spot. Every run is a process of its
   ``[adapter]`` and each way to load; resume after SIGKILL; the merged model against the adapter's.
 - ``default``, ``default-8b``, ``default-8b-4bit``: full rows again, with what forge takes by itself for a job of model,
   rows and batch, in interleaved rounds (``rig/rounds.py``): medians, ratios within a round.
+- ``card``: 8B in 4 bit on a card of which another process leaves 24 GiB; whole runs, one after another.
 - ``ragged``: rows of 30 to 2,000 tokens, batch 8, in the same way; and whole commands on 320 rows.
 - ``families``: other architectures on both backends, in 16 and in 4 bit.
 
@@ -33,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rig.compare import DEFAULT, RAGGED, compare, ragged
+from rig.compare import CARD, DEFAULT, RAGGED, card, compare, ragged
 from rig.models import FAMILIES, build, make_model, make_rows
 from rig.plain import plain
 from rig.runs import VARIANTS, both, merged, resume, timed
@@ -49,13 +50,14 @@ def main() -> int:
         make_model(Path(sys.argv[2]), sys.argv[3], *sys.argv[4:])
         return 0
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ["1b", "8b", "small", "families", "smoke", *DEFAULT, "ragged"]
+    names = ["1b", "8b", "small", "families", "smoke", *DEFAULT, "card", "ragged"]
     parser.add_argument("--parts", nargs="+", default=["1b", "8b", "small"], choices=names)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-results")))
     parser.add_argument("--work", type=Path, default=Path("/tmp/forge-gpu"))
     parser.add_argument("--only", nargs="+", default=[], help="only these variants, families or sides")
     parser.add_argument("--at-once", type=int, default=6, help="runs side by side where nothing is timed")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the parts default and ragged")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of default, card and ragged")
+    parser.add_argument("--commands", type=int, default=3, help="whole commands of each side in the part ragged")
     options = parser.parse_args()
     work, models = options.work / time.strftime("%H%M%S"), options.work / "models"
     work.mkdir(parents=True)
@@ -76,12 +78,14 @@ def main() -> int:
             for entry in timed(shape, work, models, options.only):
                 results.setdefault("timed", []).append(entry)
                 keep()
-        elif part in DEFAULT or part == "ragged":
-            build(models, DEFAULT[part]["shape"] if part in DEFAULT else RAGGED["shape"])
-            if part == "ragged":
-                entries = ragged(work, models, options.only, options.rounds)
-            else:
+        elif part in {*DEFAULT, "card", "ragged"}:
+            build(models, {**DEFAULT, "card": CARD, "ragged": RAGGED}[part]["shape"])
+            if part in DEFAULT:
                 entries = compare(part, work, models, options.only, options.rounds)
+            elif part == "card":
+                entries = card(work, models, options.only, options.rounds)
+            else:
+                entries = ragged(work, models, options.only, options.rounds, options.commands)
             results.setdefault("compared", []).extend(entries)
             keep()
         elif part == "small":

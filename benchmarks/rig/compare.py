@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +23,16 @@ if TYPE_CHECKING:
 
 LOG = 5
 DEFAULT: Mapping[str, Mapping[str, Any]] = {
-    "default": {"shape": "1b", "bits": 16, "batch": 4},
-    "default-8b": {"shape": "8b", "bits": 16, "batch": 2},
-    "default-8b-4bit": {"shape": "8b", "bits": 4, "batch": 2},
+    "default": {"shape": "1b", "bits": 16, "batch": 4, "log": LOG},
+    "default-8b": {"shape": "8b", "bits": 16, "batch": 2, "log": 2},
+    "default-8b-4bit": {"shape": "8b", "bits": 4, "batch": 2, "log": 2},
 }
-"""The parts whose rows all fill 2048 tokens."""
+"""The parts whose rows all fill 2048 tokens; ``log``: steps between two logs, fewer where a step is long."""
 
 SIDES = ("unsloth", "unsloth without checkpointing", "trl", "forge", "forge on huggingface", "forge on unsloth")
-RAGGED: Mapping[str, Any] = {"shape": "1b", "bits": 16, "batch": 8, "short": 320, "long": 10_000}
+RAGGED: Mapping[str, Any] = {"shape": "1b", "bits": 16, "batch": 8, "short": 320, "timed": 2_000, "long": 10_000}
+"""``short``: rows of a whole command. ``timed``: rows in the middle of which the pace is taken, by which the time of
+``long`` rows is worked out; the reading of those is not in it."""
 
 
 def forge_side(place: Path, model: Path, rows: Path, bits: int, train: Mapping[str, Any], backend: str | None) -> Side:
@@ -101,7 +105,11 @@ def decided(place: Path) -> dict[str, Any]:
 def compare(part: str, work: Path, models: Path, only: list[str], rounds: int) -> list[dict[str, Any]]:
     """Time all sides of a part of full rows, in turn."""
     setting = DEFAULT[part]
-    train = {"max_steps": 2000, "per_device_train_batch_size": setting["batch"]}
+    train = {
+        "max_steps": 2000,
+        "per_device_train_batch_size": setting["batch"],
+        "logging_steps": setting["log"],
+    }
     names = [name for name in SIDES if not only or name in only]
     place = work / part
     sides = sides_of(names, place, models / setting["shape"], work / "full.jsonl", setting["bits"], train)
@@ -111,12 +119,12 @@ def compare(part: str, work: Path, models: Path, only: list[str], rounds: int) -
 
 
 def make_ragged(work: Path, model: Path) -> dict[str, Any]:
-    """Write rows of 30 to 2,000 tokens, short.jsonl and long.jsonl, and return their numbers of tokens."""
+    """Write rows of 30 to 2,000 tokens, short.jsonl and timed.jsonl, and return their numbers of tokens."""
     from transformers import AutoTokenizer
 
     rng, counts = random.Random(3), {}
     known = lengths_of(rng, AutoTokenizer.from_pretrained(model))
-    for name in ("short", "long"):
+    for name in ("short", "timed"):
         lengths = [rng.randint(30, 2000) for _ in range(RAGGED[name])]
         with (work / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps({"text": text_of(rng, known, length - 1)}) + "\n" for length in lengths)
@@ -124,31 +132,33 @@ def make_ragged(work: Path, model: Path) -> dict[str, Any]:
     return counts
 
 
-def ragged(work: Path, models: Path, only: list[str], rounds: int) -> list[dict[str, Any]]:
+def ragged(work: Path, models: Path, only: list[str], rounds: int, commands: int) -> list[dict[str, Any]]:
     """Time rows of all lengths: the pace in the middle of many rows, and whole commands on few."""
     model, batch = models / RAGGED["shape"], RAGGED["batch"]
     counts = make_ragged(work, model)
     names = [name for name in SIDES if name in (only or ("unsloth", "trl", "forge", "forge on huggingface"))]
     train = {"num_train_epochs": 1, "per_device_train_batch_size": batch}
     place = work / "ragged"
-    sides = sides_of(names, place, model, work / "long.jsonl", RAGGED["bits"], train)
-    interleaved(sides, warm=8, rounds=rounds)
+    sides = sides_of(names, place, model, work / "timed.jsonl", RAGGED["bits"], train)
+    interleaved(sides, warm=4, rounds=rounds)
     found = []
     for side in sides:
         starts = events(place / side.name.replace(" ", "-"), "training")
-        steps = starts[-1]["steps"] if starts else -(-RAGGED["long"] // batch)
-        entry = _entry("ragged", side, counts["long"] / steps, place)
+        steps = starts[-1]["steps"] if starts else -(-RAGGED["timed"] // batch)
+        entry = _entry("ragged", side, counts["timed"] / steps, place)
         if entry["seconds_a_step"] is not None:
-            entry["whole_long"] = round(entry["start"] + steps * entry["seconds_a_step"])
+            longer = RAGGED["long"] / RAGGED["timed"]
+            entry["whole_long"] = round(entry["start"] + steps * longer * entry["seconds_a_step"])
         found.append(entry)
     whole: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
+    for number in range(commands):
         for name in names if number % 2 == 0 else reversed(names):
             (side,) = sides_of([name], work / f"whole-{number}", model, work / "short.jsonl", RAGGED["bits"], train)
             began = time.time()
             process = side.start()
             if process.wait() == 0:
                 whole[name].append(round(time.time() - began, 1))
+                print(f"{name}: {whole[name][-1]} s for the whole command", flush=True)
             else:
                 print(name, side.failure(), flush=True)
     for entry in found:
@@ -156,6 +166,56 @@ def ragged(work: Path, models: Path, only: list[str], rounds: int) -> list[dict[
         entry["whole_short"] = seconds
         entry["whole_tokens_per_second"] = round(counts["short"] / statistics.median(seconds)) if seconds else None
     return found
+
+
+CARD: Mapping[str, Any] = {"shape": "8b", "bits": 4, "batch": 2, "free": 24, "steps": 24, "log": 2}
+"""The part ``card``: what a card of so many GiB holds, as the same card shows it whose other memory is taken."""
+
+HOLD = """
+import sys, time, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(free - int(float(sys.argv[1]) * 2**30), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+time.sleep(3600)
+"""
+
+
+def card(work: Path, models: Path, only: list[str], rounds: int) -> list[dict[str, Any]]:
+    """Time whole runs one after another on a card of which another process has left 24 GiB."""
+    setting = CARD
+    names = [name for name in SIDES if name in (only or ("unsloth", "trl", "forge"))]
+    found = {name: Side(name, _nothing, list, lambda: None) for name in names}
+    command = [sys.executable, "-c", HOLD, str(setting["free"])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        if holder.stdout is None or holder.stdout.readline().strip() != "held":
+            raise SystemExit("the memory of the card could not be taken")
+        try:
+            for number in range(rounds):
+                for name in names if number % 2 == 0 else reversed(names):
+                    _whole(found[name], work / f"card-{number}", models / setting["shape"], work / "full.jsonl")
+        finally:
+            holder.kill()
+    return [_entry("card", found[name], setting["batch"] * LENGTH, work / "card-0") for name in names]
+
+
+def _nothing() -> subprocess.Popen[Any]:
+    raise AssertionError("each round starts a run of its own")
+
+
+def _whole(kept: Side, place: Path, model: Path, rows: Path) -> None:
+    """Run a side to its end and keep its pace behind the first third."""
+    train = {"max_steps": CARD["steps"], "per_device_train_batch_size": CARD["batch"], "logging_steps": CARD["log"]}
+    (side,) = sides_of([kept.name], place, model, rows, CARD["bits"], train)
+    began = time.time()
+    code = side.start().wait()
+    steps = side.steps()
+    if code != 0 or len(steps) < 4:
+        kept.error = side.failure() or f"it ended with {code}"
+        return
+    first = steps[len(steps) // 3]
+    kept.paces.append((steps[-1]["time"] - first["time"]) / (steps[-1]["step"] - first["step"]))
+    kept.began, kept.steps = began, side.steps
+    print(f"{kept.name}: {kept.paces[-1]:.4f} s a step", flush=True)
 
 
 def _entry(part: str, side: Side, tokens: float, place: Path) -> dict[str, Any]:

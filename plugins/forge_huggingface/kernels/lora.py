@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from forge_huggingface.kernels.packed import unpacked
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -87,13 +89,7 @@ def _hooked(module: nn.Module) -> bool:
 
 def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a weight in a type; one packed in 4 bit is unpacked, and is gone after use."""
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return weight.to(dtype)
-    from bitsandbytes.functional import dequantize_4bit
-
-    found: torch.Tensor = dequantize_4bit(weight.data, state)
-    return found.to(dtype)
+    return weight.to(dtype) if getattr(weight, "quant_state", None) is None else unpacked(weight, dtype)
 
 
 def product(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from forge_huggingface.kernels import check, lora, loss, seams
+from forge_huggingface.kernels import check, lora, loss, packed, seams
 from support.kernels import ARCHITECTURES, INPUTS, LABELS, MASK, assert_equal, install, make
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")]
@@ -79,21 +79,55 @@ def test_the_number_of_labels_is_read_without_waiting() -> None:
     assert count.of(labels.clone()) is None
 
 
-def test_a_base_in_4_bit() -> None:
-    nf4 = pytest.importorskip("bitsandbytes.nn").Linear4bit
-    model = make().to(torch.bfloat16)
-    for module in list(model.modules()):
+def test_gradients_over_a_base_in_4_bit_are_no_further_from_32_bit_than_pefts() -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    packed_model, exact_model = make().to(torch.bfloat16), make().float()
+    bases = dict(exact_model.named_modules())
+    for name, module in list(packed_model.named_modules()):
         if hasattr(module, "lora_A"):
             base = module.get_base_layer()
-            packed = nf4(base.in_features, base.out_features, bias=base.bias is not None, compute_dtype=torch.bfloat16)
-            packed.load_state_dict(base.state_dict())
-            module.base_layer = packed.requires_grad_(requires_grad=False)
-    model = model.cuda()
-    twin = copy.deepcopy(model)
-    assert lora.install(model) == 14
-    ours, theirs = on_gpu(model), on_gpu(twin)
-    for key, gradient in theirs[1].items():
-        assert (ours[1][key] - gradient).norm() < 0.03 * gradient.norm() + 1e-6, key
+            layer = bnb.nn.Linear4bit(
+                base.in_features,
+                base.out_features,
+                bias=base.bias is not None,
+                compute_dtype=torch.bfloat16,
+                quant_type="nf4",
+            )
+            layer.load_state_dict(base.state_dict())
+            module.base_layer = layer.requires_grad_(requires_grad=False).cuda()
+            weight = module.base_layer.weight
+            whole = bnb.functional.dequantize_4bit(weight.data, weight.quant_state).float().cpu()
+            bases[name].get_base_layer().weight.data = whole
+    for model in (packed_model, exact_model):
+        for full, parameter in model.named_parameters():
+            if "lora_" in full:
+                parameter.data = parameter.data.float()
+    plain = copy.deepcopy(packed_model.cuda())
+    assert lora.install(packed_model) == 14
+    _, exact = on_gpu(exact_model.cuda(), half=False)
+    errors = []
+    for model in (plain, packed_model):
+        _, found = on_gpu(model)
+        both = [torch.cat([each[key].flatten() for key in exact]) for each in (found, exact)]
+        errors.append(float((both[0] - both[1]).norm() / both[1].norm()))
+    assert errors[1] <= 1.2 * errors[0] + 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(("shape", "size"), [((256, 192), 64), ((5, 64), 64), ((1000, 333), 128), ((7, 11), 32)])
+def test_weights_in_4_bit_are_unpacked_to_the_same_bits(
+    shape: tuple[int, int], size: int, nested: bool, dtype: torch.dtype
+) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(7)).to(dtype).cuda()
+    weight, state = functional.quantize_4bit(
+        numbers, blocksize=size, compress_statistics=nested, quant_type="nf4", quant_storage=torch.uint8
+    )
+    weight.quant_state = state
+    packed.TRUSTED.clear()
+    assert torch.equal(packed.unpacked(weight, dtype), functional.dequantize_4bit(weight, state))
+    assert list(packed.TRUSTED.values()) == [True]
 
 
 def test_a_step_is_repeated_bit_by_bit() -> None:
