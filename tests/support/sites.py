@@ -52,7 +52,7 @@ class Site:
         (info / "entry_points.txt").write_text(points)
 
     def install_project(self, root: Path) -> None:
-        """Install a project with its ``pyproject.toml`` as an editable install does: its packages stay where they are."""
+        """Install a project as an editable install does: its packages stay where they are."""
         table = tomli.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
         project = table["project"]
         points = "\n".join(f"{key} = {value}" for key, value in project["entry-points"][API].items())
