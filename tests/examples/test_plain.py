@@ -96,6 +96,7 @@ MACHINES = {
     [
         ({"train": {"optim": "adafactor"}}, "it has no key optim for [train]"),
         ({"data": {"packing": True}}, "packing: it pads"),
+        ({"adapter": {"rank_pattern": {"q_proj": 2}}}, "rank_pattern: it adapts all layers alike"),
         ({"model": {"dtype": "bfloat16"}}, "dtype = bfloat16: it computes in float32"),
         ({"train": {"early_stopping_patience": 1}, "data": {"eval_size": 4}}, "early_stopping_patience: it trains to"),
     ],
@@ -139,11 +140,24 @@ def test_it_takes_only_weights_that_are_all_there(plain: Project) -> None:
     assert done.error["why"] == "model.layers.1.mlp.up_proj.weight"
 
 
-def test_a_name_that_fits_no_module_is_told(plain: Project) -> None:
-    plain.write(adapter={"target_modules": ["q_proj", "k_porj"]})
+@pytest.mark.parametrize(
+    ("name", "what", "do"),
+    [
+        ("k_porj", "fits no module of the model", "did you mean k_proj?"),
+        ("lm_head", "is no linear layer inside the model", 'train it whole: modules_to_save = ["lm_head"]'),
+        ("self_attn", "is no linear layer inside the model", 'train it whole: modules_to_save = ["self_attn"]'),
+    ],
+)
+def test_a_name_that_no_adapter_fits_is_told(plain: Project, name: str, what: str, do: str) -> None:
+    plain.write(adapter={"target_modules": ["q_proj", name]})
     done = plain.perform()
-    assert done.error["what"] == "[adapter] target_modules: k_porj fits no module of the model"
-    assert done.error["do"] == "did you mean k_proj?"
+    assert (done.error["what"], done.error["do"]) == (f"[adapter] target_modules: {name} {what}", do)
+
+
+def test_one_name_is_a_name_and_no_pattern(plain: Project) -> None:
+    plain.write(adapter={"target_modules": "q_proj"})
+    done = plain.perform()
+    assert [event["targets"] for event in done.of_kind("adapted")] == [["q_proj"]]
 
 
 def test_a_loss_that_is_no_number_ends_the_run(plain: Project) -> None:

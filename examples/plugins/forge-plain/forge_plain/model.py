@@ -76,6 +76,8 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
         keys = job.adapter.model_dump(include=set(_KEYS))
         if keys["target_modules"] == "auto":
             keys["target_modules"] = "all-linear"
+        elif keys["target_modules"] != "all-linear" and isinstance(keys["target_modules"], str):
+            keys["target_modules"] = [keys["target_modules"]]  # peft would take it for a pattern of the whole name
         _check_names(model, keys)
         torch.manual_seed(job.train.options["seed"])  # the first weights are drawn
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **keys))
@@ -93,22 +95,24 @@ _KEYS = (
     "target_modules",
     "exclude_modules",
     "modules_to_save",
-    "layers_to_transform",
-    "rank_pattern",
-    "alpha_pattern",
     "bias",
     "use_rslora",
     "init_lora_weights",
 )
-"""The keys of `[adapter]` that peft knows by the same names. DoRA is not offered; the others are of vision models."""
+"""The keys of `[adapter]` that peft knows by the same names. The probe refuses a job with another one."""
 
 
 def _check_names(model: Any, keys: dict[str, Any]) -> None:
-    """Refuse names that fit no module: peft is content if one of them does."""
-    full = [name for name, _ in model.named_modules() if name]
+    """Refuse names that fit no module, of which peft is content if one does, and layers that LoRA cannot be merged into."""
+    full = {name: each for name, each in model.named_modules() if name}
     leaves = sorted({last for name in full if not (last := name.rpartition(".")[2]).isdigit()})
     for key in ("target_modules", "exclude_modules", "modules_to_save"):
         for name in keys[key] if isinstance(keys[key], list) else []:
-            if not any(each == name or each.endswith(f".{name}") for each in full):
+            found = [each for path, each in full.items() if path == name or path.endswith(f".{name}")]
+            if not found:
                 do = did_you_mean(name, leaves, f"there are {', '.join(leaves)}")
                 raise ModelError(f"[adapter] {key}: {name} fits no module of the model", do=do)
+            linear = all(type(each).__name__ in ("Linear", "Conv1D") for each in found)
+            if key == "target_modules" and (not linear or model.get_output_embeddings() in found):
+                what = f"[adapter] target_modules: {name} is no linear layer inside the model"
+                raise ModelError(what, do=f'train it whole: modules_to_save = ["{name}"]')

@@ -12,7 +12,9 @@ def cannot(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if machine.accelerators:
         card = machine.accelerators[0].name
         return f"it trains on the processor, and here is another one: {card}"
+    one_by_one = [key for key in ("rank_pattern", "alpha_pattern", "layers_to_transform") if getattr(job.adapter, key)]
     refused = {
+        f"the model is of the kind {facts.task}": facts.task not in ("text", "unknown"),
         f"the model is stored in {facts.quantized}": facts.quantized,
         "the model is a mixture of experts": facts.shape is not None and facts.shape.mixture,
         f"dtype = {job.model.dtype}: it computes in float32": job.model.dtype not in ("auto", "float32"),
@@ -24,6 +26,7 @@ def cannot(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         "padding_free: it pads": job.data.padding_free,
         "streaming: it takes rows in an order of its own": job.data.streaming,
         "early_stopping_patience: it trains to the end": job.train.early_stopping_patience,
+        f"{', '.join(one_by_one)}: it adapts all layers alike": one_by_one,
         f"{', '.join(job.adapter.parts)}: the model takes no images": job.adapter.parts,
     }
     return next((reason for reason, holds in refused.items() if holds), None)
