@@ -12,6 +12,7 @@ from forge.api.stage import Stage
 from forge.discovery.calls import call
 from forge.discovery.guard import import_guard
 from forge.discovery.ranking import rank, unsuited
+from forge.errors import ForgeError
 from forge.job.keys import SELECTORS, Settings
 from forge.job.tables import TABLES
 
@@ -64,7 +65,11 @@ class PluginKeys:
 
         Contradictions between keys are mistakes of the job, and no reason against a plugin.
         """
-        models, table = self._models_of(plugin, place, word), place.partition(".")[0]
+        table = place.partition(".")[0]
+        try:
+            models = self._models_of(plugin, place, word)
+        except ForgeError as error:
+            return error.why or error.what
         if strange := sorted(written.keys() - {name for model in models for name in model.model_fields}):
             return f"it has no key {strange[0]} for [{table}]"
         for model in models:
@@ -74,7 +79,9 @@ class PluginKeys:
             except ValidationError as error:
                 from forge.job.explain import faults
 
-                if fault := next((each for each in faults(model, mine, error, ()) if each.key), None):
+                single = {each["loc"][0] for each in error.errors() if each["loc"]}
+                found = (each for each in faults(model, mine, error, ()) if each.key and each.key[0] in single)
+                if fault := next(found, None):
                     return f"[{table}] {fault.key[0]} {fault.message}"
         return None
 
@@ -143,7 +150,7 @@ class PluginKeys:
         likely = (
             plugin
             for plugin in order
-            if plugin.own or named or not written or self.refused(plugin, place, word, written) is None
+            if plugin.own or named or written is None or self.refused(plugin, place, word, written) is None
         )
         return next(likely, order[0] if order else None)
 

@@ -48,7 +48,7 @@ def choose(
         def foreign(choice: Choice, file: JobFile = file, wanted: Sequence[Need] = wanted) -> str | None:
             place = _table(choice.need, wanted)
             written = file.written.get(place) if place else None
-            if place is None or not written:
+            if place is None or written is None:
                 return None
             return PluginKeys(catalogue).refused(choice.plugin, place, word_of(file.job, place), written)
 

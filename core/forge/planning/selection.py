@@ -119,8 +119,7 @@ def select(
         for other in running.fit[label]:
             if other.plugin.name != choice.plugin.name:
                 rest = [c for c in chosen if c is not choice]
-                reason = _alone(other, running.rejected)
-                reason = reason or _outdone(other, choice, rest, traits, job, running.timings[label])
+                reason = _outdone(other, choice, rest, traits, job, running)
                 running.verdicts[label, other.plugin.name] = Verdict(label, other.plugin.name, reason, Against.OUTDONE)
         praise = running.timings[label].praise(choice.plugin.name, _praise(choice, running.fit[label], job))
         running.verdicts[label, choice.plugin.name] = Verdict(label, choice.plugin.name, praise, None)
@@ -283,18 +282,24 @@ def _misfit(wanted: Sequence[Need], running: _Field, traits: frozenset[str]) -> 
     return "the stages do not fit together", why, do
 
 
-def _alone(other: Choice, rejected: Sequence[tuple[Choice, Unfit]]) -> str | None:
-    """Return why an offer would come without another one of its plugin that goes on from it; None if none is gone."""
-    for each, no in rejected:
-        if each.plugin.name == other.plugin.name and each.offer.depends & other.offer.provides:
+def _alone(other: Choice, running: _Field) -> str | None:
+    """Return why an offer would come without another one of its plugin that goes on from it; None if that is there."""
+    for each, no in running.rejected:
+        left = any(choice.plugin.name == other.plugin.name for choice in running.fit[each.need.label])
+        goes_on = each.plugin.name == other.plugin.name and each.offer.depends & other.offer.provides
+        if goes_on and not left:
             return f"its own {each.need.stage} cannot: {no.reason}"
     return None
 
 
-def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], job: Job, found: Timing) -> str:
+def _outdone(
+    other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], job: Job, running: _Field
+) -> str:
+    found = running.timings[winner.need.label]
     usual = winner.plugin.name != found.first and _rank(other, job) < _rank(winner, job)
     if usual or other.plugin.name == found.first:
-        return str(clash([*rest, other], traits) or "does not fit what serves the other stages")
+        reason = _alone(other, running) or clash([*rest, other], traits)
+        return str(reason or "does not fit what serves the other stages")
     if not other.plugin.own and winner.plugin.own:
         return f'not asked: forge\'s own plugins come first; [use] prefer = ["{other.plugin.name}"] puts it before them'
     if not other.plugin.own:

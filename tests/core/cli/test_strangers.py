@@ -191,10 +191,13 @@ TRAINER = (
     )
     + """
 from typing import Literal
-from forge.api import Table
+from forge.api import Mistake, Table
 class Keys(Table):
     max_steps: int = 3
     lr_scheduler_type: Literal["linear"] = "linear"
+    def contradictions(self):
+        if self.max_steps == 7:
+            yield Mistake("7 contradicts itself; take another number", ("max_steps",))
 """
 )
 """A backend that is made for Linux and knows two keys."""
@@ -223,6 +226,27 @@ def test_a_backend_made_for_the_machine_serves_the_jobs_whose_keys_it_takes_and_
     if not taken:
         assert f"swift: {said}" in done.stdout
         assert f"swift: its own train cannot: {said}" in done.stdout
+
+
+def test_what_contradicts_itself_is_a_mistake_and_no_reason_against_a_backend(site: Site) -> None:
+    site.install(
+        "forge-swift", {"swift_mod": TRAINER.replace("MODULE", "swift_mod")}, "[forge_v1]\nswift = swift_mod\n"
+    )
+    write(site, "[train]\nmax_steps = 7\n")
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
+    assert "job.toml:8: train.max_steps: 7 contradicts itself; take another number" in done.stderr
+
+
+def test_a_backend_whose_keys_cannot_be_read_here_costs_no_job(site: Site) -> None:
+    here = "import os\nassert 'SWIFT' not in os.environ, 'no keys'\nfrom swift_mod import Keys\n"
+    modules = {"swift_mod": TRAINER.replace("MODULE", "swift_keys"), "swift_keys": here}
+    site.install("forge-swift", modules, "[forge_v1]\nswift = swift_mod\n")
+    write(site)
+    assert re.search("^train +swift", site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu").stdout, re.MULTILINE)
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu", SWIFT="1")
+    assert re.search("^train +huggingface", done.stdout, re.MULTILINE), done.stderr
+    assert "swift: its own train cannot: " in done.stdout
+    assert "no keys" in done.stdout
 
 
 def test_a_key_that_no_backend_takes_and_one_of_a_named_backend_are_mistakes(site: Site) -> None:
