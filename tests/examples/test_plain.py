@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Stage, Task
-from support.projects import Project, merged, step_now, wait_for, worker_pid
+from support.doubles.hub import Hub
+from support.projects import Project, json_of, merged, step_now, wait_for, worker_pid
 from support.resuming import parted
 
 if TYPE_CHECKING:
@@ -108,10 +109,24 @@ def test_a_job_that_it_cannot_do_is_huggingfaces(plain: Project, changes: dict[s
     assert f"plain: {reason}" in told
 
 
-def test_a_mistake_of_the_job_is_one(plain: Project) -> None:
-    plain.write(train={"eval_steps": 2})
-    told = plain.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu", code=2)
-    assert "train.eval_steps: there are no held-out rows" in told
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"eval_steps": 2}, "train.eval_steps: there are no held-out rows"),
+        ({"num_train_epochs": 2.0}, "train.num_train_epochs: num_train_epochs has no effect beside max_steps"),
+        ({"eval_steps": 2, "eval_strategy": "epoch"}, 'train.eval_steps: eval_steps has no effect under "epoch"'),
+    ],
+)
+def test_a_mistake_of_the_job_is_one(plain: Project, changes: dict[str, Any], said: str) -> None:
+    plain.write(train=changes)
+    assert said in plain.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu", code=2)
+
+
+def test_epochs_are_counted_where_no_steps_are(plain: Project) -> None:
+    plain.write(train={"max_steps": None, "num_train_epochs": 1.5})
+    done = plain.perform()
+    assert done.code == 0, done.printed
+    assert len(done.losses) == 12
 
 
 @pytest.mark.parametrize(
@@ -180,6 +195,19 @@ def test_gradient_checkpointing_changes_no_loss(plain: Project) -> None:
     _, first, _ = losses(plain)
     _, second, _ = losses(plain, train={"gradient_checkpointing": True})
     assert second == pytest.approx(first, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_is_downloaded_and_pinned(plain: Project) -> None:
+    with Hub() as hub:
+        commit = hub.add_folder("org/tiny", plain.folder / "model")
+        plain.write(model={"id": "org/tiny"}, export=[{"format": "merged"}])
+        plain.forge("run", "job.toml", **hub.environment(plain.folder / "home"))
+    plan = plain.newest().plan()
+    assert plan.step(Stage.LOAD).plugin == "plain"
+    assert plan.facts.revision == commit
+    adapter = json_of(plain.newest().path / "adapter" / "adapter_config.json")
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/tiny", commit)
 
 
 @pytest.mark.slow

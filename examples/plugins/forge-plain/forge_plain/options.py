@@ -38,3 +38,8 @@ class Options(Table):
         if self.lr_scheduler_type == "constant" and self.warmup_steps:
             what = 'warmup_steps has no effect under "constant"; write lr_scheduler_type = "constant_with_warmup"'
             yield Mistake(what, ("warmup_steps",), by="lr_scheduler_type")
+        if self.max_steps > 0 and "num_train_epochs" in self.model_fields_set:
+            yield Mistake("num_train_epochs has no effect beside max_steps", ("num_train_epochs",), by="max_steps")
+        if self.eval_steps and self.eval_strategy in ("no", "epoch"):
+            what = f'eval_steps has no effect under "{self.eval_strategy}"; write eval_strategy = "steps"'
+            yield Mistake(what, ("eval_steps",), by="eval_strategy")

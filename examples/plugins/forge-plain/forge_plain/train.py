@@ -75,7 +75,7 @@ class Loop:
 
     def __init__(self, job: Job, run: Run, model: Any, data: Data) -> None:
         self.job, self.run, self.model, self.data = job, run, model, data
-        self.options = Options.model_validate(dict(job.train.options))
+        self.options = Options.model_construct(**job.train.options)  # they were checked when the job was read
         self.schedule = Schedule(len(data.train), self.options)
         self.weights = list(trained(model).values())
         self.optimizer = adamw(self.weights, self.options)
