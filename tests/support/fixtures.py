@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,6 @@ from support.tiny_vlm import make_vlm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from forge.discovery.catalogue import Catalogue
     from forge.disk.folder import RunFolder
@@ -139,3 +139,13 @@ def projects(tmp_path: Path, models: Models) -> Projects:
 def seeing(projects: Projects) -> VisionProject:
     """A project of its own for each test, with the model that sees and needs the least."""
     return projects("idefics3")
+
+
+@pytest.fixture
+def examples(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the example plugins installed, in this process and in those that it starts."""
+    for file in sorted((Path(__file__).parents[2] / "examples" / "plugins").glob("*/pyproject.toml")):
+        site.install_project(file.parent)
+    monkeypatch.syspath_prepend(site.folder)
+    for name, value in site.environment().items():
+        monkeypatch.setenv(name, value)

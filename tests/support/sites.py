@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tomli
+
+from forge.api import API
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,6 +50,29 @@ class Site:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (info / "entry_points.txt").write_text(points)
+
+    def install_project(self, root: Path) -> None:
+        """Install a project as an editable install does: its packages stay where they are."""
+        table = tomli.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        project = table["project"]
+        points = "\n".join(f"{key} = {value}" for key, value in project["entry-points"][API].items())
+        self.install(project["name"], {}, f"[{API}]\n{points}\n", project["version"])
+        for package in table["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+            (self.folder / package).symlink_to(root / package, target_is_directory=True)
+
+    def pytest(self, *roots: Path) -> str:
+        """Run the tests of installed projects in an interpreter of their own, and return what it prints."""
+        command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--import-mode=importlib"]
+        ran = subprocess.run(
+            [*command, "--rootdir", str(self.folder.parent), "-c", os.devnull, *map(str, roots)],
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            cwd=self.folder,
+            timeout=120,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return an environment in which interpreters see the distributions."""

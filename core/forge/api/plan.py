@@ -62,6 +62,8 @@ class Against(StrEnum):
     REQUIREMENT = "requirement"
     PROBE = "probe"
     """Its own probe gave the reason."""
+    KEYS = "keys"
+    """The job has a key, or a value of one, that it does not take."""
     FAILED = "failed"
     """It failed in an earlier attempt."""
     OUTDONE = "outdone"

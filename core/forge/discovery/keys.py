@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from forge.api.reference import load_object
 from forge.api.stage import Stage
 from forge.discovery.calls import call
 from forge.discovery.guard import import_guard
 from forge.discovery.ranking import rank, unsuited
+from forge.errors import ForgeError
 from forge.job.keys import SELECTORS, Settings
 from forge.job.tables import TABLES
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from forge.api.offer import Offer
     from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
+    from forge.job.keys import Written
     from forge.machine.machine import Machine
 
 STAGES: Mapping[str, Stage] = {"adapter": Stage.ADAPT, "train": Stage.TRAIN, "export": Stage.EXPORT}
@@ -48,11 +50,40 @@ class PluginKeys:
         offers = self.catalogue.offers(STAGES[table])
         return frozenset(word for each, offer in offers for word in offer.serves if plugin in {None, each.name})
 
-    def models(self, place: str, word: str, use: Mapping[str, Any]) -> list[type[BaseModel]]:
+    def models(
+        self, place: str, word: str, use: Mapping[str, Any], written: Written | None = None
+    ) -> list[type[BaseModel]]:
         """Return the models of the keys that the plugin that is to serve a word adds to a table."""
-        owner = self._owner(place, word, use)
-        references = self.references(place, word, owner.name) if owner else ()
-        return [model_of(owner, reference, word) for reference in references] if owner else []
+        owner = self._owner(place, word, use, written)
+        return self._models_of(owner, place, word) if owner else []
+
+    def _models_of(self, plugin: Plugin, place: str, word: str) -> list[type[BaseModel]]:
+        return [model_of(plugin, reference, word) for reference in self.references(place, word, plugin.name)]
+
+    def refused(self, plugin: Plugin, place: str, word: str, written: Written) -> str | None:
+        """Say what a plugin does not take of the keys that a job writes in a table, or None if it takes them all.
+
+        Contradictions between keys are mistakes of the job, and no reason against a plugin.
+        """
+        table = place.partition(".")[0]
+        try:
+            models = self._models_of(plugin, place, word)
+        except ForgeError as error:
+            return error.why or error.what
+        if strange := sorted(written.keys() - {name for model in models for name in model.model_fields}):
+            return f"it has no key {strange[0]} for [{table}]"
+        for model in models:
+            mine = {name: value for name, value in written.items() if name in model.model_fields}
+            try:
+                model.model_validate(mine)
+            except ValidationError as error:
+                from forge.job.explain import faults
+
+                single = {each["loc"][0] for each in error.errors() if each["loc"]}
+                found = (each for each in faults(model, mine, error, ()) if each.key and each.key[0] in single)
+                if fault := next(found, None):
+                    return f"[{table}] {fault.key[0]} {fault.message}"
+        return None
 
     def references(self, place: str, word: str, plugin: str) -> tuple[str, ...]:
         """Return what a plugin names as the models of its keys for a word of a table."""
@@ -61,9 +92,9 @@ class PluginKeys:
         mine = (offer for offer in offers if offer.stage is _stage(place) and word in offer.serves)
         return tuple(dict.fromkeys(offer.options for offer in mine if offer.options))
 
-    def others(self, place: str, word: str, use: Mapping[str, Any]) -> list[str]:
+    def others(self, place: str, word: str, use: Mapping[str, Any], written: Written | None = None) -> list[str]:
         """Return the other plugins that serve a word of a table and add keys to it, without asking them."""
-        owner = self._owner(place, word, use)
+        owner = self._owner(place, word, use, written)
         names = dict.fromkeys(
             plugin.name for plugin, offer in self.catalogue.offers(_stage(place)) if word in offer.serves
         )
@@ -74,18 +105,23 @@ class PluginKeys:
         """Return the same where it is known which plugins serve."""
         return replace(self, owners=owners)
 
-    def misread(self, owners: Mapping[str, str], job: Job) -> bool:
+    def misread(self, owners: Mapping[str, str], job: Job, written: Mapping[str, Written]) -> bool:
         """Tell whether a job was read by other keys than those of the plugins that serve its tables."""
         use = job.use.model_dump(by_alias=True)
         for place, name in owners.items():
             word = word_of(job, place)
-            expected = self._owner(place, word, use)
+            expected = self._owner(place, word, use, written.get(place))
             if expected is None or self.references(place, word, name) != self.references(place, word, expected.name):
                 return True
         return False
 
-    def _owner(self, place: str, word: str, use: Mapping[str, Any]) -> Plugin | None:
-        """Return the plugin that is to serve a word of a table: the settled one, or the likeliest."""
+    def _owner(self, place: str, word: str, use: Mapping[str, Any], written: Written | None = None) -> Plugin | None:
+        """Return the plugin that is to serve a word of a table: the settled one, or the likeliest.
+
+        A plugin of others that goes before forge's own, by its priority or because it is preferred, is the likeliest
+        only for a job whose keys it takes: the next one may know them, and a job has to run as it did before the plugin
+        was installed.
+        """
         known = self.owners.get(place)
         if known and word in self.words(place.partition(".")[0], known):
             return self.catalogue.find(known)
@@ -110,7 +146,13 @@ class PluginKeys:
             )
             for plugin, offer in told or able  # the plan says what is wrong with a plugin that the job names
         ]
-        return min(ranked, key=lambda each: each[:2])[2] if ranked else None
+        order = [each[2] for each in sorted(ranked, key=lambda each: each[:2])]
+        likely = (
+            plugin
+            for plugin in order
+            if plugin.own or named or written is None or self.refused(plugin, place, word, written) is None
+        )
+        return next(likely, order[0] if order else None)
 
     def plugins(self) -> list[str]:
         """Return the names of all plugins, usable or not."""

@@ -39,11 +39,13 @@ class JobCheck:
 
     Attributes:
         problems: What has been found so far.
+        written: What each table has beside the core's keys, by its place: ``{"train": {"optim": "adamw"}}``.
     """
 
     def __init__(self, raw: dict[str, Any], text: str, keys: Keys, changed: Sequence[Key] = ()) -> None:
         self.raw, self.text, self.keys, self.changed = raw, text, keys, changed
         self.problems: list[Problem] = []
+        self.written: dict[str, dict[str, Any]] = {}
         self.told: list[Key] = []  # what was unfit whatever it means: nothing more is said of it
 
     def add(self, key: Key, message: str, do: str | None = None) -> None:
@@ -99,11 +101,13 @@ class JobCheck:
         core, selector = TABLES[name], SELECTORS[name]
         word = table.get(selector, core.model_fields[selector].default)
         extra = {key: table.pop(key) for key in list(table) if key not in core.model_fields}
+        self.written[place] = extra
         words = sorted(self.keys.words(name))
         if word in words:
-            table |= self.options(key, extra, self.keys.models(place, word, self.use), self.others(place, word))
+            models = self.keys.models(place, word, self.use, extra)
+            table |= self.options(key, extra, models, self.others(place, word))
             return
-        models = [model for word in words if "/" not in word for model in self.keys.models(place, word, self.use)]
+        models = [model for each in words if "/" not in each for model in self.keys.models(place, each, self.use)]
         if isinstance(word, str) and (known := self.known_of(word)):
             self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', known)
         elif isinstance(word, str):
@@ -113,7 +117,7 @@ class JobCheck:
             say = next((said for said in elsewhere if said), say)
             self.add((*key, selector), f'no installed plugin knows {selector} "{word}"', say)
             if near:  # its keys are the likeliest, and all mistakes are told at once
-                self.options(key, extra, self.keys.models(place, near, self.use))
+                self.options(key, extra, self.keys.models(place, near, self.use, extra))
                 return
         self.unknown_options(key, extra, models)
 
@@ -126,7 +130,7 @@ class JobCheck:
     def others(self, place: str, word: str) -> str | None:
         """Say which other plugins may know a key that the one that serves a table does not; it is not asked of them."""
         stage = {"adapter": "adapt"}.get(place, place.partition(".")[0])
-        names = self.keys.others(place, word, self.use)
+        names = self.keys.others(place, word, self.use, self.written[place])
         return f"it may be a key of {' or '.join(names)}: name it in [use] {stage}" if names else None
 
     def known_of(self, word: str) -> str | None:

@@ -17,6 +17,10 @@ SELECTORS: Mapping[str, str] = {"adapter": "type", "train": "method", "export": 
 """The tables that plugins add keys to, and the key of each whose word decides which."""
 
 
+Written = Mapping[str, Any]
+"""Keys of one table that are not the core's, and their values, as the user wrote them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is known of a plugin's own table, ``[plugins.<name>]``.
@@ -37,17 +41,20 @@ class Keys(Protocol):
         """Return the words that a table's selector may have: methods, types or formats; or those that one serves."""
         ...
 
-    def models(self, place: str, word: str, use: Mapping[str, Any]) -> Sequence[type[BaseModel]]:
+    def models(
+        self, place: str, word: str, use: Mapping[str, Any], written: Written | None = None
+    ) -> Sequence[type[BaseModel]]:
         """Return the models of the keys that a plugin adds to a table for a word: the one that is to serve it.
 
         Args:
             place: The table, as ``"train"`` or ``"export.0"``.
             word: Its method, type or format.
             use: The job's table ``[use]``, as it was read.
+            written: What the job has in the table beside the core's keys: who does not take it may not serve.
         """
         ...
 
-    def others(self, place: str, word: str, use: Mapping[str, Any]) -> Sequence[str]:
+    def others(self, place: str, word: str, use: Mapping[str, Any], written: Written | None = None) -> Sequence[str]:
         """Return the other plugins that serve a word of a table and add keys to it."""
         ...
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.job.job import Job
-    from forge.job.keys import Keys
+    from forge.job.keys import Keys, Written
     from forge.job.locate import Key
 
 
@@ -56,6 +56,7 @@ class JobFile:
         source: The file's path, for messages.
         overrides: The changes, as :func:`change_of` reads them.
         named: The keys that the user wrote, as ``train.learning_rate``; what is not here was left open.
+        written: What the tables have beside the core's keys, as ``{"train": {"optim": "adamw"}}``, defaults left out.
         owners: Whose keys the tables were read by, where that was settled: ``{"train": "mlx"}``.
         config: The user's own file that says what to prefer, where the job does not.
     """
@@ -65,6 +66,7 @@ class JobFile:
     source: str
     overrides: tuple[str, ...]
     named: frozenset[str]
+    written: Mapping[str, Written] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
 
@@ -124,7 +126,8 @@ def parse(
     # The file is copied into the run's folder. No value holds a login, but what stands behind a # might.
     hidden = masked(text)
     text = hidden if hidden == text or tomli.loads(hidden) == tomli.loads(text) else text
-    return JobFile(job=job, text=text, source=source, overrides=overrides, named=frozenset(_leaves(raw)))
+    named = frozenset(_leaves(raw))
+    return JobFile(job=job, text=text, source=source, overrides=overrides, named=named, written=check.written)
 
 
 def again(file: JobFile, keys: Keys, owners: Mapping[str, str]) -> JobFile:

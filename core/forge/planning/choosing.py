@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api.stage import Stage
-from forge.discovery.keys import PluginKeys
+from forge.discovery.keys import PluginKeys, word_of
 from forge.errors import PlanError
 from forge.job.read import again
 from forge.planning.needs import asks, needs
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.fitting import Choice
+    from forge.planning.needs import Need
 
 _ROUNDS = 4
 """How often a choice may change what it was made by; two are enough unless plugins send each other round."""
@@ -43,12 +44,22 @@ def choose(
     asked = asks(file.job, facts, catalogue, machine)
     for _ in range(_ROUNDS):
         wanted = needs(file.job, facts, stages, asked)
-        chosen, verdicts = select(wanted, catalogue, machine, file.job, facts, excluded=excluded, every=every)
+
+        def foreign(choice: Choice, file: JobFile = file, wanted: Sequence[Need] = wanted) -> str | None:
+            place = _table(choice.need, wanted)
+            written = file.written.get(place) if place else None
+            if place is None or written is None:
+                return None
+            return PluginKeys(catalogue).refused(choice.plugin, place, word_of(file.job, place), written)
+
+        chosen, verdicts = select(
+            wanted, catalogue, machine, file.job, facts, excluded=excluded, every=every, foreign=foreign
+        )
         trains = next((choice.offer for choice in chosen if choice.need.stage is Stage.TRAIN), None)
-        owners = {table: choice.plugin.name for choice in chosen if (table := _table(choice, chosen))}
+        owners = {table: choice.plugin.name for choice in chosen if (table := _table(choice.need, wanted))}
         right = trains is None or dict(trains.asks) == dict(asked)
         keys = PluginKeys(catalogue, machine, file.owners)
-        misread = file.owners != owners and keys.misread(owners, file.job)
+        misread = file.owners != owners and keys.misread(owners, file.job, file.written)
         if right and not misread:
             return file, chosen, verdicts
         asked = asked if trains is None else trains.asks
@@ -57,9 +68,8 @@ def choose(
     raise PlanError(what, why, "name plugins in [use]")
 
 
-def _table(choice: Choice, chosen: Sequence[Choice]) -> str | None:
-    """Return the table of a job whose keys a choice brings, as ``export.0``."""
-    stage = choice.need.stage
-    exports = [each for each in chosen if each.need.stage is Stage.EXPORT]
+def _table(need: Need, wanted: Sequence[Need]) -> str | None:
+    """Return the table of a job whose keys what serves a need brings, as ``export.0``."""
+    exports = [each for each in wanted if each.stage is Stage.EXPORT]
     tables = {Stage.ADAPT: "adapter", Stage.TRAIN: "train"}
-    return f"export.{exports.index(choice)}" if stage is Stage.EXPORT else tables.get(stage)
+    return f"export.{exports.index(need)}" if need.stage is Stage.EXPORT else tables.get(need.stage)

@@ -19,7 +19,7 @@ from forge.planning.fitting import PREFERENCE, Choice, clash, combination
 from forge.planning.pace import Timing, timing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from forge.api.offer import Offer
     from forge.discovery.catalogue import Catalogue, Plugin
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.needs import Need
+
+    Foreign = Callable[[Choice], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ def select(
     traits: frozenset[str] = frozenset(),
     excluded: Mapping[str, str] | None = None,
     every: bool = False,
+    foreign: Foreign | None = None,
 ) -> tuple[list[Choice], list[Verdict]]:
     """Choose an offer for every need.
 
@@ -88,6 +91,7 @@ def select(
         traits: Traits that are there from the start, of trained weights for instance.
         excluded: Plugins that failed before in this run, with the reason.
         every: Whether to tell what became of every plugin, also of those of others that never came into question.
+        foreign: Says which key of the job an offer of others does not take, or None if it takes them all.
 
     Raises:
         PlanError: A need has no fit offer, the job names an unfit plugin, or no combination fits together.
@@ -109,13 +113,13 @@ def select(
         running.timings[need.label] = _first_to_end(running.fit[need.label], machine, job, facts)
         if not running.fit[need.label]:
             raise PlanError(*_hopeless(need, running.verdicts.values(), catalogue))
-    chosen = _agreed(wanted, running, catalogue, machine, job, facts, traits)
+    chosen = _agreed(wanted, running, catalogue, machine, job, facts, traits, foreign)
     for choice in chosen:
         label = choice.need.label
         for other in running.fit[label]:
             if other.plugin.name != choice.plugin.name:
                 rest = [c for c in chosen if c is not choice]
-                reason = _outdone(other, choice, rest, traits, job, running.timings[label])
+                reason = _outdone(other, choice, rest, traits, job, running)
                 running.verdicts[label, other.plugin.name] = Verdict(label, other.plugin.name, reason, Against.OUTDONE)
         praise = running.timings[label].praise(choice.plugin.name, _praise(choice, running.fit[label], job))
         running.verdicts[label, choice.plugin.name] = Verdict(label, choice.plugin.name, praise, None)
@@ -133,6 +137,7 @@ def _agreed(
     job: Job,
     facts: ModelFacts,
     traits: frozenset[str],
+    foreign: Foreign | None,
 ) -> list[Choice]:
     """Return the first choices that fit together and whose plugins do not refuse when they are asked."""
     asked: set[tuple[str, int]] = set()
@@ -142,13 +147,25 @@ def _agreed(
             raise PlanError(*_misfit(wanted, running, traits))
         unasked = [c for c in chosen if not c.plugin.own and (c.need.label, id(c.offer)) not in asked]
         asked |= {(choice.need.label, id(choice.offer)) for choice in unasked}
-        refused = [(choice, no) for choice in unasked if (no := refusal(choice, machine, job, facts))]
+        refused = [
+            (choice, no)
+            for choice in unasked
+            if (no := _strange(choice, foreign) or refusal(choice, machine, job, facts))
+        ]
         if not refused:
             return chosen
         for choice, no in refused:
             running.reject(choice, no)
             if not running.fit[choice.need.label]:
                 raise PlanError(*_hopeless(choice.need, running.verdicts.values(), catalogue))
+
+
+def _strange(choice: Choice, foreign: Foreign | None) -> Unfit | None:
+    """Return the key of the job that an offer does not take as a reason against it; of a named one it is a mistake."""
+    if foreign is None or choice.need.plugin:
+        return None
+    reason = foreign(choice)
+    return Unfit(Against.KEYS, reason) if reason else None
 
 
 def unfit(need: Need, plugin: Plugin, offer: Offer, machine: Machine) -> Unfit | None:
@@ -265,10 +282,24 @@ def _misfit(wanted: Sequence[Need], running: _Field, traits: frozenset[str]) -> 
     return "the stages do not fit together", why, do
 
 
-def _outdone(other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], job: Job, found: Timing) -> str:
+def _alone(other: Choice, running: _Field) -> str | None:
+    """Return why an offer would come without another one of its plugin that goes on from it; None if that is there."""
+    for each, no in running.rejected:
+        left = any(choice.plugin.name == other.plugin.name for choice in running.fit[each.need.label])
+        goes_on = each.plugin.name == other.plugin.name and each.offer.depends & other.offer.provides
+        if goes_on and not left:
+            return f"its own {each.need.stage} cannot: {no.reason}"
+    return None
+
+
+def _outdone(
+    other: Choice, winner: Choice, rest: list[Choice], traits: frozenset[str], job: Job, running: _Field
+) -> str:
+    found = running.timings[winner.need.label]
     usual = winner.plugin.name != found.first and _rank(other, job) < _rank(winner, job)
     if usual or other.plugin.name == found.first:
-        return str(clash([*rest, other], traits) or "does not fit what serves the other stages")
+        reason = _alone(other, running) or clash([*rest, other], traits)
+        return str(reason or "does not fit what serves the other stages")
     if not other.plugin.own and winner.plugin.own:
         return f'not asked: forge\'s own plugins come first; [use] prefer = ["{other.plugin.name}"] puts it before them'
     if not other.plugin.own:

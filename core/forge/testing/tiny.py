@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
-WIDTH, INNER, VOCABULARY = 16, 32, 256 + len(SPECIAL)
+MERGED = ("t", "h")
+"""The one pair of letters that is a token: llama.cpp reads no tokenizer that merges nothing."""
+
+WIDTH, INNER, VOCABULARY = 16, 32, 256 + len(SPECIAL) + 1
 
 CHATML = (
     "{% for message in messages %}"
@@ -103,14 +106,14 @@ def _tokenizer(folder: Path) -> None:
         }
         for index, token in enumerate(SPECIAL)
     ]
-    letters = [*SPECIAL, *_letters()]
+    letters = [*SPECIAL, *_letters(), "".join(MERGED)]
     level: dict[str, Any] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     whole = {
         "version": "1.0",
         "added_tokens": added,
         "pre_tokenizer": level,
         "decoder": level,
-        "model": {"type": "BPE", "vocab": {letter: index for index, letter in enumerate(letters)}, "merges": []},
+        "model": {"type": "BPE", "vocab": {letter: index for index, letter in enumerate(letters)}, "merges": [MERGED]},
     }
     _json(folder / "tokenizer.json", whole)
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}

@@ -45,7 +45,7 @@ def verdict(estimate: Estimate) -> str:
     text = f"{bound} {size(estimate.process)} for {estimate.batch}"
     if estimate.room is None:
         return f"{text}; how much {estimate.device} has is unknown"
-    says = "it does not fit" if not estimate.fits else "it fits"
+    says = "it does not fit" if not estimate.fits else "it may fit" if estimate.partial else "it fits"
     if estimate.fits and estimate.process and estimate.process > 0.9 * estimate.room:
         says = "it fits barely"
     return f"{text}, of {size(estimate.room)} on {estimate.device}: {says}"

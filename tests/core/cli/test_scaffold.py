@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import tomli
 
-from forge.api.hooks import API
 from forge.cli.scaffold import scaffold
 from forge.cli.scaffold.kinds import KINDS
 from forge.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.sites import Site
 
 LIGHT = [kind for kind in KINDS if kind != "method"]
 
 
 def installed(site: Site, kind: str) -> Path:
-    """Write the beginning of a plugin and install it, as an editable install does; return its folder."""
-    name = f"new-{kind}"
-    root = scaffold(name, site.folder.parent, kind)[0].parent
-    project = tomli.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    points = "\n".join(f"{key} = {value}" for key, value in project["entry-points"][API].items())
-    site.install(project["name"], {}, f"[{API}]\n{points}\n", project["version"])
-    (site.folder / f"forge_new_{kind}").symlink_to(root / f"forge_new_{kind}", target_is_directory=True)
+    """Write the beginning of a plugin and install it; return its folder."""
+    root = scaffold(f"new-{kind}", site.folder.parent, kind)[0].parent
+    site.install_project(root)
     return root
-
-
-def passed(site: Site, *roots: Path) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    ran = subprocess.run(
-        [*command, "--rootdir", str(site.folder.parent), "-c", os.devnull, *map(str, roots)],
-        capture_output=True,
-        text=True,
-        env=site.environment(),
-        cwd=site.folder,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
 
 
 def test_every_kind_passes_its_own_tests_and_ruff(site: Site) -> None:
@@ -57,13 +37,13 @@ def test_every_kind_passes_its_own_tests_and_ruff(site: Site) -> None:
             text=True,
         )
         assert ruff.returncode == 0, ruff.stdout + ruff.stderr
-    assert "12 passed" in passed(site, *(root for root, kind in zip(roots, KINDS, strict=True) if kind in LIGHT))
+    assert "12 passed" in site.pytest(*(root for root, kind in zip(roots, KINDS, strict=True) if kind in LIGHT))
 
 
 @pytest.mark.slow
 def test_the_method_passes_its_own_test_and_every_kind_mypy(site: Site) -> None:
     roots = [installed(site, kind) for kind in KINDS]
-    assert "2 passed" in passed(site, next(root for root in roots if root.name.endswith("method")))
+    assert "2 passed" in site.pytest(next(root for root in roots if root.name.endswith("method")))
     for root in roots:
         mypy = subprocess.run(
             [sys.executable, "-m", "mypy", "--cache-dir", str(site.folder.parent / "mypy")],

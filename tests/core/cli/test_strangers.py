@@ -177,3 +177,88 @@ def test_a_plugin_that_prints_does_not_print_into_json(site: Site) -> None:
         assert json.loads(done.stdout), done.stderr
         assert done.stderr == ""
     assert json.loads(site.forge("plan", "job.toml", "--json").stdout)["steps"][-1]["plugin"] == "loud"
+
+
+TRAINER = (
+    offering(
+        """for stage, more in (
+        (Stage.LOAD, dict(supports=frozenset({"text"}), provides=frozenset({"swift-model"}), backend="swift")),
+        (Stage.ADAPT, dict(serves=frozenset({"lora"}), depends=frozenset({"swift-model"}), backend="swift")),
+        (Stage.TRAIN, dict(serves=frozenset({"sft"}), depends=frozenset({"swift-model"}), options="MODULE:Keys",
+                           provides=frozenset({"hf-model"}))),
+    ):
+        yield Offer(stage=stage, impl="a:b", platforms=frozenset({"linux"}), priority=100, **more)"""
+    )
+    + """
+from typing import Literal
+from forge.api import Mistake, Table
+class Keys(Table):
+    max_steps: int = 3
+    lr_scheduler_type: Literal["linear"] = "linear"
+    def contradictions(self):
+        if self.max_steps == 7:
+            yield Mistake("7 contradicts itself; take another number", ("max_steps",))
+"""
+)
+"""A backend that is made for Linux and knows two keys."""
+
+
+@pytest.mark.parametrize(
+    ("more", "taken", "said"),
+    [
+        ("max_steps = 9", True, ""),
+        ('optim = "adafactor"', False, "it has no key optim for [train]"),
+        ('lr_scheduler_type = "cosine"', False, '[train] lr_scheduler_type must be "linear", not the string "cosine"'),
+    ],
+)
+@pytest.mark.parametrize("prefer", [False, True])
+def test_a_backend_made_for_the_machine_serves_the_jobs_whose_keys_it_takes_and_no_other(
+    site: Site, more: str, taken: bool, said: str, prefer: bool
+) -> None:
+    site.install(
+        "forge-swift", {"swift_mod": TRAINER.replace("MODULE", "swift_mod")}, "[forge_v1]\nswift = swift_mod\n"
+    )
+    write(site, f"[train]\n{more}\n[use]\nprefer = {['swift'] if prefer else []}\n")
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
+    assert done.returncode == 0, done.stderr
+    for stage in ("load", "adapt", "train"):
+        assert re.search(rf"^{stage} +{'swift' if taken else 'huggingface'} ", done.stdout, re.MULTILINE), done.stdout
+    if not taken:
+        assert f"swift: {said}" in done.stdout
+        assert f"swift: its own train cannot: {said}" in done.stdout
+
+
+def test_what_contradicts_itself_is_a_mistake_and_no_reason_against_a_backend(site: Site) -> None:
+    site.install(
+        "forge-swift", {"swift_mod": TRAINER.replace("MODULE", "swift_mod")}, "[forge_v1]\nswift = swift_mod\n"
+    )
+    write(site, "[train]\nmax_steps = 7\n")
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
+    assert "job.toml:8: train.max_steps: 7 contradicts itself; take another number" in done.stderr
+
+
+def test_a_backend_whose_keys_cannot_be_read_here_costs_no_job(site: Site) -> None:
+    here = "import os\nassert 'SWIFT' not in os.environ, 'no keys'\nfrom swift_mod import Keys\n"
+    modules = {"swift_mod": TRAINER.replace("MODULE", "swift_keys"), "swift_keys": here}
+    site.install("forge-swift", modules, "[forge_v1]\nswift = swift_mod\n")
+    write(site)
+    assert re.search("^train +swift", site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu").stdout, re.MULTILINE)
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu", SWIFT="1")
+    assert re.search("^train +huggingface", done.stdout, re.MULTILINE), done.stderr
+    assert "swift: its own train cannot: " in done.stdout
+    assert "no keys" in done.stdout
+
+
+def test_a_key_that_no_backend_takes_and_one_of_a_named_backend_are_mistakes(site: Site) -> None:
+    site.install(
+        "forge-swift", {"swift_mod": TRAINER.replace("MODULE", "swift_mod")}, "[forge_v1]\nswift = swift_mod\n"
+    )
+    write(site, "[train]\nlerning_rate = 1.0\n")
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
+    assert "train.lerning_rate: unknown key; did you mean learning_rate?" in done.stderr
+    write(site, '[train]\noptim = "adafactor"\n[use]\ntrain = "swift"\n')
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
+    assert "train.optim: unknown key; it may be a key of huggingface: name it in [use] train" in done.stderr
+    write(site, '[train]\noptim = "adafactor"\n[use]\nbackend = "swift"\n')
+    done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
+    assert "swift could train, but it has no key optim for [train]" in done.stderr

@@ -53,3 +53,10 @@ def test_the_tiny_model_is_one_that_transformers_loads(tmp_path: Path) -> None:
     text = "Grüße, <|im_start|>東"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() < 12_000
+
+
+@pytest.mark.slow
+def test_the_model_can_be_exported_for_llama_cpp(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    ran = run_job('[train]\nmax_steps = 1\n[[export]]\nformat = "gguf"\ntypes = ["f16"]\n', tmp_path, whole=True)
+    assert [path.name for path in ran.exports[0].glob("*.gguf")]

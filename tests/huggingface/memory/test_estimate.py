@@ -194,6 +194,7 @@ def test_what_is_unknown_is_said_and_not_counted_as_nothing() -> None:
     assert vision is not None
     assert ("pictures", None, "unknown") in {(part.name, part.bytes, part.how) for part in vision.parts}
     assert "at least" in describe(vision)[0]
+    assert describe(vision)[0].endswith(": it may fit")
     assert estimate(on_gpu(24 * GIB), gpu_job(), replace(llama("1b"), shape=None)) is None
     assert estimate(on_gpu(24 * GIB), gpu_job(), replace(llama("1b"), task="seq2seq")) is None
     assert estimate(on_gpu(24 * GIB), gpu_job(method="stranger/own"), llama("1b")) is None

@@ -156,7 +156,7 @@ from @PACKAGE@.options import Options
 
 def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
     """Count the tokens of a row in each step, with checkpoints; stop and go on where it is asked for."""
-    options, counts, begins = Options.model_validate(job.train.options), loaded.model, 0
+    options, counts, begins = Options.model_construct(**job.train.options), loaded.model, 0
     if run.resume:
         state = json.loads((run.resume / "state.json").read_text(encoding="utf-8"))
         begins = state["step"]
