@@ -8,6 +8,8 @@ in a real shape and answers never end by themselves, so that all of them have th
 - ``eval``: greedy answers to rows of 10 to 100 words. Plain: ``generate`` with 8 rows at a time in the order of the
   file, as many rows as there is time for. forge: what ``[eval]`` calls, all rows.
 - ``adapter``: the same with a LoRA adapter of rank 16 in float32.
+- ``ended``: drawn answers of a large batch whose rows end one after another. Plain: they stay in the batch, decoded by
+  the same graph. forge: they leave it. On a CPU both are the same.
 - ``grpo``: steps of 8 answers to one prompt with that adapter. Plain: ``trl.GRPOTrainer``. forge: its own trainer. The
   first step of each is not counted.
 
@@ -19,15 +21,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import random
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from rig.models import SHAPES, build, words
+
+from forge_huggingface.model import narrowing
+from forge_huggingface.model.decoding import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +199,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="for each measurement of plain generate")
     parser.add_argument("--work", type=Path, help="where the model is kept; default a folder that is removed")
-    parser.add_argument("--parts", nargs="+", default=["eval", "adapter", "grpo"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256, help="rows of the part ended")
+    parser.add_argument("--parts", nargs="+", default=["eval", "adapter", "ended", "grpo"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
@@ -201,39 +210,87 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path, work: Path) -> dict[str, Any]:
-    """Return what all parts took, and print a line for each."""
+    """Return what all parts took: of each the rounds of both sides in turn. Print a table of their medians."""
     import torch
 
     said: list[str] = []
-    results: dict[str, Any] = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
-    least = limit(folder)
-    print(f"{results['device']}, {options.shape}, {options.tokens} new tokens", flush=True)
-    if least:
-        print(f"limit: {least * 1e3:.2f} ms a token, {PLAIN / least:,.0f} tokens/s with {PLAIN} rows", flush=True)
-    for part in ("eval", "adapter"):
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    results: dict[str, Any] = {"device": device}
+    for part in ("eval", "adapter", "ended"):
         if part in options.parts:
             model, tokenizer = load(folder, adapter=part == "adapter")
             texts = prompts(options.rows)[: options.rows]
-            plain = plain_eval(model, tokenizer, texts, options.tokens, options.seconds)
-            ours = forge_eval(model, tokenizer, texts, options.tokens, said.append)
-            results[part] = {"plain": plain, "forge": ours}
-            print(f"{part}: plain {plain:,.0f} tokens/s, forge {ours:,.0f}: {ours / plain:.1f} times", flush=True)
-            del model
+            sides: dict[str, Callable[[], float]] = {
+                "before": partial(plain_eval, model, tokenizer, texts, options.tokens, options.seconds),
+                "forge": partial(forge_eval, model, tokenizer, texts, options.tokens, said.append),
+            }
+            if part == "ended":
+                sides = {
+                    "before": partial(ended, model, options, said.append, math.inf),
+                    "forge": partial(ended, model, options, said.append, narrowing.COST),
+                }
+            results[part] = in_turn(sides, options.rounds)
+            del model, sides
     if "grpo" in options.parts:
         from trl import GRPOTrainer
 
-        from forge_huggingface.model.decoding import Decoder
         from forge_huggingface.training.recipes.online import ResumableGRPO
 
-        theirs = grpo(GRPOTrainer, folder, options.tokens, options.steps, work)
-        mine = grpo(ResumableGRPO, folder, options.tokens, options.steps, work, decoder=Decoder(said.append))
-        results["grpo"] = {"plain": theirs, "forge": mine}
+        theirs = partial(grpo, GRPOTrainer, folder, options.tokens, options.steps, work)
+        mine = partial(grpo, ResumableGRPO, folder, options.tokens, options.steps, work, decoder=Decoder(said.append))
+        rounds = in_turn({"before": theirs, "forge": mine}, options.rounds)
         for name in ("step", "answers"):
-            times = theirs[name] / mine[name]
-            print(f"grpo, {name}: TRL {theirs[name]:.2f} s, forge {mine[name]:.2f} s: {times:.1f} times", flush=True)
+            results[f"grpo, {name}"] = {side: [1 / each[name] for each in found] for side, found in rounds.items()}
     results["said"] = list(dict.fromkeys(said))
-    print("\n".join(results["said"]), flush=True)
+    print(f"\n{device}, {options.shape}, {options.tokens} new tokens, medians of {options.rounds} rounds in turn")
+    if least := limit(folder):
+        print(f"limit: {least * 1e3:.2f} ms a token, {PLAIN / least:,.0f} tokens/s with {PLAIN} rows")
+    print("\n| part | plain | forge | times |\n| --- | --- | --- | --- |")
+    for part, found in results.items():
+        if isinstance(found, dict):
+            plain, ours = (statistics.median(found[side]) for side in ("before", "forge"))
+            unit = "{:.2f} a second" if part.startswith("grpo") else "{:,.0f} tokens/s"
+            print(f"| {part} | {unit.format(plain)} | {unit.format(ours)} | {ours / plain:.2f} |")
+    print("\n".join(["", *results["said"]]), flush=True)
     return results
+
+
+def in_turn(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    """Return what each side gave in each round; one round of all sides comes after another."""
+    found: dict[str, list[Any]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            found[name].append(side())
+    return found
+
+
+def ended(model: Any, options: argparse.Namespace, say: Callable[[str], None], cost: float) -> float:
+    """Return tokens a second of a drawn batch whose rows end everywhere between its first token and its last.
+
+    Args:
+        model: The model.
+        options: The command's.
+        say: Is told how answers are decoded.
+        cost: What :data:`narrowing.COST` is for it; infinite where ended rows stay in the batch.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    vocab = model.config.vocab_size
+    ids = torch.randint(vocab // 2, vocab, (options.batch, 64), device=model.device)
+    stops = [*range(4, 4 + max(1, 4 * vocab // options.tokens))]
+    config = GenerationConfig(
+        max_new_tokens=options.tokens, do_sample=True, top_k=0, pad_token_id=0, eos_token_id=stops
+    )
+    kept, narrowing.COST = narrowing.COST, cost  # type: ignore[assignment]  # which may be infinite
+    try:
+        torch.manual_seed(3)
+        start = synchronized()
+        with torch.inference_mode(), Decoder(say).around(model):
+            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        return int((output[:, 64:] != 0).sum()) / (synchronized() - start)
+    finally:
+        narrowing.COST = kept
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ def test_a_run_tells_what_its_time_went_into(project: Project) -> None:
     assert "time " in told
     assert "load " in told
     assert "a second; " in told
+    assert "--dry-run" not in told, "of what ran nothing is unknown"
+    assert "--dry-run" in project.forge("plan", "job.toml")
     assert "Speed: step " in (project.newest().path / "README.md").read_text()
 
 

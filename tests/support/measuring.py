@@ -85,8 +85,16 @@ def make_job(tables: dict[str, Any] | None = None, **train: Any) -> Job:
     return job.model_copy(update={"train": job.train.model_copy(update={"method": method, **options})})
 
 
-def kept_by_autograd(model: Any, rows: int, length: int, *, mixed: bool) -> int:
-    """Return the bytes that a forward pass of the body leaves for the backward pass, weights not counted."""
+def kept_by_autograd(model: Any, rows: int, length: int, *, mixed: bool, **given: Any) -> int:
+    """Return the bytes that a forward pass of the body leaves for the backward pass, weights not counted.
+
+    Args:
+        model: The model.
+        rows: Rows of the batch.
+        length: Tokens of each.
+        mixed: Whether it is computed under autocast.
+        given: What the body is told beside the tokens.
+    """
     import torch
 
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -101,7 +109,7 @@ def kept_by_autograd(model: Any, rows: int, length: int, *, mixed: bool) -> int:
     body = model.get_base_model().model if hasattr(model, "get_base_model") else model.model
     autocast = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        body(input_ids=torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+        body(input_ids=torch.zeros(rows, length, dtype=torch.long), use_cache=False, **given)
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 

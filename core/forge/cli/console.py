@@ -49,7 +49,7 @@ from forge.text.measures import evaluated, is_number, measures
 from forge.text.memory import measured as measured_beside
 from forge.text.memory import verdict as memory_verdict
 from forge.text.plan import turned_down
-from forge.text.units import amount, clock, cut, size
+from forge.text.units import amount, clock, counted, cut, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,8 +209,8 @@ class Console:
 
     def on_probe(self, event: Probed) -> None:
         """Tell what the longest batch took."""
-        text = f"probe   longest batch: {event.rows} rows, {event.tokens} tokens, {event.seconds:.1f} s"
-        self.line(f"{text}, {size(event.memory)} at the peak", style="dim")
+        batch = f"longest batch: {counted(event.rows, 'row')}, {counted(event.tokens, 'token')}"
+        self.line(f"probe   {batch}, {event.seconds:.1f} s, {size(event.memory)} at the peak", style="dim")
 
     def on_dry_run(self, event: DryRunDone) -> None:
         """Tell what training would take."""

@@ -133,6 +133,8 @@ def _lines() -> tuple[list[Line], str]:
     path = table()
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, list):
+            return [], f"{path} cannot be read (it holds no list of runs)"
         return [records.from_json(Line, each) for each in found], ""
     except FileNotFoundError:
         return [], ""

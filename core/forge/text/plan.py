@@ -9,8 +9,8 @@ from forge.text.memory import describe as describe_estimate
 from forge.text.units import amount, size
 
 
-def describe(plan: Plan) -> str:
-    """Return a plan as text for people."""
+def describe(plan: Plan, *, ran: bool = False) -> str:
+    """Return a plan as text for people; of one that ran, without what a dry run would tell."""
     machine, facts = plan.machine, plan.facts
     cards = ", ".join(f"{card.name} ({size(card.memory)})" for card in machine.accelerators) or "no accelerator"
     lines = [
@@ -32,6 +32,7 @@ def describe(plan: Plan) -> str:
     lines += [f"note: {note}" for note in plan.notes]
     if isinstance(plan, Training):
         lines += ["", *describe_estimate(plan.estimate)]
+    if isinstance(plan, Training) and not ran:
         lines.append("tokens, steps, disk and the measured peak are unknown until `forge run --dry-run`")
     return "\n".join(lines)
 

@@ -24,6 +24,11 @@ def amount(count: float | None) -> str:
     return f"{count:g}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things for people: 1 row, 2 rows."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def clock(seconds: float) -> str:
     """Return a duration for people: 42 s, 3:07, 2:05:00."""
     whole = round(seconds)
@@ -52,7 +57,7 @@ def cut(rows: int, of_rows: float | None, of_all: float | None) -> str:
         of_rows: The share of their own tokens that they lost; None if nobody counted.
         of_all: The share of all tokens.
     """
-    said = f"{rows} {'row' if rows == 1 else 'rows'}"
+    said = counted(rows, "row")
     if of_rows is None or of_all is None:
         return said
     return f"{said}, {percent(of_rows)} of {'its' if rows == 1 else 'their'} tokens, {percent(of_all)} of all"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import read_by
+from forge.text.units import counted
 from forge_huggingface.data.characters import unfit
 from forge_huggingface.data.conversion.formats import detect
 from forge_huggingface.data.weight import blocks
@@ -182,7 +183,7 @@ class Reader:
             return row
         if not row.pictures:
             if self.renderer.sees and (count := marks(row.messages)):
-                places = f"{count} place{'' if count == 1 else 's'} for an image"
+                places = f"{counted(count, 'place')} for an image"
                 do = 'name the column of the images: [data] columns = { images = "…" }; or take the mark out'
                 raise BadRow(f"has {places} ({MARK}) and no image", None, do)
             return row

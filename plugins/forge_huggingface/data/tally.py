@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge.text.units import percent
+from forge.text.units import counted, percent
 from forge_huggingface.rows import BadRow, CutAlike, LongRow, Record, UnfetchedRow
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Tally:
             warn(f"{self.bad} rows were dropped as bad, {self._cut_alike()}", do)
         if self.contrary:
             count = len(self.contrary)
-            what = f"{count} row{'' if count == 1 else 's'} rated otherwise than the same prompt and answer before"
+            what = f"{counted(count, 'row')} rated otherwise than the same prompt and answer before"
             warn(f"a cut leaves {what}: {_named(self.contrary, count)}", "raise [model] max_seq_length")
         if self.truncated > self.kept / 2:
             warn(f"{self.truncated} of {self.kept} rows are cut at max_seq_length", "raise [model] max_seq_length")
@@ -226,7 +226,7 @@ class Tally:
                 "the loss begins where the two part; see `forge data`",
             )
         for note, count in self.notes.items():
-            warn(f"in {count} row{'' if count == 1 else 's'} {note}")
+            warn(f"in {counted(count, 'row')} {note}")
         return found
 
 

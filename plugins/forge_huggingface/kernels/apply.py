@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Noted
@@ -31,11 +32,12 @@ def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
     for part in ("lora", "swiglu", "norm", "rope", "loss", "mask"):  # a feed-forward part holds adapted layers
         if part not in parts:
             continue
-        found = unused(part, job, model) or differs(part, model) or install(part, model, job.train.method, tuple(parts))
-        if isinstance(found, str):
-            run.emit(Noted(f"kernels: {part} is not used, {found}"))
+        why = unused(part, job, model) or differs(part, model)
+        found = Installed(why=why) if why else install(part, model, job.train.method, tuple(parts))
+        if found.on is None:
+            run.emit(Noted(f"kernels: {part} is not used, {found.why}"))
         else:
-            acts[part] = found[0]
+            acts[part] = found.on
     return acts
 
 
@@ -51,11 +53,24 @@ def unused(part: str, job: Job, model: Any) -> str | None:
     return None
 
 
-def install(part: str, model: Any, method: str, parts: Sequence[str]) -> tuple[str] | str:
-    """Put one part in. Return on what it acts, or as a bare text why it does not."""
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What became of a part.
+
+    Attributes:
+        on: On what it acts; None if it does not.
+        why: Why it does not act.
+    """
+
+    on: str | None = None
+    why: str | None = None
+
+
+def install(part: str, model: Any, method: str, parts: Sequence[str]) -> Installed:
+    """Put one part in, and return what became of it."""
     if part in {"loss", "mask"}:
         why = loss.install(model, method) if part == "loss" else mask.install(model, method)
-        return why or ("every batch",)
+        return Installed(why=why) if why else Installed(on="every batch")
     if part == "lora":
         count, what = lora.install(model), "layers"
     elif part == "swiglu":
@@ -64,4 +79,4 @@ def install(part: str, model: Any, method: str, parts: Sequence[str]) -> tuple[s
         count, what = norm.install(model), "norms"
     else:
         count, what = rope.install(model), "attention layers"
-    return (f"{count} {what}",) if count else f"the model has no {what} that it could serve"
+    return Installed(on=f"{count} {what}") if count else Installed(why=f"the model has no {what} that it could serve")

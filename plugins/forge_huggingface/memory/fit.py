@@ -6,13 +6,13 @@ taken, and what does not fit after all, as the probe finds out, is taken one ste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision
-from forge.text.units import size
+from forge.text.units import counted, size
 from forge_huggingface.arguments.contradictions import USUAL, divisors
 from forge_huggingface.memory.kernels import TRANSFORMERS, Kernels
 from forge_huggingface.memory.levers import with_changes
@@ -134,44 +134,22 @@ def fitted(
     if not layers and not derived and not failed:
         return
     here = now(job)
-    most = facts.shape.layers if facts.shape else 0
-    shares = (0, *(n for n in EVERY if some and n < most), 1) if layers else (here.every,)
-    known = {key: value for key in ("longest", "tokens", "rows") if (value := (rows or {}).get(key))}
-    longest = int(known["longest"]) if "longest" in known else None
-    rungs = []
-    for every in shares:
-        for count, steps in pairs:
-            rung = Rung(every, count, steps)
-            found = bare(machine, _with(job, rung), facts, kernels, longest) if kernels else None
-            takes = found.process if found and not found.partial else None
-            rungs.append(Rung(every, count, steps, takes))
-    length = longest or (facts.context if job.model.max_seq_length == -1 else job.model.max_seq_length) or 1
-    mean = known["tokens"] / known["rows"] if {"tokens", "rows"} <= known.keys() and not job.data.packing else length
-    kind = device(machine, job)
-    begin = min(BEGIN / (facts.parameters or 2**30), BEGIN_MOST) if kind else BEGIN_MAIN
-
-    def slowness(rung: Rung) -> float:
-        return rung.slowness(mean, begin)
-
-    room, share = free(machine, job)
+    shares = _shares(facts, some=some) if layers else (here.every,)
+    rungs = list(_rungs(machine, job, facts, kernels, _longest(rows), shares, pairs))
+    slowness = _pace(machine, job, facts, rows)
     if failed:
         taken, why = _down(rungs, here, slowness), f"{_said(here)} did not fit"
         if taken is None:
             return
     else:
-        taken, why = _best(rungs, room, share, slowness)
+        taken, why = _best(rungs, *free(machine, job), slowness)
     if layers:
-        how = {0: "without it", 1: "with it"}.get(taken.every, f"with every_n_layers = {taken.every}")
-        reasons = (why, why) if failed else (f"{how} {why}", "the fewest that are enough")
-        for (key, value), reason in zip(taken.layers(), reasons, strict=True):
-            if failed or rows is not None or value is not None:
-                yield Decision(key, value, reason)
+        yield from _of_layers(taken, why, failed=failed, sure=rows is not None)
     if derived or (failed and len(pairs) > 1):
-        whole = f"{taken.rows} x {taken.steps} = {taken.rows * taken.steps} rows of a step"
-        about = f"the largest that is still faster, {why}" if len(pairs) > 1 else whole
-        for (key, value), reason in zip(taken.batches(), (why if failed else about, whole), strict=True):
-            if key not in named or options.get(key.removeprefix("train.")) == AUTO:
-                yield Decision(key, value, reason)
+        best = f"the largest that is still faster, {why}" if len(pairs) > 1 else None
+        for decision in _of_batches(taken, why if failed else best):
+            if decision.key not in named or options.get(decision.key.removeprefix("train.")) == AUTO:
+                yield decision
 
 
 fit = partial(fitted, kernels=TRANSFORMERS)
@@ -198,16 +176,16 @@ def batches(asked: Job, named: frozenset[str], *, failed: bool) -> list[tuple[in
     options = asked.train.options
     rows, steps, wanted = options.get(ROWS), int(options.get(STEPS) or 1), options.get("batch_size")
     fixed = rows != AUTO and f"train.{ROWS}" in named
-    counted = f"train.{STEPS}" in named
+    parted = f"train.{STEPS}" in named
     if wanted is None:
         usual = int(rows) if isinstance(rows, int) else USUAL
         pair = (usual, steps)
-        if fixed or counted or (rows != AUTO and not failed):
+        if fixed or parted or (rows != AUTO and not failed):
             return [pair]
         wanted = usual * steps
     elif fixed and isinstance(rows, int):
         return [(rows, wanted // rows)]
-    elif counted:
+    elif parted:
         return [(wanted // steps, steps)]
     else:
         pair = (wanted, 1)
@@ -226,8 +204,59 @@ def free(machine: Machine, job: Job) -> tuple[int | None, float]:
     return (machine.memory if machine.available is None else machine.available) or None, USABLE_MAIN
 
 
-def _with(job: Job, rung: Rung) -> Job:
-    return with_changes(job, rung.changes())
+def _shares(facts: ModelFacts, *, some: bool) -> tuple[int, ...]:
+    """Return every how many layers one may be recomputed."""
+    most = facts.shape.layers if facts.shape else 0
+    return (0, *(n for n in EVERY if some and n < most), 1)
+
+
+def _longest(rows: Mapping[str, Any] | None) -> int | None:
+    found = (rows or {}).get("longest")
+    return int(found) if found else None
+
+
+def _rungs(
+    machine: Machine,
+    job: Job,
+    facts: ModelFacts,
+    kernels: Kernels | None,
+    longest: int | None,
+    shares: tuple[int, ...],
+    pairs: list[tuple[int, int]],
+) -> Iterator[Rung]:
+    """Yield all ways to make a step, each with what it takes."""
+    for every in shares:
+        for count, steps in pairs:
+            rung = Rung(every, count, steps)
+            found = bare(machine, with_changes(job, rung.changes()), facts, kernels, longest) if kernels else None
+            yield replace(rung, takes=found.process if found and not found.partial else None)
+
+
+def _pace(machine: Machine, job: Job, facts: ModelFacts, rows: Mapping[str, Any] | None) -> Callable[[Rung], float]:
+    """Return what says how long a token takes; see :meth:`Rung.slowness`."""
+    limit = facts.context if job.model.max_seq_length == -1 else job.model.max_seq_length
+    length: float = _longest(rows) or limit or 1
+    count, tokens = ((rows or {}).get(key) for key in ("rows", "tokens"))
+    if count and tokens and not job.data.packing:
+        length = tokens / count
+    begin = min(BEGIN / (facts.parameters or 2**30), BEGIN_MOST) if device(machine, job) else BEGIN_MAIN
+    return lambda rung: rung.slowness(length, begin)
+
+
+def _of_layers(taken: Rung, why: str, *, failed: bool, sure: bool) -> Iterator[Decision]:
+    """Yield what a rung says of layers; which of them only if it is known how long the rows are."""
+    how = {0: "without it", 1: "with it"}.get(taken.every, f"with every_n_layers = {taken.every}")
+    reasons = (why, why) if failed else (f"{how} {why}", "the fewest that are enough")
+    for (key, value), reason in zip(taken.layers(), reasons, strict=True):
+        if failed or sure or value is not None:
+            yield Decision(key, value, reason)
+
+
+def _of_batches(taken: Rung, why: str | None) -> Iterator[Decision]:
+    """Yield what a rung says of batches."""
+    whole = f"{taken.rows} x {taken.steps} = {taken.rows * taken.steps} rows of a step"
+    for (key, value), reason in zip(taken.batches(), (why or whole, whole), strict=True):
+        yield Decision(key, value, reason)
 
 
 def _best(rungs: list[Rung], room: int | None, share: float, slowness: Any) -> tuple[Rung, str]:
@@ -285,4 +314,4 @@ def _said(rung: Rung) -> str:
     which = {0: "without gradient checkpointing", 1: "with gradient checkpointing"}.get(
         rung.every, f"with gradient checkpointing, every_n_layers = {rung.every}"
     )
-    return f"the longest batch of {rung.rows} {'row' if rung.rows == 1 else 'rows'} {which}"
+    return f"the longest batch of {counted(rung.rows, 'row')} {which}"

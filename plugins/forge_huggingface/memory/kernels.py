@@ -72,8 +72,9 @@ def kept(s: Setting) -> float:
     attention = e * (2 * q + 2 * k) + 4 * shape.heads + (e * q * out if s.lora and alone else 0)
     if s.job.model.attn_implementation == "eager":
         attention += shape.heads * s.length * (4 + (e if e == 2 else 0)) + e * 2 * (q - k)
-    elif (s.rows > 1 and "mask" not in parts) or s.job.data.packing:
-        attention += e * 2 * (q - k)  # under a mask, which padding needs, keys and values are repeated for each query
+    elif seen := masked(s):
+        # Under a mask keys and values are repeated for each query, and each layer makes numbers of the mask.
+        attention += e * 2 * (q - k) + e * seen + seen / shape.layers
     inner: float = (3 if shape.gated else 1) * e * i + e * i * (down if shape.gated else max(down, 0.5))
     if "swiglu" in parts and shape.gated and not experts:
         inner = 2 * e * i + (0 if s.lora and "lora" in parts else e * i * down)
@@ -82,6 +83,18 @@ def kept(s: Setting) -> float:
     if experts:
         inner += 2 * e * h  # tokens are gathered for their experts, and what these say is gathered again
     return norms + inputs + attention + inner + ranks
+
+
+def masked(s: Setting) -> int:
+    """Return of how many tokens a mask says whether a token sees them; 0 where there is no mask.
+
+    Padding needs one, under torch's own attention, and so do rows that lie end to end: a mask of all pairs of tokens.
+    """
+    if s.job.model.attn_implementation != "sdpa":
+        return 0
+    if s.job.data.packing or s.job.data.padding_free:
+        return s.tokens
+    return s.length if s.rows > 1 and "mask" not in own(s) else 0
 
 
 def worked(s: Setting) -> float:
@@ -140,8 +153,8 @@ class Kernels:
 
 
 def boundary(s: Setting) -> float:
-    """Return the bytes a token of the stream that enters a layer."""
-    return float(s.stream * s.shape.hidden)
+    """Return the bytes a token of the stream that enters a layer, and its share of the mask that all have."""
+    return s.stream * s.shape.hidden + masked(s) / s.shape.layers
 
 
 def fused(job: Job, since: bool) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 
 from forge.api import Estimate, Part
+from forge.text.units import amount, counted
 from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import Kernels, activations
@@ -158,7 +159,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     peak += WORKSPACE if s.kind in {"cuda", "rocm"} else 0
     note = "the CUDA context, outside torch's allocator" if s.kind in {"cuda", "rocm"} else "Python and its libraries"
     parts.append(Part("overhead", outside, "estimated", note))
-    batch = f"{s.rows} {'row' if s.rows == 1 else 'rows'}"
+    batch = counted(s.rows, "row")
     card = next((card.name for card in machine.accelerators if card.kind == s.kind), None)
     return Estimate(
         parts=tuple(part for part in parts if part is not None),
@@ -179,9 +180,9 @@ def vllm(s: Setting) -> tuple[int, str]:
 
 
 def _about_weights(s: Setting, *, exact: bool) -> str:
-    count, bits = footprint.total(s) / 1e9, s.job.model.bits
+    count, bits = amount(footprint.total(s)), s.job.model.bits
     kind = f"{s.facts.quantized}, as they are stored" if s.facts.quantized else bits or s.job.model.dtype
-    return f"{count:.3g} B parameters, {kind}" + ("" if exact else ", from config.json alone")
+    return f"{count} parameters, {kind}" + ("" if exact else ", from config.json alone")
 
 
 def _since(machine: Machine, version: str) -> bool:

@@ -3,7 +3,8 @@
 A model that writes reads all its weights for each token. A 1B model's are read in half a millisecond on an H200, and
 Python takes 20 to 50 ms to launch the thousand kernels that do it. So the model's forward pass for one token is
 recorded once and then replayed, with keys and values in a cache of fixed size. The loop around it stays transformers'
-own ``generate``: what draws, penalises and stops is what it is without a graph, and so are seeds.
+own ``generate``: what draws, penalises and stops is what it is without a graph, and so are seeds. Rows that have ended
+leave the batch (:mod:`forge_huggingface.model.narrowing`), and a smaller graph is recorded.
 
 A graph repeats what it saw, so it is used only where a forward pass is the same for every token (transformers says it
 of a model by ``_can_compile_fullgraph``), it is recorded anew for each call, and the first one of each shape is
@@ -16,6 +17,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from forge.api import first_line
+from forge_huggingface.model.narrowing import Narrow, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -128,7 +130,7 @@ def generating(
 
     Args:
         inner: The model.
-        step: Takes the forward pass for one token; returns what is called in its place.
+        step: Takes the forward pass for one token; returns what is called in its place, for batches of one size.
         tell: Is told why it does not.
     """
     plain = inner.generate
@@ -138,12 +140,16 @@ def generating(
         if cache is None:
             return plain(*arguments, **named)
         attention = inner.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
+        row = cache.layers[0].max_cache_len * token_bytes(inner) + inner.config.vocab_size * inner.dtype.itemsize
+        weights = sum(parameter.nbytes for parameter in inner.parameters())
+        narrow = Narrow(lambda: step(inner.__call__), size=row, fixed=weights)
         inner._valid_auto_compile_criteria = lambda *_: True  # noqa: SLF001 - else not in 4 bit, and not for TRL
-        inner.get_compiled_call = _given(step(inner.__call__))
+        inner.get_compiled_call = _given(narrow)
         try:
             if attention not in _ATTENTION:
                 inner.config._attn_implementation = "sdpa"  # noqa: SLF001
-            return plain(*arguments, past_key_values=cache, **named)
+            with watched(narrow):
+                return plain(*arguments, past_key_values=cache, **named)
         finally:
             inner.config._attn_implementation = attention  # noqa: SLF001
             del inner.get_compiled_call, inner._valid_auto_compile_criteria  # noqa: SLF001

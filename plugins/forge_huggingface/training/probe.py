@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from forge.api import Data, Estimate, OutOfMemory, first_line, load_object, setting
+from forge.text.units import counted
 from forge_huggingface.batches.tokens import COUNT
 from forge_huggingface.model.device import is_out_of_memory, peak
 from forge_huggingface.training.outlook import estimate_again
@@ -80,7 +81,7 @@ def probe(
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
                 ballast = optimizer_ballast(trainer)
-            trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps  # the loop sets it later
+            trainer.current_gradient_accumulation_steps = 1  # the loop sets it; a loss is divided by it
             start = time.perf_counter()
             batch = make_batch(trainer, data) if make_batch else trainer.data_collator(rows)
             tokens = batch.get(COUNT) or sum(
@@ -214,7 +215,8 @@ def explain_out_of_memory(
     longest_row = data.summary.get("longest") or "?"
     used = peak()
     size = args.per_device_eval_batch_size if when == EVALUATING else args.per_device_train_batch_size
-    why = f"{size} rows of up to {longest_row} tokens" if when != EVALUATING else f"{size} held-out rows"
+    rows = f"{counted(size, 'row')} of up to {longest_row} tokens"
+    why = counted(size, "held-out row") if when == EVALUATING else rows
     if used:
         why += f", {used / 2**30:.1f} GiB in use at the peak"
     changes = relief(args, job, run, data, evaluating=when == EVALUATING) if run and when else []
@@ -287,7 +289,7 @@ def relief(args: Any, job: Job, run: Run, data: Data, *, evaluating: bool) -> li
     if size == 1:
         return []
     changes = [{**change, "value": _value(job, change["key"]), "reason": "as before"} for change in changes]
-    reason = f"the longest held-out batch of {size} rows did not fit"
+    reason = f"the longest held-out batch of {counted(size, 'row')} did not fit"
     return [*changes, {"key": "train.per_device_eval_batch_size", "value": size // 2, "reason": reason}]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forge.text.units import clock, cut, percent
+from forge.text.units import clock, counted, cut, percent
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (187, "3:07"), (7500, "2:05:00"), (59.6, "1:00")])
@@ -15,6 +15,10 @@ def test_durations_are_for_people(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("share", "text"), [(0.856, "86 %"), (0.0, "0 %"), (0.004, "under 1 %"), (1.0, "100 %")])
 def test_shares_are_for_people(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+def test_one_thing_is_not_several() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
 
 
 def test_what_is_cut_is_said_in_rows_and_in_tokens() -> None:

@@ -14,6 +14,7 @@ from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import TRANSFORMERS
 from forge_huggingface.memory.parts import bare, setting_of
 from forge_huggingface.model.adapt import add_lora
+from forge_huggingface.training.checkpointing import heed_layers
 from forge_huggingface.training.outlook import in_memory
 from support.measuring import CPU, FAMILIES, facts_of, kept_by_autograd, make_job, save_model
 
@@ -150,7 +151,7 @@ def test_a_layer_keeps_less_with_forges_kernels(family: str, mixed: bool, tmp_pa
     acting = []
     for layers in (2, 4):
         model, _ = add_lora(save_model(tmp_path / str(layers), family, layers=layers), job)
-        acting = [part for part in parts if isinstance(apply.install(part, model, "sft", parts), tuple)]
+        acting = [part for part in parts if apply.install(part, model, "sft", parts).on]
         kept.append(kept_by_autograd(model.train(), 1, length, mixed=mixed))
     seams.restore()
     if acting != parts:
@@ -170,6 +171,42 @@ def test_dropout_before_the_adapter_gives_each_layer_a_copy_and_a_mask(mixed: bo
     s = setting(tmp_path / "4", job, length)
     copies = 2 * sum(linear.parameters for linear in s.shape.linears) / s.shape.layers if mixed else 0
     assert kernels.kept(s) * length + copies == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("form", ["full", "padded", "packed"])
+@pytest.mark.parametrize("acting", [[], ["lora", "swiglu", "norm", "rope"]])
+def test_every_step_of_recomputing_keeps_what_is_said(acting: list[str], form: str, tmp_path: Path) -> None:
+    """The whole body of eight layers, without and with a mask, whose numbers each layer keeps."""
+    rows, length = 3 if form == "padded" else 1, 192
+    tables = {"adapter": {"r": 4}, "data": {"path": "rows.jsonl", "packing": form == "packed"}}
+    for every in (0, 4, 2, 1):
+        kwargs = {"every_n_layers": every} if every > 1 else None
+        job = make_job(
+            tables | {"model": {"max_seq_length": length}},
+            per_device_train_batch_size=rows,
+            kernels=acting or "none",
+            gradient_checkpointing=every > 0,
+            gradient_checkpointing_kwargs=kwargs,
+        )
+        folder = tmp_path / str(every)
+        model, _ = add_lora(save_model(folder, "qwen3", layers=8), job)
+        assert all(apply.install(part, model, "sft", acting).on for part in acting)
+        if every:
+            heed_layers(model)
+            model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False, **(kwargs or {})})
+        given: dict[str, Any] = {}
+        if form == "padded":
+            given["attention_mask"] = (torch.arange(length) < torch.tensor([[length], [100], [7]])).long()
+        if form == "packed":
+            given["position_ids"] = torch.cat([torch.arange(100), torch.arange(length - 100)])[None]
+        real = kept_by_autograd(model.train(), rows, length, mixed=False, **given)
+        seams.restore()
+        s = setting(folder, job, length)
+        said = kernels.activations(s, TRANSFORMERS, 0).layers - kernels.worked(s) * s.tokens
+        said -= kernels.kept(s) * s.tokens if every else 0  # of the layer that is gone through
+        said -= kernels.masked(s) * s.tokens  # which layers are given, and autograd does not see
+        entry = s.stream * s.shape.hidden * s.tokens  # the embeddings
+        assert real == pytest.approx(said + entry, rel=0.03), every
 
 
 def test_eager_attention_keeps_all_scores(tmp_path: Path) -> None:

@@ -161,10 +161,15 @@ def test_runs_of_other_versions_or_machines_are_not_used(tmp_path: Path) -> None
     assert "(estimated)" in said(plan(tmp_path, 40))["huggingface"]
 
 
-def test_a_damaged_table_is_told_and_begun_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"), [('[{"machine": 3}]', "machine"), ("null", "holds no list of runs"), ("{", "JSONDecodeError")]
+)
+def test_a_damaged_table_is_told_and_begun_anew(text: str, why: str, tmp_path: Path) -> None:
     speeds.table().parent.mkdir(parents=True)
-    speeds.table().write_text('[{"machine": 3}]')
+    speeds.table().write_text(text)
     assert "cannot be read" in speeds.read(H200).fault
+    assert why in speeds.read(H200).fault
+    assert "TypeError" not in speeds.read(H200).fault
     assert loader(plan(tmp_path, 40)) == "huggingface"
     for _ in range(speeds.KEPT + 2):
         assert speeds.add(H200, run("huggingface", 1.0, 1e12)) is None

@@ -68,6 +68,13 @@ def test_the_batch_of_the_probe_is_not_counted(project: Project, monkeypatch: py
     assert counted == [(2, 0, 0)]
 
 
+def test_the_loss_of_the_probe_is_that_of_its_batch_however_many_make_a_step(project: Project) -> None:
+    train = {"probe": True, "per_device_train_batch_size": 2, "max_steps": 1}
+    found = [trained(project, train={**train, "gradient_accumulation_steps": steps}) for steps in (1, 4)]
+    alone, many = (done.of_kind("probe")[0]["loss"] for done in found)
+    assert many == pytest.approx(alone)
+
+
 def test_the_probe_evaluations_and_checkpoints_are_no_part_of_the_steps(project: Project) -> None:
     train = {"eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True, "save_steps": 2, "probe": True}
     done = trained(project, data={"eval_size": 4}, train=train)

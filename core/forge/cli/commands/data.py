@@ -11,7 +11,7 @@ import click
 from forge.cli.common import job_argument, json_option, print_json, set_option, situation
 from forge.cli.terminal import say
 from forge.masking import masked
-from forge.text.units import cut
+from forge.text.units import counted, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -88,7 +88,7 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             tokens = part["image_tokens"]
             yield f"images{of}: {part['images']}, {tokens} tokens, about {round(tokens / part['images'])} an image"
         if part.get("split"):
-            count = f"{part['split']} long {'row' if part['split'] == 1 else 'rows'}"
+            count = counted(part["split"], "long row")
             yield f"split{of}: {count} into {part['pieces']} of at most {summary['max_seq_length']} tokens"
         if part.get("truncated"):
             share = cut(part["truncated"], part.get("cut_share_of_rows"), part.get("cut_share"))

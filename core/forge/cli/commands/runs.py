@@ -140,5 +140,5 @@ def _whole(folder: RunFolder) -> dict[str, Any]:
         "weights": trained.weights if trained else None,
         "exports": exports,
         "speed": Times(read_events(folder.events)).lines,
-        "plan": describe(folder.plan()),
+        "plan": describe(folder.plan(), ran=trained is not None),
     }
