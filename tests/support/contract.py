@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from forge import api, testing
 from forge.api import hooks
+from forge.api.deprecated import DEPRECATED
 from forge.api.hooks import API
 from forge.discovery.discover import discover
 from forge.errors import ForgeError
@@ -78,6 +79,7 @@ def _lines() -> Iterator[str]:
     for prefix, module in (("api", api), ("testing", testing)):
         for name in module.__all__:
             yield from _thing(f"{prefix}.{name}", getattr(module, name))
+    yield from (f"name api.{key.removeprefix('name ')}" for key in DEPRECATED if key.startswith("name "))
     for kind in (hooks.PlanHooks, hooks.RunHooks, hooks.ReadHooks, hooks.EventHooks):
         for name, hook in vars(kind).items():
             if name.startswith("forge_"):
@@ -122,7 +124,7 @@ def _class(name: str, kind: type) -> Iterator[str]:
             place = "" if each.kw_only else f" [{positional}]"
             positional += not each.kw_only
             yield f"field {name}.{each.name}{place}: {each.type}{_default(name, each)}"
-    elif issubclass(kind, Exception):
+    elif issubclass(kind, Exception) and inspect.isfunction(kind.__init__):
         yield from _function(f"call {name}", kind.__init__)
     if issubclass(kind, ForgeError):
         yield f"exit {name} = {kind.exit_code}"

@@ -38,6 +38,7 @@ class Plugin:
         functions: The functions that jobs may name.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
+        deprecated: What it uses and should not any more, each as a phrase.
         named: Returns a function of it by its name, ``"package.module:function"``.
     """
 
@@ -51,6 +52,7 @@ class Plugin:
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
+    deprecated: tuple[str, ...] = ()
     named: Callable[[str], Any] = field(default=load_object, repr=False)
 
     def __str__(self) -> str:

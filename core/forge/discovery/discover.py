@@ -151,6 +151,7 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         functions=told.functions,
         commands=told.commands,
         describe=told.describe,
+        deprecated=told.deprecated,
         named=named,
     )
 

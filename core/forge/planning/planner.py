@@ -86,7 +86,7 @@ def make_plan(
         "named": tuple(sorted(file.named)),
         "verdicts": tuple(verdicts),
         "decisions": (*_told(decisions), *relief),
-        "notes": tuple(map(masked, notes(file, catalogue, chosen, machine, facts))),
+        "notes": tuple(map(masked, notes(file, catalogue, chosen, observers, machine, facts))),
         "attempt": attempt,
     }
     if task is Task.DATA:
