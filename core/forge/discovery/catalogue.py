@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OWN = forge.DISTRIBUTION
 """The distribution whose plugins are forge's own."""
 
-Status = Literal["ok", "broken", "disabled", "other API", "duplicate"]
+Status = Literal["ok", "broken", "disabled", "other API", "other forge", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,8 @@ def discover(
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
         elif fault := each.fault or name_fault(point.name):
             plugins.append(_unusable(each, "broken", fault))
+        elif each.source[0] != OWN and (unmet := _unmet(each)):
+            plugins.append(_unusable(each, "other forge", unmet))
         elif apart and each.source[0] != OWN:
             strangers = strangers or _Asked(again=again)
             plugins.append(_plugin(each, strangers.told(each), partial(strangers.function, each, -1)))
@@ -154,6 +156,15 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         deprecated=told.deprecated,
         named=named,
     )
+
+
+def _unmet(found: Found) -> str | None:
+    """Return why this forge is not one that a plugin works with, or None; of its metadata, nothing is imported."""
+    if not found.needs:
+        return None
+    from forge.discovery.requirements import unmet_forge  # who has no plugins of others does not pay for it
+
+    return unmet_forge(found.needs, found.source[0])
 
 
 def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
