@@ -135,11 +135,17 @@ class Hooks(pluggy.PluginManager):
 
     Args:
         kind: The class: :class:`PlanHooks` or one of its like.
+        beside: Another class, whose hooks the same modules may hold: they are passed over here.
     """
 
-    def __init__(self, kind: type) -> None:
+    def __init__(self, kind: type, beside: type | None = None) -> None:
         super().__init__("forge")
+        self._beside = beside
         self.add_hookspecs(kind)
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return how a member of a module is marked as a hook, if it is, and one of these."""
+        return None if hasattr(self._beside, name) else super().parse_hookimpl_opts(plugin, name)
 
     def parse_hookspec_opts(self, module_or_class: Any, name: str) -> pluggy.HookspecOpts | None:
         """Return what a hook was declared with, and what of it is deprecated."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from forge import records
+from forge.api.code import know_code
 from forge.api.deprecated import heard
 from forge.api.hooks import API
 from forge.api.reference import load_object
@@ -77,12 +78,16 @@ class Desk:
 
     def on_reference(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Call a function by its name."""
+        if question["code"] is not None:
+            know_code([question["code"]])
         with import_guard():
             function = load_object(question["reference"])
         return _result(function, question)
 
     def _told(self, question: Mapping[str, Any]) -> Told:
         name, value = question["name"], question["value"]
+        if question["code"] is not None:
+            know_code([question["code"]])
         key = f"{name}={value}"
         if key not in self.loaded:
             self.loaded[key] = load(EntryPoint(name, value, API))

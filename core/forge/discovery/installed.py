@@ -13,6 +13,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from forge.api.code import LOCAL, Code
+from forge.api.hooks import API
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -29,6 +32,7 @@ class Found(NamedTuple):
         place: The folder of its distribution's metadata, if it has one.
         fault: What is wrong with that metadata, if anything.
         needs: What its distribution depends on, as PEP 508 requirements.
+        code: The file that it is, if it is one beside a job.
     """
 
     point: EntryPoint
@@ -36,6 +40,7 @@ class Found(NamedTuple):
     place: str | None = None
     fault: str | None = None
     needs: tuple[str, ...] = ()
+    code: Code | None = None
 
 
 def installed(path: Iterable[str] | None = None) -> Iterator[Found]:
@@ -67,6 +72,11 @@ def of_points(points: Iterable[EntryPoint]) -> Iterator[Found]:
             read[id(point.dist)] = (point.dist.name, point.dist.version), needs
         source, needs = read[id(point.dist)]
         yield Found(point, source, needs=needs)
+
+
+def of_code(code: Code) -> Found:
+    """Return the entry point that a file beside a job stands for."""
+    return Found(EntryPoint(code.name, code.name, API), (LOCAL, code.version), str(code.path), code=code)
 
 
 def _points(folder: Path) -> Iterator[Found]:

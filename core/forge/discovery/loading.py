@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from forge.api.code import known_code
 from forge.api.command import Command
 from forge.api.deprecated import DEPRECATED, SERVES_IN_SUPPORTS, heard, in_described, used
-from forge.api.hooks import Hooks, PlanHooks
+from forge.api.hooks import EventHooks, Hooks, PlanHooks
 from forge.api.offer import Extension, Function, Offer
 from forge.api.stage import NAMES, Stage
 from forge.discovery.faults import fault_of
@@ -28,19 +30,24 @@ def load(point: EntryPoint) -> Told:
     commands: list[Any] = []
     with import_guard() as seen, heard() as old:
         try:
-            manager = Hooks(PlanHooks)
-            manager.admit(point.load(), point.name)
+            manager, module = Hooks(PlanHooks, beside=EventHooks), point.load()
+            manager.admit(module, point.name)
             described += (_today(point.name, item) for items in manager.hook.forge_offers() for item in items)
             commands += (item for items in manager.hook.forge_commands() for item in items)
             describes = bool(manager.hook.forge_describe.get_hookimpls())
             reason = fault_of(point.name, described, commands, describes=describes)
+            observes = Hooks(EventHooks, beside=PlanHooks).parse_hookimpl_opts(module, "forge_event") is not None
+            if reason is None and observes and not any(_is_observer(each, point.value) for each in described):
+                reason = f'has a forge_event, and offers no Extension(impl="{point.value}") that would call it'
             for each in described if reason is None else ():
                 for deprecation in in_described(each):
                     used(deprecation)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}{_line(error, point.value)}"
+    if reason is None and commands and known_code(point.value):
+        reason = "brings commands, which only an installed plugin can: no job is read when one is called"
     if seen:
         reason = f"imports {seen[0]} at discovery; import it inside the implementation"
     if reason:
@@ -53,6 +60,21 @@ def load(point: EntryPoint) -> Told:
         describe=partial(_describe, manager) if describes else None,
         deprecated=tuple(old),
     )
+
+
+def _is_observer(described: object, module: str) -> bool:
+    return isinstance(described, Extension) and described.impl == module
+
+
+def _line(error: BaseException, module: str) -> str:
+    """Return the line of a file beside a job in which something went wrong, for messages."""
+    code = known_code(module)
+    if code is None or isinstance(error, SyntaxError):  # which says it itself
+        return ""
+    lines = [
+        line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(code.path)
+    ]
+    return f" ({code.path.name}, line {lines[-1]})" if lines else ""
 
 
 def _today(plugin: str, item: Any) -> Any:

@@ -71,8 +71,8 @@ def missing_requirement(requirements: Sequence[str], machine: Machine) -> Missin
     return Missing(", ".join(reason for _, reason in unmet), tuple(text.split(";")[0].strip() for text, _ in unmet))
 
 
-def unmet_forge(requirements: Iterable[str], distribution: str) -> str | None:
-    """Return why this forge is not one that a distribution works with, and the line that mends it, or None.
+def unmet_forge(requirements: Iterable[str], distribution: str | None) -> str | None:
+    """Return why this forge is not one that a distribution, or a file, works with, and the line that mends it, or None.
 
     >>> unmet_forge(["forge-train>=99", "zipp"], "forge-zip").rpartition(": ")[2]
     'pip install "forge-train>=99"'
@@ -91,7 +91,8 @@ def unmet_forge(requirements: Iterable[str], distribution: str) -> str | None:
             continue
         if not requirement.specifier.contains(here):
             later = [each for each in requirement.specifier if _is_later(each, here)]
-            asked = f'"{forge.DISTRIBUTION}{requirement.specifier}"' if later else f"--upgrade {distribution}"
+            mends = later or distribution is None  # else a later version of the plugin may do
+            asked = f'"{forge.DISTRIBUTION}{requirement.specifier}"' if mends else f"--upgrade {distribution}"
             said = f"needs forge {requirement.specifier}, and this is {forge.__version__}"
             return f"{said}: pip install {asked}"
     return None

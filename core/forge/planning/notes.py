@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.job.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
@@ -33,6 +34,10 @@ def notes(
         plugin = catalogue.find(name)
         if plugin and plugin.offers and name not in taken and not plugin.extensions:
             yield f"[plugins.{name}] does nothing here: {name} was not chosen"
+    for text in job.use.plugins:
+        if plugin := catalogue.find(Path(text).stem):
+            yield f"local code: this job runs {text} (sha256 {plugin.version}…), as [use] plugins says"
+    yield from _locked(job, catalogue)
     yield from old_ways([*(choice.plugin for choice in chosen), *(each.plugin for each in observers)])
     yield from _preferences(job, file.config, catalogue, chosen)
     if mismatch := machine.mismatch():
@@ -43,6 +48,33 @@ def notes(
         yield f"a run uses one GPU, {cards[0].name}; {idle} more {'is' if idle == 1 else 'are'} idle"
     if facts.note:
         yield facts.note
+
+
+def _locked(job: Job, catalogue: Catalogue) -> Iterator[str]:
+    """Yield which plugins are not those that a lock was made with."""
+    for name, before in job.use.versions.items():
+        plugin = catalogue.find(name)
+        if plugin is None or plugin.status != "ok":
+            yield f"the lock was made with plugin {name} ({before}), which is not here"
+        elif plugin.code is None and (now := f"{plugin.distribution} {plugin.version}") != before:
+            yield f"the lock was made with plugin {name} ({before}), and here it is {now}: the results may differ"
+
+
+def renewed_plugins(before: Mapping[str, str], catalogue: Catalogue) -> Iterator[str]:
+    """Yield which plugins are others than those that a run began with, or not here any more.
+
+    Args:
+        before: What :meth:`forge.api.Plan.versions` says of the run.
+        catalogue: The plugins of today.
+    """
+    for name, was in before.items():
+        plugin = catalogue.find(name)
+        if plugin is None:
+            yield f"plugin {name} ({was}) is not installed any more"
+        elif plugin.status != "ok":
+            yield f"plugin {name} ({was}) is {plugin.status} by now: {plugin.reason}"
+        elif (now := f"{plugin.distribution} {plugin.version}") != was:
+            yield f"plugin {name} was {was} and is {now}: the results may differ"
 
 
 def old_ways(plugins: Iterable[Plugin]) -> Iterator[str]:

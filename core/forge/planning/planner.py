@@ -22,7 +22,7 @@ from forge.planning.observing import acting, configs, named_functions, still_act
 from forge.planning.selection import refuse_unable, select
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from forge.api.offer import Offer
     from forge.api.plan import Who
@@ -202,6 +202,8 @@ def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
         steps.append(
             replace(
                 step,
+                distribution=plugin.distribution,
+                version=plugin.version,
                 impl=offer.impl,
                 preflight=offer.preflight,
                 resumes=offer.resumes,
@@ -210,7 +212,27 @@ def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
                 fit=offer.fit,
             )
         )
-    return replace(plan, machine=machine, steps=tuple(steps), **_of_offers(offers, catalogue))
+    observers = tuple(_still(plan, catalogue))
+    taking = {step.plugin for step in steps} | {name for name, _ in observers}
+    taking |= {name.partition("/")[0] for name in plan.functions}
+    found = [plugin for plugin in catalogue.usable if plugin.name in taking]
+    return replace(
+        plan,
+        machine=machine,
+        steps=tuple(steps),
+        observers=observers,
+        functions={name: catalogue.functions.get(name, impl) for name, impl in plan.functions.items()},
+        plugins={plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in found},
+        **_of_offers(offers, catalogue),
+    )
+
+
+def _still(plan: Training, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Yield the observers of a plan that are there today: of a plugin that has renamed its modules, those of today."""
+    for name in dict.fromkeys(name for name, _ in plan.observers):
+        plugin = catalogue.find(name)
+        if plugin is not None and plugin.status == "ok":
+            yield from ((name, extension.impl) for extension in plugin.extensions)
 
 
 def _parts(
@@ -222,12 +244,17 @@ def _parts(
     facts: ModelFacts,
 ) -> dict[str, Any]:
     """Return what plans of all tasks say of what was chosen."""
+    functions = named_functions(job, catalogue.functions)
+    taking: list[Plugin | None] = [*(choice.plugin for choice in chosen), *(each.plugin for each in observers)]
+    taking += [catalogue.find(name.partition("/")[0]) for name in functions]
     return {
         "job": dump_job(job),
         "job_digest": job.digest(),
         "steps": tuple(_step(choice) for choice in chosen),
         "observers": tuple((each.plugin.name, each.extension.impl) for each in observers),
-        "functions": named_functions(job, catalogue.functions),
+        "functions": functions,
+        "plugins": {each.name: f"{each.distribution} {each.version}" for each in taking if each is not None},
+        "code": {code.name: code.digest for code in catalogue.code},
         "configs": configs(job, [*(each.plugin for each in chosen), *(each.plugin for each in observers)]),
         "machine": machine,
         "facts": facts,

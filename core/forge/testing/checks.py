@@ -19,7 +19,7 @@ import pluggy
 
 from forge.api.deprecated import ForgeDeprecationWarning, heard
 from forge.api.estimate import Estimate
-from forge.api.hooks import EventHooks, Hooks, RunHooks, hookimpl
+from forge.api.hooks import EventHooks, Hooks, PlanHooks, RunHooks, hookimpl
 from forge.api.reference import load_object
 from forge.api.stage import Stage
 from forge.discovery.calls import call, records_of
@@ -166,7 +166,7 @@ def check_extension(plugin: Plugin, extension: Extension) -> None:
     place = f"{plugin.name}'s observer {extension.impl}"
     for machine in PRESETS.values():
         _check_say(plugin, extension, place, machine, parse(_JOB, "job.toml", Path(), PluginKeys(discover({}))).job)
-    manager = Hooks(EventHooks)
+    manager = Hooks(EventHooks, beside=PlanHooks)
     try:
         manager.admit(importlib.import_module(extension.impl))
     except pluggy.PluginValidationError as error:

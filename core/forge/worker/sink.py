@@ -10,7 +10,7 @@ import pluggy
 
 from forge.api.deprecated import heard
 from forge.api.event import Warned
-from forge.api.hooks import EventHooks, Hooks
+from forge.api.hooks import EventHooks, Hooks, PlanHooks
 from forge.errors import PluginError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Sink:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._views: dict[str, Run] = {}
-        self._observers = Hooks(EventHooks)
+        self._observers = Hooks(EventHooks, beside=PlanHooks)
 
     def admit(self, run: Run) -> None:
         """Import the observers of a run's plan, which see all that comes after. Raises :class:`PluginError`."""
