@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -104,6 +104,8 @@ def _thing(name: str, thing: Any) -> Iterator[str]:
         yield from _function(f"call {name}", thing)
     else:
         yield f"name {name}"
+        if get_origin(thing) is Literal:
+            yield from (f"word {name} {word}" for word in get_args(thing))
 
 
 def _class(name: str, kind: type) -> Iterator[str]:
@@ -126,6 +128,9 @@ def _class(name: str, kind: type) -> Iterator[str]:
             yield f"field {name}.{each.name}{place}: {each.type}{_default(name, each)}"
     elif issubclass(kind, Exception) and inspect.isfunction(kind.__init__):
         yield from _function(f"call {name}", kind.__init__)
+    else:
+        for field, said in vars(kind).get("__annotations__", {}).items():
+            yield f"field {name}.{field}: {said}"
     if issubclass(kind, ForgeError):
         yield f"exit {name} = {kind.exit_code}"
     for member, found in vars(kind).items():

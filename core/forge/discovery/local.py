@@ -41,7 +41,7 @@ def read_code(text: str, folder: Path, taken: Iterable[str] = ()) -> tuple[Code 
         return None, f"{path.name} gives no name for a plugin; use letters, digits and underscores"
     if name in set(taken):
         return None, f"an installed plugin is called {name}; rename the file"
-    if _is_module(name, folder):
+    if _is_module(name, folder, (folder / path).parent):
         return None, f"there is a module {name} already, which it would hide; rename the file"
     try:
         path = (folder / path.expanduser()).absolute()
@@ -59,12 +59,13 @@ def read_code(text: str, folder: Path, taken: Iterable[str] = ()) -> tuple[Code 
     return (code, None) if (fault := _unmet(code)) is None else (None, fault)
 
 
-def _is_module(name: str, folder: Path) -> bool:
-    """Tell whether a module of a name can be imported from elsewhere than the job's folder and the current one."""
+def _is_module(name: str, *own: Path) -> bool:
+    """Tell whether a module of a name can be imported from elsewhere than some folders and the current one."""
     if name in sys.stdlib_module_names or name in sys.builtin_module_names:
         return True
-    own = {"", ".", str(Path.cwd()), str(folder)}
-    return PathFinder.find_spec(name, [entry for entry in sys.path if entry not in own]) is not None
+    others = [entry for entry in sys.path if entry not in {"", "."} and Path(entry) not in {Path.cwd(), *own}]
+    spec = PathFinder.find_spec(name, others)
+    return spec is not None and spec.origin is not None  # a folder without code is no module that it would hide
 
 
 def needs_of(code: Code) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from forge.errors import ForgeError, Interrupted, RunError
 from forge.job.job import Job, load_job
 from forge.parent.process import work
 from forge.planning.needs import asked_models
-from forge.planning.notes import renewed_plugins
 from forge.planning.planner import answer_plan, export_plan
+from forge.planning.renewing import renewed_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

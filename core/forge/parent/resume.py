@@ -19,8 +19,7 @@ from forge.job.decisions import differences
 from forge.job.job import load_job
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
-from forge.planning.notes import renewed_plugins
-from forge.planning.planner import renewed
+from forge.planning.renewing import renewed, renewed_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from forge.job.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
@@ -58,23 +58,6 @@ def _locked(job: Job, catalogue: Catalogue) -> Iterator[str]:
             yield f"the lock was made with plugin {name} ({before}), which is not here"
         elif plugin.code is None and (now := f"{plugin.distribution} {plugin.version}") != before:
             yield f"the lock was made with plugin {name} ({before}), and here it is {now}: the results may differ"
-
-
-def renewed_plugins(before: Mapping[str, str], catalogue: Catalogue) -> Iterator[str]:
-    """Yield which plugins are others than those that a run began with, or not here any more.
-
-    Args:
-        before: What :meth:`forge.api.Plan.versions` says of the run.
-        catalogue: The plugins of today.
-    """
-    for name, was in before.items():
-        plugin = catalogue.find(name)
-        if plugin is None:
-            yield f"plugin {name} ({was}) is not installed any more"
-        elif plugin.status != "ok":
-            yield f"plugin {name} ({was}) is {plugin.status} by now: {plugin.reason}"
-        elif (now := f"{plugin.distribution} {plugin.version}") != was:
-            yield f"plugin {name} was {was} and is {now}: the results may differ"
 
 
 def old_ways(plugins: Iterable[Plugin]) -> Iterator[str]:

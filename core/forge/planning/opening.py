@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from forge.discovery.catalogue import Catalogue
@@ -83,8 +84,13 @@ def _functions(value: Any, key: str) -> Iterator[str]:
     if isinstance(value, dict | list):
         for name, each in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _functions(each, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str) and value.rpartition(":")[0].endswith(".py"):
+    elif isinstance(value, str) and (value.rpartition(":")[0].endswith(".py") or _is_imported(key, value)):
         yield key
+
+
+def _is_imported(key: str, value: str) -> bool:
+    """Tell whether a value is a metric or a reward of any module there is: ``os:system`` is one, too."""
+    return key.startswith(("eval.", "train.")) and bool(re.fullmatch(r"[\w.]+:\w+", value))
 
 
 def _read(named: Sequence[tuple[str, Any]], text: str, source: str, folder: Path) -> list[Code]:

@@ -10,7 +10,7 @@ from forge.api.plan import Answers, Export, Preview, Step, Task, Training
 from forge.api.stage import Stage
 from forge.discovery.calls import call, failed, records_of
 from forge.discovery.keys import PluginKeys
-from forge.errors import ForgeError, JobError, PlanError, RunError
+from forge.errors import ForgeError, JobError, PlanError
 from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
@@ -22,7 +22,7 @@ from forge.planning.observing import acting, configs, named_functions, still_act
 from forge.planning.selection import refuse_unable, select
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from forge.api.offer import Offer
     from forge.api.plan import Who
@@ -176,65 +176,6 @@ def answer_plan(
     )
 
 
-def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
-    """Return the plan of a run that goes on, here and with the plugins of today: the same choices, by today's names.
-
-    What was decided stays decided. A plugin may have moved an implementation since, so each step takes the one that the
-    same plugin offers for the same words.
-
-    Raises:
-        RunError: A plugin is gone, cannot be used, or has no such offer any more.
-    """
-    steps, offers = [], []
-    for step in plan.steps:
-        plugin = catalogue.find(step.plugin)
-        if plugin is None or plugin.status != "ok":
-            if step.stage is Stage.EXPORT:  # exports are planned afresh
-                continue
-            why = "is not installed" if plugin is None else f"is {plugin.status}: {plugin.reason}"
-            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", f"it {why}", "install it here")
-        able = [offer for offer in plugin.offers if offer.stage is step.stage and set(step.words) <= offer.words]
-        offer = next((offer for offer in able if offer.impl == step.impl), able[0] if able else None)
-        if offer is None:
-            why = f"its version {plugin.version} does not do {', '.join(step.words)} any more"
-            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", why, f"install {step.version} of it")
-        offers.append(offer)
-        steps.append(
-            replace(
-                step,
-                distribution=plugin.distribution,
-                version=plugin.version,
-                impl=offer.impl,
-                preflight=offer.preflight,
-                resumes=offer.resumes,
-                upload=offer.upload,
-                estimate=offer.estimate,
-                fit=offer.fit,
-            )
-        )
-    observers = tuple(_still(plan, catalogue))
-    taking = {step.plugin for step in steps} | {name for name, _ in observers}
-    taking |= {name.partition("/")[0] for name in plan.functions}
-    found = [plugin for plugin in catalogue.usable if plugin.name in taking]
-    return replace(
-        plan,
-        machine=machine,
-        steps=tuple(steps),
-        observers=observers,
-        functions={name: catalogue.functions.get(name, impl) for name, impl in plan.functions.items()},
-        plugins={plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in found},
-        **_of_offers(offers, catalogue),
-    )
-
-
-def _still(plan: Training, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
-    """Yield the observers of a plan that are there today: of a plugin that has renamed its modules, those of today."""
-    for name in dict.fromkeys(name for name, _ in plan.observers):
-        plugin = catalogue.find(name)
-        if plugin is not None and plugin.status == "ok":
-            yield from ((name, extension.impl) for extension in plugin.extensions)
-
-
 def _parts(
     job: Job,
     chosen: Sequence[Choice],
@@ -258,11 +199,11 @@ def _parts(
         "configs": configs(job, [*(each.plugin for each in chosen), *(each.plugin for each in observers)]),
         "machine": machine,
         "facts": facts,
-        **_of_offers([choice.offer for choice in chosen], catalogue),
+        **of_offers([choice.offer for choice in chosen], catalogue),
     }
 
 
-def _of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
+def of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
     """Return what a worker's process must be like for some offers; another's that was not chosen has no say in it."""
     every = [*offers, *(offer for plugin in catalogue.usable if plugin.own for offer in plugin.offers)]
     patched = {name for offer in offers for name in offer.patches}

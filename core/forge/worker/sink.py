@@ -53,7 +53,7 @@ class Sink:
                 why = f"{type(error).__name__}: {error}"
                 raise PluginError(f"plugin {plugin} cannot act on this run", why) from error
             for what in old:
-                run.emit(Warned(f"plugin {plugin} uses {what}"))
+                run.emit(Warned(f"plugin {plugin} ({run.plan.versions().get(plugin)}) uses {what}"))
 
     def __call__(self, event: Event) -> None:
         """Write an event down and show it; what an observer raises is printed to the worker's log and dropped."""

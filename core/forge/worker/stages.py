@@ -74,7 +74,8 @@ class Stages:
                 traceback.print_exc()
                 why, owner = f"{type(error).__name__}: {error}", name.partition("/")[0]
                 raise PluginError(f"{name} cannot be imported", why, f"update plugin {owner}") from error
-            self._tell_of(f"plugin {name.partition('/')[0]}", old)
+            owner = name.partition("/")[0]
+            self._tell_of(f"plugin {owner} ({self.run.plan.versions().get(owner)})", old)
 
     def collate(self) -> Data:
         """Turn the sources into rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forge.discovery.catalogue import Catalogue, Plugin
-from forge.planning.notes import renewed_plugins
+from forge.planning.renewing import renewed_plugins
 
 
 def test_a_plugin_that_is_another_than_the_run_began_with_or_gone_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli
+import tomli_w
 
 from forge.api import JobError, RunError
 from forge.api.code import Code, known_code
@@ -82,6 +84,8 @@ def export(run, export, out):
     return Exported(files=("list.txt",))
 '''
 USE = '[use]\nplugins = ["./mine.py"]\n'
+OBSERVING = PLUGIN.replace('    yield Extension(impl="mine")\n', "").replace("mine", "sees")
+PAGE = Path(__file__).parents[3] / "docs" / "plugins" / "one-file.md"
 LIGHT = Plugin(name="light", distribution=OWN, version="0", offers=tuple(light.offers()))
 JOB = USE + '[[export]]\nformat = "mine/list"\nword = "all"\n[plugins.mine]\ncolour = "green"\n'
 
@@ -204,6 +208,7 @@ def test_a_lock_runs_its_copy_and_refuses_another_file(folder: Path) -> None:
         ("ends.py", "import os\nos._exit(3)\n", "it ended the process that asked it, with code 3"),
         ("heavy.py", "import torch\n", "imports torch at discovery"),
         ("empty.py", "x = 1\n", "offers nothing"),
+        ("sees.py", OBSERVING, 'has a forge_event, and offers no Extension(impl="sees")'),
         ("later.py", '# /// script\n# dependencies = ["forge-train>=99"]\n# ///\n', "it needs forge >=99"),
         (
             "needs.py",
@@ -283,6 +288,7 @@ def test_another_file_of_the_same_name_is_another_plugin(folder: Path) -> None:
         (USE, "use.plugins.0"),
         ('[use]\n"\\u0070lugins" = ["./mine.py"]\n', "use.plugins.0"),
         ('[eval]\nmetrics = ["./mine.py:rows"]\n', "eval.metrics.0"),
+        ('[eval]\nmetrics = ["exact-match", "subprocess:getoutput"]\n', "eval.metrics.1"),
         ("[adapter]\n[train]\n", ""),
     ],
 )
@@ -335,3 +341,35 @@ def test_versions_of_installed_plugins_stand_in_the_lock_and_changes_are_told(
     notes = json.loads(forge(folder, "plan", "locked.toml", "--json").stdout)["notes"]
     assert note in notes
     assert "the lock was made with plugin gone (x 1), which is not here" in notes
+
+
+def test_a_run_goes_on_without_an_observer_that_is_gone_and_says_so(
+    site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(site.folder)
+    monkeypatch.setenv("PYTHONPATH", str(site.folder))
+    site.install("forge-seen", {"seen": PLUGIN.replace("mine", "seen")}, "[forge_v1]\nseen = seen\n", "1.0")
+    ran = run_job('[use]\nwith = ["seen"]\n', folder)
+    assert (ran.folder / "seen.txt").exists()
+    for path in (ran.folder / "seen.txt", ran.folder / "trained.json"):
+        path.unlink()
+    shutil.rmtree(site.folder / "forge_seen-1.0.dist-info")
+    events: list[Event] = []
+    run = RunFolder(ran.folder)
+    resume(run, with_light(run), probe(), events.append)
+    warned = [str(event.values["message"]) for event in events if event.kind == "warning"]
+    assert warned == ["plugin seen (forge-seen 1.0) is not installed any more"]
+    assert run.trained() is not None
+    assert not (ran.folder / "seen.txt").exists()
+
+
+def test_the_page_has_an_example_that_works(folder: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    code, job = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("python", "toml job"))
+    (folder / "my_plugin.py").write_text(code)
+    tables = tomli.loads(job)
+    del tables["model"], tables["data"]
+    ran = run_job(tomli_w.dumps(tables), folder)
+    told = (ran.exports[0] / "files.txt").read_text()
+    assert told == "green: adapter_config.json, adapter_model.safetensors"
+    assert "1 2.0" in ran.log.splitlines()
