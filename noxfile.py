@@ -62,6 +62,12 @@ def generate(session: nox.Session) -> None:
 
 
 @nox.session
+def contract(session: nox.Session) -> None:
+    """Add what is new to the list of what plugins can rely on; what is gone is told, and never removed."""
+    session.run("python", "tests/support/contract.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """A benchmark: nox -s bench -- trl_parity.py --full. Without a name the smallest, which takes seconds."""
     script, *arguments = session.posargs or ["trl_parity.py", "--tiny"]

@@ -22,6 +22,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
+from forge.api.deprecated import DEPRECATED as _DEPRECATED
+from forge.api.deprecated import ForgeDeprecationWarning
+from forge.api.deprecated import old_name as _old_name
 from forge.api.functions import function_of, read_by, rows_of
 from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
 from forge.api.offer import Extension, Finding, Function, Offer, Package
@@ -166,6 +169,7 @@ __all__ = [
     "Extension",
     "Failed",
     "Finding",
+    "ForgeDeprecationWarning",
     "ForgeError",
     "Function",
     "GenerationTable",
@@ -338,6 +342,8 @@ _HOMES = {name: module for module, names in _LATER.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if f"name {name}" in _DEPRECATED:
+        return _old_name(name)
     if name in _HOMES:
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)  # asked for once
         return value

@@ -127,6 +127,8 @@ class Plan:
         observers: ``(plugin, module)`` of the observers that act, in order.
         configs: The tables ``[plugins.<name>]`` of the plugins that act, checked, with defaults.
         functions: The functions of plugins that the job names, by their names.
+        plugins: The plugins that take part, each with its distribution and version: ``"forge-zip 1.0"``.
+        code: Those of them that are files beside the job: the sha256 of each; ``plugins/`` of the run folder has them.
         verdicts: Every offer and what became of it.
         decisions: Values that the job left open.
         notes: What the user should know, such as tables of plugins that were not chosen.
@@ -153,6 +155,8 @@ class Plan:
     observers: tuple[tuple[str, str], ...] = ()
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
@@ -174,6 +178,10 @@ class Plan:
     def decided(self, key: str, default: Any = None) -> Any:
         """Return the value that was decided for a key that the job left open."""
         return next((decision.value for decision in reversed(self.decisions) if decision.key == key), default)
+
+    def versions(self) -> dict[str, str]:
+        """Return the plugins that take part, with distribution and version; of an older forge's plan the steps'."""
+        return {step.plugin: f"{step.distribution} {step.version}" for step in self.steps} | dict(self.plugins)
 
     def after(self, decisions: tuple[Decision, ...]) -> Self:
         """Return the plan with the decisions of an earlier one before its own."""

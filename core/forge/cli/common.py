@@ -78,14 +78,13 @@ def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situati
         pretend: Whether another machine, given by ``FORGE_MACHINE``, will do.
     """
     from forge.cli.config import user_wishes
-    from forge.discovery.discover import discover
-    from forge.discovery.keys import PluginKeys
-    from forge.job.read import Change, read
+    from forge.job.read import Change
+    from forge.planning.opening import open_job
 
-    catalogue, machine = discover(), this_machine(pretend=pretend)
+    machine = this_machine(pretend=pretend)
     wishes = user_wishes()
     wish = [Change("use.prefer", list(wishes.prefer))] if wishes.prefer else []
-    file = read(job, PluginKeys(catalogue, machine), changes, wish)
+    file, catalogue = open_job(job, machine, changes, wish)
     if wish and str(wish[0]) in file.overrides[len(changes) :]:
         file = replace(file, config=str(wishes.path))
     return Situation(file, catalogue, machine)

@@ -11,6 +11,7 @@ from forge.api.reference import load_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from forge.api.code import Code
     from forge.api.command import Command
     from forge.api.offer import Extension, Function, Offer
     from forge.api.stage import Stage
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 OWN = forge.DISTRIBUTION
 """The distribution whose plugins are forge's own."""
 
-Status = Literal["ok", "broken", "disabled", "other API", "duplicate"]
+Status = Literal["ok", "broken", "disabled", "other API", "other forge", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class Plugin:
         functions: The functions that jobs may name.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
+        code: The file that it is, if it is one beside the job.
+        deprecated: What it uses and should not any more, each as a phrase.
         named: Returns a function of it by its name, ``"package.module:function"``.
     """
 
@@ -51,6 +54,8 @@ class Plugin:
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
+    code: Code | None = None
+    deprecated: tuple[str, ...] = ()
     named: Callable[[str], Any] = field(default=load_object, repr=False)
 
     def __str__(self) -> str:
@@ -91,6 +96,11 @@ class Catalogue:
     def functions(self) -> dict[str, str]:
         """The functions that jobs may name, by their names."""
         return {function.name: function.impl for plugin in self.usable for function in plugin.functions}
+
+    @property
+    def code(self) -> list[Code]:
+        """The files beside the job that are plugins."""
+        return [plugin.code for plugin in self.plugins if plugin.code]
 
     def offers(self, stage: Stage) -> Iterator[tuple[Plugin, Offer]]:
         """Yield the usable offers for a stage."""

@@ -16,13 +16,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from forge.api.code import know_code
 from forge.api.functions import know
 from forge.api.hooks import API
 from forge.api.reference import load_object
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
 from forge.discovery.faults import LONGEST, name_fault
 from forge.discovery.guard import NoAnswer
-from forge.discovery.installed import installed, of_points
+from forge.discovery.installed import installed, of_code, of_points
 from forge.discovery.loading import load
 from forge.discovery.told import Told
 from forge.errors import ForgeError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
+    from forge.api.code import Code
     from forge.discovery.catalogue import Status
     from forge.discovery.installed import Found
 
@@ -42,6 +44,7 @@ def discover(
     *,
     again: bool = False,
     apart: bool = True,
+    code: Sequence[Code] = (),
 ) -> Catalogue:
     """Find the plugins that are installed.
 
@@ -50,10 +53,12 @@ def discover(
             all only forge's own.
         found: Entry points to look at instead of the installed ones.
         again: Whether to ask plugins of others that have been asked before and have not changed.
+        code: Plugins that are files beside a job.
         apart: Whether those are asked in a process of their own; their authors' tests want them in this one.
     """
+    know_code(code)
     candidates = sorted(
-        installed() if found is None else of_points(found),
+        [*(installed() if found is None else of_points(found)), *map(of_code, code)],
         key=lambda each: (each.point.name, each.point.group, each.source),
     )
     wanted = _wanted(environ.get("FORGE_PLUGINS"))
@@ -82,6 +87,8 @@ def discover(
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
         elif fault := each.fault or name_fault(point.name):
             plugins.append(_unusable(each, "broken", fault))
+        elif each.source[0] != OWN and (unmet := _unmet(each)):
+            plugins.append(_unusable(each, "other forge", unmet))
         elif apart and each.source[0] != OWN:
             strangers = strangers or _Asked(again=again)
             plugins.append(_plugin(each, strangers.told(each), partial(strangers.function, each, -1)))
@@ -151,8 +158,19 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         functions=told.functions,
         commands=told.commands,
         describe=told.describe,
+        code=found.code,
+        deprecated=told.deprecated,
         named=named,
     )
+
+
+def _unmet(found: Found) -> str | None:
+    """Return why this forge is not one that a plugin works with, or None; of its metadata, nothing is imported."""
+    if not found.needs:
+        return None
+    from forge.discovery.requirements import unmet_forge  # who has no plugins of others does not pay for it
+
+    return unmet_forge(found.needs, found.source[0])
 
 
 def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:

@@ -61,7 +61,7 @@ class Strangers:
         if lost := self._lost.get((found.point.name, what)):  # it would be waited for as long again
             raise lost
         whole = {**question, "name": found.point.name, "value": found.point.value, "path": sys.path}
-        whole["distribution"] = "=".join(found.source)
+        whole |= {"distribution": "=".join(found.source), "code": found.code}
         process = self._started()
         assert process.stdin is not None
         with suppress(OSError):  # it has ended already, and its answers tell so

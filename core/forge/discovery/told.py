@@ -30,6 +30,7 @@ class Told:
         functions: The functions that jobs may name.
         commands: The commands that it brings.
         describe: Its hook ``forge_describe``, if it has one.
+        deprecated: What it uses and should not any more, each as a phrase.
     """
 
     reason: str | None = None
@@ -38,6 +39,7 @@ class Told:
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
+    deprecated: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON data; of a function, that there is one."""
@@ -48,6 +50,7 @@ class Told:
             "functions": [asdict(function) for function in self.functions],
             "commands": [asdict(command) for command in self.commands],
             "describe": self.describe is not None,
+            "deprecated": list(self.deprecated),
         }
 
     def function(self, index: int, name: str) -> Callable[..., Any] | None:
@@ -78,6 +81,7 @@ class Told:
             tuple(Function(**each) for each in data.get("functions", ())),
             tuple(Command(**each) for each in data["commands"]),
             function(-1, "forge_describe") if data["describe"] else None,
+            tuple(data["deprecated"]),
         )
 
 

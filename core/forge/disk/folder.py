@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge import records
+from forge.api.code import Code
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
 from forge.api.stage import Stage
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked
+from forge.disk.faults import disk_errors
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
 from forge.disk.owner import hold, is_held
@@ -22,7 +24,7 @@ from forge.errors import RunError
 from forge.job.job import load_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from forge.job.job import Job
@@ -159,6 +161,41 @@ class RunFolder:
             raise self._damaged(path.name, error) from error
         return parse(text, str(path), folder, keys.of(owners(plan)), [*before, *changes])
 
+    def keep_code(self, codes: Iterable[Code]) -> None:
+        """Copy the plugins that are files beside the job into ``plugins/``: what was run is what is run again."""
+        for code in codes:
+            path = self._code(code.name)
+            with disk_errors(path):
+                path.parent.mkdir(exist_ok=True)
+            write_text(path, code.content.decode("utf-8"))
+
+    def code(self, plan: Plan | None = None) -> list[Code]:
+        """Return the plugins that are files beside the job, from their copies.
+
+        Args:
+            plan: The plan that tells their digests; the last attempt's if it is not said.
+
+        Raises:
+            RunError: A copy is missing, or is not what the run began with.
+        """
+        found = []
+        for name, digest in (plan or self.plan()).code.items():
+            path = self._code(name)
+            try:
+                code = Code(name, path.absolute(), path.read_bytes())
+            except OSError as error:
+                raise RunError(f"{path} cannot be read", error.strerror, "restore it, or start a new run") from error
+            if code.digest != digest:
+                why = f"its digest was {digest[:12]} and is {code.version}"
+                raise RunError(
+                    f"{path} is not the code that this run began with", why, "restore it, or start a new run"
+                )
+            found.append(code)
+        return found
+
+    def _code(self, name: str) -> Path:
+        return self.path / "plugins" / f"{name}.py"
+
     def add_plan(self, plan: Plan) -> Path:
         """Write the plan of a further attempt and return its path."""
         count = len(self.plan_paths()) if (self.path / "plan.json").exists() else 0
@@ -168,7 +205,8 @@ class RunFolder:
 
     def write_lock(self, job: Job, plan: Plan, data_digest: str | None = None) -> None:
         """Write ``job.lock.toml``: a job that can be run, with every value written out and every revision pinned."""
-        text = lock_text(job, plan, self.path.parent.name, data_digest)
+        code = {name: self._code(name).resolve() for name in plan.code}
+        text = lock_text(job, plan, self.path.parent.name, data_digest, code)
         write_text(self.path / "job.lock.toml", text)
 
     def data(self) -> dict[str, Any] | None:

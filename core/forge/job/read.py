@@ -84,6 +84,16 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
         UsageError: The file cannot be read.
         JobError: The file has mistakes; it holds all of them.
     """
+    text, folder = text_of(path)
+    return parse(text, str(path), folder, keys, changes, wishes)
+
+
+def text_of(path: Path) -> tuple[str, Path]:
+    """Return a job file's text, and the folder at which its relative paths start.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
     try:
         # A pipe that a shell has opened is fine; any other would be waited for without end.
         opened = str(path).startswith(("/dev/fd/", "/dev/stdin"))
@@ -104,7 +114,29 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
     folder = path.parent.resolve()
     if fault := no_text(folder / path.name):
         raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
-    return parse(text, str(path), folder, keys, changes, wishes)
+    return text, folder
+
+
+def values_in(text: str, key: str, changes: Sequence[Change] = ()) -> list[tuple[str, Any]]:
+    r"""Return the entries of one array of a job, each with its key, before anything is checked; none of a damaged job.
+
+    >>> values_in('[use]\nplugins = ["./a.py"]', "use.plugins")
+    [('use.plugins.0', './a.py')]
+    """
+    name = key.rpartition(".")[2]
+    given = [text, *(f"{change.key} {change.value}" for change in changes)]
+    if not any(name in each or "\\" in each for each in given):  # nearly every job; an escape may spell the key
+        return []
+    try:
+        raw = tomli.loads(text)
+        for change in changes:
+            _apply(raw, change)
+    except (ValueError, RecursionError, UsageError):  # whoever reads the job says so
+        return []
+    found: Any = raw
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return [(f"{key}.{index}", value) for index, value in enumerate(found)] if isinstance(found, list) else []
 
 
 def parse(

@@ -248,6 +248,14 @@ class UseTable(Table):
         default_factory=list,
         description="Plugins or backends to take before all others wherever they can serve, the best first.",
     )
+    plugins: list[NonEmpty] = Field(
+        default_factory=list,
+        description="Plugins that are files beside the job, `./my_plugin.py`; the run's folder gets a copy.",
+    )
+    versions: dict[str, str] = Field(
+        default_factory=dict,
+        description="In a lock: the plugins of others that it was made with, each with its distribution and version.",
+    )
     collate: str | None = Field(None, description="Plugin for this stage.")
     load: str | None = Field(None, description="Plugin for this stage.")
     adapt: str | None = Field(None, description="Plugin for this stage.")

@@ -66,6 +66,7 @@ def run(
     make = functools.partial(make_plan, file, catalogue, machine, facts, task=task, rows=rows)
     plan = make()
     folder = RunFolder.create(runs, file)
+    folder.keep_code(catalogue.code)
     excluded: dict[str, str] = {}
     relief: list[Decision] = []
     for attempt in range(1, ATTEMPTS + 1):

@@ -10,7 +10,7 @@ from forge.api.plan import Answers, Export, Preview, Step, Task, Training
 from forge.api.stage import Stage
 from forge.discovery.calls import call, failed, records_of
 from forge.discovery.keys import PluginKeys
-from forge.errors import ForgeError, JobError, PlanError, RunError
+from forge.errors import ForgeError, JobError, PlanError
 from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
@@ -86,7 +86,7 @@ def make_plan(
         "named": tuple(sorted(file.named)),
         "verdicts": tuple(verdicts),
         "decisions": (*_told(decisions), *relief),
-        "notes": tuple(map(masked, notes(file, catalogue, chosen, machine, facts))),
+        "notes": tuple(map(masked, notes(file, catalogue, chosen, observers, machine, facts))),
         "attempt": attempt,
     }
     if task is Task.DATA:
@@ -176,43 +176,6 @@ def answer_plan(
     )
 
 
-def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
-    """Return the plan of a run that goes on, here and with the plugins of today: the same choices, by today's names.
-
-    What was decided stays decided. A plugin may have moved an implementation since, so each step takes the one that the
-    same plugin offers for the same words.
-
-    Raises:
-        RunError: A plugin is gone, cannot be used, or has no such offer any more.
-    """
-    steps, offers = [], []
-    for step in plan.steps:
-        plugin = catalogue.find(step.plugin)
-        if plugin is None or plugin.status != "ok":
-            if step.stage is Stage.EXPORT:  # exports are planned afresh
-                continue
-            why = "is not installed" if plugin is None else f"is {plugin.status}: {plugin.reason}"
-            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", f"it {why}", "install it here")
-        able = [offer for offer in plugin.offers if offer.stage is step.stage and set(step.words) <= offer.words]
-        offer = next((offer for offer in able if offer.impl == step.impl), able[0] if able else None)
-        if offer is None:
-            why = f"its version {plugin.version} does not do {', '.join(step.words)} any more"
-            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", why, f"install {step.version} of it")
-        offers.append(offer)
-        steps.append(
-            replace(
-                step,
-                impl=offer.impl,
-                preflight=offer.preflight,
-                resumes=offer.resumes,
-                upload=offer.upload,
-                estimate=offer.estimate,
-                fit=offer.fit,
-            )
-        )
-    return replace(plan, machine=machine, steps=tuple(steps), **_of_offers(offers, catalogue))
-
-
 def _parts(
     job: Job,
     chosen: Sequence[Choice],
@@ -222,20 +185,25 @@ def _parts(
     facts: ModelFacts,
 ) -> dict[str, Any]:
     """Return what plans of all tasks say of what was chosen."""
+    functions = named_functions(job, catalogue.functions)
+    taking: list[Plugin | None] = [*(choice.plugin for choice in chosen), *(each.plugin for each in observers)]
+    taking += [catalogue.find(name.partition("/")[0]) for name in functions]
     return {
         "job": dump_job(job),
         "job_digest": job.digest(),
         "steps": tuple(_step(choice) for choice in chosen),
         "observers": tuple((each.plugin.name, each.extension.impl) for each in observers),
-        "functions": named_functions(job, catalogue.functions),
+        "functions": functions,
+        "plugins": {each.name: f"{each.distribution} {each.version}" for each in taking if each is not None},
+        "code": {code.name: code.digest for code in catalogue.code},
         "configs": configs(job, [*(each.plugin for each in chosen), *(each.plugin for each in observers)]),
         "machine": machine,
         "facts": facts,
-        **_of_offers([choice.offer for choice in chosen], catalogue),
+        **of_offers([choice.offer for choice in chosen], catalogue),
     }
 
 
-def _of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
+def of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
     """Return what a worker's process must be like for some offers; another's that was not chosen has no say in it."""
     every = [*offers, *(offer for plugin in catalogue.usable if plugin.own for offer in plugin.offers)]
     patched = {name for offer in offers for name in offer.patches}

@@ -9,6 +9,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
+from forge.api.code import know_code
 from forge.api.event import Done, Failed, Noted, Preloaded, Stopped, Warned
 from forge.api.functions import know
 from forge.api.plan import Task, Training
@@ -77,6 +78,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
             owned.enter_context(folder.own())
             sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
+            know_code(folder.code(plan))
             preload(plan)
             know(plan.functions)
             sink.admit(run)

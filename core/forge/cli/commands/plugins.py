@@ -51,6 +51,8 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
         what |= {f"forge {command.name}": None for command in plugin.commands}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
         say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
+        for old in plugin.deprecated:
+            say(f"{'':<18}warning: it uses {old}")
 
 
 @command.command(name="new")
@@ -100,6 +102,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "status": plugin.status,
         "reason": plugin.reason,
+        "deprecated": list(plugin.deprecated),
         "offers": [
             {
                 "stage": offer.stage.value,
@@ -128,6 +131,7 @@ def _text(shown: dict[str, Any]) -> str:
     lines = [f"{shown['name']}: {shown['distribution']} {shown['version']}, {shown['status']}"]
     if shown["reason"]:
         lines.append(shown["reason"])
+    lines += [f"warning: it uses {what}" for what in shown["deprecated"]]
     for offer in shown["offers"]:
         lines.append(f"  {offer['stage']:<9}{offer['impl']}")
         for key, value in offer.items():
