@@ -69,7 +69,14 @@ class JobFile:
     config: str | None = None
 
 
-def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()) -> JobFile:
+def read(
+    path: Path,
+    keys: Keys,
+    changes: Sequence[Change] = (),
+    wishes: Sequence[Change] = (),
+    *,
+    folder: Path | None = None,
+) -> JobFile:
     """Read and check a job file.
 
     Args:
@@ -77,6 +84,7 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
         keys: The keys that plugins add.
         changes: Changes for this time.
         wishes: What the user always wants: changes of keys that the file and the changes leave open.
+        folder: Where relative paths start, if not at the file's folder.
 
     Raises:
         UsageError: The file cannot be read.
@@ -99,7 +107,7 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
         raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
-    folder = path.parent.resolve()
+    folder = (folder or path.parent).resolve()
     if fault := no_text(folder / path.name):
         raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
     return parse(text, str(path), folder, keys, changes, wishes)
