@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def _exit_code() -> int:
         if not isinstance(error, Interrupted):
             say("error: ", err=True, nl=False, fg="red", bold=True)
         say(error, err=True)
+        _tell_programs(error)
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -153,11 +155,21 @@ def _exit_code() -> int:
         if known is not None:
             say("error: ", err=True, nl=False, fg="red", bold=True)
             say(known, err=True)
+            _tell_programs(known)
             return known.exit_code
         what = f"forge itself failed: {type(error).__name__}: {error}"
         say(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _tell_programs(error: ForgeError) -> None:
+    """Print an error as the last line of standard output too, as JSON, where the command was to print JSON."""
+    if "--json" in sys.argv[1:]:
+        import json  # only a fault pays for it
+
+        with suppress(Unwritable, BrokenPipeError):  # it has been told on standard error
+            say(json.dumps({"error": error.to_json()}, ensure_ascii=False, default=str))
 
 
 def debugging() -> bool:

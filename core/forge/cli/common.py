@@ -39,6 +39,11 @@ set_option = click.option(
     help="Change a key for this time: --set train.max_steps=10. May be given often.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+folder_option = click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where relative paths of JOB start; the folder that it lies in if unset.",
+)
 
 
 def _written(_context: click.Context, _parameter: click.Parameter, folder: Path) -> Path:
@@ -69,13 +74,14 @@ class Situation:
     machine: Machine
 
 
-def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situation:
+def situation(job: Path, changes: Sequence[Change], *, pretend: bool, folder: Path | None = None) -> Situation:
     """Read a job file, find the plugins and look at the machine.
 
     Args:
         job: The job file.
         changes: What ``--set`` changes.
         pretend: Whether another machine, given by ``FORGE_MACHINE``, will do.
+        folder: Where relative paths start, if not at the file's folder.
     """
     from forge.cli.config import user_wishes
     from forge.job.read import Change
@@ -84,7 +90,7 @@ def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situati
     machine = this_machine(pretend=pretend)
     wishes = user_wishes()
     wish = [Change("use.prefer", list(wishes.prefer))] if wishes.prefer else []
-    file, catalogue = open_job(job, machine, changes, wish)
+    file, catalogue = open_job(job, machine, changes, wish, folder=folder)
     if wish and str(wish[0]) in file.overrides[len(changes) :]:
         file = replace(file, config=str(wishes.path))
     return Situation(file, catalogue, machine)

@@ -71,7 +71,14 @@ class JobFile:
     config: str | None = None
 
 
-def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()) -> JobFile:
+def read(
+    path: Path,
+    keys: Keys,
+    changes: Sequence[Change] = (),
+    wishes: Sequence[Change] = (),
+    *,
+    folder: Path | None = None,
+) -> JobFile:
     """Read and check a job file.
 
     Args:
@@ -79,17 +86,18 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
         keys: The keys that plugins add.
         changes: Changes for this time.
         wishes: What the user always wants: changes of keys that the file and the changes leave open.
+        folder: Where relative paths start, if not at the file's folder.
 
     Raises:
         UsageError: The file cannot be read.
         JobError: The file has mistakes; it holds all of them.
     """
-    text, folder = text_of(path)
+    text, folder = text_of(path, folder)
     return parse(text, str(path), folder, keys, changes, wishes)
 
 
-def text_of(path: Path) -> tuple[str, Path]:
-    """Return a job file's text, and the folder at which its relative paths start.
+def text_of(path: Path, folder: Path | None = None) -> tuple[str, Path]:
+    """Return a job file's text, and the folder at which its relative paths start: ``folder``, or that of the file.
 
     Raises:
         UsageError: The file cannot be read.
@@ -111,7 +119,7 @@ def text_of(path: Path) -> tuple[str, Path]:
         raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
-    folder = path.parent.resolve()
+    folder = (folder or path.parent).resolve()
     if fault := no_text(folder / path.name):
         raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
     return text, folder

@@ -31,6 +31,7 @@ def open_job(
     *,
     allow_code: bool = True,
     beside: Sequence[Plugin] = (),
+    folder: Path | None = None,
 ) -> tuple[JobFile, Catalogue]:
     """Read and check a job file, and find the plugins.
 
@@ -42,12 +43,13 @@ def open_job(
         allow_code: Whether the job may bring code of its own: files in ``[use] plugins``, functions beside the job,
             code that comes with the model. Where whoever sends a job is not to run what they like here, it may not.
         beside: Further plugins, which tests bring.
+        folder: Where relative paths start, if not at the file's folder.
 
     Raises:
         UsageError: The file cannot be read.
         JobError: It has mistakes, one of its own plugins cannot be used, or it brings code and must not.
     """
-    text, folder = text_of(path)
+    text, folder = text_of(path, folder)
     named = values_in(text, "use.plugins", changes)
     if named and not allow_code:
         raise JobError(str(path), [_at(text, key, _REFUSED, _DO) for key, _ in named])
