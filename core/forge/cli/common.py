@@ -47,9 +47,12 @@ def _written(_context: click.Context, _parameter: click.Parameter, folder: Path)
     return folder
 
 
+FOLDER = click.Path(path_type=Path, file_okay=False)
+"""The type of a folder, which need not be there yet."""
+
 runs_option = click.option(
     "--runs-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("runs"),
     callback=_written,
     envvar="FORGE_RUNS",

@@ -10,6 +10,7 @@ import pluggy
 from forge.api.command import Command
 from forge.api.hooks import PlanHooks
 from forge.api.offer import Extension, Function, Offer
+from forge.api.target import Target
 from forge.discovery.faults import fault_of
 from forge.discovery.guard import import_guard
 from forge.discovery.told import Told
@@ -26,6 +27,7 @@ def load(point: EntryPoint) -> Told:
     manager = pluggy.PluginManager("forge")
     described: list[Any] = []
     commands: list[Any] = []
+    targets: list[Any] = []
     with import_guard() as seen:
         try:
             manager.add_hookspecs(PlanHooks)
@@ -33,8 +35,9 @@ def load(point: EntryPoint) -> Told:
             manager.check_pending()
             described += (item for items in manager.hook.forge_offers() for item in items)
             commands += (item for items in manager.hook.forge_commands() for item in items)
+            targets += (item for items in manager.hook.forge_targets() for item in items)
             describes = bool(manager.hook.forge_describe.get_hookimpls())
-            reason = fault_of(point.name, described, commands, describes=describes)
+            reason = fault_of(point.name, described, [*commands, *targets], describes=describes)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
@@ -48,6 +51,7 @@ def load(point: EntryPoint) -> Told:
         extensions=tuple(item for item in described if isinstance(item, Extension)),
         functions=tuple(item for item in described if isinstance(item, Function)),
         commands=tuple(item for item in commands if isinstance(item, Command)),
+        targets=tuple(item for item in targets if isinstance(item, Target)),
         describe=partial(_describe, manager) if describes else None,
     )
 

@@ -1,0 +1,82 @@
+"""Jobs in a real Slurm: trained, out of time and queued again, cancelled, failed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.projects import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.projects import Project
+
+pytestmark = pytest.mark.slow
+
+
+def submit(project: Project, *arguments: str) -> Path:
+    """Submit the project's job and return its run folder."""
+    project.forge("submit", "job.toml", "--to", "slurm", *arguments)
+    return next(project.runs.glob("*/*/ticket.json")).parent
+
+
+def test_a_job_is_trained_and_its_folder_is_here(cluster: dict[str, str], project: Project) -> None:
+    submit(project, "-o", "time=20")
+    said = project.forge("logs", "job", "--follow")
+    assert "start 1: forge run" in said
+    assert "step 4/4" in said
+    assert "trained  slurm" in project.forge("runs")
+    assert "trained" in project.forge("fetch", "job")
+    assert (project.newest().path / "submit" / "ended").read_text() == "0\n"
+
+
+def test_at_its_time_limit_a_job_saves_is_queued_again_and_ends(cluster: dict[str, str], project: Project) -> None:
+    long = ("train.max_steps=12000", "train.save_steps=1000000", "train.logging_steps=1000")
+    changes = [each for change in long for each in ("--set", change)]
+    folder = submit(project, "-o", "time=2", "-o", "seconds_before_limit=60", *changes)
+    log = folder / "submit" / "slurm.log"
+    wait_for(lambda: log.exists() and "goes back into the queue" in log.read_text(), 180, 0.5)
+    assert not (folder / "trained.json").exists()
+    assert "waiting  slurm" in project.forge("runs")
+    number = project.forge("runs", "job").split("slurm ")[1].split(":")[0]
+    # Slurm lets a job that was queued again wait for two minutes, at each of its time limits.
+    start = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
+
+    def ended() -> bool:
+        subprocess.run(start, capture_output=True)
+        return (folder / "submit" / "ended").exists()
+
+    wait_for(ended, 400, 3)
+    said = project.forge("logs", "job", "--follow")
+    assert "start 2: forge resume" in said
+    assert re.search(r"train   12000 steps from step [1-9]", said)
+    assert "step 12000/12000" in said
+    assert "trained  slurm" in project.forge("runs")
+
+
+def test_a_job_that_is_cancelled_saves_a_checkpoint_and_is_not_queued_again(
+    cluster: dict[str, str], project: Project
+) -> None:
+    endless = ("--set", "train.max_steps=100000", "--set", "train.save_steps=1000000")
+    folder = submit(project, "-o", "time=20", *endless)
+    events = folder / "events.jsonl"
+    wait_for(lambda: events.exists() and '"progress"' in events.read_text(), 120, 0.2)
+    project.forge("cancel", "job")
+    wait_for(lambda: "stopped" in project.forge("runs"), 60, 1)
+    assert list(folder.glob("checkpoints/*/complete.json"))
+    assert "CANCELLED" in project.forge("runs")
+    assert "has ended already" in project.forge("cancel", "job", code=2)
+
+
+def test_a_job_that_fails_leaves_its_log(cluster: dict[str, str], project: Project) -> None:
+    (project.folder / "rows.jsonl").write_text('{"messages": 3}\n')
+    submit(project, "-o", "time=20")
+    said = project.forge("logs", "job", "--follow")
+    assert "error" in said
+    runs = project.forge("runs")
+    assert "failed" in runs
+    assert "exit code 2" in runs
