@@ -23,35 +23,63 @@ def is_there(tool: str) -> bool:
     return shutil.which(tool) is not None
 
 
-def call(command: Sequence[str], text: str | None = None) -> tuple[int, str, str]:
+def call(command: Sequence[str], text: str | None = None, seconds: float = SECONDS) -> tuple[int, str, str]:
     """Run a tool and return its exit code, standard output and standard error.
 
     Args:
         command: The tool and its arguments.
         text: What it reads on its standard input.
+        seconds: How long it may take.
 
     Raises:
         MachineError: It is not there, or gives no answer.
     """
     try:
         ended = subprocess.run(
-            list(command), input=text or "", capture_output=True, text=True, errors="replace", timeout=SECONDS
+            list(command), input=text or "", capture_output=True, text=True, errors="replace", timeout=seconds
         )
     except FileNotFoundError:
         raise MachineError(
             f"{command[0]} is not installed here", do="look for it on the machine of the target"
         ) from None
     except subprocess.TimeoutExpired:
-        raise MachineError(f"{command[0]} gave no answer within {SECONDS:.0f} seconds") from None
+        raise MachineError(f"{command[0]} gave no answer within {seconds:.0f} seconds") from None
     return ended.returncode, ended.stdout, ended.stderr
 
 
-def answer(command: Sequence[str]) -> str:
+def answer(command: Sequence[str], seconds: float = SECONDS) -> str:
     """Run a tool and return what it printed. Raises :class:`ForgeError` with its own words if it fails."""
-    code, out, error = call(command)
+    code, out, error = call(command, seconds=seconds)
     if code:
         raise ForgeError(f"{' '.join(command[:2])} failed", masked(said(error or out)) or f"it ended with code {code}")
     return out
+
+
+def stream(command: Sequence[str]) -> Iterator[str]:
+    """Yield what a tool prints, line by line, until it ends or nobody wants more.
+
+    Raises:
+        ForgeError: It failed without a word. With words, its code tells how the job did that it tells of.
+    """
+    told = False
+    with subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                told = True
+                yield line.rstrip("\n")
+            process.wait()
+        finally:
+            process.kill()
+    if process.returncode and not told:
+        raise ForgeError(f"{' '.join(command[:2])} failed", f"it ended with code {process.returncode}")
 
 
 def said(text: str) -> str:

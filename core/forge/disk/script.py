@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import textwrap
 import zlib
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def script_text(
     # A long text of TOML is read more easily as it is; what a raw text cannot hold is escaped.
     raw = "'''" not in job and not job.endswith("\\")
     return _TEXT.format(
-        packages="\n".join(f'#   "{package}",' for package in packages),
+        packages="\n".join(f"#   {json.dumps(package)}," for package in packages),  # a text of JSON is one of TOML
         name=name.replace("\\", "/").replace('"', "'"),
         folder=f"runs/{name}",
         job=f"r'''{job}'''" if raw else repr(job),

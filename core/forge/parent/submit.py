@@ -100,7 +100,14 @@ def of_plugin(what: str, act: Callable[[], T]) -> T:
 
 
 def prepare(
-    file: JobFile, catalogue: Catalogue, machine: Machine, runs: Path, submitter: Submitter[Any], target: str
+    file: JobFile,
+    catalogue: Catalogue,
+    machine: Machine,
+    runs: Path,
+    submitter: Submitter[Any],
+    target: str,
+    *,
+    dry: bool = False,
 ) -> Sending:
     """Check that a job can be sent, and write what is sent into a fresh run folder.
 
@@ -111,6 +118,7 @@ def prepare(
         runs: The folder of all runs.
         submitter: The target.
         target: Its name.
+        dry: Whether it is only to be looked at: then what speaks against sending it is told among the notes.
 
     Raises:
         ForgeError: It cannot be sent. Nothing was written then.
@@ -129,7 +137,7 @@ def prepare(
     try:
         name = f"{folder.path.parent.name}/{folder.path.name}"
         bundle = Bundle(run=folder.path, name=name, job=file.job, packages=packages)
-        notes = _checked(bundle, submitter, target)
+        notes = _checked(bundle, submitter, target, dry=dry)
         bundle.folder.mkdir()
         write_text(bundle.folder / "job.toml", portable.text(forge.__version__))
         portable.copy(bundle.folder)
@@ -142,14 +150,15 @@ def prepare(
     return Sending(folder, bundle, shown, notes)
 
 
-def _checked(bundle: Bundle, submitter: Submitter[Any], target: str) -> tuple[str, ...]:
+def _checked(bundle: Bundle, submitter: Submitter[Any], target: str, *, dry: bool) -> tuple[str, ...]:
     """Return what a target wants the user to know. Raises :class:`UsageError` for all that is wrong at once."""
     findings = of_plugin(f"target {target}: its check failed", lambda: list(submitter.check(bundle)))
-    if errors := [each for each in findings if each.severity == "error"]:
+    if (errors := [each for each in findings if each.severity == "error"]) and not dry:
         advice = "; ".join(each.do for each in errors if each.do)
         why = "; ".join(each.message for each in errors)
         raise UsageError(f"this job cannot be sent to {target}", why, advice or None)
-    return tuple(f"{each.message}; {each.do}" if each.do else each.message for each in findings)
+    heads = {"error": "it would be refused: ", "warning": "", "note": ""}
+    return tuple(f"{heads[each.severity]}{each.message}{f'; {each.do}' if each.do else ''}" for each in findings)
 
 
 def send(sending: Sending, submitter: Submitter[Any], target: str, options: Mapping[str, Any]) -> Ticket:

@@ -52,7 +52,7 @@ def command(
     from forge.parent.submit import prepare, send
 
     here, submitter, given = sending(job, changes, target, options)
-    made = prepare(here.file, here.catalogue, here.machine, runs_dir, submitter, target)
+    made = prepare(here.file, here.catalogue, here.machine, runs_dir, submitter, target, dry=dry_run)
     for note in made.notes:
         say(f"note: {note}", err=True)
     if dry_run:
