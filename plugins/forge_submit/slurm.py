@@ -64,9 +64,13 @@ _SCRIPT = """\
 # Written by forge. `sbatch` takes it as it is; accounts and partitions are of who sent it.
 run={run}
 python={python}
-export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-}}"
-[ -n "$SRUN_CPUS_PER_TASK" ] || unset SRUN_CPUS_PER_TASK
+unset FORGE_MACHINE  # the job gets the variables of who sent it, and that is for plans
+if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then
+  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # else srun gives the step one core
+fi
+set -e
 {setup}
+set +e
 # What has been saved. A job that saved nothing new before its time limit is not queued again: it never would end.
 saved() {{
   (cd "$run" && ls -d checkpoints/*/complete.json trained.json evaluation.json exports/*/export.json 2>/dev/null)
@@ -106,19 +110,21 @@ exit "$code"
 
 _ONE = 'srun --kill-on-bad-exit=1 "$python" -P -m forge "$@"'
 
-_RENDEZVOUS = """\
-host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-port=$((20000 + SLURM_JOB_ID % 20000))"""
+_MEETING = """\
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+export MASTER_ADDR MASTER_PORT"""
 
 _SEVERAL = """\
 srun --kill-on-bad-exit=1 bash -c '
-  run=$1 python=$2 rendezvous=$3
-  shift 3
+  run=$1 python=$2
+  shift 2
+  export FORGE_NODE="$SLURM_NODEID"
   if [ "$SLURM_NODEID" = 0 ]; then
     exec "$python" -P -m forge "$@"
   fi
-  exec "$python" -P -m forge worker-node "$run" --nodes "$SLURM_JOB_NUM_NODES" --rendezvous "$rendezvous"
-' forge "$run" "$python" "$host:$port" "$@\""""
+  exec "$python" -P -m forge worker-node "$run"
+' forge "$run" "$python" "$@\""""
 
 _STATES = {
     "waiting": "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT SUSPENDED STOPPED",
@@ -184,7 +190,7 @@ class Slurm(Submitter[SlurmOptions]):
             options="\n".join(f"#SBATCH {option}" for option in options),
             run=shlex.quote(str(bundle.run)),
             python=shlex.quote(self.options.python or sys.executable),
-            setup="\n".join([*self.options.setup, *([_RENDEZVOUS] if nodes > 1 else [])]),
+            setup="\n".join([*self.options.setup, *([_MEETING] if nodes > 1 else [])]),
             step=_SEVERAL if nodes > 1 else _ONE,
         )
 

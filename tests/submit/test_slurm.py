@@ -49,13 +49,14 @@ def test_the_script_asks_for_what_the_options_say_and_runs_nothing_but_forge(tmp
     assert 'srun --kill-on-bad-exit=1 "$python" -P -m forge "$@" &' in text
 
 
-def test_several_nodes_get_a_rendezvous_and_a_worker_each(tmp_path: Path) -> None:
+def test_several_nodes_get_a_place_to_meet_and_a_worker_each(tmp_path: Path) -> None:
     made = bundle(tmp_path)
     job = JOB.model_copy()
     object.__setattr__(job, "launch", Launch())
     text = checked_by_bash(slurm().text(Bundle(run=made.run, name=made.name, job=job)))
     assert "\n#SBATCH --nodes=3\n" in text
-    assert 'worker-node "$run" --nodes "$SLURM_JOB_NUM_NODES" --rendezvous "$rendezvous"' in text
+    assert 'exec "$python" -P -m forge worker-node "$run"\n' in text
+    assert "export MASTER_ADDR MASTER_PORT" in text
 
 
 def test_a_folder_with_signs_of_a_shell_stays_what_it_is(tmp_path: Path) -> None:

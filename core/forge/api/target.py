@@ -6,6 +6,7 @@ it is doing, what it printed, and how its run folder comes back.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,8 +103,8 @@ class Bundle:
 
     @property
     def title(self) -> str:
-        """The run's name as one word, for services that know no slashes."""
-        return f"forge-{self.name}".replace("/", "-").replace(".", "-").replace("_", "-").lower()
+        """The run's name as one word of letters (a-z), digits and dashes, for services that take no others."""
+        return re.sub(r"[^a-z0-9]+", "-", f"forge-{self.name}".lower())
 
 
 Options = TypeVar("Options")

@@ -67,16 +67,20 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, file: JobFile, into: Path | None = None) -> RunFolder:
-        """Make a fresh folder ``runs/<name>/<time>`` for a job, or take ``into``, which must hold no run yet.
+        """Make a fresh folder ``runs/<name>/<time>`` for a job, or take ``into``: empty, or with what was sent.
 
         Raises:
             RunError: It cannot be made there: the disk is read-only or full, a file is in the way, a name is too long.
         """
         if into is not None:
-            if (into / "plan.json").exists():
-                raise RunError(f"{into} holds a run already", do=f"go on with it: forge resume {into}")
             with disk_errors(into):
                 into.mkdir(parents=True, exist_ok=True)
+                there = {path.name for path in into.iterdir()}
+            if "plan.json" in there:
+                raise RunError(f"{into} holds a run already", do=f"go on with it: forge resume {into}")
+            if there and not {"submit"} <= there <= {"submit", "ticket.json", "job.toml"}:
+                what = f"{into} cannot be a run's own folder"
+                raise RunError(what, f"it holds {min(there)}", "name a folder that is not there yet")
             write_text(into / "job.toml", file.text)
             return cls(into)
         name, stamp = cls.name_of(file), time.strftime("%Y%m%d-%H%M%S")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _PATHS = frozenset({"path", "eval_path", "chat_template", "tools"})
 """Keys whose value is a path wherever one of that name is there; of others only a file, or the folder of a model."""
 
+_OF_MODEL = ("config.json", "adapter_config.json")
+
 
 class Portable:
     """A job to be sent.
@@ -92,7 +94,7 @@ class Portable:
         """Return where a path of the job is found, or None if it is none."""
         try:
             path = self.job.path(text)
-            if path.is_file() or (path / "config.json").is_file() or (wide and path.is_dir()):
+            if path.is_file() or any((path / name).is_file() for name in _OF_MODEL) or (wide and path.is_dir()):
                 return self._place(path.resolve())
         except (OSError, ValueError, UsageError):  # no path at all
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ from forge.discovery.describe import describe_model
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
 from forge.disk.portable import Portable
-from forge.errors import ForgeError, JobError, PluginError, UsageError, first_line
+from forge.errors import ForgeError, JobError, PluginError, Problem, UsageError, first_line
 from forge.job.explain import problems_of
 from forge.job.nearest import nearest
 from forge.masking import masked
@@ -24,7 +25,7 @@ from forge.planning.planner import make_plan
 from forge.text.units import size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import TypeVar
 
@@ -74,10 +75,19 @@ def submitter_of(catalogue: Catalogue, name: str, options: Mapping[str, Any], so
     plugin, target = found
     what = f"{plugin} sends jobs to {name}, which cannot be used"
     kind = of_plugin(what, lambda: _class(target.impl, what))
-    if problems := problems_of(kind.keys, options, f"submit.{name}"):
+    if problems := [*problems_of(kind.keys, options, f"submit.{name}"), *_logins(name, options)]:
         raise JobError(source, problems)
     made: Submitter[Any] = of_plugin(what, lambda: kind(kind.keys(**options)))
     return made
+
+
+def _logins(target: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the options that hold a login, which would be written into files and read by others."""
+    for key, value in options.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if masked(text) != text:
+            do = "set a variable of the environment; the option secrets, where there is one, names it"
+            yield Problem(f"submit.{target}.{key}", "it holds a login, and options are written down", do)
 
 
 def _class(impl: str, what: str) -> type[Submitter[Any]]:

@@ -181,6 +181,12 @@ def test_what_is_wrong_is_said_before_anything_is_written(room: Room) -> None:
     assert not list(room.folder.glob("runs/*"))
 
 
+def test_a_login_among_the_options_is_refused(room: Room) -> None:
+    said = room.submit("-o", "mood=export T=hf_abcdefghijklmnopqrstuvwxyz", code=2)
+    assert "submit.shelf.mood: it holds a login, and options are written down" in said
+    assert "abcdefghijkl" not in said
+
+
 def test_a_target_that_fails_is_named_and_leaves_no_ticket(room: Room) -> None:
     assert "target shelf: its submit failed: KeyError: 'drawer'" in room.submit("-o", "mood=odd", code=1)
     assert not (room.run() / "ticket.json").exists()

@@ -130,13 +130,15 @@ def _state(folder: RunFolder) -> tuple[str, str | None]:
     here = folder.state() if (folder.path / "plan.json").exists() else None
     if ticket is None:
         return here or "failed", None
-    from forge.discovery.discover import discover  # whoever sends nothing does not pay for it
-    from forge.parent.sent import Sent
+    status = ticket.status
+    if not status.over:
+        from forge.discovery.discover import discover  # whoever has sent nothing does not pay for it
+        from forge.parent.sent import Sent
 
-    try:
-        status = Sent(folder, discover()).status()
-    except ForgeError as error:
-        return here or "unknown", f"{ticket.target} {ticket.id}: {error}"
+        try:
+            status = Sent(folder, discover()).status()
+        except ForgeError as error:
+            return here or "unknown", f"{ticket.target} {ticket.id}: {error}"
     told = f"{ticket.target} {ticket.id}{f': {status.about}' if status.about else ''}"
     # Of the end, the run's own files tell more than a queue does.
     return (here if here and status.over else status.state), told
