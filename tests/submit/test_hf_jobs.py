@@ -65,6 +65,7 @@ def test_a_job_that_is_out_of_time_goes_on_at_its_next_attempt(service: Jobs, pr
     assert "step 14000/14000" in project.forge("runs")
 
 
+@pytest.mark.slow
 def test_cancelled_is_what_the_service_says(tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "service").mkdir()
     with Jobs(tmp_path / "service", held=True) as service:

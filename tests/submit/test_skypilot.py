@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support.projects import Project
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the double's commands are shell scripts")
+
 ASKED = ("submit", "job.toml", "--to", "skypilot", "-o", "bucket=s3://mine", "-o", "accelerators=A100:1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from forge.api import Bundle, Job, Status
 from forge_submit.slurm import Slurm, SlurmOptions, _status, seconds_of
 from forge_submit.tools import call, lines_of
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to read the script")
 
 JOB = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}})
 

@@ -105,7 +105,7 @@ if TYPE_CHECKING:
     )
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
-    from forge.api.target import Bundle, Status, Submitter, Ticket
+    from forge.api.submitter import Bundle, Status, Submitter, Ticket
     from forge.job.data import DataTable, Source
     from forge.job.elsewhere import folded
     from forge.job.explain import problems_of
@@ -318,7 +318,7 @@ _LATER = {
     ),
     "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
-    "forge.api.target": ("Bundle", "Status", "Submitter", "Ticket"),
+    "forge.api.submitter": ("Bundle", "Status", "Submitter", "Ticket"),
     "forge.job.data": ("DataTable", "Source"),
     "forge.job.elsewhere": ("folded",),
     "forge.job.explain": ("problems_of",),

@@ -14,7 +14,7 @@ from forge import records
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
 from forge.api.stage import Stage
-from forge.api.target import Ticket
+from forge.api.submitter import Ticket
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked
 from forge.disk.faults import disk_errors
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge.api.target import Status, Submitter
+from forge.api.submitter import Status, Submitter
 from forge.disk.owner import hold
 from forge.errors import RunError
 from forge.parent.submit import of_plugin, submitter_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import forge
 from forge.api.plan import Task
-from forge.api.target import Bundle, Submitter, Ticket
+from forge.api.submitter import Bundle, Submitter, Ticket
 from forge.discovery.describe import describe_model
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from forge.api.target import Submitter
+    from forge.api.submitter import Submitter
     from forge.cli.common import Situation
     from forge.job.read import Change
 
