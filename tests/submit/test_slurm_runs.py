@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from forge.api import Bundle, Job
+from forge_submit.slurm import Slurm, SlurmOptions
 from support.projects import wait_for
 
 if TYPE_CHECKING:
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
     from support.projects import Project
 
 pytestmark = pytest.mark.slow
+
+STUB = """#!/bin/bash
+for word in "$@"; do run=$word; done
+called="$run/called.$FORGE_NODE"
+trap 'echo "asked to stop" >>"$called"; exit 130' TERM
+printf '%s\\n' "$*" "$MASTER_ADDR:$MASTER_PORT" >"$called"
+while :; do sleep 0.2; done
+"""
 
 
 def submit(project: Project, *arguments: str) -> Path:
@@ -80,3 +91,26 @@ def test_a_job_that_fails_leaves_its_log(cluster: dict[str, str], project: Proje
     runs = project.forge("runs")
     assert "failed" in runs
     assert "exit code 2" in runs
+
+
+def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str], tmp_path: Path) -> None:
+    """What stands in for forge writes down how it was called on each node."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    run = tmp_path / "runs" / "job" / "1"
+    (run / "submit").mkdir(parents=True)
+    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}}).model_copy()
+    object.__setattr__(job, "launch", SimpleNamespace(nodes=2))
+    bundle = Bundle(run=run, name="job/1", job=job)
+    sent = Slurm(SlurmOptions(time="20", python=str(stub)))
+    sent.write(bundle)
+    number, _ = sent.submit(bundle)
+    wait_for(lambda: len(list(run.glob("called.*"))) == 2, 60, 0.2)
+    subprocess.run(["scancel", "--signal=TERM", number], check=True)
+    wait_for(lambda: (run / "submit" / "ended").exists(), 60, 0.2)
+    assert (run / "submit" / "ended").read_text() == "130\n"
+    first, second = ((run / f"called.{node}").read_text().splitlines() for node in "01")
+    address = f"127.0.0.1:{20000 + int(number) % 20000}"
+    assert first == [f"-P -m forge run {run}/submit/job.toml --folder {run}", address, "asked to stop"]
+    assert second == [f"-P -m forge worker-node {run}", address, "asked to stop"]
