@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.api import Bundle, Job, Status
+from forge.api import Bundle, Job, Status, Ticket
 from forge_submit.slurm import Slurm, SlurmOptions, _status, seconds_of
 from forge_submit.tools import call, lines_of
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to read the script")
+
+if TYPE_CHECKING:
+    from support.projects import Project
 
 JOB = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}})
 
@@ -107,13 +110,24 @@ def test_a_limit_that_leaves_no_time_to_train_is_refused(cluster: dict[str, str]
 
 
 def test_an_empty_queue_has_forgotten_a_job_that_left_its_end(cluster: dict[str, str], tmp_path: Path) -> None:
-    from forge.api import Ticket
-
     made, ticket = bundle(tmp_path), Ticket(target="slurm", id="999999")
     assert slurm().status(ticket, made.run).state == "unknown"
     for code, state in (("0", "done"), ("130", "cancelled"), ("1", "failed")):
         (made.folder / "ended").write_text(f"{code}\n")
         assert slurm().status(ticket, made.run) == Status(state, f"exit code {code}")  # type: ignore[arg-type]
+
+
+def test_of_a_job_that_slurm_has_forgotten_the_runs_own_files_tell(cluster: dict[str, str], project: Project) -> None:
+    _, folder = project.prepare()
+    folder.write_ticket(Ticket(target="slurm", id="999999"))
+    said = project.forge("runs")
+    assert "planned  slurm 999999: Slurm has forgotten the job, and it left no word of its end" in said
+    (folder.path / "submit").mkdir()
+    (folder.path / "submit" / "ended").write_text("1\n")
+    assert "planned  slurm 999999: exit code 1" in project.forge("runs")
+    ticket = folder.ticket()
+    assert ticket is not None
+    assert ticket.status.over
 
 
 @pytest.mark.parametrize(

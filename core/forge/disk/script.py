@@ -86,11 +86,7 @@ def script_text(
     Raises:
         UsageError: The files are too large for it.
     """
-    if (size := sum(path.stat().st_size for path in files.values())) > LIMIT:
-        what = f"{size:,} bytes of local files do not go into a script"
-        largest = max(files.items(), key=lambda item: item[1].stat().st_size)[1]
-        do = "push them to the hub and write their ids into the job"
-        raise UsageError(what, f"it takes {LIMIT:,}; the largest is {largest}", do)
+    check_size(files)
     packed = "".join(f"\n    {file!r}: {_packed(path)}," for file, path in sorted(files.items()))
     # A long text of TOML is read more easily as it is; what a raw text cannot hold is escaped.
     raw = "'''" not in job and not job.endswith("\\")
@@ -102,6 +98,15 @@ def script_text(
         files=f"{packed}\n" if packed else "",
         secrets=f"set {', '.join(secrets)} in the environment." if secrets else "set HF_TOKEN where the hub wants one.",
     )
+
+
+def check_size(files: Mapping[str, Path]) -> None:
+    """Refuse files that are too large for a script. Raises :class:`UsageError`; none of them is read."""
+    if (size := sum(path.stat().st_size for path in files.values())) > LIMIT:
+        what = f"{size:,} bytes of local files do not go into a script"
+        largest = max(files.values(), key=lambda path: path.stat().st_size)
+        do = "push them to the hub and write their ids into the job"
+        raise UsageError(what, f"it takes {LIMIT:,}; the largest is {largest}", do)
 
 
 def _packed(path: Path) -> str:

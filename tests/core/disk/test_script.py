@@ -110,6 +110,12 @@ def test_files_that_are_too_large_for_a_script_are_refused(tmp_path: Path) -> No
         script(tmp_path, rows=b"x" * (LIMIT + 1))
 
 
+def test_a_model_beside_the_job_is_not_read_to_learn_that_it_is_too_large(project: Project) -> None:
+    with (project.folder / "model" / "more.safetensors").open("wb") as file:
+        file.truncate(2**40)  # takes no room, and an hour to read
+    assert "the largest is" in project.forge("script", "job.toml", code=2)
+
+
 def test_forge_script_prints_a_job_that_trains(project: Project) -> None:
     text = project.forge("script", "job.toml")
     needs = header(text)["dependencies"]

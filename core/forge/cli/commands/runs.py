@@ -140,8 +140,9 @@ def _state(folder: RunFolder) -> tuple[str, str | None]:
         except ForgeError as error:
             return here or "unknown", f"{ticket.target} {ticket.id}: {error}"
     told = f"{ticket.target} {ticket.id}{f': {status.about}' if status.about else ''}"
-    # Of the end, the run's own files tell more than a queue does.
-    return (here if here and status.over else status.state), told
+    # Of the end, the run's own files tell more than a queue does, and more than one that has forgotten it.
+    known = here if status.over or status.state == "unknown" else None
+    return known or status.state, told
 
 
 def _whole(folder: RunFolder) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def command(job: Path, changes: list[Change], out: Path | None) -> None:
     from forge.disk.files import write_text
     from forge.disk.folder import RunFolder
     from forge.disk.portable import Portable
-    from forge.disk.script import script_text
+    from forge.disk.script import check_size, script_text
     from forge.planning.packages import packages_of
     from forge.planning.planner import make_plan
 
@@ -40,6 +40,7 @@ def command(job: Path, changes: list[Change], out: Path | None) -> None:
     facts = describe_model(here.catalogue, model.id, model.revision, here.file.job.folder)
     plan = make_plan(here.file, here.catalogue, here.machine, facts)
     portable = Portable(here.file, facts, RunFolder.name_of(here.file), carry=True)
+    check_size(portable.files)
     packages = packages_of(plan, here.file.job, here.catalogue)
     text = portable.text(forge.__version__)
     # Another job or other rows are another run, and must not go on with the first one's folder.
