@@ -135,6 +135,9 @@ _STATES = {
     "failed": "FAILED TIMEOUT NODE_FAIL OUT_OF_MEMORY BOOT_FAIL DEADLINE PREEMPTED REVOKED LAUNCH_FAILED",
     "cancelled": "CANCELLED",
 }
+_QUEUED_AGAIN = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED"})
+"""After these Slurm itself puts a job back into its queue, if the job allows it."""
+
 _WORDS: dict[str, Any] = {word: state for state, words in _STATES.items() for word in words.split()}
 
 
@@ -210,6 +213,8 @@ class Slurm(Submitter[SlurmOptions]):
         if code == 0 and (found := re.search(r"JobState=(\w+)", out)):
             reason = re.search(r"Reason=(\S+)", out)
             ended = re.search(r"\bExitCode=(\d+)", out)
+            if found[1] in _QUEUED_AGAIN and "Requeue=1" in out:
+                return Status("waiting", found[1])
             return _status(found[1], reason[1] if reason else "None", ended[1] if ended else "0")
         if "Invalid job id" not in error:
             return Status("unknown", said(error or out))

@@ -162,3 +162,12 @@ def test_a_file_is_followed_to_its_last_line(tmp_path: Path) -> None:
         opened.write(b" line\nlast\n")
     assert list(lines) == ["two\ufffd", "half line", "last"]
     assert call(["false"])[0] == 1
+
+
+def test_a_job_that_slurm_queues_again_by_itself_has_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "scontrol"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for requeue, state in ((1, "waiting"), (0, "failed")):
+        tool.write_text(f"#!/bin/sh\necho JobId=1 JobState=NODE_FAIL Reason=None Requeue={requeue} ExitCode=0:0\n")
+        tool.chmod(0o755)
+        assert slurm().status(Ticket(target="slurm", id="1"), tmp_path).state == state

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.api import CheckpointSaved, StepLogged, Warned
+from forge.api import CheckpointSaved, Failed, RunError, StepLogged, Stopped, Warned
 from forge.cli.commands.logs import _events
 from forge.disk.events import EventLog
 from forge.disk.folder import RunFolder
@@ -34,6 +34,17 @@ def test_what_a_run_has_told_is_shown_as_it_was_when_it_ran(
     shown = capsys.readouterr().out
     assert "step 1/2  loss 3.5000" in shown
     assert "warning mind the step" in shown
+
+
+def test_why_a_run_ended_is_shown_too(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    log = EventLog(folder.events)
+    log.append(Stopped("stopped at step 1 of 2"))
+    log.append(Failed(RunError("it broke", "of old age", "buy another").to_json()))
+    log.close()
+    _events(folder, follow=False, as_json=False)
+    shown = capsys.readouterr().out
+    assert "stopped at step 1 of 2" in shown
+    assert "error   it broke: of old age" in shown
 
 
 def test_as_json_each_event_is_a_line(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,6 +205,7 @@ def test_runs_tell_what_the_target_says_until_it_has_ended(room: Room) -> None:
 def test_logs_are_the_targets_and_can_do_nothing_to_a_terminal(room: Room) -> None:
     room.submit()
     assert room.forge("logs", "tale", "--follow") == "one\ntwo \\u001b[2J\n"
+    assert "the events of" in room.forge("logs", "tale", "--json", code=2)
 
 
 def test_a_run_that_was_sent_is_none_of_this_machine_until_it_is_fetched(room: Room) -> None:
