@@ -31,7 +31,7 @@ def packages_of(plan: Plan, job: Job, catalogue: Catalogue) -> list[str]:
     wanted = f"[{','.join(extras)}]" if extras else ""
     found = {canonicalize_name(OWN): f"{OWN}{wanted}=={plan.forge}"}
     for step in steps.values():
-        if step.distribution != OWN:
+        if step.distribution != OWN and _is_installed(step.distribution):  # else it is no package, and goes as a file
             found[canonicalize_name(step.distribution)] = f"{step.distribution}=={step.version}"
     for text in _needs(plan, job, catalogue):
         requirement = Requirement(text)
