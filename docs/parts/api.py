@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -22,9 +23,15 @@ def attributes(kind_: type) -> str:
     text = inspect.getdoc(kind_) or ""
     _, _, described = text.partition("Attributes:\n")
     meanings = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |^\S|\Z)", described, re.MULTILINE | re.DOTALL))
-    annotations = {name: str(field.type) for name, field in kind_.__dataclass_fields__.items()}  # type: ignore[attr-defined]
+    annotations = {name: re.sub(r"^ClassVar\[(.*)\]$", r"\1", said) for name, said in _annotations(kind_).items()}
     lines = [(f"`{name}`", f"`{annotations[name]}`", plain(meanings.get(name, ""))) for name in annotations]
     return table(("field", "type", "meaning"), lines)
+
+
+def _annotations(kind_: type) -> dict[str, str]:
+    if is_dataclass(kind_):
+        return {field.name: str(field.type) for field in fields(kind_)}
+    return {name: str(said) for name, said in kind_.__annotations__.items()}
 
 
 def offer() -> str:
@@ -87,6 +94,13 @@ def function() -> str:
 def command() -> str:
     """The fields of a command."""
     return attributes(api.Command)
+
+
+def targets() -> str:
+    """What a place to send jobs to is, how it is served, and the records of it."""
+    kinds = (api.Target, api.Submitter, api.Bundle, api.Ticket, api.Status)
+    able = {api.Submitter, api.Bundle, api.Status}
+    return "\n\n".join(described([each]) + (f"\n\n{members(each)}" if each in able else "") for each in kinds)
 
 
 def records() -> str:

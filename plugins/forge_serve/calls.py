@@ -111,7 +111,7 @@ async def ask_of_job(
     with tempfile.TemporaryDirectory(prefix="forge-serve-", ignore_cleanup_errors=True) as temporary:
         file = Path(temporary) / f"{stem(name)}.toml"
         file.write_text(job, encoding="utf-8", newline="\n")
-        answer = await ask([command, str(file), f"--folder={folder}", "--json", *options], cwd=folder, limit=limit)
+        answer = await ask([command, str(file), f"--job-dir={folder}", "--json", *options], cwd=folder, limit=limit)
     if answer.error is not None:
         shown = json.dumps(answer.error).replace(json.dumps(str(file))[1:-1], file.name)
         return Answer(error=json.loads(shown))

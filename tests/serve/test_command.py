@@ -140,7 +140,7 @@ def test_a_job_with_mistakes_is_not_queued(place: Project) -> None:
 
 def test_where_relative_paths_start_can_be_said(place: Project, tmp_path: Path) -> None:
     (tmp_path / "away.toml").write_text((place.folder / "job.toml").read_text())
-    told = json.loads(forge(tmp_path, "plan", "away.toml", f"--folder={place.folder}", "--json").stdout)
+    told = json.loads(forge(tmp_path, "plan", "away.toml", f"--job-dir={place.folder}", "--json").stdout)
     assert told["facts"]["source"] == "folder"
     assert told["job"]["folder"] == str(place.folder.resolve())
     assert (

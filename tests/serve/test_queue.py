@@ -204,7 +204,7 @@ def test_a_command_is_what_a_user_would_type(shelf: Shelf) -> None:
     assert place.command() == [
         "run",
         str(job),
-        f"--folder={shelf.runs}",
+        f"--job-dir={shelf.runs}",
         "--dry-run",
         "--set=train.max_steps=3",
         runs,

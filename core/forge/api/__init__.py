@@ -30,6 +30,7 @@ from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
 from forge.api.offer import Extension, Finding, Function, Offer, Package
 from forge.api.reference import load_object
 from forge.api.stage import ABILITIES, NAMES, Stage
+from forge.api.target import Target
 from forge.errors import (
     BackendImportError,
     DataError,
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     )
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.api.submitter import Bundle, Status, Submitter, Ticket
     from forge.job.data import DataTable, Source
     from forge.job.elsewhere import folded
     from forge.job.explain import problems_of
@@ -144,6 +146,7 @@ __all__ = [
     "Answers",
     "AnswersShown",
     "BackendImportError",
+    "Bundle",
     "CheckpointSaved",
     "Collated",
     "Command",
@@ -219,11 +222,15 @@ __all__ = [
     "SpeedMeasured",
     "Stage",
     "StageChanged",
+    "Status",
     "Step",
     "StepLogged",
     "Stopped",
+    "Submitter",
     "Table",
+    "Target",
     "Task",
+    "Ticket",
     "TorchBuild",
     "TrainTable",
     "Trained",
@@ -315,6 +322,7 @@ _LATER = {
     ),
     "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
+    "forge.api.submitter": ("Bundle", "Status", "Submitter", "Ticket"),
     "forge.job.data": ("DataTable", "Source"),
     "forge.job.elsewhere": ("folded",),
     "forge.job.explain": ("problems_of",),

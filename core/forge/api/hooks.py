@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from forge.api.plan import Who
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.api.target import Target
     from forge.job.data import Source
     from forge.job.job import Job
     from forge.job.tables import ExportTable
@@ -49,6 +50,11 @@ class PlanHooks:
     @hookspec
     def forge_commands(self) -> Iterable[Command]:
         """Yield the commands that the plugin brings."""
+        raise NotImplementedError
+
+    @hookspec
+    def forge_targets(self) -> Iterable[Target]:
+        """Yield the places where the plugin can send jobs."""
         raise NotImplementedError
 
     @hookspec

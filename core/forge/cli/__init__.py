@@ -22,6 +22,11 @@ from forge.errors import ForgeError, Interrupted, PluginError, UsageError, no_te
 COMMANDS = {
     "run": "Train what a job file says.",
     "resume": "Go on with a run that was stopped or killed.",
+    "submit": "Send a job to a cluster or a cloud.",
+    "logs": "Print what a run has told, here or where it was sent.",
+    "fetch": "Bring what a run made where it was sent.",
+    "cancel": "End a run that was sent elsewhere.",
+    "script": "Print a job as one file that `uv run` trains.",
     "eval": "Measure a trained run on held-out rows.",
     "chat": "Talk to a trained run.",
     "export": "Export a trained run, again or in another format.",

@@ -39,8 +39,8 @@ set_option = click.option(
     help="Change a key for this time: --set train.max_steps=10. May be given often.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-folder_option = click.option(
-    "--folder",
+job_dir_option = click.option(
+    "--job-dir",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where relative paths of JOB start; the folder that it lies in if unset.",
 )
@@ -52,9 +52,12 @@ def _written(_context: click.Context, _parameter: click.Parameter, folder: Path)
     return folder
 
 
+FOLDER = click.Path(path_type=Path, file_okay=False)
+"""The type of a folder, which need not be there yet."""
+
 runs_option = click.option(
     "--runs-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("runs"),
     callback=_written,
     envvar="FORGE_RUNS",

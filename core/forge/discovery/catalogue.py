@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forge.api.command import Command
     from forge.api.offer import Extension, Function, Offer
     from forge.api.stage import Stage
+    from forge.api.target import Target
     from forge.model.facts import ModelFacts
 
 
@@ -38,6 +39,7 @@ class Plugin:
         extensions: Its observers.
         functions: The functions that jobs may name.
         commands: The commands that it brings.
+        targets: The places where it can send jobs.
         describe: Its hook ``forge_describe``, if it has one.
         code: The file that it is, if it is one beside the job.
         deprecated: What it uses and should not any more, each as a phrase.
@@ -53,6 +55,7 @@ class Plugin:
     extensions: tuple[Extension, ...] = ()
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
+    targets: tuple[Target, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
     code: Code | None = None
     deprecated: tuple[str, ...] = ()
@@ -90,6 +93,11 @@ class Catalogue:
     def command(self, name: str) -> tuple[Plugin, Command] | None:
         """Return a command that a usable plugin brings, with the plugin; one of forge's own goes first."""
         every = [(plugin, command) for plugin in self.usable for command in plugin.commands if command.name == name]
+        return min(every, key=lambda pair: not pair[0].own, default=None)
+
+    def target(self, name: str) -> tuple[Plugin, Target] | None:
+        """Return a place to send jobs to, with the plugin that brings it; one of forge's own goes first."""
+        every = [(plugin, target) for plugin in self.usable for target in plugin.targets if target.name == name]
         return min(every, key=lambda pair: not pair[0].own, default=None)
 
     @property

@@ -157,6 +157,7 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         extensions=told.extensions,
         functions=told.functions,
         commands=told.commands,
+        targets=told.targets,
         describe=told.describe,
         code=found.code,
         deprecated=told.deprecated,
@@ -174,21 +175,27 @@ def _unmet(found: Found) -> str | None:
 
 
 def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
-    """Refuse a plugin that brings a command of another's name; forge's own, and then the first by name, keep theirs."""
+    """Refuse a plugin that brings what another does by that name; forge's own, then the first by name, keep theirs."""
     homes: dict[str, str] = {}
     for plugin in sorted(plugins, key=lambda plugin: not plugin.own):
-        for command in plugin.commands:
-            homes.setdefault(command.name, plugin.name)
+        for brought in _brought(plugin):
+            homes.setdefault(brought, plugin.name)
     found = []
     for plugin in plugins:
-        twin = next((command.name for command in plugin.commands if homes[command.name] != plugin.name), None)
+        twin = next((brought for brought in _brought(plugin) if homes[brought] != plugin.name), None)
         if twin:
-            reason = f"brings the command {twin}, as plugin {homes[twin]} does; use one of the two"
-            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands"), ())
+            reason = f"brings the {twin}, as plugin {homes[twin]} does; use one of the two"
+            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands", "targets"), ())
             found.append(replace(plugin, status="broken", reason=reason, describe=None, **left))
         else:
             found.append(plugin)
     return found
+
+
+def _brought(plugin: Plugin) -> list[str]:
+    """Return what a plugin brings that has a name for all."""
+    commands = [f"command {command.name}" for command in plugin.commands]
+    return [*commands, *(f"target {target.name}" for target in plugin.targets)]
 
 
 def _unusable(found: Found, status: Status, reason: str) -> Plugin:

@@ -13,6 +13,7 @@ from forge.api.deprecated import DEPRECATED, SERVES_IN_SUPPORTS, heard, in_descr
 from forge.api.hooks import EventHooks, Hooks, PlanHooks
 from forge.api.offer import Extension, Function, Offer
 from forge.api.stage import NAMES, Stage
+from forge.api.target import Target
 from forge.discovery.faults import fault_of
 from forge.discovery.guard import import_guard
 from forge.discovery.told import Told
@@ -28,14 +29,16 @@ def load(point: EntryPoint) -> Told:
     """Import a plugin's module under the guard and collect what it offers, or why it cannot be used."""
     described: list[Any] = []
     commands: list[Any] = []
+    targets: list[Any] = []
     with import_guard() as seen, heard() as old:
         try:
             manager, module = Hooks(PlanHooks, beside=EventHooks), point.load()
             manager.admit(module, point.name)
             described += (_today(point.name, item) for items in manager.hook.forge_offers() for item in items)
             commands += (item for items in manager.hook.forge_commands() for item in items)
+            targets += (item for items in manager.hook.forge_targets() for item in items)
             describes = bool(manager.hook.forge_describe.get_hookimpls())
-            reason = fault_of(point.name, described, commands, describes=describes)
+            reason = fault_of(point.name, described, [*commands, *targets], describes=describes)
             observes = Hooks(EventHooks, beside=PlanHooks).parse_hookimpl_opts(module, "forge_event") is not None
             if reason is None and observes and not any(_is_observer(each, point.value) for each in described):
                 reason = f'has a forge_event, and offers no Extension(impl="{point.value}") that would call it'
@@ -57,6 +60,7 @@ def load(point: EntryPoint) -> Told:
         extensions=tuple(item for item in described if isinstance(item, Extension)),
         functions=tuple(item for item in described if isinstance(item, Function)),
         commands=tuple(item for item in commands if isinstance(item, Command)),
+        targets=tuple(item for item in targets if isinstance(item, Target)),
         describe=partial(_describe, manager) if describes else None,
         deprecated=tuple(old),
     )

@@ -114,16 +114,28 @@ def lacking(
 ) -> Iterator[tuple[str, str, Missing]]:
     """Yield the key and the value of a job that need what a machine lacks, with what it lacks."""
     for package in packages:
-        if package.tasks and facts.task not in package.tasks:
-            continue
-        for where, value in values_of(job, package.key):
-            asked = (
-                isinstance(value, str) and any(fnmatchcase(value, each) for each in package.values)
-                if package.values
-                else value is True
-            )
-            if asked and (missing := missing_package(package, machine)):
+        for where, value in _asking(package, job, facts):
+            if missing := missing_package(package, machine):
                 yield where, str(value), missing
+
+
+def asked_packages(packages: Iterable[Package], job: Job, facts: ModelFacts) -> list[Package]:
+    """Return the packages that some value of a job needs."""
+    return [package for package in packages if any(True for _ in _asking(package, job, facts))]
+
+
+def _asking(package: Package, job: Job, facts: ModelFacts) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a job that a package is about."""
+    if package.tasks and facts.task not in package.tasks:
+        return
+    for where, value in values_of(job, package.key):
+        asked = (
+            isinstance(value, str) and any(fnmatchcase(value, each) for each in package.values)
+            if package.values
+            else value is True
+        )
+        if asked:
+            yield where, value
 
 
 def missing_package(package: Package, machine: Machine) -> Missing | None:

@@ -176,6 +176,14 @@ def again(file: JobFile, keys: Keys, owners: Mapping[str, str]) -> JobFile:
     return replace(parse(file.text, file.source, file.job.folder, keys, changes), owners=owners, config=file.config)
 
 
+def written(file: JobFile) -> dict[str, Any]:
+    """Return the tables of a job as their user wrote them, the changes in their places and nothing filled in."""
+    raw: dict[str, Any] = tomli.loads(file.text)
+    for text in file.overrides:
+        _apply(raw, change_of(text))
+    return raw
+
+
 def _unread(text: str, error: ValueError | RecursionError) -> Problem:
     """Say why a text is not TOML, and where."""
     from forge.job.locate import twice
@@ -191,7 +199,7 @@ def _unread(text: str, error: ValueError | RecursionError) -> Problem:
     return Problem("", f"not TOML: {first_line(error)}", line=counts.index(max(counts)) + 1)
 
 
-def change_of(text: str) -> Change:
+def change_of(text: str, option: str = "--set") -> Change:
     """Read a change as the command line writes it: ``a.b.0.c=value``; the value is TOML, or else a string.
 
     >>> change_of("train.max_steps=10").value
@@ -202,15 +210,16 @@ def change_of(text: str) -> Change:
     """
     key, equals, value = text.partition("=")
     if fault := no_text(text):
-        raise UsageError(f"--set {text} cannot be used", fault)
+        raise UsageError(f"{option} {text} cannot be used", fault)
     if not equals or not all(key.strip().split(".")):
-        raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
+        example = "train.max_steps=10" if option == "--set" else "key=value"
+        raise UsageError(f"{option} {text} is no change", "it has no key and value", f"write {option} {example}")
     try:
         return Change(key.strip(), tomli.loads(f"value = {value}")["value"], text)
     except tomli.TOMLDecodeError:
         return Change(key.strip(), value, text)  # a bare word is a string: --set model.id=org/name
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--set {key} cannot be read", first_line(error)) from None
+        raise UsageError(f"{option} {key} cannot be read", first_line(error)) from None
 
 
 def _apply(raw: dict[str, Any], change: Change) -> Key:

@@ -140,7 +140,7 @@ class Place:
         first, *more = KINDS[kind]
         runs = self.path.parent.parent
         if self.entry.job is not None:
-            about = [str(self.path / self.entry.job), f"--folder={self.entry.folder}"]
+            about = [str(self.path / self.entry.job), f"--job-dir={self.entry.folder}"]
         else:
             about = [str(self.entry.run)]
         return [first, *about, *more, *self.entry.options, f"--runs-dir={runs}", "--json"]

@@ -49,6 +49,7 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
         what |= {"observer": None} if plugin.extensions else {}
         what |= dict.fromkeys(function.name for function in plugin.functions)
         what |= {f"forge {command.name}": None for command in plugin.commands}
+        what |= {f"--to {target.name}": None for target in plugin.targets}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
         say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
         for old in plugin.deprecated:
@@ -124,6 +125,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
         "extensions": [extension.impl for extension in plugin.extensions],
         "functions": {function.name: function.impl for function in plugin.functions},
         "commands": {command.name: command.help for command in plugin.commands},
+        "targets": {target.name: target.help for target in plugin.targets},
     }
 
 
@@ -140,4 +142,5 @@ def _text(shown: dict[str, Any]) -> str:
     lines += [f"  observer {module}" for module in shown["extensions"]]
     lines += [f"  function {name}  {impl}" for name, impl in shown["functions"].items()]
     lines += [f"  forge {name:<12}{said}" for name, said in shown["commands"].items()]
+    lines += [f"  --to {name:<13}{said}" for name, said in shown["targets"].items()]
     return "\n".join(lines)
