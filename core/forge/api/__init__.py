@@ -40,6 +40,7 @@ from forge.errors import (
     Mistakes,
     ModelError,
     OutOfMemory,
+    PeerLost,
     PlanError,
     PluginError,
     Problem,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from forge.api.generation import Answer, Generator, Prompt, Sampling
+    from forge.api.group import Group
     from forge.api.pace import Pace
     from forge.api.plan import (
         Against,
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
         EvalTable,
         ExportTable,
         GenerationTable,
+        LaunchTable,
         ModelTable,
         TrainTable,
     )
@@ -170,10 +173,12 @@ __all__ = [
     "Function",
     "GenerationTable",
     "Generator",
+    "Group",
     "Hint",
     "Interrupted",
     "Job",
     "JobError",
+    "LaunchTable",
     "Lever",
     "Linear",
     "Loaded",
@@ -194,6 +199,7 @@ __all__ = [
     "Pace",
     "Package",
     "Part",
+    "PeerLost",
     "Plan",
     "PlanError",
     "PlanHooks",
@@ -295,6 +301,7 @@ _LATER = {
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
     "forge.api.generation": ("Answer", "Generator", "Prompt", "Sampling"),
+    "forge.api.group": ("Group",),
     "forge.api.pace": ("Pace",),
     "forge.api.plan": (
         "Against",
@@ -324,6 +331,7 @@ _LATER = {
         "EvalTable",
         "ExportTable",
         "GenerationTable",
+        "LaunchTable",
         "ModelTable",
         "TrainTable",
     ),
