@@ -44,6 +44,7 @@ from forge.errors import (
     Mistakes,
     ModelError,
     OutOfMemory,
+    PeerLost,
     PlanError,
     PluginError,
     Problem,
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from forge.api.generation import Answer, Generator, Prompt, Sampling
+    from forge.api.group import Group
     from forge.api.pace import Pace
     from forge.api.plan import (
         Against,
@@ -122,6 +124,7 @@ if TYPE_CHECKING:
         EvalTable,
         ExportTable,
         GenerationTable,
+        LaunchTable,
         ModelTable,
         TrainTable,
     )
@@ -177,10 +180,12 @@ __all__ = [
     "Function",
     "GenerationTable",
     "Generator",
+    "Group",
     "Hint",
     "Interrupted",
     "Job",
     "JobError",
+    "LaunchTable",
     "Lever",
     "Linear",
     "Loaded",
@@ -201,6 +206,7 @@ __all__ = [
     "Pace",
     "Package",
     "Part",
+    "PeerLost",
     "Plan",
     "PlanError",
     "PlanHooks",
@@ -306,6 +312,7 @@ _LATER = {
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
     "forge.api.generation": ("Answer", "Generator", "Prompt", "Sampling"),
+    "forge.api.group": ("Group",),
     "forge.api.pace": ("Pace",),
     "forge.api.plan": (
         "Against",
@@ -336,6 +343,7 @@ _LATER = {
         "EvalTable",
         "ExportTable",
         "GenerationTable",
+        "LaunchTable",
         "ModelTable",
         "TrainTable",
     ),

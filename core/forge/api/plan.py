@@ -17,8 +17,9 @@ from forge import records
 from forge.api.estimate import Estimate
 from forge.api.stage import Stage
 from forge.errors import PlanError, RunError
-from forge.job.decisions import Decision
+from forge.job.decisions import Decision, settle
 from forge.job.job import load_job
+from forge.job.tables import LaunchTable
 from forge.machine.machine import Machine
 from forge.model.facts import ModelFacts
 
@@ -191,6 +192,11 @@ class Plan:
         """Return the job as it was written, nothing decided."""
         return load_job(self.job)
 
+    @property
+    def launch(self) -> LaunchTable:
+        """Over how many processes the work is spread: a training over those of ``[launch]``, all else over none."""
+        return LaunchTable(processes=1)
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
         data: dict[str, Any] = records.to_json(self)
@@ -244,6 +250,11 @@ class Training(Plan):
     resume: bool = False
     relieved: bool = False
     estimate: Estimate | None = None
+
+    @property
+    def launch(self) -> LaunchTable:
+        """``[launch]``, its open values decided."""
+        return settle(self.asked(), self.decisions).launch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,10 @@ class RunFolder:
         """The file of events."""
         return self.path / "events.jsonl"
 
+    def events_of(self, rank: int) -> Path:
+        """Return the file of a process's events, of those that train together: rank 0 writes those of the run."""
+        return self.events if rank == 0 else self.path / f"events.rank{rank}.jsonl"
+
     @property
     def log(self) -> Path:
         """Everything that the workers printed."""

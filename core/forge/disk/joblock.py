@@ -30,6 +30,7 @@ def lock_text(
 
     tables = job.to_toml()
     tables["name"] = tables.get("name") or name
+    tables["launch"] = plan.asked().launch.model_dump(mode="json")  # another machine has another number of GPUs
     if plan.facts.source == "folder" and plan.facts.path:
         tables["model"]["id"] = plan.facts.path
     elif plan.facts.revision:

@@ -43,9 +43,10 @@ def notes(
     if mismatch := machine.mismatch():
         yield mismatch
     cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]
-    if len(cards) > 1 and not job.train.options.get("use_cpu"):
-        idle = len(cards) - 1
-        yield f"a run uses one GPU, {cards[0].name}; {idle} more {'is' if idle == 1 else 'are'} idle"
+    used = 1 if job.launch.processes == "auto" else job.launch.processes
+    if (idle := len(cards) - used) > 0 and not job.train.options.get("use_cpu"):
+        what = f"{used} of {len(cards)} GPUs {'is' if used == 1 else 'are'} used"
+        yield f"{what}, and {idle} more {'is' if idle == 1 else 'are'} idle"
     if facts.note:
         yield facts.note
 

@@ -27,7 +27,7 @@ from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
-from forge.job.decisions import settle
+from forge.job.decisions import Decision, settle
 from forge.job.literal import setting
 from forge.worker.faults import trained_fault
 
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from forge.api.generation import Generator
-    from forge.api.plan import Step
+    from forge.api.plan import Plan, Step
     from forge.api.run import Run
-    from forge.job.decisions import Decision
     from forge.job.job import Job
     from forge.job.tables import ExportTable
 
@@ -95,13 +94,18 @@ class Stages:
         function: Callable[..., Iterable[Decision]] = self._import(step, step.fit)
         arguments = {"asked": plan.asked(), "named": frozenset(plan.named), "rows": data.summary}
         found = self._guarded(step, "its fit", lambda: list(function(plan.machine, self.job, plan.facts, **arguments)))
-        for decision in found:
+        for decision in (each for each in found if isinstance(each, Decision)):  # the plan has refused the rest
             if plan.decided(decision.key) != decision.value:
                 self.run.decide(decision)
                 if decision.value is not None:
                     told = f"{setting(decision.key, decision.value)}: {decision.reason}"
                     self.run.emit(Noted(f"now that the rows are known, {told}"))
         self.job = settle(self.job, self.run.plan.decisions)
+
+    def follow(self, plan: Plan) -> None:
+        """Take over what rank 0 has found out and decided."""
+        self.run.plan = plan
+        self.job = settle(self.job, plan.decisions)
 
     def preflight(self, data: Data) -> None:
         """Run the chosen offers' checks; raise :class:`UsageError` with all errors that they found."""

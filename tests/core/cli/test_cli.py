@@ -402,7 +402,7 @@ def test_the_schema_describes_the_core_and_the_installed_plugins(command: Comman
     schema = json.loads(command("schema").stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert (schema["type"], schema["required"]) == ("object", ["model", "data"])
-    tables = {"model", "adapter", "data", "train", "eval", "generation", "export", "use", "plugins"}
+    tables = {"model", "adapter", "data", "train", "eval", "generation", "launch", "export", "use", "plugins"}
     assert set(schema["properties"]) == {"name", *tables}
     for reference in references(schema):
         assert reference.removeprefix("#/$defs/") in schema["$defs"], reference
