@@ -679,7 +679,7 @@ function training() {
   };
 
   const uploader = () => {
-    const file = h("input", { type: "file", accept: ".jsonl,.json,.csv,.txt,.md", hidden: true, tabindex: -1, "aria-label": "A file of rows", onchange: doing("The file was not taken over", async () => {
+    const file = h("input", { type: "file", accept: ".jsonl,.json,.csv,.txt,.md", hidden: true, tabindex: -1, "aria-label": "A file of rows", onchange: doing("The file was not uploaded", async () => {
       const given = file.files[0];
       file.value = "";
       if (!given) return;
@@ -687,7 +687,7 @@ function training() {
       job.change(["data", "path"], quoted(told.path), null);
       polite(`${given.name} is there`);
     }) });
-    return [file, button("Take over a file of rows…", () => file.click(), "plain small", { "data-key": "upload" })];
+    return [file, button("Upload rows…", () => file.click(), "plain small", { "data-key": "upload" })];
   };
 
   // All keys, by table, each with its help.
@@ -751,8 +751,7 @@ function training() {
   };
   let every = null;
 
-  const form = () => h("div.stack", null,
-    h("div.card", null, h("h2.unseen", null, "The job"), h("p.fault.bad", { hidden: true, id: "torn" }), h("div.fields", null,
+  const form = () => h("div.card", null, h("h2.unseen", null, "The job"), h("p.fault.bad", { hidden: true, id: "torn" }), h("div.fields", null,
       provider(),
       field("Max sequence length", ["model", "max_seq_length"], { help: "Tokens of the longest row: 512 to 8192. -1 takes the model's own." }),
       field("Model", ["model", "id"], { help: "A hub id, or a folder.", placeholder: "org/name", wide: ".two" }),
@@ -766,8 +765,7 @@ function training() {
       field("Adapter", ["adapter", "type"], { words: ["lora", "none"], help: "lora, or none to train every weight." }),
       field("Rank", ["adapter", "r"], { help: "LoRA's r: its size." }),
       field("Load in 4 bit (QLoRA)", ["model", "load_in_4bit"], { kind: "check", help: "A quarter of the memory for the base." }),
-      exports())),
-    store.schema ? (every = settings()).box : h("p.wait", null, "Reading the settings…"));
+      exports()));
 
   const editor = () => {
     const gutter = h("div.gutter", { "aria-hidden": "true" }), layer = h("pre", { "aria-hidden": "true" });
@@ -784,7 +782,7 @@ function training() {
   };
   let toml = null;
 
-  const place = h("div.stack"), side = h("div.side"), shownRows = h("div.trained-rows"), starts = h("div");
+  const place = h("div.stack"), side = h("div.side"), more = h("div.stack"), shownRows = h("div"), starts = h("div");
   const switcher = (() => {
     const name = id("mode");
     const each = (value, text) => h("label", null, h("input", { type: "radio", name, value, checked: mode === value, "data-key": `mode-${value}`, onchange: () => { mode = value; try { localStorage.setItem("forge-mode", value); } catch { /* not kept */ } build(); } }), text);
@@ -793,8 +791,8 @@ function training() {
 
   const build = () => {
     controls.clear(); every = toml = null;
-    if (mode === "form") put(place, form());
-    else { toml = editor(); put(place, toml.box); }
+    if (mode === "form") { put(place, form()); put(more, store.schema ? (every = settings()).box : h("p.wait", null, "Reading the settings…")); }
+    else { toml = editor(); put(place, toml.box); put(more); }
     for (const each of switcher.querySelectorAll("input")) each.checked = each.value === mode;
     faults();
   };
@@ -955,7 +953,7 @@ function training() {
     const clear = doing("", async () => { if (await confirmed("Begin anew?", "The text of this job is dropped. Runs that were made of it keep theirs.", "Drop it")) { job.set(""); look(); } });
     return h("div.row.push", null, switcher, opener("Open…"), button("New", clear, "", { "aria-label": "New job" }));
   };
-  put(root, h("div.head", null, h("h1", { tabindex: -1 }, "Training"), again()), starts, h("div.columns", null, h("div", null, place, shownRows), side));
+  put(root, h("div.head", null, h("h1", { tabindex: -1 }, "Training"), again()), starts, h("div.columns", null, place, side, h("div.stack", null, shownRows, more)));
   job.watchers.add(changedText);
   build(); offer(); drawPlan(); look();
   return {
@@ -1010,7 +1008,7 @@ function planOf(plan, text) {
 
 /** Rows as the trainer gets them, what is learnt from marked. */
 function rowsCard(found) {
-  const sum = found.summary ?? {}, list = h("div.stack");
+  const sum = found.summary ?? {}, list = h("div.stack.rows");
   const draw = (tokens) => put(list, (found.rows ?? []).map((row, index) => h("section", { "aria-label": `Row ${index + 1}` },
     h("h3", null, `Row ${index + 1} `, h("span.soft.number", null, [row.origin, known(row.length) && `${plural(row.length, "token")}`, known(row.supervised) && `${row.supervised} trained on`].filter(Boolean).join(" · "))),
     (row.parts ?? [row]).map((part) => [part.name && h("p.label", null, `${part.name}: ${plural(part.length, "token")}`), h("div.sequence", { tabindex: 0, role: "group", "aria-label": `Text of row ${index + 1}` }, (part.segments ?? []).map((segment) => {
@@ -1033,7 +1031,7 @@ function runs() {
   const older = new Map();
   const search = h("input", { type: "search", "aria-label": "Search by name", placeholder: "Search by name", "data-key": "search", oninput: () => { word = search.value.toLowerCase(); update(); } });
   const states = h("select", { "aria-label": "State", onchange: () => { wanted = states.value; update(); } }, h("option", { value: "" }, "every state"), ["running", "queued", "trained", "dry run", "stopped", "failed", "lost"].map((each) => h("option", { value: each }, each)));
-  const table = h("div.card.runs", { hidden: true }, h("div.scroll", null, h("table", null, h("caption.unseen", null, "Runs, what runs first and then the newest"), h("thead", null, h("tr", null, h("th", { scope: "col" }, "run"), h("th", { scope: "col" }, "state"), h("th", { scope: "col" }, "progress"), h("th.n", { scope: "col" }, "loss"), h("th.n", { scope: "col" }, "held out"), h("th", { scope: "col" }, ""))), body)));
+  const table = h("div.card.runs", { hidden: true }, h("div.scroll", null, h("table", null, h("caption.unseen", null, "Runs, what runs first and then the newest"), h("thead", null, h("tr", null, h("th", { scope: "col" }, "run"), h("th", { scope: "col" }, "state"), h("th", { scope: "col" }, "progress"), h("th.n", { scope: "col" }, "loss"), h("th.n", { scope: "col" }, "held out"), h("th", { scope: "col" }, h("span.unseen", null, "what is told of it")))), body)));
   const empty = h("div");
   const next = button("Show more", doing("The list cannot be read", async () => {
     shownUpTo += 100;
@@ -1111,7 +1109,7 @@ const EVENTS = {
   probe: (e) => `probe: the longest batch takes ${duration(e.seconds)}${known(e.memory) ? ` and ${bytes(e.memory)}` : ""}`,
   "dry-run": (e) => `dry run: ${plural(e.steps, "step")} of ${figure(e.seconds_per_step)} s, about ${duration(e.steps * e.seconds_per_step)} in all${known(e.memory) ? `, ${bytes(e.memory)} at the peak` : ""}`,
   training: (e) => e.from ? `training goes on at step ${e.from} of ${e.steps}` : `training begins: ${plural(e.steps, "step")}`,
-  step: (e) => `step ${e.step}${e.of ? ` / ${e.of}` : ""}${known(e.loss) ? `  loss ${figure(e.loss)}` : ""}${known(e.reward) ? `  reward ${figure(e.reward)}` : ""}${known(e.tokens_per_second) ? `  ${Math.round(e.tokens_per_second)} tokens/s` : ""}`,
+  step: (e) => `step ${e.step}${e.of ? ` / ${e.of}` : ""}${known(e.loss) ? ` · loss ${figure(e.loss)}` : ""}${known(e.reward) ? ` · reward ${figure(e.reward)}` : ""}${known(e.tokens_per_second) ? ` · ${count(Math.round(e.tokens_per_second))} tokens/s` : ""}`,
   eval: (e) => `held out at step ${e.step}: ${Object.entries(e).filter(([key]) => /_loss$|accuracy|reward$/.test(key)).map(([key, value]) => `${key.replace(/^eval_/, "")} ${figure(value)}`).join(", ")}`,
   answers: (e) => `${plural((e.answers ?? []).length, "answer")} at step ${e.step}`,
   checkpoint: (e) => `checkpoint-${e.step} is whole (${bytes(e.bytes)})`,
@@ -1309,7 +1307,7 @@ function run(name) {
     const can = record?.can ?? {};
     if (!record?.folder || !(record.exports?.length || record.trained)) { put(parts.made); return; }
     const size = (folder) => record.files.filter((each) => each.name.startsWith(`${folder}/`)).reduce((all, each) => all + each.bytes, 0);
-    const get = (folder, text) => h("li", null, h("div", null, h("strong", null, text), h("small.soft", null, ` ${folder} · ${bytes(size(folder))}`)), h("span.push", null, h("a.button.small", { href: `/api/v1/runs/${enc(line.id)}/archive/${folder}`, download: "", "data-key": `get-${folder}`, "aria-label": `Download ${folder}` }, "Download .zip")));
+    const get = (folder, text) => h("li", null, h("div", null, h("strong", null, text), h("small.soft", null, ` ${folder} · ${bytes(size(folder))}`)), h("span.push", null, h("a.button.small", { href: `/api/v1/runs/${enc(line.id)}/archive/${folder}`, download: "", "data-key": `get-${folder}`, "aria-label": `Download .zip of ${folder}` }, "Download .zip")));
     const single = record.exports.flatMap((each) => Object.entries(each.files ?? {}).filter(([file]) => /\.gguf$/.test(file)).map(([file, about]) => h("li", null, h("div", null, h("strong", null, file), h("small.soft", null, ` ${bytes(about.bytes)}`)), h("span.push", null, h("a.button.small", { href: `/api/v1/runs/${enc(line.id)}/files/exports/${each.folder}/${file.split("/").map(enc).join("/")}`, download: "" }, "Download")))));
     const format = h("select", { "aria-label": "Format", "data-key": "format" }, [["merged", "a whole model"], ["gguf", "GGUF for llama.cpp"], ["adapter", "the adapter with a card"]].map(([value, text]) => h("option", { value }, text)));
     put(parts.made, h("section.card", null, h("h2", null, "Take it with you"), h("ul.made", null,
@@ -1463,7 +1461,7 @@ function queue() {
       by_hand?.length ? h("p.soft", null, `Started in a terminal, and running: ${by_hand.join(", ")}`) : null,
       h("section.card", null, h("h2", null, "Running"), now.length ? h("ol.order", null, now.map((each) => {
         const line = lineOf(each.id);
-        return h("li", null, h("span.place", { "aria-hidden": "true" }, "▸"), h("div", null, link(each), h("small.soft", null, ` ${KINDS[each.kind] ?? each.kind}${each.devices ? ` on ${each.devices}` : ""} · since `, time(each.begun, CLOCK)), line && known(line.step) && line.of ? h("progress", { value: line.step, max: line.of, "aria-label": `Steps of ${each.name}` }) : null),
+        return h("li", null, h("span.place", { "aria-hidden": "true" }, "▸"), h("div", null, link(each), h("small.soft", null, ` ${KINDS[each.kind] ?? each.kind}${each.devices ? ` on ${each.devices}` : ""} · since `, time(each.begun, CLOCK), line && known(line.step) && line.of ? ` · step ${count(line.step)} / ${count(line.of)}${known(line.seconds_left) ? `, ${duration(line.seconds_left)} left` : ""}` : ""), line && known(line.step) && line.of ? h("progress", { value: line.step, max: line.of, "aria-label": `Steps of ${each.name}` }) : null),
           h("div.row", null, line ? state(line) : null, button(each.stopping ? "Stopping…" : "Stop", doing("It was not stopped", async () => { await ask("POST", `runs/${enc(line?.id ?? each.id)}/stop`, { now: false }); }), "small", { disabled: each.stopping, "data-key": `stop-${each.id}`, "aria-label": `Stop ${each.name}` })));
       })) : h("p.soft", null, "Nothing runs.")));
     put(waiting, h("section.card", null, h("h2", null, "Waiting"), wait.length ? h("ol.order", null, wait.map((each, index) => h("li", null, h("span.place", null, index + 1), h("div", null, link(each), h("small.soft", null, ` ${KINDS[each.kind] ?? each.kind} · added `, time(each.added, CLOCK))), h("div.row", null,
