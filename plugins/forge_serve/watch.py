@@ -95,22 +95,47 @@ class View:
 
     def line(self) -> dict[str, Any]:
         """Return the run as lists show it."""
-        names = ("step", "of", "loss", "eval_loss", "seconds_left", "memory", "tokens_per_second", "stage", "time")
-        path = self.folder.path
-        state = self.state
+        path, seen = self.folder.path, self.seen
         return {
-            "id": self.id,
+            **blank(self.id, path.parent.name),
+            **{name: seen[name] for name in NUMBERS if name in seen},
             "run": f"{path.parent.name}/{path.name}",
-            "name": path.parent.name,
-            "kind": "run",
-            "state": state,
-            "entry": None,
-            "position": None,
-            **{name: self.seen.get(name) for name in names},
+            "state": self.state,
             "error": self.error,
             "events": self.position,
-            "url": f"/api/v1/runs/{self.id}",
+            "sort": _time_of(path.name) or seen.get("time") or 0.0,
         }
+
+
+NUMBERS = ("step", "of", "loss", "eval_loss", "seconds_left", "tokens_per_second", "memory", "stage", "time")
+"""What a run's events tell of it, as lists show it."""
+
+
+def blank(name: str, called: str) -> dict[str, Any]:
+    """Return what lists show of something of which nothing is known but its id and its name."""
+    return {
+        "id": name,
+        "run": None,
+        "name": called,
+        "kind": "run",
+        "state": "unknown",
+        "entry": None,
+        "position": None,
+        **dict.fromkeys(NUMBERS),
+        "error": None,
+        "events": 0,
+        "url": f"/api/v1/runs/{name}",
+        "waiting": [],
+        "stopping": False,
+        "sort": 0.0,
+    }
+
+
+def waiting_line(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry that has no run, as lists show it among the runs."""
+    kept = {name: entry[name] for name in ("kind", "state", "position", "error", "stopping")}
+    times = {"time": entry["ended"] or entry["begun"] or entry["added"], "sort": entry["added"]}
+    return {**blank(entry["id"], entry["name"]), **kept, **times, "entry": entry["id"]}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -135,7 +160,7 @@ class Watch:
 
     Attributes:
         lines: Runs and entries without one, by id, as lists show them, the newest first.
-        queue: The entries of the queue.
+        queue: The queue: its entries, why it is paused, and what trains without it.
         version: Grows with each change.
     """
 
@@ -143,7 +168,8 @@ class Watch:
         self.runs, self.shelf = runs, shelf
         self.views: dict[str, View] = {}
         self.lines: dict[str, dict[str, Any]] = {}
-        self.queue: list[dict[str, Any]] = []
+        self.queue: dict[str, Any] = {"entries": [], "paused": None, "by_hand": []}
+        self.begun_by: dict[str, str] = {}
         self.version = 0
         self.changed: dict[str, int] = {}
         self.cost = 0.0
@@ -151,21 +177,32 @@ class Watch:
     def refresh(self) -> None:
         """Look at the files again."""
         begun = time.monotonic()
-        queue = [dict(line) for line in listing(self.shelf)]
+        entries = listing(self.shelf)
         self.find()
         for view in list(self.views.values()):
             view.update()
         lines = {name: view.line() for name, view in self.views.items()}
-        for entry in reversed(queue):  # the newest entry of a run tells last
-            self.join(entry, lines)
+        by_path = {str(view.folder.path): name for name, view in self.views.items()}
+        begun_by, by_hand = {}, {name for name, line in lines.items() if line["state"] == "running"}
+        for entry in sorted(entries, key=lambda entry: entry["id"]):  # the newest entry of a run tells last
+            name = by_path.get(str(entry["folder"]))
+            if name is None:
+                name = entry["id"]
+                lines[name] = waiting_line(entry)
+            else:
+                join(entry, lines[name])
+                if entry["state"] == GOING:
+                    by_hand.discard(name)
+            begun_by[entry["id"]] = name
+        hand = sorted(lines[name]["run"] for name in by_hand)
+        queue = {"entries": entries, "paused": self.shelf.paused(), "by_hand": hand}
         ordered = dict(sorted(lines.items(), key=lambda item: (_rank(item[1]), item[1]["sort"]), reverse=True))
-        version = self.version + 1
-        gone = self.lines.keys() - ordered.keys()
         fresh = {name for name, line in ordered.items() if self.lines.get(name) != line}
-        if gone or fresh or queue != self.queue:
+        if fresh or self.lines.keys() - ordered.keys() or queue != self.queue:
+            version = self.version + 1
             self.changed = {name: seen for name, seen in self.changed.items() if name in ordered}
             self.changed |= dict.fromkeys(fresh, version)
-            self.lines, self.queue, self.version = ordered, queue, version
+            self.lines, self.queue, self.begun_by, self.version = ordered, queue, begun_by, version
         self.cost = time.monotonic() - begun
 
     def find(self) -> None:
@@ -182,63 +219,43 @@ class Watch:
         for name in self.views.keys() - there:
             del self.views[name]
 
-    def join(self, entry: dict[str, Any], lines: dict[str, dict[str, Any]]) -> None:
-        """Put an entry of the queue beside its run, or among the runs where it has none yet."""
-        folder = entry["folder"]
-        name = next((name for name, view in self.views.items() if str(view.folder.path) == folder), None)
-        if name is None:
-            lines[entry["id"]] = {
-                **dict.fromkeys(("step", "of", "loss", "eval_loss", "seconds_left", "memory", "stage")),
-                "id": entry["id"],
-                "run": None,
-                "name": entry["name"],
-                "kind": entry["kind"],
-                "state": entry["state"],
-                "entry": entry["id"],
-                "position": entry["position"],
-                "tokens_per_second": None,
-                "time": entry["ended"] or entry["begun"] or entry["added"],
-                "error": entry["error"],
-                "events": 0,
-                "url": f"/api/v1/runs/{entry['id']}",
-                "sort": entry["added"],
-            }
-            return
-        line = lines[name]
-        if entry["state"] == WAITING:
-            line["waiting"] = [*line.get("waiting", []), entry["id"]]
-            return
-        line["entry"] = entry["id"]
-        if entry["state"] == GOING:
-            line |= {"state": "running", "kind": entry["kind"], "stopping": entry["stopping"], "error": None}
-        elif line["state"] == "running":  # by hand, since
-            pass
-        elif entry["kind"] in {"run", "resume", "dry-run"}:
-            if entry["state"] in {"failed", "lost"} and line["state"] != "trained":
-                line["state"] = entry["state"]
-            elif entry["state"] == "stopped" and line["state"] in {"failed", "planned"}:
-                line["state"] = "stopped"
-            line["error"] = entry["error"] if entry["state"] in {"failed", "lost"} else line["error"]
-        elif entry["error"]:
-            line["error"] = entry["error"]
-
     def find_line(self, name: str) -> dict[str, Any] | None:
-        """Return a run by its id, or by the id of the entry that began it."""
+        """Return a run by its id, or by the id of an entry that began something of it."""
         if name in self.lines:
             return self.lines[name]
-        return next((line for line in self.lines.values() if line["entry"] == name), None)
+        return self.lines.get(self.begun_by.get(name, ""))
+
+
+def join(entry: dict[str, Any], line: dict[str, Any]) -> None:
+    """Tell in a run's line what an entry of the queue knows of it."""
+    state = entry["state"]
+    if state == WAITING:
+        line["waiting"].append(entry["id"])
+        return
+    line["entry"] = entry["id"]
+    if state == GOING:
+        line |= {"state": "running", "kind": entry["kind"], "stopping": entry["stopping"], "error": None}
+        return
+    failed = state in {"failed", "lost"}
+    if line["state"] == "running":  # somebody went on with it by hand
+        return
+    counts = failed or (state == "stopped" and line["state"] in {"failed", "planned"})
+    if counts and entry["kind"] in TRAINING and line["state"] != "trained":
+        line["state"] = state
+    line["error"] = entry["error"] if failed else None
+
+
+TRAINING = frozenset({"run", "dry-run", "resume"})
+"""Kinds of entries by whose end a run is judged; an export that failed leaves it trained."""
 
 
 def _rank(line: dict[str, Any]) -> int:
-    line.setdefault("waiting", [])
-    line.setdefault("stopping", False)
-    line.setdefault("sort", _time_of(line))
     return {"running": 2, WAITING: 1}.get(line["state"], 0)
 
 
-def _time_of(line: dict[str, Any]) -> float:
-    """Return when a run was made, by its folder's name; or when it was last heard of."""
+def _time_of(name: str) -> float | None:
+    """Return when a run was made, by its folder's name; None where it has another."""
     try:
-        return time.mktime(time.strptime(str(line["run"]).rpartition("/")[2][:15], "%Y%m%d-%H%M%S"))
+        return time.mktime(time.strptime(name[:15], "%Y%m%d-%H%M%S"))
     except (ValueError, OverflowError):
-        return float(line["time"] or 0)
+        return None

@@ -129,7 +129,7 @@ def run(slots: str, until_empty: bool, pause_on_failure: bool, wait: bool, runs_
     if not dispatcher.take():
         why = "another `forge queue run` or `forge serve` works on it"
         raise RunError(f"the queue of {runs_dir} is in use", why, "let it, or end it first")
-    dispatcher.go_on()
+    shelf.go_on()
     going = {place.entry.id for place in shelf.going()}
     for name in sorted(going):
         click.echo(f"{name}  runs, as found")
@@ -145,7 +145,7 @@ def run(slots: str, until_empty: bool, pause_on_failure: bool, wait: bool, runs_
                 if state != "running":
                     going.discard(name)
                     click.echo(f"{name}  {state}")
-            if until_empty and not going and (dispatcher.paused() or not shelf.waiting()):
+            if until_empty and not going and (shelf.paused() or not shelf.waiting()):
                 return
             time.sleep(0.3)
     except KeyboardInterrupt:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from forge_serve.queue.entry import Place
     from forge_serve.queue.shelf import Shelf
 
-PAUSED = "paused.json"
-
 
 def slots_of(text: str) -> list[str | None]:
     """Return the slots of ``--slots``: sets of GPUs parted by semicolons; one of all GPUs where nothing is said.
@@ -84,7 +82,7 @@ class Dispatcher:
     def step(self) -> list[Place]:
         """Start what waits on the slots that are free, and return what was started."""
         self.reap()
-        if not self.holds or self.paused() is not None:
+        if not self.holds or self.shelf.paused() is not None:
             return []
         waiting = self.shelf.waiting()
         if not waiting:
@@ -131,21 +129,7 @@ class Dispatcher:
             with suppress(RunError):
                 place = self.shelf.find(name)
                 if self.pause_on_failure and place.state() in {"failed", "lost"}:
-                    self.pause(f"{place.entry.id} ({place.entry.name}) failed")
-
-    def paused(self) -> dict[str, Any] | None:
-        """Return why nothing is begun: ``why`` and ``time``; None if the queue goes on."""
-        from forge_serve.queue.entry import read_json
-
-        return read_json(self.shelf.path / PAUSED)
-
-    def pause(self, why: str) -> None:
-        """Begin nothing more until :meth:`go_on`."""
-        write_json(self.shelf.path / PAUSED, {"why": why, "time": time.time()})
-
-    def go_on(self) -> None:
-        """Begin entries again."""
-        (self.shelf.path / PAUSED).unlink(missing_ok=True)
+                    self.shelf.pause(f"{place.entry.id} ({place.entry.name}) failed")
 
     def by_hand(self) -> list[Path]:
         """Return the folders of runs that are being trained and do not belong to an entry."""

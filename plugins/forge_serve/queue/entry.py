@@ -101,6 +101,8 @@ class Place:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.line: dict[str, Any] | None = None  # what is told of it, once it has ended
+        self.over: dict[str, Any] | None = None  # once it has ended, nothing of it changes any more
         told = read_json(path / "entry.json")
         if told is None:
             raise RunError(f"there is no entry {path.name} in the queue", do="`forge queue list` lists them")
@@ -152,8 +154,10 @@ class Place:
 
         The supervisor writes how an entry ended. Where it was killed itself, the run's own files tell.
         """
-        if (ended := self.ended) is not None:
-            return ended
+        if self.over is None:
+            self.over = self.ended
+        if self.over is not None:
+            return self.over
         begun = self.begun
         if begun is None:
             return {"state": WAITING}

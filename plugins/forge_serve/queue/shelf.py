@@ -7,18 +7,19 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forge.api import RunError, UsageError
 from forge.disk.faults import disk_errors
 from forge.disk.files import write_json, write_text
 from forge.disk.owner import is_held
-from forge_serve.queue.entry import GOING, OVER, WAITING, Entry, Place
+from forge_serve.queue.entry import GOING, OVER, WAITING, Entry, Place, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FOLDER = ".queue"
+PAUSED = "paused.json"
 MOST = 100
 """Entries that may wait at a time."""
 
@@ -39,14 +40,17 @@ class Shelf:
     def __init__(self, runs: Path) -> None:
         self.runs = runs.absolute()
         self.path = self.runs / FOLDER
+        self.known: dict[str, Place] = {}
 
     def places(self) -> list[Place]:
         """Return all entries, in the order of their making; what is half made or damaged is left out."""
-        found = []
-        for path in sorted(self.path.glob("[0-9]*/entry.json")):
+        paths = {path.parent.name: path.parent for path in self.path.glob("[0-9]*/entry.json")}
+        known = {name: place for name, place in self.known.items() if name in paths}
+        for name in paths.keys() - known.keys():
             with suppress(RunError):
-                found.append(Place(path.parent))
-        return found
+                known[name] = Place(paths[name])
+        self.known = known  # what an entry is does not change
+        return [known[name] for name in sorted(known)]
 
     def find(self, text: str) -> Place:
         """Return an entry by its id, or the beginning of it. Raises :class:`RunError` if there is none, or several."""
@@ -63,13 +67,12 @@ class Shelf:
 
     def waiting(self) -> list[Place]:
         """Return the entries that wait, the next first."""
-        found = [place for place in self.places() if not (place.path / "claim").exists()]
+        found = [place for place in self.places() if place.over is None and not (place.path / "claim").exists()]
         return sorted(found, key=lambda place: (place.order, place.entry.id))
 
     def going(self) -> list[Place]:
         """Return the entries that are being done."""
-        begun = (place for place in self.places() if (place.path / "begun.json").exists())
-        return [place for place in begun if place.state() == GOING]
+        return [place for place in self.places() if place.over is None and place.state() == GOING]
 
     def by_key(self, key: str) -> Place | None:
         """Return the entry that came with an Idempotency-Key."""
@@ -171,6 +174,19 @@ class Shelf:
         if now or not (place.path / "stop").exists():
             write_text(place.path / "stop", "now" if now else "stop")
 
+    def paused(self) -> dict[str, Any] | None:
+        """Return why nothing is begun: ``why`` and ``time``; None if the queue goes on."""
+        return read_json(self.path / PAUSED)
+
+    def pause(self, why: str) -> None:
+        """Begin nothing more until :meth:`go_on`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / PAUSED, {"why": why, "time": time.time()})
+
+    def go_on(self) -> None:
+        """Begin entries again."""
+        (self.path / PAUSED).unlink(missing_ok=True)
+
     def free_claims(self) -> None:
         """Let those wait again that a dispatcher took and did not start, as it was killed; for its heir only."""
         for place in self.places():
@@ -189,9 +205,10 @@ class Shelf:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def told(place: Place, position: int | None = None) -> dict[str, object]:
+def told(place: Place, position: int | None = None) -> dict[str, Any]:
     """Return an entry and what became of it as JSON data, for who lists the queue."""
-    entry, outcome, begun = place.entry, place.outcome(), place.begun
+    entry, outcome = place.entry, place.outcome()
+    begun = place.begun or {}
     return {
         "id": entry.id,
         "kind": entry.kind,
@@ -200,8 +217,8 @@ def told(place: Place, position: int | None = None) -> dict[str, object]:
         "position": position if outcome["state"] == WAITING else None,
         "source": entry.source,
         "added": entry.time,
-        "begun": begun["time"] if begun else None,
-        "devices": begun["devices"] if begun else None,
+        "begun": begun.get("time"),
+        "devices": begun.get("devices"),
         "ended": outcome.get("time"),
         "error": outcome.get("error"),
         "folder": str(place.run) if place.run else None,
@@ -209,13 +226,19 @@ def told(place: Place, position: int | None = None) -> dict[str, object]:
     }
 
 
-def listing(shelf: Shelf) -> list[dict[str, object]]:
+def listing(shelf: Shelf) -> list[dict[str, Any]]:
     """Return all entries as JSON data: what is being done, what waits in its order, what is over."""
     waiting = {place.entry.id: index for index, place in enumerate(shelf.waiting())}
-    lines = [told(place, waiting.get(place.entry.id)) for place in shelf.places()]
+    lines = []
+    for place in shelf.places():
+        if (line := place.line) is None:
+            line = told(place, waiting.get(place.entry.id))
+            if place.over is not None:
+                place.line = line
+        lines.append(line)
     rank = {GOING: 0, WAITING: 1}
 
-    def key(line: dict[str, object]) -> tuple[int, float]:
+    def key(line: dict[str, Any]) -> tuple[int, float]:
         state, position, added = str(line["state"]), line["position"], line["added"]
         assert isinstance(added, float)
         by = position if isinstance(position, int) else -added

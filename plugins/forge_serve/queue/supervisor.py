@@ -96,10 +96,9 @@ class Supervisor:
             wish = self.wish()
             if wish and wish != heeded:
                 with suppress(OSError):
-                    if wish == "now" and not heeded:
-                        child.send_signal(signal.SIGINT)
-                        time.sleep(TICK)
                     child.send_signal(signal.SIGINT)
+                    if wish == "now":  # another signal: two of the same may come as one
+                        child.send_signal(signal.SIGTERM)
                 heeded, since = wish, time.monotonic()
             if heeded == "now" and time.monotonic() - since > PATIENCE:
                 with suppress(OSError):

@@ -144,6 +144,8 @@ class Guard:
             await send(message)
 
         if (no := self.objection(scope)) is not None:
+            if no.status == 413:
+                await drain(receive)
             await no.response()(scope, receive, guarded)
             return
         await self.app(scope, bounded(receive), guarded)
@@ -176,6 +178,16 @@ class Guard:
         return None
 
 
+async def drain(receive: Receive) -> None:
+    """Read what is left of a body, up to a bound: who sends more than it may can read the answer then."""
+    left = 16 * LARGEST
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
+
+
 def bounded(receive: Receive) -> Receive:
     """Return what receives a request's body and refuses one that is too large, whatever length it was said to have."""
     seen = 0
@@ -185,6 +197,8 @@ def bounded(receive: Receive) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > LARGEST:
+            if message.get("more_body"):
+                await drain(receive)
             raise Refused(413, f"a request may have {LARGEST:,} bytes")
         return message
 

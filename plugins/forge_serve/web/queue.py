@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
-from forge_serve.queue.shelf import listing, told
+from forge_serve.queue.shelf import told
 from forge_serve.web.bodies import EntryBody, QueueBody, taken
 from forge_serve.web.problems import answer
 from forge_serve.web.server import server_of
@@ -20,30 +20,23 @@ if TYPE_CHECKING:
 
 async def show(request: Request) -> Response:
     """List the queue: what runs, what waits in its order, what is over."""
-    return answer(await run_in_threadpool(whole, server_of(request)))
+    return answer(whole(server_of(request)))
 
 
 def whole(server: Server) -> dict[str, object]:
-    """Return the queue as JSON data."""
-    dispatcher = server.dispatcher
-    return {
-        "entries": listing(server.shelf),
-        "paused": dispatcher.paused(),
-        "dispatches": dispatcher.holds,
-        "slots": dispatcher.slots,
-        "by_hand": [f"{path.parent.name}/{path.name}" for path in dispatcher.by_hand()],
-    }
+    """Return the queue, as it was seen last."""
+    return {**server.watch.queue, "dispatches": server.dispatcher.holds, "slots": server.dispatcher.slots}
 
 
 async def change(request: Request) -> Response:
     """Begin nothing more, or go on."""
     server, body = server_of(request), await taken(request, QueueBody)
     if body.paused:
-        await run_in_threadpool(server.dispatcher.pause, "paused from the page")
+        await run_in_threadpool(server.shelf.pause, "paused from the page")
     else:
-        await run_in_threadpool(server.dispatcher.go_on)
+        await run_in_threadpool(server.shelf.go_on)
     await server.look_now()
-    return answer(await run_in_threadpool(whole, server))
+    return answer(whole(server))
 
 
 async def move(request: Request) -> Response:

@@ -157,7 +157,7 @@ async def _changes(server: Server, path: Path | None, after: int) -> AsyncIterat
     seen = server.watch.version
     known = set(server.watch.lines)
     queue = server.watch.queue
-    first = {"runs": list(server.watch.lines.values())[:200], "queue": await run_in_threadpool(whole, server)}
+    first = {"runs": list(server.watch.lines.values())[:200], "queue": whole(server)}
     yield _message("hello", first)
     lines = None if path is None else _lines(path, max(after, 0))
     pending: asyncio.Task[str] | None = None
@@ -172,7 +172,7 @@ async def _changes(server: Server, path: Path | None, after: int) -> AsyncIterat
                     yield _message("gone", {"id": name})
                 if server.watch.queue != queue:
                     queue = server.watch.queue
-                    yield _message("queue", await run_in_threadpool(whole, server))
+                    yield _message("queue", whole(server))
                 seen, known, said = version, set(now), time.monotonic()
             if lines is not None:
                 pending = pending or asyncio.ensure_future(anext(lines))
