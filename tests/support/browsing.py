@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from support.serving import Served
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), "")
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -46,7 +46,8 @@ function put(element, ...inside) {
   const key = element.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   element.replaceChildren();
   fill(element, ...inside);
-  if (key) element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+  const again = key ? element.querySelector(`[data-key="${CSS.escape(key)}"]`) : null;
+  (again?.disabled ? again.parentElement.querySelector("button:not(:disabled)") : again)?.focus({ preventScroll: true });
   return element;
 }
 
@@ -84,6 +85,8 @@ function duration(seconds) {
   if (seconds < 129600) return `${(seconds / 3600).toFixed(1)} h`;
   return `${(seconds / 86400).toFixed(1)} days`;
 }
+
+const parameters = (value) => value >= 1e9 ? `${number.format(value / 1e9)} B` : value >= 1e6 ? `${number.format(value / 1e6)} M` : value >= 1e3 ? `${number.format(value / 1e3)} k` : count(value);
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -150,9 +153,9 @@ function failed(error, what) {
 function doing(what, act) {
   return async (event) => {
     const pressed = event?.currentTarget;
-    if (pressed?.disabled) return;
-    if (pressed) pressed.disabled = true;
-    try { await act(event); } catch (error) { failed(error, what); } finally { if (pressed) pressed.disabled = false; }
+    if (pressed?.getAttribute("aria-busy") === "true") return; // a button that is disabled would lose the focus
+    pressed?.setAttribute("aria-busy", "true");
+    try { await act(event); } catch (error) { failed(error, what); } finally { pressed?.removeAttribute("aria-busy"); }
   };
 }
 
@@ -899,7 +902,7 @@ function training() {
         !problems.length && h("p.soft", null, plan.error?.why ?? plan.message), !problems.length && plan.error?.do && h("p", null, plan.error.do),
         h("ul.problems", null, problems.map((each, index) => h("li", null,
           h("span", null, each.line ? h("span.soft", null, `line ${each.line} `) : null, h("code", null, each.where || "the text"), ": ", each.message),
-          each.hint && h("span", null, each.hint), button("Go there", () => goTo(each), "plain small", { "data-key": `problem-${index}`, "aria-label": `Go to ${each.where || "the text"}${each.line ? `, line ${each.line}` : ""}` })))));
+          each.hint && h("span", null, each.hint), button("Go there", () => goTo(each), "plain small", { "data-key": `problem-${index}`, "aria-label": `Go there: ${each.where || "the text"}${each.line ? `, line ${each.line}` : ""}` })))));
       return;
     }
     say(said, "The plan is whole; the training can start.");
@@ -985,7 +988,7 @@ function planOf(plan, text) {
   const found = [h("p", null, h("strong.good", null, "Ready. "), h("strong", null, backends.join(" and ")), " trains it.")];
   const about = h("dl.facts");
   const fact = (name, value) => value && about.append(h("dt", null, name), h("dd", null, value));
-  fact("Model", [facts.architectures?.[0], known(facts.parameters) && `${number.format(facts.parameters / 1e6)} M parameters`, known(facts.weight_bytes) && bytes(facts.weight_bytes)].filter(Boolean).join(", "));
+  fact("Model", [facts.architectures?.[0], known(facts.parameters) && `${parameters(facts.parameters)} parameters`, known(facts.weight_bytes) && bytes(facts.weight_bytes)].filter(Boolean).join(", "));
   if (estimate) {
     const needs = Math.max(estimate.process ?? 0, estimate.peak ?? 0), room = estimate.room, fits = needs <= room;
     const strip = h(`div.bar${fits ? "" : ".over"}`, { role: "img", "aria-label": `Memory: about ${bytes(needs)} of ${bytes(room)}` });
@@ -1099,12 +1102,12 @@ function figureOf(html) {
 
 const EVENTS = {
   planned: (e) => `attempt ${e.attempt} is planned`,
-  preloaded: (e) => `the worker is ready after ${duration(e.seconds)}`,
+  preloaded: (e) => `the worker is ready after ${figure(e.seconds)} s`,
   stage: (e) => e.state === "started" ? `${e.stage} by ${e.plugin}` : `${e.stage} took ${e.seconds < 10 ? `${figure(e.seconds)} s` : duration(e.seconds)}`,
   reading: (e) => `${count(e.rows)} rows read`,
   data: (e) => [known(e.rows) && `${plural(e.rows, "row")} to train on`, known(e.tokens) && `${count(e.tokens)} tokens`, known(e.share) && `${Math.round(e.share * 100)} % trained on`, known(e.longest) && `longest ${e.longest}`, e.truncated && `${e.truncated} cut`, e.dropped && `${e.dropped} dropped`].filter(Boolean).join(", "),
-  loaded: (e) => `model loaded: ${number.format(e.parameters / 1e6)} M parameters, ${e.dtype}, ${e.attention}, on ${e.device}`,
-  adapted: (e) => `${number.format(e.trainable / 1e6)} M of ${number.format(e.all / 1e6)} M parameters are trained`,
+  loaded: (e) => `model loaded: ${parameters(e.parameters)} parameters, ${e.dtype}, ${e.attention}, on ${e.device}`,
+  adapted: (e) => `${parameters(e.trainable)} of ${parameters(e.all)} parameters are trained`,
   trainer: (e) => `the trainer is made: ${String(e.config ?? e.trainer).split(".").pop()}`,
   probe: (e) => `probe: the longest batch takes ${duration(e.seconds)}${known(e.memory) ? ` and ${bytes(e.memory)}` : ""}`,
   "dry-run": (e) => `dry run: ${plural(e.steps, "step")} of ${figure(e.seconds_per_step)} s, about ${duration(e.steps * e.seconds_per_step)} in all${known(e.memory) ? `, ${bytes(e.memory)} at the peak` : ""}`,
@@ -1305,7 +1308,7 @@ function run(name) {
 
   const drawMade = () => {
     const can = record?.can ?? {};
-    if (!record?.folder || !(record.exports?.length || record.trained)) { put(parts.made); return; }
+    if (!record?.folder || !record.files || !(record.exports?.length || record.trained)) { put(parts.made); return; }
     const size = (folder) => record.files.filter((each) => each.name.startsWith(`${folder}/`)).reduce((all, each) => all + each.bytes, 0);
     const get = (folder, text) => h("li", null, h("div", null, h("strong", null, text), h("small.soft", null, ` ${folder} · ${bytes(size(folder))}`)), h("span.push", null, h("a.button.small", { href: `/api/v1/runs/${enc(line.id)}/archive/${folder}`, download: "", "data-key": `get-${folder}`, "aria-label": `Download .zip of ${folder}` }, "Download .zip")));
     const single = record.exports.flatMap((each) => Object.entries(each.files ?? {}).filter(([file]) => /\.gguf$/.test(file)).map(([file, about]) => h("li", null, h("div", null, h("strong", null, file), h("small.soft", null, ` ${bytes(about.bytes)}`)), h("span.push", null, h("a.button.small", { href: `/api/v1/runs/${enc(line.id)}/files/exports/${each.folder}/${file.split("/").map(enc).join("/")}`, download: "" }, "Download")))));
@@ -1417,6 +1420,7 @@ function run(name) {
     }
     const before = line;
     line = found;
+    if (line.run && name !== line.id) { name = line.id; history.replaceState(null, "", `#/run/${enc(name)}`); } // what began it may be forgotten
     if (!before) put(root, frame);
     put(parts.title, h("h1", { tabindex: -1 }, line.name), h("p.about", null, h("span.number", null, time(begun(line))), line.kind !== "run" && KINDS[line.kind] ? ` · ${KINDS[line.kind]}` : ""));
     put(parts.state, state(line), line.state === "queued" ? h("span.soft", null, ` ${line.position === null ? "" : line.position === 0 ? "next in the queue" : `number ${line.position + 1} in the queue`}`) : null, line.waiting?.length ? h("span.soft", null, " something waits in the queue for it") : null);

@@ -61,8 +61,8 @@ def target(rules: Rules, example: Path) -> Path:
 
 
 def is_made(folder: Path) -> bool:
-    """Whether model and rows are there, whole."""
-    return (folder / "model" / "model.safetensors").is_file() and (folder / "data" / "eval.jsonl").is_file()
+    """Whether model, rows and measures are there, whole."""
+    return all((folder / each).is_file() for each in ("model/model.safetensors", "data/eval.jsonl", "metrics.py"))
 
 
 def job_of(rules: Rules, example: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.browsing import call
+from support.pictures import EXAMPLE
 from support.projects import Project, wait_for
 from support.serving import serve
 from support.tiny import make_rows
@@ -37,6 +38,7 @@ def shop(tmp_path: Path, tiny_model: Path) -> Project:
     quick = project.folder / "quickstart"
     shutil.copytree(tiny_model, quick / "model")
     (quick / "data").mkdir()
+    shutil.copy(EXAMPLE / "metrics.py", quick)
     make_rows(quick / "data" / "train.jsonl", 48)
     make_rows(quick / "data" / "eval.jsonl", 8)
     return project
@@ -47,9 +49,13 @@ def own(shop: Project) -> Iterator[Served]:
     """A server of this test's own; what it began is ended with it."""
     served = serve(shop.folder)
     yield served
-    for line in served.get("/api/v1/runs")["runs"] if served.process.poll() is None else []:
-        if line["state"] in {"running", "queued"}:
-            served.call("DELETE" if line["state"] == "queued" else "POST", f"/api/v1/runs/{line['id']}" + ("" if line["state"] == "queued" else "/stop"), {} if line["state"] == "queued" else {"now": True})
+    if served.process.poll() is not None:
+        return
+    for line in served.get("/api/v1/runs")["runs"]:
+        if line["state"] == "queued":
+            served.call("DELETE", line["url"], {})
+        elif line["state"] == "running":
+            served.call("POST", f"{line['url']}/stop", {"now": True})
     served.kill()
 
 
@@ -114,7 +120,10 @@ def test_rows_from_another_computer_are_trained_on(
     own: Served, shop: Project, look: Callable[..., Looker], tmp_path: Path
 ) -> None:
     rows = tmp_path / "my rows.jsonl"
-    one = json.dumps({"messages": [{"role": "user", "content": "é" * 3000}, {"role": "assistant", "content": "ü"}]}, ensure_ascii=False)
+    one = json.dumps(
+        {"messages": [{"role": "user", "content": "é" * 3000}, {"role": "assistant", "content": "ü"}]},
+        ensure_ascii=False,
+    )
     rows.write_text(f"{one}\n" * 200, encoding="utf-8")
     page = look(own).page
     write(page, job_of(shop, 4))
@@ -155,7 +164,8 @@ def test_start_stop_and_go_on_by_keyboard_alone(own: Served, shop: Project, look
     is_state(page, "running")
     is_state(page, "trained")
     folder = shop.runs / line["run"]
-    steps = [event["step"] for event in map(json.loads, (folder / "events.jsonl").open(encoding="utf-8")) if event["kind"] == "step"]
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [event["step"] for event in map(json.loads, lines) if event["kind"] == "step"]
     assert steps == list(range(1, 401))
 
 
@@ -227,7 +237,9 @@ def test_the_queue_is_ordered_paused_and_emptied(own: Served, shop: Project, loo
     wait_for(lambda: waiting.all_inner_texts() == ["third"])
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("button", name="Stop first").click()
-    page.locator("section", has=page.get_by_role("heading", name="Running")).get_by_role("link", name="third").wait_for(timeout=SLOW)
+    page.locator("section", has=page.get_by_role("heading", name="Running")).get_by_role("link", name="third").wait_for(
+        timeout=SLOW
+    )
 
 
 def test_a_job_that_a_run_was_made_of_is_taken_again(own: Served, shop: Project, look: Callable[..., Looker]) -> None:

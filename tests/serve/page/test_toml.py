@@ -90,7 +90,14 @@ def test_every_key_is_found_where_toml_has_it(blank: Any, text: str) -> None:
 @pytest.mark.parametrize("text", texts())
 def test_setting_a_key_changes_that_key_alone(blank: Any, text: str) -> None:
     remarks = [line.partition("#")[2] for line in text.splitlines() if line.lstrip().startswith("#")]
-    new = [["adapter", "r"], ["train", "packing_is"], ["model", "revision"], ["name"], ["use", "backend"], ["eval", "seed"]]
+    new = [
+        ["adapter", "r"],
+        ["train", "packing_is"],
+        ["model", "revision"],
+        ["name"],
+        ["use", "backend"],
+        ["eval", "seed"],
+    ]
     new += [["plugins", "unsloth-text", "x"], ["data", "roles", "bot"]]
     paths = [*map(list, leaves(tomllib.loads(text))), *new]
     for path, changed in zip(paths, calls(blank, "withValue", [[text, path, "77"] for path in paths]), strict=True):
@@ -126,8 +133,6 @@ def test_what_is_no_toml_is_said_with_its_line(blank: Any) -> None:
     assert call(blank, "scan", '[model]\nid = "x')["error"] == "a text has no end in line 2"
 
 
-@pytest.mark.parametrize(
-    "raw", [r'"a\tb\u00e9\""', "'c:\\d'", '"""\nx \\\n   y"""', "'''z'''", '""', "'it''"[:-1]]
-)
+@pytest.mark.parametrize("raw", [r'"a\tb\u00e9\""', "'c:\\d'", '"""\nx \\\n   y"""', "'''z'''", '""', "'it''"[:-1]])
 def test_a_text_is_read_as_toml_reads_it(blank: Any, raw: str) -> None:
     assert call(blank, "unquoted", raw) == tomllib.loads(f"x = {raw}")["x"]

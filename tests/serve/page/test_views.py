@@ -88,12 +88,12 @@ def test_mistakes_are_told_at_once_and_lead_to_their_lines(
     page.get_by_text("2 mistakes to mend").wait_for()
     assert page.get_by_text("did you mean max_seq_length?").is_visible()
     assert page.get_by_role("button", name="Show rows").is_disabled()
-    page.get_by_role("button", name="Go to model.max_seq_lenght").click()
+    page.get_by_role("button", name="Go there: model.max_seq_lenght").click()
     selected = editor.evaluate("(area) => area.value.slice(area.selectionStart, area.selectionEnd)")
     assert selected == "max_seq_lenght = 128"
     assert page.locator(".gutter .wrong").count() == 2
     page.get_by_role("radio", name="Form").check()
-    page.get_by_role("button", name="Go to train.max_steps").click()
+    page.get_by_role("button", name="Go there: train.max_steps").click()
     steps = page.get_by_label("Steps at most")
     assert steps.evaluate("(field) => field === document.activeElement")
     assert steps.get_attribute("aria-invalid") == "true"
