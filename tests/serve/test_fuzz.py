@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,8 +28,8 @@ def asking(served: Served, operation: Any, seen: set[int]) -> Callable[[Any], No
     def ask(case: Any) -> None:
         if case.body == {"paused": False}:
             case.body = {"paused": True}
-        headers = {"Authorization": f"Bearer {served.token}"}
-        response = case.call(base_url=f"http://{served.host}", headers=headers, timeout=120, allow_redirects=False)
+        headers = {"Authorization": f"Bearer {served.token}", "Accept": "*/*"}  # no stream, which never ends
+        response = case.call(base_url=f"http://{served.host}", headers=headers, timeout=60, allow_redirects=False)
         seen.add(response.status_code)
         assert response.status_code < 500, response.text
         assert "Traceback" not in response.text
@@ -40,6 +41,7 @@ def asking(served: Served, operation: Any, seen: set[int]) -> Callable[[Any], No
 
 def test_fuzzed_requests_meet_no_fault(served: Served) -> None:
     from hypothesis import HealthCheck, given, settings
+    from hypothesis.errors import Unsatisfiable
     from schemathesis.generation import GenerationMode
 
     served.call("PATCH", "/api/v1/queue", {"paused": True})  # what the fuzzing queues is not to be trained
@@ -51,10 +53,11 @@ def test_fuzzed_requests_meet_no_fault(served: Served) -> None:
             continue
         seen = asked.setdefault(operation.label, set())
         for mode in GenerationMode:
-            count = 20 if operation.label in PLANS else 60
+            count = 10 if operation.label in PLANS else 40
             held = {"max_examples": count, "deadline": None, "database": None}
             checked = given(case=operation.as_strategy(generation_mode=mode))(asking(served, operation, seen))
-            settings(**held, suppress_health_check=list(HealthCheck))(checked)()
+            with suppress(Unsatisfiable):  # what takes nothing cannot be asked wrongly
+                settings(**held, suppress_health_check=list(HealthCheck))(checked)()
     assert len(asked) == sum(len((route.methods or set()) - {"HEAD"}) for route in ROUTES) - len(ENDLESS)
     assert all(asked.values()), asked
     assert served.process.poll() is None

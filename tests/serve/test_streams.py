@@ -11,7 +11,7 @@ import pytest
 
 from forge.api.event import StepLogged
 from forge.disk.events import EventLog
-from forge_serve.web.charts import thinned
+from forge_serve.web.drawing import thinned
 from forge_serve.web.server import STREAMS
 from support.projects import wait_for
 

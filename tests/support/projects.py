@@ -156,7 +156,8 @@ class Finished:
         """The error that the worker reported."""
         failed = self.of_kind("failed")
         assert failed, self.printed
-        return failed[-1]["error"]
+        error: dict[str, Any] = failed[-1]["error"]
+        return error
 
     @property
     def losses(self) -> list[float]:

@@ -175,7 +175,7 @@ def serve(folder: Path, *options: str, port: int = 0, **environ: str) -> Served:
 @contextmanager
 def serving(folder: Path, *options: str, **environ: str) -> Iterator[Served]:
     """Run a server for a while; trainings that it began are left to their own end."""
-    served = serve(folder, *options, **environ)
+    served = serve(folder, *options, port=0, **environ)
     try:
         yield served
     finally:

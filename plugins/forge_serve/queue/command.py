@@ -25,12 +25,15 @@ runs_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-@click.group(name="queue")
-def command() -> None:
-    """Train one job after the other: a queue in files, below --runs-dir.
+@click.group(name="queue", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Train one job after the other: a queue in files, below --runs-dir. Without a command it is listed.
 
     `forge serve` works on the same queue; without it, `forge queue run` does. A training goes on when either ends.
     """
+    if context.invoked_subcommand is None:
+        show.main([], prog_name="forge queue list", standalone_mode=False)
 
 
 @command.command(name="add")

@@ -95,7 +95,7 @@ class Supervisor:
             time.sleep(TICK)
             wish = self.wish()
             if wish and wish != heeded:
-                with suppress(OSError):
+                with suppress(OSError, ValueError):  # Windows has no such signal: there it is killed below
                     child.send_signal(signal.SIGINT)
                     if wish == "now":  # another signal: two of the same may come as one
                         child.send_signal(signal.SIGTERM)
@@ -114,14 +114,14 @@ class Supervisor:
 
     def outcome(self, code: int) -> dict[str, Any]:
         """Return how it ended, as ``ended.json`` has it."""
-        state = {0: "done", 130: "stopped"}.get(code, "failed")
+        state = {0: "done", 130: "stopped"}.get(code, "stopped" if self.wish() == "now" else "failed")
         error = self.error
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
             state = "stopped" if self.wish() else "failed"
             why = "the process of `forge` itself was killed, most often as the machine ran out of memory"
             error = ForgeError(f"forge was killed ({name})", why, f"see {self.place.path / 'printed.txt'}").to_json()
-        elif error is None and code not in {0, 130}:
+        elif error is None and state == "failed":
             see = self.place.path / "printed.txt"
             error = ForgeError(f"forge ended with code {code}", "it said no more", f"see {see}").to_json()
         return {"state": state, "time": time.time(), "code": code, "error": error}

@@ -1452,7 +1452,7 @@ function run(name) {
 // -------------------------------------------------------------------------------------------------------------- Queue
 
 function queue() {
-  const root = h("div"), going = h("div"), waiting = h("div"), over = h("div"), about = h("p.soft"), pause = h("div");
+  const root = h("div"), going = h("div.stack"), waiting = h("div"), over = h("div"), about = h("p.soft"), pause = h("div");
   const link = (each) => { const line = lineOf(each.id); return line ? h("a", { href: `#/run/${enc(line.id)}`, "data-key": `to-${each.id}` }, each.name) : h("strong", null, each.name); };
   const move = (each, position) => doing("It was not moved", async () => { await ask("PATCH", `queue/${enc(each.id)}`, { position }); polite(`${each.name} is now number ${position + 1}`); });
   const update = () => {
@@ -1460,7 +1460,7 @@ function queue() {
     const { entries, paused, dispatches, by_hand } = store.queue, wait = entries.filter((each) => each.state === "queued"), now = entries.filter((each) => each.state === "running"), past = entries.filter((each) => !["queued", "running"].includes(each.state));
     say(about, `${plural(now.length, "training")} running, ${wait.length} waiting${store.queue.slots?.length > 1 ? `, ${store.queue.slots.length} at a time` : ""}`);
     put(pause, button(paused ? "Go on" : "Pause the queue", doing("The queue was not changed", async () => { await ask("PATCH", "queue", { paused: !paused }); }), paused ? "first" : "", { "data-key": "pause" }));
-    put(going, paused && h("div.notice.warn", null, h("div", null, h("p", null, h("strong", null, "The queue is paused. "), "What runs goes on; nothing more begins.", paused.why ? ` (${paused.why})` : ""))),
+    put(going, paused && h("div.notice.warn", null, h("div", null, h("p", null, h("strong", null, "The queue is paused. "), "What runs goes on; nothing more begins.", paused.why && paused.why !== "paused from the page" ? ` ${paused.why}` : ""))),
       dispatches === false && h("div.notice.warn", null, h("div", null, h("p", null, "Another `forge serve` or `forge queue run` starts what waits here; this one shows it."))),
       by_hand?.length ? h("p.soft", null, `Started in a terminal, and running: ${by_hand.join(", ")}`) : null,
       h("section.card", null, h("h2", null, "Running"), now.length ? h("ol.order", null, now.map((each) => {

@@ -12,8 +12,10 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from forge.api import ForgeError, masked
 from forge_serve.queue.entry import read_json
+from forge_serve.web.drawing import draw
 from forge_serve.web.find import folder_of, number_of
 from forge_serve.web.problems import Refused
+from forge_serve.web.server import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,11 +151,8 @@ def part(path: Path, begin: int, count: int) -> tuple[bytes, int, int]:
 
 async def report(request: Request) -> Response:
     """Return forge's page about a run, which loads nothing and runs nothing."""
-    from forge_report.page import render
-    from forge_report.record import read_record
-
     _, folder = folder_of(request)
-    page = await run_in_threadpool(lambda: render(read_record(folder)))
+    page = await server_of(request).asked(lambda: draw(folder.path, "page"))
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox"
     headers = {"content-security-policy": policy, "x-frame-options": "SAMEORIGIN"}
-    return Response(page.encode(errors="backslashreplace"), media_type="text/html; charset=utf-8", headers=headers)
+    return Response(page, media_type="text/html; charset=utf-8", headers=headers)

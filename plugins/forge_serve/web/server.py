@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -18,7 +18,7 @@ from forge_serve.watch import Watch
 from forge_serve.web.problems import Refused, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from starlette.requests import Request
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from forge_serve.queue.dispatcher import Dispatcher
     from forge_serve.rules import Rules
     from forge_serve.web.guard import Door
+
+Found = TypeVar("Found")
 
 PERIOD = 0.4
 """Seconds between two looks at the files."""
@@ -112,15 +114,14 @@ class Server:
         async with self.moved:
             self.moved.notify_all()
 
-    async def asked(self, call: Callable[[], Any]) -> Answer:
+    async def asked(self, call: Callable[[], Awaitable[Found]]) -> Found:
         """Ask forge something, two at a time. Raises :class:`Refused` where too many wait for their turn."""
         if self.waiting >= WAITING_CALLS:
             raise Refused(429, f"{WAITING_CALLS} calls of forge wait for their turn", headers={"retry-after": "2"})
         self.waiting += 1
         try:
             async with self.calls:
-                found: Answer = await call()
-                return found
+                return await call()
         finally:
             self.waiting -= 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.concurrency import run_in_threadpool
@@ -32,6 +33,9 @@ QUIET = 10.0
 
 POLL = 0.1
 """Seconds between two looks at a run's events."""
+
+LONGEST = 64 * PIECE
+"""Bytes of a line that is sent; one that is longer is left out."""
 
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -116,40 +120,49 @@ class _Stream(StreamingResponse):
 
 
 async def _lines(path: Path, after: int) -> AsyncGenerator[str]:
-    """Yield a run's events from a byte on, each as a message of a stream, and go on as they are written."""
+    """Yield a run's events from a byte on, as messages of a stream, and go on as they are written."""
     said = time.monotonic()
     while True:
-        text, at, size = await run_in_threadpool(part, path, after, 2**16)
-        if at < after:  # the file is another, or it was cut
-            after = at
-        messages, after = _messages(text, after)
+        size = _size(path)
+        after = min(after, size)  # the file may have been cut
+        messages = ""
+        if size > after:
+            messages, after = await run_in_threadpool(_messages, path, after, size)
         if messages:
             said = time.monotonic()
             yield messages
-        elif len(text) == 2**16:  # a line that is longer than that
-            text, at, size = await run_in_threadpool(part, path, after, 64 * PIECE)
-            messages, after = _messages(text, after)
-            if messages:
-                yield messages
-            else:
-                after = size
-        if after >= size or not messages:
-            if time.monotonic() - said > QUIET:
-                said = time.monotonic()
-                yield ": still here\n\n"
-            await asyncio.sleep(POLL)
+            continue
+        if time.monotonic() - said > QUIET:
+            said = time.monotonic()
+            yield ": still here\n\n"
+        await asyncio.sleep(POLL)
 
 
-def _messages(text: bytes, at: int) -> tuple[str, int]:
-    """Return whole lines as messages of a stream, and the byte behind them."""
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=16)
+def _messages(path: Path, after: int, size: int) -> tuple[str, int]:
+    """Return whole lines of a file as messages of a stream, and the byte behind them.
+
+    What lies between two places of a file that only grows stays the same, and all who read on from there share it.
+    """
+    text, _, _ = part(path, after, min(size - after, 2**16))
+    if b"\n" not in text and len(text) == 2**16:  # a line that is longer
+        text, _, _ = part(path, after, min(size - after, LONGEST))
+        if b"\n" not in text and len(text) == LONGEST:
+            return "", after + LONGEST
     messages = []
-    for line in text[: text.rfind(b"\n") + 1].splitlines(keepends=True):
-        at += len(line)
-        said = line.strip()
-        if said:
-            shown = masked(said.decode("utf-8", "replace").replace("\r", ""))
-            messages.append(f"event: line\nid: {at}\ndata: {shown}\n\n")
-    return "".join(messages), at
+    for line in text[: text.rfind(b"\n") + 1].split(b"\n")[:-1]:
+        after += len(line) + 1
+        if said := line.strip():
+            shown = masked(said.decode("utf-8", "replace").replace("\r", " "))
+            messages.append(f"event: line\nid: {after}\ndata: {shown}\n\n")
+    return "".join(messages), after
 
 
 async def _changes(server: Server, path: Path | None, after: int) -> AsyncIterator[str]:
