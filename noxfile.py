@@ -16,6 +16,9 @@ nox.options.sessions = ["check", "test"]
 # cog's own end mark, ]]], also ends types such as Mapping[str, Mapping[str, Mapping[str, Any]]] in a table of the API.
 COG = ("cog", "-I", "docs", "--markers", "[[[cog ]]]--> [[[end]]]")
 
+# What finds barriers on the page of `forge serve`; no part of forge, and fetched for tests alone.
+AXE = "4.14.1"
+
 # Where the scripts that measure find what they share with each other, with the tests and with the quick start.
 BENCHMARKS = os.pathsep.join(("benchmarks", "tests", "examples/quickstart"))
 
@@ -46,6 +49,18 @@ def test(session: nox.Session) -> None:
 def cover(session: nox.Session) -> None:
     """The tests with the share of lines and branches that they reach."""
     session.run("pytest", *session.posargs, "--cov")  # last: a path behind it would be taken for its value
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """All tests of the page of `forge serve`, in Chromium; with --draw also the pictures of the documentation."""
+    draw = "--draw" in session.posargs
+    arguments = [argument for argument in session.posargs if argument != "--draw"]
+    session.run("npm", "install", "--silent", "--no-save", "--prefix", "build/axe", f"axe-core@{AXE}", external=True)
+    environ = {"FORGE_AXE": str(Path("build/axe/node_modules/axe-core/axe.min.js").resolve())}
+    if draw:
+        environ["FORGE_PICTURES"] = str(Path("docs/images").resolve())
+    session.run("pytest", "-m", "browser or not browser", "tests/serve/page", *arguments, env=environ)
 
 
 @nox.session

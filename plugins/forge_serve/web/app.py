@@ -9,7 +9,21 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from forge.api import ForgeError
-from forge_serve.web import charts, chat, files, guide, jobs, machine, openapi, pages, queue, runs, streams
+from forge_serve.web import (
+    charts,
+    chat,
+    files,
+    guide,
+    jobs,
+    machine,
+    openapi,
+    pages,
+    queue,
+    quickstart,
+    runs,
+    streams,
+    upload,
+)
 from forge_serve.web.guard import Guard
 from forge_serve.web.problems import Refused, on_fault, on_forge_error, on_http, on_refused
 
@@ -33,6 +47,9 @@ ROUTES = [
     Route(f"{V1}/plugins", machine.plugins),
     Route(f"{V1}/machine", machine.machine),
     Route(f"{V1}/example", machine.example),
+    Route(f"{V1}/quickstart", quickstart.show),
+    Route(f"{V1}/quickstart", quickstart.make, methods=["POST"]),
+    Route(f"{V1}/rows", upload.take, methods=["POST"]),
     Route(f"{V1}/plan", jobs.plan, methods=["POST"]),
     Route(f"{V1}/data", jobs.data, methods=["POST"]),
     Route(f"{V1}/data/{{id}}", jobs.shown),
@@ -76,4 +93,5 @@ def application(server: Server) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.server, app.state.static, app.state.drawn = server, pages.static(), {}
+    app.state.making = quickstart.Making()
     return Guard(app, server.door)

@@ -75,6 +75,21 @@ class EvalBody(Body):
     set: list[str] = Field(default_factory=list, description="Changes of the job, as `eval.max_new_tokens=64`.")
 
 
+class QuickStartBody(Body):
+    """Nothing yet."""
+
+
+class UploadBody(Body):
+    """A piece of a file of rows."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^\w[\w .-]{0,99}\.(jsonl|json|csv|tsv|txt|md)$")] = Field(
+        description="What the file is called; in pieces after the first, what the answer called it."
+    )
+    text: str = Field(description="The piece, as text.")
+    after: int = Field(0, ge=0, description="Bytes of the file that have been sent before.")
+    last: bool = Field(True, description="Whether the file ends with this piece.")
+
+
 class DeleteBody(Body):
     """That it is really meant."""
 
@@ -115,6 +130,8 @@ BODIES = (
     QueueBody,
     EntryBody,
     ChatBody,
+    QuickStartBody,
+    UploadBody,
 )
 
 Model = TypeVar("Model", bound=BaseModel)

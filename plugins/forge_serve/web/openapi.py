@@ -160,6 +160,21 @@ SCHEMAS: dict[str, Any] = {
             "by_hand": {"type": "array", "items": {"type": "string"}, "description": "Trainings that are not its own."},
         }
     ),
+    "QuickStart": _object(
+        {
+            "state": {"enum": ["absent", "making", "made", "failed", "missing"]},
+            "said": {"type": "string", "description": "What its script said last."},
+            "job": {**_maybe("string"), "description": "The job as TOML, once all is made."},
+        }
+    ),
+    "Upload": _object(
+        {
+            "name": {"type": "string"},
+            "path": {"type": "string", "description": "What a job names it by."},
+            "bytes": {"type": "integer"},
+            "whole": {"type": "boolean"},
+        }
+    ),
     "Plan": _object({"plan": {"type": "object"}, "text": {"type": "string"}}),
     "Rows": _object(
         {
@@ -332,6 +347,16 @@ def _paths() -> dict[str, Any]:
         f"{v1}/plugins": {"get": _operation("The plugins.", _json("Plugins"))},
         f"{v1}/machine": {"get": _operation("What the machine has.", _json("Object"))},
         f"{v1}/example": {"get": _operation("A commented job to begin with.", _json("Example"))},
+        f"{v1}/quickstart": {
+            "get": _operation("How far the quick start's model and rows are, and its job.", _json("QuickStart")),
+            "post": _operation(
+                "Begin to make the quick start's model and rows.",
+                _json("QuickStart"),
+                body="QuickStartBody",
+                status=202,
+            ),
+        },
+        f"{v1}/rows": {"post": _operation("Take a piece of a file of rows.", _json("Upload"), body="UploadBody")},
         f"{v1}/plan": {"post": _operation("Plan a job.", _json("Plan"), body="JobBody")},
         f"{v1}/data": {
             "post": _operation("Begin to show rows as trained.", _json("Rows"), body="DataBody", status=202)
