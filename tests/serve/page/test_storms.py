@@ -94,4 +94,8 @@ def test_a_hundred_thousand_events_and_as_many_more(
         numbers = [int(each.split()[1]) for each in page.locator(".feed .step").all_inner_texts()]
         assert numbers == list(range(2 * MANY, 2 * MANY - len(numbers), -1))
         page.get_by_role("button", name="Earlier events").click()
-        page.get_by_text(f"step {2 * MANY - 601} /").wait_for()
+        page.get_by_text(f"step {2 * MANY - 600} /").wait_for()
+        page.get_by_role("button", name="Earlier events").click()
+        page.get_by_text(f"step {2 * MANY - 1200} /").wait_for()
+        numbers = [int(each.split()[1]) for each in page.locator(".feed .step").all_inner_texts()]
+        assert numbers == list(range(2 * MANY, 2 * MANY - len(numbers), -1))  # each once
