@@ -1167,7 +1167,7 @@ function run(name) {
       const top = feed.scrollTop < 8;
       if (seen.length > MOST) from = seen.at(-MOST - 1)[1];
       feed.prepend(...seen.slice(-MOST).map(([event, at]) => item(event, at)).reverse());
-      while (feed.children.length > room) { from = +feed.lastChild.dataset.at; feed.lastChild.remove(); }
+      while (feed.children.length > room) { from = Math.max(from, +feed.lastChild.dataset.at); feed.lastChild.remove(); }
       earlier.hidden = from === 0;
       if (top) feed.scrollTop = 0;
     }
