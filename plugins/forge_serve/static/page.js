@@ -229,7 +229,7 @@ const live = {
     told("queue", (event) => { store.queue = JSON.parse(event.data); changed(); });
     told("line", (event) => {
       this.place = +event.lastEventId;
-      this.lines.push(event.data);
+      this.lines.push([event.data, this.place]);
       this.timer ??= setTimeout(() => { this.timer = null; const lines = this.lines.splice(0); view?.lines?.(lines); }, 40);
     });
     source.addEventListener("error", () => {
@@ -1137,56 +1137,57 @@ function run(name) {
   let line = null, record = null, from = 0, charts = { wait: null, busy: false, at: 0, cost: 0, events: -1 }, open = true, logAt = null, logText = "", logTimer = null, recordTimer = null, samples = [], talk = null, entry = null;
 
   // Events.
-  let filter = "", earlier = null;
+  let filter = "", earlier = null, room = MOST;
   const filters = h("select", { "aria-label": "Which events", onchange: () => { filter = filters.value; feed.dataset.filter = filter; for (const each of feed.children) each.hidden = !fits(each); } }, h("option", { value: "" }, "all events"), h("option", { value: "quiet" }, "without steps"), h("option", { value: "trouble" }, "warnings and errors"));
   const fits = (item) => !filter || (filter === "quiet" ? item.dataset.level !== "step" : ["warn", "bad"].includes(item.dataset.level));
-  const item = (event) => {
+  const item = (event, at) => {
     const said = EVENTS[event.kind], level = LEVEL[event.kind] ?? "";
     let text;
     try { text = said ? said(event) : null; } catch { text = null; }
     if (text === null) { const { time: _, kind: __, ...rest } = event; text = `${event.kind}: ${JSON.stringify(rest)}`; }
-    const made = h("li", { "data-level": level, "data-kind": event.kind }, time(event.time, CLOCK), h("span", { class: level || null }, text.length > 2000 ? `${text.slice(0, 2000)}… (${count(text.length - 2000)} more characters)` : text));
+    const made = h("li", { "data-level": level, "data-at": at }, time(event.time, CLOCK), h("span", { class: level || null }, text.length > 2000 ? `${text.slice(0, 2000)}… (${count(text.length - 2000)} more characters)` : text));
     made.hidden = !fits(made);
     return made;
   };
   const parsed = (text) => { try { const found = JSON.parse(text); return found && typeof found === "object" ? found : null; } catch { return null; } };
   const show = (event) => event.kind !== "progress" && event.kind !== "reading" && event.kind !== "answering" && event.kind !== "writing";
+  /** Lines of the events, the newest last, each with the byte behind it: [text, byte]. */
   const take = (lines) => {
-    const fresh = lines.map(parsed).filter(Boolean);
+    const fresh = lines.map(([text, at]) => [parsed(text), at]).filter(([event]) => event);
     let numbers = false, again = false;
-    for (const event of fresh) {
+    for (const [event] of fresh) {
       numbers ||= event.kind === "step" || event.kind === "eval" || event.kind === "training";
       again ||= RECORD.has(event.kind);
       if (event.kind === "answers") samples.push(event);
       if (["answering", "writing"].includes(event.kind)) say(parts.now, item(event).lastChild.textContent);
       else if (event.kind === "stage") say(parts.now, "");
     }
-    const seen = fresh.filter(show).slice(-MOST).map(item).reverse();
+    const seen = fresh.filter(([event]) => show(event));
     if (seen.length) {
       const top = feed.scrollTop < 8;
-      feed.prepend(...seen);
-      while (feed.children.length > MOST) { feed.lastChild.remove(); earlier.hidden = false; trimmed = true; }
+      if (seen.length > MOST) from = seen.at(-MOST - 1)[1];
+      feed.prepend(...seen.slice(-MOST).map(([event, at]) => item(event, at)).reverse());
+      while (feed.children.length > room) { from = Math.max(from, +feed.lastChild.dataset.at); feed.lastChild.remove(); }
+      earlier.hidden = from === 0;
       if (top) feed.scrollTop = 0;
     }
     if (samples.length > 4) samples = [samples[0], ...samples.slice(-3)];
-    if (fresh.some((event) => event.kind === "answers")) drawAnswers();
+    if (fresh.some(([event]) => event.kind === "answers")) drawAnswers();
     if (numbers) wantCharts();
     if (again) wantRecord();
   };
-  let trimmed = false;
+  /** Lines of an answer, each with the byte behind it. */
+  const placed = (found) => {
+    let at = found.from;
+    return found.text.split("\n").slice(0, -1).map((text) => [text, at += new TextEncoder().encode(text).length + 1]);
+  };
   earlier = button("Earlier events", doing("Earlier events cannot be read", async () => {
-    if (trimmed) { // those that the page let go are read again, from the end
-      trimmed = false;
-      const found = await ask("GET", `runs/${enc(line.id)}/events?tail=${MOST}`);
-      feed.replaceChildren(...found.text.split("\n").map(parsed).filter((each) => each && show(each)).map(item).reverse());
-      from = found.from;
-    } else {
-      const begin = Math.max(0, from - 2 ** 17), found = await ask("GET", `runs/${enc(line.id)}/events?after=${begin}`);
-      const text = new TextDecoder().decode(new TextEncoder().encode(found.text).slice(0, from - begin));
-      const lines = text.split("\n"), cut = begin ? lines.shift() : "";
-      feed.append(...lines.map(parsed).filter((each) => each && show(each)).map(item).reverse());
-      from = begin ? begin + new TextEncoder().encode(cut).length + 1 : 0;
-    }
+    const found = await ask("GET", `runs/${enc(line.id)}/events?before=${from}`);
+    const lines = placed(found).map(([text, at]) => [parsed(text), at]).filter(([event]) => event && show(event));
+    const kept = lines.slice(-MOST);
+    feed.append(...kept.map(([event, at]) => item(event, at)).reverse());
+    room += kept.length; // they stay while news come
+    from = lines.length > MOST ? lines.at(-MOST - 1)[1] : found.text ? found.from : 0;
     earlier.hidden = from === 0;
   }), "small", { hidden: true, "data-key": "earlier" });
 
@@ -1197,8 +1198,10 @@ function run(name) {
   };
   const drawCharts = async () => {
     const start = performance.now();
+    let behind = false; // the server draws for a tenth of the time at most, and may show what it drew before
     try {
       const found = await ask("GET", `runs/${enc(line.id)}/charts`);
+      behind = found.events < line.events;
       if (found.events === charts.events && line.state === "running") return;
       charts.events = found.events;
       const unfolded = new Set([...parts.charts.querySelectorAll("details[open]")].map((each) => each.closest("figure")?.dataset.name));
@@ -1220,6 +1223,7 @@ function run(name) {
       if (error.status !== 409 && error.status !== 0) failed(error, "The curves cannot be drawn");
     } finally {
       charts.wait = null; charts.at = performance.now(); charts.cost = charts.at - start;
+      if (behind) wantCharts();
     }
   };
 
@@ -1404,7 +1408,7 @@ function run(name) {
       from = found.from; earlier.hidden = from === 0;
       live.open(line.id, found.next);
       feed.replaceChildren();
-      take(found.text.split("\n").filter(Boolean));
+      take(placed(found));
     } catch (error) { following = null; if (error.status !== 409) failed(error, "The events cannot be read"); else setTimeout(() => open && follow(), 500); return; }
     charts.wait ??= setTimeout(drawCharts, 0);
     readRecord(); readLog();

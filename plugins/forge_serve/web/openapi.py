@@ -395,7 +395,12 @@ def _paths() -> dict[str, Any]:
             "get": _operation(
                 "Events from a byte on: lines, with the place behind them in `Forge-Next`, or a stream.",
                 _media("application/jsonl", stream),
-                parameters=(_PLACE, _query("tail", _number(1, 10_000), "The last so many."), _LAST),
+                parameters=(
+                    _PLACE,
+                    _query("tail", _number(1, 10_000), "The last so many."),
+                    _query("before", _number(0, 10**17), "Those that stand before this byte, as many as fit."),
+                    _LAST,
+                ),
             )
         },
         f"{run}/log": {

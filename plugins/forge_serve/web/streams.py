@@ -49,7 +49,12 @@ async def events(request: Request) -> Response:
     tail = number_of(request, "tail", 1, 10_000, 0)
     if tail:
         after = await run_in_threadpool(_from_end, folder.events, tail)
-    text, at, size = await run_in_threadpool(part, folder.events, max(after, 0), PIECE)
+    before = number_of(request, "before", 0, 10**17, -1)
+    begin, most = (max(before - PIECE // 4, 0), min(before, PIECE // 4)) if before >= 0 else (max(after, 0), PIECE)
+    text, at, size = await run_in_threadpool(part, folder.events, begin, most)
+    if before >= 0 and at > 0:  # it may begin within a line
+        half = text.find(b"\n") + 1
+        text, at = text[half:], at + half
     whole_lines = text[: text.rfind(b"\n") + 1]
     headers = {"forge-from": str(at), "forge-next": str(at + len(whole_lines)), "forge-size": str(size)}
     shown = await run_in_threadpool(lambda: masked(whole_lines.decode("utf-8", "replace")))

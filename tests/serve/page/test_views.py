@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OLD = "run/old~20260101-000000"
 VIEWS = ("runs", "training", "queue", "machine", OLD)
+QUICK = {("training", "light"), (OLD, "dark")}
+"""Looked at by axe in every run of the tests, the others with ``-m browser``."""
 
 
 def is_there(looker: Looker, view: str) -> None:
@@ -44,8 +46,14 @@ def test_a_view_is_there_and_fits_320_pixels(served: Served, look: Callable[...,
 
 
 @pytest.mark.skipif(not AXE, reason="axe-core is not there; `nox -s browser` fetches it")
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.browser)])
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(
+    ("view", "scheme"),
+    [
+        pytest.param(view, scheme, marks=() if (view, scheme) in QUICK else pytest.mark.browser)
+        for view in VIEWS
+        for scheme in ("light", "dark")
+    ],
+)
 def test_axe_finds_nothing(served: Served, look: Callable[..., Looker], view: str, scheme: str) -> None:
     looker = look(served, scheme=scheme)
     is_there(looker, view)
