@@ -106,7 +106,13 @@ def test_unsloth_says_why_it_shards_nothing_and_goes_to_no_second_node() -> None
     plan = planner(discover())
     for launch, says in (('shard = "full"', "Unsloth shards no model"), ("nodes = 2", "the GPUs of one node")):
         text = f'{BASE}[use]\nbackend = "unsloth"\n[launch]\nprocesses = 2\n{launch}\n'
-        unsloth = {"unsloth": "2026.10.7", "unsloth-zoo": "2026.10.7", "transformers": "5.17.0", "trl": "1.14.2"}
+        unsloth = {
+            "unsloth": "2026.10.7",
+            "unsloth-zoo": "2026.10.7",
+            "transformers": "5.17.0",
+            "trl": "1.14.2",
+            "datasets": "4.8.0",
+        }
         two = replace(CUDA, accelerators=CUDA.accelerators * 2, versions={**CUDA.versions, **unsloth})
         with pytest.raises(PlanError) as raised:
             plan(text, two)
