@@ -197,6 +197,20 @@ def worker_pid(folder: RunFolder) -> int:
     return int((folder.path / ".lock").read_text())
 
 
+def processes_of(folder: RunFolder) -> dict[int, int]:
+    """Return the processes of the workers that train together in a folder, by their rank."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_text().split("\0")
+            if "forge.worker" in words and folder.path in {(place / "cwd").readlink() / word for word in words}:
+                environment = (place / "environ").read_text().split("\0")
+                found[int(next(each[5:] for each in environment if each.startswith("RANK=")))] = int(place.name)
+        except (OSError, StopIteration):
+            continue
+    return found
+
+
 def step_now(folder: RunFolder) -> int:
     """Return the last step that the events tell of."""
     return max((event["step"] for event in read_events(folder.events) if event["kind"] == "step"), default=0)

@@ -22,6 +22,7 @@ from forge.errors import ForgeError, Interrupted, PluginError, UsageError, no_te
 COMMANDS = {
     "run": "Train what a job file says.",
     "resume": "Go on with a run that was stopped or killed.",
+    "worker-node": "Take part in a training that another node has begun.",
     "submit": "Send a job to a cluster or a cloud.",
     "logs": "Print what a run has told, here or where it was sent.",
     "fetch": "Bring what a run made where it was sent.",
@@ -51,7 +52,7 @@ class LazyGroup(click.Group):
         """Import a command: one of the table, or one that a plugin brings."""
         if cmd_name not in COMMANDS:
             return plugin_command(cmd_name)
-        command: click.Command = importlib.import_module(f"forge.cli.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"forge.cli.commands.{cmd_name.replace('-', '_')}").command
         command.short_help = COMMANDS[cmd_name]  # shells show it while they complete
         return command
 

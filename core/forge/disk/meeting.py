@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import uuid
@@ -64,7 +65,8 @@ class Meeting:
     @classmethod
     def call(cls, folder: Path, plan: Path, nodes: int, environ: Mapping[str, str]) -> Self:
         """Say in the run folder where to meet: at ``MASTER_ADDR`` and ``MASTER_PORT`` if these are set, as on Slurm."""
-        address = environ.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else socket.getfqdn())
+        own = socket.getfqdn() if not socket.getfqdn().startswith("localhost") else socket.gethostname()
+        address = environ.get("MASTER_ADDR") or own
         named = environ.get("MASTER_PORT", "")
         port = int(named) if named.isdigit() and nodes > 1 else free_port(address)
         meeting = cls(uuid.uuid4().hex, plan.name, address if nodes > 1 else "127.0.0.1", port, nodes)
@@ -84,6 +86,12 @@ class Meeting:
     def say(self, folder: Path, node: int, ended: Sequence[Ended]) -> None:
         """Write down how the workers of a node ended."""
         write_json(_ends(folder, node), {"meeting": self.id, "ended": [asdict(each) for each in ended]})
+
+    def is_over(self, folder: Path) -> bool:
+        """Whether the first node's launcher has ended."""
+        with contextlib.suppress(OSError, ValueError):
+            return bool(json.loads(_ends(folder, 0).read_text(encoding="utf-8"))["meeting"] == self.id)
+        return False
 
     def said(self, folder: Path) -> list[Ended] | None:
         """Return how the workers of all nodes ended, the first first; None as long as a node has not said it."""

@@ -249,7 +249,12 @@ class LaunchTable(Table):
     processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="Processes of a node; `auto`: as many as it has GPUs that the job can be spread over."
     )
-    nodes: int = Field(1, ge=1, le=4096, description="Machines, all alike, with one disk for the run folder.")
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="Machines that share the run folder's disk; each but the first is told `forge worker-node RUN`.",
+    )
     shard: Literal["auto", "none", "full"] = Field(
         "auto",
         description="`none`: each process holds the whole model (DDP). `full`: each holds a part (FSDP2). "

@@ -40,7 +40,7 @@ def spread(file: JobFile, machine: Machine, make: Make) -> Training:
     launch, cards = file.job.launch, _cards(file.job, machine)
     if launch.processes != "auto":
         return _sharded(file.job, make, ())
-    if cards < 2:
+    if cards < 2 or machine.platform == "win32":
         each = f"a node has {'one GPU' if cards else 'no GPU that is used'}, and one process uses it"
         return _sharded(file.job, make, (Decision("launch.processes", 1, each),) if launch.nodes > 1 else ())
     reason = f"{cards} GPUs are in sight"

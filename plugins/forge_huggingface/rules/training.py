@@ -51,13 +51,17 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts, method: Method |
     if job.train.options.get("loss_type") == "chunked_nll" and scales_wrongly(machine, job, facts):
         what = f"TRL does not scale the logits of {facts.model_type} in it before 1.15"
         return f'loss_type = "chunked_nll": {what}; leave it out'
-    return cannot_spread(machine, job) or cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
+    return (
+        cannot_spread(machine, job, facts) or cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
+    )
 
 
-def cannot_spread(machine: Machine, job: Job) -> str | None:
+def cannot_spread(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why several processes cannot train together as the job says, or None."""
     if job.launch.world_size == 1:
         return None
+    if facts.task == "vision":
+        return "models that take pictures train in one process so far"
     if job.train.options.get("train_sampling_strategy") == "batch_rebalance":
         return 'train_sampling_strategy = "batch_rebalance": it gives each number of processes other batches'
     from packaging.version import Version  # which listing plugins does not need
