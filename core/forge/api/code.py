@@ -63,6 +63,13 @@ def know_code(codes: Iterable[Code]) -> None:
         _known[code.name] = code
 
 
+def forget_code() -> None:
+    """Let no module of this process be a file of a job any more."""
+    for name in _known:
+        sys.modules.pop(name, None)
+    _known.clear()
+
+
 def known_code(name: str) -> Code | None:
     """Return the file that is the module of a name in this process, or None."""
     return _known.get(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 import tomli_w
 
+from forge.api.code import forget_code
 from forge.api.plan import Task
 from forge.discovery.catalogue import OWN, Plugin
 from forge.disk.folder import RunFolder
@@ -104,7 +105,10 @@ def run_job(toml: str, folder: Path, *, dry_run: bool = False, whole: bool = Fal
     machine = probe()
     events: list[Event] = []
     stand_in = Plugin(name="light", distribution=OWN, version="0", offers=tuple(light.offers()))
-    file, catalogue = open_job(path, machine, beside=[] if whole else [stand_in])
-    task = Task.DRY_RUN if dry_run else Task.TRAIN
-    done = run(file, catalogue, machine, folder / "runs", events.append, task=task)
+    try:
+        file, catalogue = open_job(path, machine, beside=[] if whole else [stand_in])
+        task = Task.DRY_RUN if dry_run else Task.TRAIN
+        done = run(file, catalogue, machine, folder / "runs", events.append, task=task)
+    finally:
+        forget_code()  # the next test's plugin may have the same name
     return Ran(done.path, events)

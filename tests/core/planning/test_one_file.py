@@ -317,15 +317,15 @@ def test_versions_of_installed_plugins_stand_in_the_lock_and_changes_are_told(
 ) -> None:
     monkeypatch.syspath_prepend(site.folder)
     monkeypatch.setenv("PYTHONPATH", str(site.folder))
-    text = PLUGIN.replace("mine", "seen")
-    site.install("forge-seen", {"seen": text}, "[forge_v1]\nseen = seen\n", "1.0")
-    ran = run_job('[use]\nwith = ["seen"]\n[[export]]\nformat = "seen/list"\n', folder)
-    assert ran.plan.plugins["seen"] == "forge-seen 1.0"
+    text = PLUGIN.replace("mine", "noted")
+    site.install("forge-noted", {"noted": text}, "[forge_v1]\nnoted = noted\n", "1.0")
+    ran = run_job('[use]\nwith = ["noted"]\n[[export]]\nformat = "noted/list"\n', folder)
+    assert ran.plan.plugins["noted"] == "forge-noted 1.0"
     lock = ran.folder / "job.lock.toml"
-    assert tomli.loads(lock.read_text())["use"]["versions"] == {"seen": "forge-seen 1.0"}
-    info = site.folder / "forge_seen-1.0.dist-info"
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forge-seen\nVersion: 1.1\n")
-    was = "plugin seen was forge-seen 1.0 and is forge-seen 1.1: the results may differ"
+    assert tomli.loads(lock.read_text())["use"]["versions"] == {"noted": "forge-noted 1.0"}
+    info = site.folder / "forge_noted-1.0.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forge-noted\nVersion: 1.1\n")
+    was = "plugin noted was forge-noted 1.0 and is forge-noted 1.1: the results may differ"
     shutil.rmtree(ran.folder / "exports")
     events: list[Event] = []
     run = RunFolder(ran.folder)
@@ -333,9 +333,11 @@ def test_versions_of_installed_plugins_stand_in_the_lock_and_changes_are_told(
     assert [str(event.values["message"]) for event in events if event.kind == "warning"] == [was]
     said = forge(folder, "export", str(ran.folder), "--json")
     assert was in said.stdout, said.stderr
-    note = "the lock was made with plugin seen (forge-seen 1.0), and here it is forge-seen 1.1: the results may differ"
+    note = (
+        "the lock was made with plugin noted (forge-noted 1.0), and here it is forge-noted 1.1: the results may differ"
+    )
     head = '[model]\nid = "model"\n[data]\npath = "rows.jsonl"\n'
-    tables = f'{head}[use.versions]\nseen = "forge-seen 1.0"\ngone = "x 1"\n'
+    tables = f'{head}[use.versions]\nnoted = "forge-noted 1.0"\ngone = "x 1"\n'
     (folder / "locked.toml").write_text(tables)
     notes = json.loads(forge(folder, "plan", "locked.toml", "--json").stdout)["notes"]
     assert note in notes
@@ -347,17 +349,17 @@ def test_a_run_goes_on_without_an_observer_that_is_gone_and_says_so(
 ) -> None:
     monkeypatch.syspath_prepend(site.folder)
     monkeypatch.setenv("PYTHONPATH", str(site.folder))
-    site.install("forge-seen", {"seen": PLUGIN.replace("mine", "seen")}, "[forge_v1]\nseen = seen\n", "1.0")
-    ran = run_job('[use]\nwith = ["seen"]\n', folder)
+    site.install("forge-noted", {"noted": PLUGIN.replace("mine", "noted")}, "[forge_v1]\nnoted = noted\n", "1.0")
+    ran = run_job('[use]\nwith = ["noted"]\n', folder)
     assert (ran.folder / "seen.txt").exists()
     for path in (ran.folder / "seen.txt", ran.folder / "trained.json"):
         path.unlink()
-    shutil.rmtree(site.folder / "forge_seen-1.0.dist-info")
+    shutil.rmtree(site.folder / "forge_noted-1.0.dist-info")
     events: list[Event] = []
     run = RunFolder(ran.folder)
     resume(run, with_light(run), probe(), events.append)
     warned = [str(event.values["message"]) for event in events if event.kind == "warning"]
-    assert warned == ["plugin seen (forge-seen 1.0) is not installed any more"]
+    assert warned == ["plugin noted (forge-noted 1.0) is not installed any more"]
     assert run.trained() is not None
     assert not (ran.folder / "seen.txt").exists()
 
