@@ -25,7 +25,7 @@ BENCHMARKS = os.pathsep.join(("benchmarks", "tests", "examples/quickstart"))
 
 def pages() -> list[str]:
     """Return the pages of the documentation, which a shell on Windows would not find by a pattern."""
-    return [path.as_posix() for path in sorted(Path("docs").glob("*.md"))]
+    return [path.as_posix() for path in sorted(Path("docs").rglob("*.md"))]
 
 
 @nox.session

@@ -11,7 +11,10 @@ from pydantic import BaseModel
 
 from forge import api
 from forge.api.hooks import EventHooks, ReadHooks
+from forge.discovery.discover import discover
 from forge.job.tables import TABLES
+from forge_huggingface.methods import Method
+from forge_huggingface.training.recipe import Recipe
 from parts.markdown import listed, plain, sentence, table
 
 if TYPE_CHECKING:
@@ -89,6 +92,30 @@ def read_hooks() -> str:
 def function() -> str:
     """The fields of a function."""
     return attributes(api.Function)
+
+
+def method() -> str:
+    """The fields of a method on huggingface's trainer."""
+    return attributes(Method)
+
+
+def recipe() -> str:
+    """The fields of what a method adds to the common way of training."""
+    return attributes(Recipe)
+
+
+def traits() -> str:
+    """The traits of forge's own offers, with who gives and who needs them."""
+    offers = [(plugin.name, offer) for plugin in discover({"FORGE_PLUGINS": ""}).usable for offer in plugin.offers]
+    known = sorted({trait for _, each in offers for trait in each.provides | each.depends | each.conflicts})
+    lines = []
+    for trait in known:
+        by = [
+            listed(sorted({f"{name}: {each.stage}" for name, each in offers if trait in getattr(each, field)}))
+            for field in ("provides", "depends", "conflicts")
+        ]
+        lines.append((f"`{trait}`", *by))
+    return table(("trait", "provided by", "needed by", "not together with"), lines)
 
 
 def command() -> str:
