@@ -180,4 +180,7 @@ def serving(folder: Path, *options: str, **environ: str) -> Iterator[Served]:
         yield served
     finally:
         if served.process.poll() is None:
-            served.kill()
+            try:
+                served.stop()  # so that it tells what it ran, where that is measured
+            except subprocess.TimeoutExpired:
+                served.kill()
