@@ -45,7 +45,7 @@ class Served:
 
     folder: Path
     port: int
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     token: str = TOKEN
     said: list[str] = field(default_factory=list)
 
@@ -141,7 +141,7 @@ class Served:
         """End it as Ctrl-C does, and return its exit code."""
         self.process.send_signal(signal.SIGINT)
         out, _ = self.process.communicate(timeout=20)
-        self.said += out.splitlines()
+        self.said += out.decode().splitlines()
         return self.process.returncode
 
 
@@ -154,11 +154,11 @@ def serve(folder: Path, *options: str, port: int = 0, **environ: str) -> Served:
         env={**os.environ, "FORGE_SERVE_TOKEN": TOKEN, "XDG_STATE_HOME": str(state), "HF_HUB_OFFLINE": "1", **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        bufsize=0,  # a line that was read ahead would be lost to communicate()
     )
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert "/login?token=" in line, line + process.communicate()[0]
+    line = process.stdout.readline().decode()
+    assert "/login?token=" in line, line + process.communicate()[0].decode()
     port = int(line.split(":")[2].partition("/")[0])
     served = Served(folder, port, process, environ.get("FORGE_SERVE_TOKEN", TOKEN), [line])
     end = time.monotonic() + 20
