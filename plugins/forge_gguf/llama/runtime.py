@@ -68,6 +68,7 @@ class Generator:
         wish.n_ctx, wish.n_parallel, wish.offline = context, 1, True
         wish.warmup = wish.ui = wish.fit_params = False
         wish.verbosity = -1
+        wish.endpoint_metrics = True  # for close()
         # Its threads spin at each step: as many as there are processors wait for each other as soon as anything else
         # runs. On two shared cores, two threads were fourteen times slower than one.
         for pool in (wish.cpuparams, wish.cpuparams_batch):
@@ -96,6 +97,10 @@ class Generator:
     def close(self) -> None:
         """Give the model's memory back."""
         self._web.close()
+        # Its thread must turn before it is told to end: one that begins later never hears it, and is waited for forever.
+        # Only what goes through its queue, as this does, is answered by that thread.
+        if self._server is not None:
+            self._server.handle_metrics()
         self._server = None
 
     def tokens(self, text: str, *, special: bool) -> list[int]:

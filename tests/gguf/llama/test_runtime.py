@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +56,16 @@ def test_probabilities_of_every_position_are_given(generator: Generator) -> None
     found, chances = generator.logits(ids, top=416)
     assert found.shape == chances.shape == (len(ids), 416)
     np.testing.assert_allclose(np.exp(chances).sum(1), 1, atol=1e-3)
+
+
+def test_a_file_may_be_given_back_at_once(generator: Generator) -> None:
+    code = (
+        "import sys; from pathlib import Path; from forge_gguf.llama.runtime import Generator\n"
+        "for _ in range(60):\n"
+        "    with Generator(Path(sys.argv[1]), context=32): pass\n"
+    )
+    for _ in range(2):  # one of two would wait for a thread that never ends
+        subprocess.run([sys.executable, "-c", code, str(generator.path)], check=True, timeout=60)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
