@@ -5,6 +5,7 @@ All of it goes into the plan, so each rule gives its reason as a phrase.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,7 @@ def train_problems(
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
+    yield from rate_problems(job)
     mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is not None and theirs != mine:
         what = "[data] chat_template_kwargs says otherwise, and prompts are rendered by both"
@@ -157,6 +159,17 @@ def train_problems(
         yield from metric_problems(metric, measures)
     if job.train.early_stopping_patience and options.get("eval_strategy") == "no":
         yield Problem("train.early_stopping_patience", "nothing is evaluated", 'remove eval_strategy = "no"')
+
+
+def rate_problems(job: Job) -> Iterable[Problem]:
+    """Yield what is wrong with rates by group, as far as the job alone tells it."""
+    if job.train.options.get("loraplus_lr_ratio") and job.adapter.type == "none":
+        yield Problem("train.loraplus_lr_ratio", "there is no LoRA whose matrices it tells apart", "remove it")
+    for pattern in job.train.options.get("learning_rates") or ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem("train.learning_rates", f'"{pattern}" is no regular expression: {error}', "mend it")
 
 
 SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
