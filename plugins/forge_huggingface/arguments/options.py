@@ -77,8 +77,8 @@ class Arguments(Table):
     )
     learning_rates: dict[str, Annotated[float, Described(ge=0)]] = Described(
         {},
-        description="Other rates for some parameters: regular expressions, searched for in their names, and the rate of "
-        'what fits, as `{ "embed_tokens|lm_head" = 1e-5 }`. The first that fits holds.',
+        description="Other rates for some parameters: regular expressions, searched for in their names, and the rate "
+        'of what fits, as `{ "embed_tokens|lm_head" = 1e-5 }`. The first that fits holds.',
     )
 
     @classmethod

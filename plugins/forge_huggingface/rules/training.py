@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Decision, Problem, did_you_mean
 from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS, Method
+from forge_huggingface.model.residual import takes_from_the_base
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
 from forge_huggingface.rules.kernels import decide_kernels, kernel_problems, scales_wrongly
@@ -130,6 +131,7 @@ def train_problems(
             'remove it, or write [adapter] type = "none"',
         )
     yield from rate_problems(job)
+    yield from beginning_problems(job, method or METHODS.get(job.train.method))
     mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is not None and theirs != mine:
         what = "[data] chat_template_kwargs says otherwise, and prompts are rendered by both"
@@ -170,6 +172,18 @@ def rate_problems(job: Job) -> Iterable[Problem]:
             re.compile(pattern)
         except re.error as error:
             yield Problem("train.learning_rates", f'"{pattern}" is no regular expression: {error}', "mend it")
+
+
+def beginning_problems(job: Job, method: Method | None) -> Iterable[Problem]:
+    """Yield what cannot be with an adapter that begins as a part of the base, and so changes the base."""
+    if not takes_from_the_base(job.adapter):
+        return
+    key, do = "adapter.init_lora_weights", "write true"
+    if job.model.bits:
+        yield Problem(key, f"the base in {job.model.bits} would have to be rounded again without that part", do)
+    if method and (method.reference or method.rewards):
+        what = f"{method.name} compares with the model without the adapter, which would lack that part"
+        yield Problem(key, what, do)
 
 
 SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")

@@ -66,9 +66,8 @@ class Rates:
                 rate = self.rate(names[id(parameter)])
                 parts.setdefault(rate, []).append(parameter)
                 counts[rate] = counts.get(rate, 0) + parameter.numel()
-            # The common rate first: a log names the first group's.
-            for rate in sorted(parts, key=lambda rate: rate != self.base):
-                groups.append({**group, "lr": rate, "params": parts[rate]})
+            groups += [{**group, "lr": rate, "params": found} for rate, found in parts.items()]
+        # The common rate first: a log names the first group's.
         groups.sort(key=lambda group: group["lr"] != self.base)
         optimizer.param_groups[:] = groups
         return counts
