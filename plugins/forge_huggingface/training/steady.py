@@ -67,7 +67,7 @@ class Steady:
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
         """Make the optimizer, with a group for each rate."""
-        new = self.optimizer is None  # type: ignore[has-type]  # the trainer's
+        new = self.optimizer is None  # type: ignore[attr-defined]  # the trainer's
         optimizer = super().create_optimizer(*arguments, **options)  # type: ignore[misc]
         if new and self.rates is not None:
             counts = self.rates.part(optimizer, self.model)  # type: ignore[attr-defined]
