@@ -118,7 +118,7 @@ class AdapterTable(Extensible):
                 yield Mistake(f"{' and '.join(both)} are both false, which leaves nothing to train", both)
         if self.init_lora_weights == "orthogonal" and any(rank % 2 for rank in (self.r, *self.rank_pattern.values())):
             yield Mistake('init_lora_weights = "orthogonal" needs even ranks', ("init_lora_weights", "r"))
-        if self.use_dora and str(self.init_lora_weights).startswith(("olora", "pissa")):
+        if self.use_dora and self.takes_from_the_base:
             begin = f'init_lora_weights = "{self.init_lora_weights}"'
             what = f"use_dora cannot be with {begin}: its magnitudes are those of the whole base"
             yield Mistake(what, ("use_dora", "init_lora_weights"))
@@ -128,6 +128,11 @@ class AdapterTable(Extensible):
             names = ", ".join(sorted(extra))
             what = f'type = "none" trains every weight, so {names} would do nothing; remove them'
             yield Mistake(what, ("type",))
+
+    @property
+    def takes_from_the_base(self) -> bool:
+        """Whether the adapter begins as a part of the base, which then lacks it."""
+        return str(self.init_lora_weights).startswith(("olora", "pissa"))
 
     @property
     def parts(self) -> dict[str, bool]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Adapted, Loaded, ModelError, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.model import parts
-from forge_huggingface.model.residual import keep, takes_from_the_base
+from forge_huggingface.model.residual import keep
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -32,7 +32,7 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
             targets = ["all weights but the vision tower's"]
     else:
         model, targets = add_lora(model, job)
-        if takes_from_the_base(job.adapter) and run.rank == 0:
+        if job.adapter.takes_from_the_base and run.rank == 0:
             keep(model, run.folder)
     layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
     run.emit(Adapted.from_values({**describe(model, job.adapter.type, targets), **layers}))

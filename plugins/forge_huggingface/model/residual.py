@@ -15,15 +15,8 @@ from forge.disk.files import write_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from forge.api import AdapterTable
-
 KEPT = "initial_adapter.safetensors"
 """The file in a run's folder with what the adapter began as."""
-
-
-def takes_from_the_base(table: AdapterTable) -> bool:
-    """Whether an adapter begins as a part of the base."""
-    return str(table.init_lora_weights).startswith(("olora", "pissa"))
 
 
 def keep(model: Any, folder: Path) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Decision, Problem, did_you_mean
 from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS, Method
-from forge_huggingface.model.residual import takes_from_the_base
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
 from forge_huggingface.rules.kernels import decide_kernels, kernel_problems, scales_wrongly
@@ -176,7 +175,7 @@ def rate_problems(job: Job) -> Iterable[Problem]:
 
 def beginning_problems(job: Job, method: Method | None) -> Iterable[Problem]:
     """Yield what cannot be with an adapter that begins as a part of the base, and so changes the base."""
-    if not takes_from_the_base(job.adapter):
+    if not job.adapter.takes_from_the_base:
         return
     key, do = "adapter.init_lora_weights", "write true"
     if job.model.bits:
