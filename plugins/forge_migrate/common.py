@@ -227,6 +227,13 @@ def adapter(draft: Draft, *, rank: Any, alpha: Any, dropout: Any, note: str | No
     draft.set("adapter.lora_dropout", dropout)
 
 
+def lora_plus(given: Given, draft: Draft, name: str = "loraplus_lr_ratio") -> None:
+    """Take over the ratio of LoRA+; the rate of an adapter of embeddings is theirs alone, and forge adapts none."""
+    draft.set("train.loraplus_lr_ratio", given.number(name))
+    if (rate := given.take("loraplus_lr_embedding")) is not None:
+        draft.drop("loraplus_lr_embedding", rate, "of an adapter of the embeddings, which there is none of")
+
+
 def whole(draft: Draft, note: str | None = None) -> None:
     """Train every weight: forge's default is LoRA."""
     draft.set("adapter.type", "none", note or "every weight is trained there; forge's default is LoRA")

@@ -181,6 +181,8 @@ def _cannot_adapt(job: Job) -> str | None:
     targets = table.target_modules if isinstance(table.target_modules, list) else [table.target_modules]
     if moved := [name for name in targets if name.rpartition(".")[2] in MOVABLE]:
         return f'target_modules: Unsloth would train {moved[0]} whole; write modules_to_save = ["{moved[0]}"]'
+    if table.init_lora_weights not in (True, False, "gaussian"):
+        return f'init_lora_weights = "{table.init_lora_weights}": forge has it for transformers alone'
     if table.bias != "none":
         return f'bias = "{table.bias}": Unsloth has no kernels for it'
     return None

@@ -277,3 +277,29 @@ def test_whose_it_is_can_be_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be told"):
         read(path)
     assert [read(path, tool).tool for tool in TOOLS] == list(TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio", "rates"),
+    [
+        (
+            "base_model: org/base\nadapter: lora\nlora_r: 8\nlora_alpha: 8\nlora_target_linear: true\n"
+            "loraplus_lr_ratio: 16\nembedding_lr: 1e-5\ndatasets:\n  - path: org/rows\n    type: alpaca\n",
+            16,
+            {"embed_tokens|lm_head|modules_to_save": 1e-5},
+        ),
+        (
+            "model_name_or_path: org/base\nstage: sft\ndo_train: true\nfinetuning_type: lora\nlora_target: all\n"
+            "dataset: org/rows\ntemplate: qwen\nloraplus_lr_ratio: 16.0\n",
+            16,
+            None,
+        ),
+    ],
+)
+def test_rates_of_lora_plus_and_of_embeddings_are_taken_over(
+    migrate: Migrate, text: str, ratio: float, rates: dict[str, float] | None
+) -> None:
+    job, draft = migrate(text)
+    assert not {"loraplus_lr_ratio", "embedding_lr"} & {each.key for each in draft.missing}
+    assert job["train"]["loraplus_lr_ratio"] == ratio
+    assert job["train"].get("learning_rates") == rates

@@ -155,6 +155,11 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "trains only lm_head and embed_tokens whole, not score",
     ),
+    "a part of the base": (
+        {"adapter": {"init_lora_weights": "pissa"}},
+        {},
+        "forge has it for transformers alone",
+    ),
     "biases": ({"adapter": {"bias": "all"}}, {}, "no kernels for it"),
     "vLLM that is not there": (
         {"plugins": {"unsloth-text": {"fast_inference": True}}},

@@ -60,6 +60,10 @@ class ModelTable(Table):
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
 
 
+Beginning = Literal["gaussian", "olora", "orthogonal", "pissa", "pissa_niter_4", "pissa_niter_16"]
+"""peft's words for how LoRA begins; ``niter`` counts the steps of a faster, random decomposition."""
+
+
 class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
@@ -89,7 +93,11 @@ class AdapterTable(Extensible):
     bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases to train.")
     use_rslora: bool = Field(False, description="Scale by `lora_alpha / sqrt(r)` (rank-stabilised LoRA).")
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (DoRA).")
-    init_lora_weights: bool | Literal["gaussian"] = Field(True, description="How to initialise LoRA, as in peft.")
+    init_lora_weights: bool | Beginning = Field(
+        True,
+        description="How to initialise LoRA, as in peft. `olora` and `pissa` begin with a part of the base; what they "
+        "leave is a plain LoRA of twice the rank.",
+    )
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -108,12 +116,23 @@ class AdapterTable(Extensible):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):
                 yield Mistake(f"{' and '.join(both)} are both false, which leaves nothing to train", both)
+        if self.init_lora_weights == "orthogonal" and any(rank % 2 for rank in (self.r, *self.rank_pattern.values())):
+            yield Mistake('init_lora_weights = "orthogonal" needs even ranks', ("init_lora_weights", "r"))
+        if self.use_dora and self.takes_from_the_base:
+            begin = f'init_lora_weights = "{self.init_lora_weights}"'
+            what = f"use_dora cannot be with {begin}: its magnitudes are those of the whole base"
+            yield Mistake(what, ("use_dora", "init_lora_weights"))
         # A frozen vision tower is a way to train all the rest.
         extra = (self.model_fields_set & type(self).model_fields.keys()) - {"type", "finetune_vision_layers"}
         if self.type == "none" and extra:
             names = ", ".join(sorted(extra))
             what = f'type = "none" trains every weight, so {names} would do nothing; remove them'
             yield Mistake(what, ("type",))
+
+    @property
+    def takes_from_the_base(self) -> bool:
+        """Whether the adapter begins as a part of the base, which then lacks it."""
+        return str(self.init_lora_weights).startswith(("olora", "pissa"))
 
     @property
     def parts(self) -> dict[str, bool]:

@@ -84,6 +84,13 @@ def _supervised(values: Values) -> bool:
 
 
 _LOMO = frozenset({"adalomo", "lomo"})
+
+
+def _own_groups(values: Values) -> bool:
+    """Whether an optimizer parts the parameters itself, or steps within the backward pass."""
+    return values["optim"] in _LOMO or values["optim"].startswith(("apollo_", "galore_"))
+
+
 _NOT_READ = "{by} does not read it"
 _ADAM = "remove it, or choose an AdamW optimizer"
 
@@ -91,6 +98,10 @@ EFFECTS: tuple[Effect, ...] = (
     Effect("adam_beta1", "optim", lambda values: not optimizer(values["optim"]).betas, _NOT_READ, _ADAM),
     Effect("adam_beta2", "optim", lambda values: not optimizer(values["optim"]).betas, _NOT_READ, _ADAM),
     Effect("adam_epsilon", "optim", lambda values: not optimizer(values["optim"]).epsilon, _NOT_READ, _ADAM),
+    *(
+        Effect(key, "optim", _own_groups, "{by} parts the parameters itself", "take another optimizer")
+        for key in ("learning_rates", "loraplus_lr_ratio")
+    ),
     Effect("optim_args", "optim", lambda values: optimizer(values["optim"]).takes == (), _NOT_READ, "remove it"),
     Effect(
         "optim_target_modules",
@@ -196,7 +207,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(
         "weight_decay",
         "optim",
-        lambda values: values["optim"] in _LOMO or values["optim"].startswith(("apollo_", "galore_")),
+        _own_groups,
         _NOT_READ,
         "remove it",
     ),

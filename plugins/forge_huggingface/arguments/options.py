@@ -68,6 +68,19 @@ class Arguments(Table):
         "`norm`, `rope`, `mask`. Not with Unsloth, which brings its own.",
     )
 
+    loraplus_lr_ratio: float | None = Described(
+        None,
+        ge=1,
+        le=1e6,
+        description="How many times as fast as `learning_rate` LoRA's matrices B are trained (LoRA+); its authors take "
+        "16.",
+    )
+    learning_rates: dict[str, Annotated[float, Described(ge=0)]] = Described(
+        {},
+        description="Other rates for some parameters: regular expressions, searched for in their names, and the rate "
+        'of what fits, as `{ "embed_tokens|lm_head" = 1e-5 }`. The first that fits holds.',
+    )
+
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
         """Say where a key belongs that is none of this method's."""

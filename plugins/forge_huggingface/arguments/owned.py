@@ -166,7 +166,8 @@ REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 """Keys of forge that no trainer knows, for methods that learn from rewards."""
 
 OWN: Mapping[str, frozenset[str]] = {
-    name: frozenset({"batch_size", "kernels"}) | (REWARD_KEYS if method.rewards else frozenset())
+    name: frozenset({"batch_size", "kernels", "learning_rates", "loraplus_lr_ratio"})
+    | (REWARD_KEYS if method.rewards else frozenset())
     for name, method in METHODS.items()
 }
 """Keys that forge adds to a method's arguments."""
@@ -261,12 +262,15 @@ FOREIGN: Mapping[str, Advice] = {
     ),
     "datasets": Advice("belongs to [data] path, or to [[data.sources]] where there are several", table="data"),
     "device_map": Advice("forge places the model itself"),
+    "embedding_learning_rate": Advice('write learning_rates = { "embed_tokens|lm_head" = … }', "learning_rates"),
     "evals_per_epoch": Advice("write eval_steps with a share of all steps, as 0.1", "eval_steps"),
     "fast_inference": Advice("belongs to [plugins.unsloth-text] fast_inference"),
     "full_finetuning": Advice('belongs to [adapter] type = "none"', table="adapter"),
     "galore": Advice('write optim = "galore_adamw" and optim_target_modules = "all-linear"', "optim"),
     "include_tokens_per_second": Advice("forge shows the tokens of each second anyway"),
     "lora_modules_to_save": Advice("belongs to [adapter] modules_to_save", table="adapter"),
+    "lorap_lr_ratio": Advice("write loraplus_lr_ratio", "loraplus_lr_ratio"),
+    "lr_groups": Advice("write learning_rates = { NAME = RATE }", "learning_rates"),
     "max_lora_rank": Advice("belongs to [adapter] r", table="adapter"),
     "overwrite_cache": Advice("forge makes the rows anew for every run"),
     "pad_to_sequence_len": Advice("write pad_to_multiple_of", "pad_to_multiple_of"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Adapted, Loaded, ModelError, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.model import parts
+from forge_huggingface.model.residual import keep
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from forge.api import AdapterTable, Job, Run
 
 
@@ -28,6 +32,8 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
             targets = ["all weights but the vision tower's"]
     else:
         model, targets = add_lora(model, job)
+        if job.adapter.takes_from_the_base and run.rank == 0:
+            keep(model, run.folder)
     layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
     run.emit(Adapted.from_values({**describe(model, job.adapter.type, targets), **layers}))
     return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)
@@ -47,13 +53,30 @@ def describe(model: Any, kind: str, targets: list[str]) -> dict[str, Any]:
 
 def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     """Wrap the model with peft's LoRA and return it with the names of the modules that it adapts."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
     from transformers import set_seed
 
     table = job.adapter
     targets = target_modules(model, table)
     check_names(model, table)
-    config = LoraConfig(
+    with warnings.catch_warnings():
+        # That peft could not take the beginning out again: forge does (model/residual.py).
+        warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
+        config = lora_config(model, table, targets)
+    # TRL's trainer seeds right before it loads and wraps a model; doing the same makes the losses equal to a plain
+    # script's, digit for digit (without it they part at step 2). Loading draws nothing but a new head.
+    if config.task_type != "SEQ_CLS":
+        set_seed(job.train.options.get("seed", 42))
+    wrapped = get_peft_model(model, config)
+    adapted = {name.rpartition(".")[2] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
+    return wrapped, sorted(adapted)
+
+
+def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> LoraConfig:
+    """Return peft's configuration of what ``[adapter]`` says."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         task_type=task_type(model),
         r=table.r,
         lora_alpha=table.lora_alpha,
@@ -69,13 +92,6 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
         use_dora=table.use_dora,
         init_lora_weights=table.init_lora_weights,
     )
-    # TRL's trainer seeds right before it loads and wraps a model; doing the same makes the losses equal to a plain
-    # script's, digit for digit (without it they part at step 2). Loading draws nothing but a new head.
-    if config.task_type != "SEQ_CLS":
-        set_seed(job.train.options.get("seed", 42))
-    wrapped = get_peft_model(model, config)
-    adapted = {name.rpartition(".")[2] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
-    return wrapped, sorted(adapted)
 
 
 def keep_in_float32(model: Any, *, every: bool) -> None:

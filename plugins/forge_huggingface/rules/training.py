@@ -5,6 +5,7 @@ All of it goes into the plan, so each rule gives its reason as a phrase.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,8 @@ def train_problems(
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
+    yield from rate_problems(job)
+    yield from beginning_problems(job, method or METHODS.get(job.train.method))
     mine, theirs = job.data.variables, options.get("chat_template_kwargs")
     if mine and theirs is not None and theirs != mine:
         what = "[data] chat_template_kwargs says otherwise, and prompts are rendered by both"
@@ -157,6 +160,29 @@ def train_problems(
         yield from metric_problems(metric, measures)
     if job.train.early_stopping_patience and options.get("eval_strategy") == "no":
         yield Problem("train.early_stopping_patience", "nothing is evaluated", 'remove eval_strategy = "no"')
+
+
+def rate_problems(job: Job) -> Iterable[Problem]:
+    """Yield what is wrong with rates by group, as far as the job alone tells it."""
+    if job.train.options.get("loraplus_lr_ratio") and job.adapter.type == "none":
+        yield Problem("train.loraplus_lr_ratio", "there is no LoRA whose matrices it tells apart", "remove it")
+    for pattern in job.train.options.get("learning_rates") or ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem("train.learning_rates", f'"{pattern}" is no regular expression: {error}', "mend it")
+
+
+def beginning_problems(job: Job, method: Method | None) -> Iterable[Problem]:
+    """Yield what cannot be with an adapter that begins as a part of the base, and so changes the base."""
+    if not job.adapter.takes_from_the_base:
+        return
+    key, do = "adapter.init_lora_weights", "write true"
+    if job.model.bits:
+        yield Problem(key, f"the base in {job.model.bits} would have to be rounded again without that part", do)
+    if method and (method.reference or method.rewards):
+        what = f"{method.name} compares with the model without the adapter, which would lack that part"
+        yield Problem(key, what, do)
 
 
 SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")

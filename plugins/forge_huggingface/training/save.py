@@ -16,6 +16,7 @@ from forge.disk.files import write_text
 from forge_huggingface.facts.safetensors import read_folder, read_header
 from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.methods import Method
+from forge_huggingface.model.residual import KEPT, as_plain_lora
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -62,6 +63,8 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
         processor.save_pretrained(part)
         (part / "README.md").unlink(missing_ok=True)  # peft's; forge's own comes once the weights count
         check_written(model, part)
+        if trained.kind == "adapter" and job.adapter.takes_from_the_base:
+            as_plain_lora(part, run.folder / KEPT)
     except Exception as error:
         if (fault := machine_error(error, part)) is None:
             raise

@@ -15,10 +15,13 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
+from forge.api import Noted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forge_huggingface.training.learning import Learning
+    from forge_huggingface.training.rates import Rates
 
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 
@@ -31,6 +34,7 @@ class Steady:
             best one so far.
         seconds_before: How long the run had trained before it was resumed.
         learning: Watches whether anything is learned.
+        rates: The rates of some parameters, where they are others than ``learning_rate``.
         filled: Tokens of all batches so far, with what fills them up; counted by their shapes.
         sequences: Rows of these batches.
         evaluating: Seconds of evaluations so far.
@@ -40,6 +44,7 @@ class Steady:
     whether_to_save: Callable[[bool], bool] | None = None
     seconds_before: float = 0.0
     learning: Learning | None = None
+    rates: Rates | None = None
     filled: int = 0
     sequences: int = 0
     evaluating: float = 0.0
@@ -59,6 +64,16 @@ class Steady:
             return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
         finally:
             args.logging_nan_inf_filter = self._leaves_out
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
+        """Make the optimizer, with a group for each rate."""
+        new = self.optimizer is None  # type: ignore[attr-defined]  # the trainer's
+        optimizer = super().create_optimizer(*arguments, **options)  # type: ignore[misc]
+        if new and self.rates is not None:
+            counts = self.rates.part(optimizer, self.model)  # type: ignore[attr-defined]
+            said = ", ".join(f"{rate:g} for {count:,} values" for rate, count in sorted(counts.items()))
+            self.run.emit(Noted(f"learning rates: {said}"))  # type: ignore[attr-defined]
+        return optimizer
 
     def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         """Count the batch, and take it forward and backward.

@@ -28,6 +28,7 @@ from forge_huggingface.training.learning import sums
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
+from forge_huggingface.training.rates import rates_of
 from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
 from forge_huggingface.training.together import check_together, filled_up, together
@@ -159,6 +160,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         keep_in_float32(trainer.model, every=trainer.args.fp16)
     check_together(trainer, run)
     trainer.run = run
+    trainer.rates = rates_of(job)
     trainer.learning = Learning(trainer.model, recipe.idle)
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])

@@ -97,6 +97,9 @@ def translate(given: Given, draft: Draft) -> None:
         draft.drop("activation_offloading", offloading, "memory only; forge decides what is made again")
     common.same(given, draft)
     common.precision(given, draft)
+    common.lora_plus(given, draft)
+    if (rate := given.number("embedding_lr")) is not None:
+        draft.set("train.learning_rates", {"embed_tokens|lm_head|modules_to_save": rate})
     common.checkpointing(given, draft)
     _attention(given, draft)
     _evaluation(given, draft)

@@ -87,6 +87,7 @@ def translate(given: Given, draft: Draft) -> None:
     if truth(given.take("disable_shuffling")):
         draft.set("train.train_sampling_strategy", "sequential")
     common.precision(given, draft)
+    common.lora_plus(given, draft)
     common.checkpointing(given, draft)
     common.attention(given.take("flash_attn"), draft)
     common.saving(given, draft)

@@ -109,6 +109,7 @@ def translate(given: Given, draft: Draft) -> None:
     stop = given.number("early_stop_interval")
     draft.set("train.early_stopping_patience", stop)
     common.precision(given, draft)
+    common.lora_plus(given, draft, "lorap_lr_ratio")
     common.checkpointing(given, draft)
     common.attention(given.take("attn_impl"), draft)
     common.saving(given, draft)

@@ -49,10 +49,12 @@ def _all(given: Given, draft: Draft) -> None:
     _trackers(given, draft)
     common.secrets(given, draft)
     common.bookkeeping(given, draft)
-    for name in ("is_dataset_audio", "is_embedding", "s3_config", "use_loftq", "embedding_learning_rate"):
+    for name in ("is_dataset_audio", "is_embedding", "s3_config", "use_loftq"):
         value = given.take(name)
         if value not in (None, False, {}, ""):
             draft.lack(name, value, "forge has nothing of the kind")
+    if (rate := given.number("embedding_learning_rate")) is not None:
+        draft.set("train.learning_rates", {"modules_to_save": rate})
     for name, why in DROPPED.items():
         if name in given:
             draft.drop(name, given.take(name), why)

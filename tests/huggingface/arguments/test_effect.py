@@ -31,6 +31,12 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("sft", {"adam_beta2": 0.5, "optim": "galore_adamw", "optim_target_modules": "all-linear"}, "does not read it"),
     ("sft", {"adam_epsilon": 1e-6, "optim": "lion_32bit"}, 'optim = "lion_32bit" does not read it'),
     ("sft", {"optim_args": "momentum=0.9"}, "optim_args has no effect"),
+    (
+        "sft",
+        {"learning_rates": {"embed": 1e-5}, "optim": "apollo_adamw", "optim_target_modules": "all-linear"},
+        "parts the parameters itself",
+    ),
+    ("sft", {"loraplus_lr_ratio": 16.0, "optim": "lomo"}, "parts the parameters itself"),
     ("sft", {"optim_target_modules": "all-linear"}, "is none of the galore and apollo optimizers"),
     ("sft", {"warmup_steps": 5, "lr_scheduler_type": "constant"}, 'write lr_scheduler_type = "constant_with_warmup"'),
     ("sft", {"warmup_steps": 5, "lr_scheduler_type": "greedy", "eval_strategy": "epoch"}, "has no warmup"),
