@@ -97,8 +97,8 @@ class Generator:
     def close(self) -> None:
         """Give the model's memory back."""
         self._web.close()
-        # Its thread must turn before it is told to end: one that begins later never hears it, and is waited for forever.
-        # Only what goes through its queue, as this does, is answered by that thread.
+        # Its thread must turn before it is told to end: one that begins later never hears it, and is waited for
+        # forever. Only what goes through its queue, as this does, is answered by that thread.
         if self._server is not None:
             self._server.handle_metrics()
         self._server = None

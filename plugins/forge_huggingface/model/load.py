@@ -41,7 +41,21 @@ def load(job: Job, run: Run, data: Data) -> Loaded:  # noqa: ARG001 - the rows m
     if job.model.bits and (left := model.config.quantization_config.llm_int8_skip_modules):
         values["unquantised"] = left
     run.emit(ModelLoaded.from_values(values))
+    name_experts(model.config)
     return Loaded(model=model, traits=frozenset({"hf-model"}))
+
+
+def name_experts(config: Any) -> None:
+    """Let a mixture's configuration be asked for ``num_experts``, where its family calls them otherwise.
+
+    TRL's losses that never hold all logits ask all families so for the loss of the router (TRL 1.14 and 1.16,
+    ``trainer/utils.py``); half of them, such as Granite's and DeepSeek's, say ``num_local_experts``. The name is one to
+    read by only: nothing is written into a ``config.json``.
+    """
+    text = config.get_text_config()
+    kind = type(text)
+    if not hasattr(text, "num_experts") and hasattr(text, "num_local_experts"):
+        kind.attribute_map = {**kind.attribute_map, "num_experts": "num_local_experts"}
 
 
 def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", **changes: Any) -> Any:
