@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SHARDING = "1.15"
 """The first version of accelerate that saves the whole of a sharded adapter (accelerate, pull request 4206)."""
 
+ROUTED = "5.23"
+"""A version of transformers whose ``granitemoe`` records what its router says; 5.17 does not, and fails for it."""
+
 ATTENTIONS = (
     "auto",
     "eager",
@@ -49,6 +52,12 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts, method: Method |
         return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
     if job.train.options.get("router_aux_loss_coef") and facts.shape and facts.shape.mixture is False:
         return "router_aux_loss_coef: the model is no mixture of experts, so there is no loss of a router; remove it"
+    if (facts.model_type or "").startswith("granitemoe") and job.train.options.get("router_aux_loss_coef") != 0:
+        from packaging.version import Version  # which listing plugins does not need
+
+        if Version(machine.versions.get("transformers", ROUTED)) < Version(ROUTED):
+            what = f"transformers before {ROUTED} makes no loss of the router of {facts.model_type}"
+            return f"router_aux_loss_coef: {what}; write 0, or update it"
     if job.train.options.get("loss_type") == "chunked_nll" and scales_wrongly(machine, job, facts):
         what = f"TRL does not scale the logits of {facts.model_type} in it before 1.15"
         return f'loss_type = "chunked_nll": {what}; leave it out'

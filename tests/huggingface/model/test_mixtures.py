@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from packaging.version import Version
 
+from forge_huggingface.rules.training import ROUTED
 from support.tiny import make_tokenizer
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ def test_a_mixture_trains_with_the_loss_of_its_router(project: Project, family: 
     said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     keys = {} if adapter == "lora" else {"r": None, "lora_alpha": None}
     project.write(model={"id": f"./{family}"}, adapter={"type": adapter, **keys}, train={"max_steps": 2})
+    if family == "granitemoe" and Version(version("transformers")) < Version(ROUTED):
+        assert "makes no loss of the router of granitemoe; write 0" in project.forge("plan", "job.toml", code=2)
+        return
     done = project.perform()
     assert done.code == 0, done.printed
     assert all("aux_loss" in step for step in done.of_kind("step")), done.of_kind("step")
