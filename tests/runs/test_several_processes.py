@@ -109,8 +109,7 @@ def begin(
     project: Project, reached: Callable[[RunFolder], bool]
 ) -> tuple[subprocess.Popen[str], RunFolder, dict[int, int]]:
     """Begin a long training in two processes; return when it has come somewhere, with its workers."""
-    process = project.start("run", "job.toml", *TWO, "--set", "train.max_steps=5000")
-    wait_for(lambda: any(project.runs.glob("*/*/plan.json")))
+    process = project.begin(*TWO, "--set", "train.max_steps=5000")
     folder = project.newest()
     wait_for(lambda: len(processes_of(folder)) == 2 and reached(folder))
     return process, folder, processes_of(folder)

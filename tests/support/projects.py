@@ -109,10 +109,10 @@ class Project:
             text=True,
         )
 
-    def begin(self) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Start ``forge run job.toml`` and wait until its run folder is there."""
         known = len(list(self.runs.glob("*/*/plan.json")))
-        process = self.start("run", "job.toml")
+        process = self.start("run", "job.toml", *arguments, **environ)
         wait_for(lambda: len(list(self.runs.glob("*/*/plan.json"))) > known)
         return process
 
