@@ -19,7 +19,7 @@ import pytest
 
 from forge.disk.checkpoints import newest_whole
 from forge.disk.events import read_events
-from support.together import TWO, Befallen, begin, end, in_stage, numbers, run, trained, weights
+from support.together import SHARED, TWO, Befallen, begin, end, in_stage, numbers, run, trained, weights
 
 if TYPE_CHECKING:
     from forge.disk.folder import RunFolder
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-SHARED = {"gradient_accumulation_steps": 2}
 SHORT = {**SHARED, "max_steps": 6, "save_steps": 2}
 
 STEP = "transformers.trainer:Trainer.training_step"
@@ -153,7 +152,7 @@ def test_rows_that_differ_are_refused_before_the_model_loads(project: Project) -
     """Process 1 finds another file: it comes later, when a row is gone."""
     project.write(train=SHORT, data={"streaming": True})
     collated = "import pathlib; run = pathlib.Path(sys.argv[1])"
-    later = "[time.sleep(0.05) for _ in range(400) if '\"collated\"' not in (run / 'events.jsonl').read_text()]"
+    later = "[time.sleep(0.05) for _ in range(400) if '\"kind\": \"data\"' not in (run / 'events.jsonl').read_text()]"
     rows = project.folder / "rows.jsonl"
     cut = f"p = pathlib.Path({str(rows)!r}); p.write_text(p.read_text().split(chr(10), 1)[1])"
     said, seconds = Befallen(project, stage("collate"), f"{collated}; {later}; {cut}").run(code=2)

@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from forge.disk.events import read_events
 from forge.disk.folder import RunFolder
 from support.projects import Project, processes_of, step_now, wait_for
 
 TWO = ("--set", "launch.processes=2")
+SHARED: dict[str, Any] = {"gradient_accumulation_steps": 2}
+"""``[train]`` of a job whose steps two processes can share."""
 
 Reached = Callable[[RunFolder], bool]
 

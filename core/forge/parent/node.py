@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from forge.api.event import Noted
 from forge.api.plan import Plan
 from forge.disk.meeting import NODE, Meeting
-from forge.errors import ForgeError, RunError
+from forge.errors import ForgeError, Interrupted, RunError
 from forge.parent.process import environment_of, start
 
 if TYPE_CHECKING:
@@ -33,21 +33,23 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
 
     Raises:
         RunError: The first node does not wait for such a node.
+        Interrupted: The training was asked to stop.
         ForgeError: The workers failed; why, the first node says.
     """
     done, code = "", None
-    while (meeting := _next(folder, done, wait if code is None else AGAIN if code else 0.0)) is not None:
+    log = folder.path / f"log.node{node}.txt"
+    while (meeting := _next(folder, done, wait if code is None else _patience(code))) is not None:
         if not 0 < node < meeting.nodes:
             what = f"the training in {folder.path} has no node {node}"
             raise RunError(what, f"it is one of {meeting.nodes}, and 0 is the one that began it", "mend --node")
         plan = folder.path / meeting.plan
         processes = Plan.read(plan).launch.processes
-        show(Noted(f"node {node} of {meeting.nodes}: {processes} processes, meeting at {meeting.address}"))
+        several = f"{processes} process{'es' * (processes != 1)}"
+        show(Noted(f"node {node} of {meeting.nodes}: {several}, meeting at {meeting.address}"))
         environment, _ = environment_of(folder, plan)
-        with (folder.path / f"log.node{node}.txt").open("ab") as log:
-            launcher = start(
-                "forge.launcher", folder, plan, environment | {NODE: str(node)}, stdout=log, stderr=subprocess.STDOUT
-            )
+        environment[NODE] = str(node)
+        with log.open("ab") as output:
+            launcher = start("forge.launcher", folder, plan, environment, stdout=output, stderr=subprocess.STDOUT)
             code = _end(launcher)
         done = meeting.id
     if code is None:
@@ -55,8 +57,15 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
         raise RunError(
             what, f"waited {wait:.0f} s for it", "begin it on the first node, and give this one the same disk"
         )
+    if code == Interrupted.exit_code:
+        raise Interrupted("stopped with the training")
     if code:
-        raise ForgeError("the processes of this node failed", f"code {code}", f"see {folder.log} and what node 0 says")
+        raise ForgeError("the processes of this node failed", f"code {code}", f"see {log} and what node 0 says")
+
+
+def _patience(code: int) -> float:
+    """Return how long another attempt may follow on one that ended with a code."""
+    return AGAIN if code not in {0, Interrupted.exit_code} else 0.0
 
 
 def _next(folder: RunFolder, done: str, wait: float) -> Meeting | None:
