@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from forge.disk.events import read_events
-from support.projects import json_of, processes_of, wait_for
+from forge.disk.folder import RunFolder
+from forge.disk.meeting import Meeting
+from forge.errors import RunError
+from forge.parent.node import serve
+from support.projects import cut_after, json_of, processes_of, wait_for
 from support.together import SHARED, in_stage, is_free, numbers, run, told, trained
 
 if TYPE_CHECKING:
-    from forge.disk.folder import RunFolder
     from support.projects import Project
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 NODES = ("--set", "launch.nodes=2", "--set", "launch.processes=1")
 HERE = {"MASTER_ADDR": "127.0.0.1"}
 
-Nodes = tuple["subprocess.Popen[str]", "subprocess.Popen[str]", "RunFolder"]
+Nodes = tuple["subprocess.Popen[str]", "subprocess.Popen[str]", RunFolder]
 
 
 def begin(project: Project, *arguments: str) -> Nodes:
@@ -46,11 +50,16 @@ def end(nodes: Nodes, within: float) -> tuple[str, str]:
 
 
 def test_two_nodes_train_as_one_process(project: Project) -> None:
+    """The further node is at work in another folder, and knows the run's by another path."""
     project.write(train=SHARED)
-    nodes = begin(project)
+    link = project.folder.parent / "link"
+    link.symlink_to(project.folder, target_is_directory=True)
+    process = project.begin(*NODES, **HERE)
+    folder = project.newest()
+    known_as = str(link / folder.path.relative_to(project.folder))
+    nodes = process, project.start("worker-node", known_as, cwd=project.folder.parent), folder
     first, second = end(nodes, 60)
     assert [each.returncode for each in nodes[:2]] == [0, 0], first + second
-    folder = nodes[2]
     assert f"forge worker-node {folder.path}" in first
     assert "node 1 of 2: 1 process, meeting at 127.0.0.1" in second
     exact = ("loss", "grad_norm", "num_tokens")
@@ -65,6 +74,18 @@ def test_a_node_that_nobody_waits_for_is_told(project: Project) -> None:
     said = project.forge("worker-node", "runs/job/none", "--wait", "0.3", code=2)
     assert "no training in runs/job/none waits for a node" in said
     assert "give this one the same disk" in said
+
+
+def test_a_folder_that_is_elsewhere_on_the_first_node_is_told(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "job" / "1"
+    run.mkdir(parents=True)
+    Meeting.call(run, run / "plan.json", 2, HERE)
+    moved = tmp_path / "mounted"
+    (tmp_path / "runs").rename(moved)
+    with pytest.raises(RunError, match=r"is not this folder here.*same path"):
+        serve(RunFolder(moved / "job" / "1"), 1, lambda _event: None, wait=0)
+    with pytest.raises(RunError, match="has no node 2"):
+        serve(RunFolder(moved / "job" / "1"), 2, lambda _event: None, wait=0)
 
 
 @pytest.mark.slow
@@ -116,6 +137,24 @@ def test_a_node_whose_forge_is_killed_leaves_nothing_behind(project: Project, no
     end(nodes, 40)
     wait_for(lambda: is_free(nodes[2], pids), 20)
     assert "stopped" in [event["kind"] for event in read_events(nodes[2].events)]  # it saved, and said so
+
+
+@pytest.mark.slow
+def test_a_meeting_that_a_killed_first_node_left_behind_is_not_waited_at(project: Project) -> None:
+    project.write(train=SHARED)
+    nodes = begin(project)
+    end(nodes, 60)
+    folder = nodes[2]
+    losses = numbers(folder, "loss")
+    cut_after(folder, 2)
+    (folder.path / "ended.node0.json").unlink()
+    second = project.start("worker-node", str(folder.path))
+    port = str(json_of(folder.path / "meeting.json")["port"])
+    time.sleep(3)  # it looks for the other one by now
+    first = project.start("resume", str(folder.path), **HERE, MASTER_PORT=port)
+    said = end((first, second, folder), 60)
+    assert [first.returncode, second.returncode] == [0, 0], said
+    assert numbers(folder, "loss")[-2:] == losses[-2:]
 
 
 @pytest.mark.slow

@@ -98,11 +98,11 @@ class Project:
 
     # In real processes.
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """Start ``forge`` with arguments in the project's folder."""
+    def start(self, *arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
+        """Start ``forge`` with arguments in the project's folder, or another one."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "forge", *arguments],
-            cwd=self.folder,
+            cwd=cwd or self.folder,
             env={**os.environ, **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
