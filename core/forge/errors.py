@@ -261,6 +261,16 @@ def _family(kind: type[ForgeError]) -> Iterator[type[ForgeError]]:
         yield from _family(child)
 
 
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, then what it was made from or came up in the handling of, and so on; of a circle, each once."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what somebody else's error says, as a phrase; its class where it says nothing.
 

@@ -89,7 +89,7 @@ class HfJobs(Submitter[HfJobsOptions]):
             left = options.seconds - options.seconds_before_timeout
             what = f"timeout = {options.timeout} is {options.seconds} s, of which seconds_before_timeout leaves {left}"
             yield Finding("error", what, "ask for more time")
-        if getattr(getattr(bundle.job, "launch", None), "nodes", 1) > 1:
+        if bundle.job.launch.nodes > 1:
             yield Finding("error", "HF Jobs has one machine for a job", "[launch] nodes = 1 and a flavor of more GPUs")
         try:
             from huggingface_hub import HfApi, get_token

@@ -135,7 +135,7 @@ class SkyPilot(Submitter[SkyPilotOptions]):
             yield Finding("warning", "no accelerators are asked for: it will be a CPU", "--option accelerators=A100:1")
         if absent := [name for name in options.secrets if not os.environ.get(name)]:
             yield Finding("error", f"secrets that are set here by no value: {', '.join(absent)}", "set them")
-        if getattr(getattr(bundle.job, "launch", None), "nodes", 1) > 1:
+        if bundle.job.launch.nodes > 1:
             what = "the machines of a task share no disk, which a run of several nodes needs"
             yield Finding("error", what, "[launch] nodes = 1, and --option accelerators=A100:8")
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from forge.api import Job
 
 Word = Annotated[
     str,
@@ -178,7 +177,7 @@ class Slurm(Submitter[SlurmOptions]):
 
     def text(self, bundle: Bundle) -> str:
         """Return the batch script."""
-        nodes = _nodes(bundle.job)
+        nodes = bundle.job.launch.nodes
         log = str(bundle.folder / "slurm.log").replace("%", "%%").replace('"', '\\"')
         options = [
             f"--job-name={bundle.title}",
@@ -258,9 +257,3 @@ def seconds_of(limit: str) -> int | None:
     # Of one number, minutes; of two, minutes and seconds; behind days, hours first.
     units = (3600, 60, 1) if days is not None or len(parts) == 3 else (60, 1)
     return int(days or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units, strict=False))
-
-
-def _nodes(job: Job) -> int:
-    """Return how many nodes a job asks for."""
-    launch = getattr(job, "launch", None)
-    return int(getattr(launch, "nodes", 1))

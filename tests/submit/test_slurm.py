@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 JOB = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}})
 
 
-class Launch:
-    nodes = 3
-
-
 def bundle(folder: Path) -> Bundle:
     run = folder / "runs" / "job" / "20261129-1200"
     (run / "submit").mkdir(parents=True)
@@ -57,8 +53,7 @@ def test_the_script_asks_for_what_the_options_say_and_runs_nothing_but_forge(tmp
 
 def test_several_nodes_get_a_place_to_meet_and_a_worker_each(tmp_path: Path) -> None:
     made = bundle(tmp_path)
-    job = JOB.model_copy()
-    object.__setattr__(job, "launch", Launch())
+    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "launch": {"nodes": 3}})
     text = checked_by_bash(slurm().text(Bundle(run=made.run, name=made.name, job=job)))
     assert "\n#SBATCH --nodes=3\n" in text
     assert 'exec "$python" -P -m forge worker-node "$run"\n' in text

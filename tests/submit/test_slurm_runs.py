@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from forge.api import Bundle, Job
+from forge.disk.folder import RunFolder
 from forge_submit.slurm import Slurm, SlurmOptions
-from support.projects import wait_for
+from support.projects import processes_of, step_now, wait_for
+from support.together import SHARED, numbers, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from support.projects import Project
 
 pytestmark = pytest.mark.slow
+
+NODES = ("--set", "launch.nodes=2", "--set", "launch.processes=1")
 
 STUB = """#!/bin/bash
 for word in "$@"; do run=$word; done
@@ -33,6 +38,18 @@ def submit(project: Project, *arguments: str) -> Path:
     """Submit the project's job and return its run folder."""
     project.forge("submit", "job.toml", "--to", "slurm", *arguments)
     return next(project.runs.glob("*/*/ticket.json")).parent
+
+
+def again_until_it_ends(project: Project, folder: Path, seconds: float) -> None:
+    """Wait for a job's end; Slurm lets one that was queued again wait for two minutes, at each of its time limits."""
+    number = project.forge("runs", "job").split("slurm ")[1].split(":")[0]
+    start = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
+
+    def ended() -> bool:
+        subprocess.run(start, capture_output=True)
+        return (folder / "submit" / "ended").exists()
+
+    wait_for(ended, seconds, 3)
 
 
 def test_a_job_is_trained_and_its_folder_is_here(cluster: dict[str, str], project: Project) -> None:
@@ -53,15 +70,7 @@ def test_at_its_time_limit_a_job_saves_is_queued_again_and_ends(cluster: dict[st
     wait_for(lambda: log.exists() and "goes back into the queue" in log.read_text(), 180, 0.5)
     assert not (folder / "trained.json").exists()
     assert "waiting  slurm" in project.forge("runs")
-    number = project.forge("runs", "job").split("slurm ")[1].split(":")[0]
-    # Slurm lets a job that was queued again wait for two minutes, at each of its time limits.
-    start = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
-
-    def ended() -> bool:
-        subprocess.run(start, capture_output=True)
-        return (folder / "submit" / "ended").exists()
-
-    wait_for(ended, 400, 3)
+    again_until_it_ends(project, folder, 400)
     said = project.forge("logs", "job", "--follow")
     assert "start 2: forge resume" in said
     assert re.search(r"train   12000 steps from step [1-9]", said)
@@ -93,6 +102,57 @@ def test_a_job_that_fails_leaves_its_log(cluster: dict[str, str], project: Proje
     assert "exit code 2" in runs
 
 
+def test_two_nodes_train_as_one_process(cluster: dict[str, str], project: Project) -> None:
+    project.write(train=SHARED)
+    folder = submit(project, "-o", "time=20", *NODES)
+    said = project.forge("logs", "job", "--follow")
+    assert "step 4/4" in said
+    assert "node 1 of 2: 1 process, meeting at 127.0.0.1" in said
+    assert (folder / "submit" / "ended").read_text() == "0\n"
+    exact = ("loss", "grad_norm", "num_tokens")
+    two = numbers(RunFolder(folder), *exact)
+    assert two == [pytest.approx(each, abs=1e-6) for each in numbers(run(project), *exact)]
+
+
+def test_two_nodes_save_at_their_time_limit_are_queued_again_and_end(cluster: dict[str, str], project: Project) -> None:
+    long = ("train.max_steps=3000", "train.save_steps=1000000", "train.logging_steps=100")
+    project.write(train=SHARED)
+    changes = [each for change in long for each in ("--set", change)]
+    folder = submit(project, "-o", "time=2", "-o", "seconds_before_limit=60", *NODES, *changes)
+    again_until_it_ends(project, folder, 560)
+    said = project.forge("logs", "job", "--follow")
+    assert "goes back into the queue" in said
+    assert "start 2: forge resume" in said
+    assert re.search(r"train   3000 steps from step [1-9]", said)
+    assert "step 3000/3000" in said
+    assert "trained  slurm" in project.forge("runs")
+
+
+def test_two_nodes_that_are_cancelled_save_a_checkpoint(cluster: dict[str, str], project: Project) -> None:
+    project.write(train=SHARED)
+    endless = ("--set", "train.max_steps=100000", "--set", "train.save_steps=1000000")
+    folder = submit(project, "-o", "time=20", *NODES, *endless)
+    wait_for(lambda: step_now(RunFolder(folder)) > 2, 120, 0.2)
+    project.forge("cancel", "job")
+    wait_for(lambda: "stopped" in project.forge("runs"), 60, 1)
+    assert list(folder.glob("checkpoints/*/complete.json"))
+    assert "CANCELLED" in project.forge("runs")
+    assert not processes_of(RunFolder(folder))
+
+
+def test_two_nodes_of_which_a_process_dies_end_and_leave_their_log(cluster: dict[str, str], project: Project) -> None:
+    project.write(train=SHARED)
+    folder = submit(project, "-o", "time=20", *NODES, "--set", "train.max_steps=100000")
+    wait_for(lambda: step_now(RunFolder(folder)) > 2, 120, 0.2)
+    os.kill(processes_of(RunFolder(folder))[1], signal.SIGKILL)
+    said = project.forge("logs", "job", "--follow")
+    assert "process 1 of 2 was killed (SIGKILL)" in said
+    runs = project.forge("runs")
+    assert "failed" in runs
+    assert "exit code 1" in runs
+    assert not processes_of(RunFolder(folder))
+
+
 def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str], tmp_path: Path) -> None:
     """What stands in for forge writes down how it was called on each node."""
     stub = tmp_path / "python"
@@ -100,8 +160,7 @@ def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str
     stub.chmod(0o755)
     run = tmp_path / "runs" / "job" / "1"
     (run / "submit").mkdir(parents=True)
-    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}}).model_copy()
-    object.__setattr__(job, "launch", SimpleNamespace(nodes=2))
+    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "launch": {"nodes": 2}})
     bundle = Bundle(run=run, name="job/1", job=job)
     sent = Slurm(SlurmOptions(time="20", python=str(stub)))
     sent.write(bundle)

@@ -98,21 +98,21 @@ class Project:
 
     # In real processes.
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """Start ``forge`` with arguments in the project's folder."""
+    def start(self, *arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
+        """Start ``forge`` with arguments in the project's folder, or another one."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "forge", *arguments],
-            cwd=self.folder,
+            cwd=cwd or self.folder,
             env={**os.environ, **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def begin(self) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Start ``forge run job.toml`` and wait until its run folder is there."""
         known = len(list(self.runs.glob("*/*/plan.json")))
-        process = self.start("run", "job.toml")
+        process = self.start("run", "job.toml", *arguments, **environ)
         wait_for(lambda: len(list(self.runs.glob("*/*/plan.json"))) > known)
         return process
 

@@ -51,6 +51,8 @@ def load(point: EntryPoint) -> Told:
             reason = f"{type(error).__name__}: {error}{_line(error, point.value)}"
     if reason is None and commands and known_code(point.value):
         reason = "brings commands, which only an installed plugin can: no job is read when one is called"
+    if reason is None and targets and known_code(point.value):
+        reason = "brings targets, which only an installed plugin can: `forge logs` and `forge cancel` read no job"
     if seen:
         reason = f"imports {seen[0]} at discovery; import it inside the implementation"
     if reason:

@@ -54,6 +54,7 @@ class Meeting:
         address: The first node's address.
         port: A free port there.
         nodes: How many nodes come.
+        folder: The run's folder as the first node knows it, by whose path all of them find its files.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Meeting:
     address: str
     port: int
     nodes: int
+    folder: str
 
     @classmethod
     def call(cls, folder: Path, plan: Path, nodes: int, environ: Mapping[str, str]) -> Self:
@@ -69,7 +71,8 @@ class Meeting:
         address = environ.get("MASTER_ADDR") or own
         named = environ.get("MASTER_PORT", "")
         port = int(named) if named.isdigit() and nodes > 1 else free_port(address)
-        meeting = cls(uuid.uuid4().hex, plan.name, address if nodes > 1 else "127.0.0.1", port, nodes)
+        address = address if nodes > 1 else "127.0.0.1"
+        meeting = cls(uuid.uuid4().hex, plan.name, address, port, nodes, str(folder.resolve()))
         write_json(folder / FILE, asdict(meeting))
         return meeting
 

@@ -2,7 +2,8 @@
 
 The agent of ``torchrun`` starts and watches them (``torch.distributed.elastic``). It runs in a thread, where it leaves
 signals alone: SIGTERM is passed on to the workers, which save and stop, and this process ends when they have. It begins
-nothing anew: what goes on does so from a checkpoint.
+nothing anew: what goes on does so from a checkpoint. On a further node the end of its ``forge worker-node`` is such a
+signal, too; on the first one the first worker hears of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forge.api.event import Failed
 from forge.api.plan import Plan
+from forge.disk.events import EventLog
+from forge.disk.folder import RunFolder
 from forge.disk.meeting import LAUNCHER, Meeting, node_of
 from forge.launcher.agent import Agent
 from forge.masking import mask_output
@@ -37,13 +41,21 @@ def main(arguments: list[str]) -> int:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def watch() -> None:
+        os.read(0, 1)  # nobody writes there: it is the end of who would
+        pass_on(signal.SIGTERM, None)
+
     signal.signal(signal.SIGTERM, pass_on)
+    if node:
+        threading.Thread(target=watch, name="parent", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent passes it on once
     thread = threading.Thread(target=agent.run, name="agent")
     thread.start()
     thread.join()
     meeting.say(folder, node, agent.ended())
     if agent.error is not None:
+        if not node and not agent.ended():  # else a worker has said more
+            EventLog(RunFolder(folder).events).append(Failed(agent.fault().to_json()))
         raise agent.error
     return next((each.code if each.code > 0 else 1 for each in agent.ended() if each.code), 0)
 

@@ -9,6 +9,7 @@ gone is not waited for.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from forge.disk.meeting import Ended
+from forge.errors import ForgeError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +73,7 @@ class Agent:
             master_port=meeting.port,
         )
         self.error: BaseException | None = None
+        self._table, self._meeting = table, meeting
         self._agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=os.devnull))
         self._ended: dict[int, Ended] = {}
         self._failed: float | None = None  # when the first one did
@@ -90,6 +93,16 @@ class Agent:
         for rank, failure in sorted(failures.items()):
             if rank not in self._ended:
                 self._note(rank, failure.pid, failure.exitcode)
+
+    def fault(self) -> ForgeError:
+        """Return what kept the agent from its work, as who began the training should read it."""
+        assert self.error is not None
+        where, nodes = f"{self._meeting.address}:{self._meeting.port}", self._meeting.nodes
+        if nodes > 1 and (came := re.search(r"(\d+)/\d+ clients joined", str(self.error))):
+            what = f"{came[1]} of {nodes} nodes came to {where} within {self._table.timeout} s"
+            do = "begin forge worker-node on the others, see that they reach that address, or raise [launch] timeout"
+            return ForgeError(what, "the training waits no longer", do)
+        return ForgeError(f"the processes could not be started, which were to meet at {where}", first_line(self.error))
 
     def workers(self) -> dict[int, int]:
         """Return the processes of the workers that were started and not seen to end, by their rank among all."""

@@ -6,17 +6,21 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.event import Noted
 from forge.api.plan import Plan
 from forge.disk.meeting import NODE, Meeting
-from forge.errors import ForgeError, RunError
+from forge.errors import ForgeError, Interrupted, RunError
 from forge.parent.process import environment_of, start
 
 if TYPE_CHECKING:
     from forge.disk.folder import RunFolder
     from forge.parent.process import Show
+
+LOOK = 2.0
+"""Seconds between two looks for another meeting."""
 
 AGAIN = 10.0
 """Seconds in which the first node may make another attempt, by another plan, once one has failed."""
@@ -32,31 +36,51 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
         wait: Seconds to wait for the first node.
 
     Raises:
-        RunError: The first node does not wait for such a node.
+        RunError: The first node does not wait for such a node, or has the run's folder at another path.
+        Interrupted: The training was asked to stop.
         ForgeError: The workers failed; why, the first node says.
     """
     done, code = "", None
-    while (meeting := _next(folder, done, wait if code is None else AGAIN if code else 0.0)) is not None:
+    log = folder.path / f"log.node{node}.txt"
+    while (meeting := _next(folder, done, wait if code is None else _patience(code))) is not None:
         if not 0 < node < meeting.nodes:
             what = f"the training in {folder.path} has no node {node}"
             raise RunError(what, f"it is one of {meeting.nodes}, and 0 is the one that began it", "mend --node")
-        plan = folder.path / meeting.plan
+        there = _same(folder, meeting)
+        plan = there.path / meeting.plan
         processes = Plan.read(plan).launch.processes
-        show(Noted(f"node {node} of {meeting.nodes}: {processes} processes, meeting at {meeting.address}"))
-        environment, _ = environment_of(folder, plan)
-        with (folder.path / f"log.node{node}.txt").open("ab") as log:
-            launcher = start(
-                "forge.launcher", folder, plan, environment | {NODE: str(node)}, stdout=log, stderr=subprocess.STDOUT
-            )
-            code = _end(launcher)
+        several = f"{processes} process{'es' * (processes != 1)}"
+        show(Noted(f"node {node} of {meeting.nodes}: {several}, meeting at {meeting.address}"))
+        environment, _ = environment_of(there, plan)
+        environment[NODE] = str(node)
+        with log.open("ab") as output:
+            launcher = start("forge.launcher", there, plan, environment, stdout=output, stderr=subprocess.STDOUT)
+            code = _end(launcher, folder, meeting)
         done = meeting.id
     if code is None:
         what = f"no training in {folder.path} waits for a node"
         raise RunError(
             what, f"waited {wait:.0f} s for it", "begin it on the first node, and give this one the same disk"
         )
+    if code == Interrupted.exit_code:
+        raise Interrupted("stopped with the training")
     if code:
-        raise ForgeError("the processes of this node failed", f"code {code}", f"see {folder.log} and what node 0 says")
+        raise ForgeError("the processes of this node failed", f"code {code}", f"see {log} and what node 0 says")
+
+
+def _same(folder: RunFolder, meeting: Meeting) -> RunFolder:
+    """Return a run's folder by the first node's path, if that leads to the same one here."""
+    there = Path(meeting.folder)
+    with suppress(RunError):
+        if Meeting.read(there).id == meeting.id:
+            return type(folder)(there)
+    what = f"{folder.path} is {there} on the first node, and that is not this folder here"
+    raise RunError(what, "processes find each other's files by their paths", "mount the disk at the same path")
+
+
+def _patience(code: int) -> float:
+    """Return how long another attempt may follow on one that ended with a code."""
+    return AGAIN if code not in {0, Interrupted.exit_code} else 0.0
 
 
 def _next(folder: RunFolder, done: str, wait: float) -> Meeting | None:
@@ -71,8 +95,11 @@ def _next(folder: RunFolder, done: str, wait: float) -> Meeting | None:
         time.sleep(0.2)
 
 
-def _end(launcher: subprocess.Popen[bytes]) -> int:
-    """Wait for a launcher; a stop is the first node's word, and a second signal here ends this node at once."""
+def _end(launcher: subprocess.Popen[bytes], folder: RunFolder, meeting: Meeting) -> int:
+    """Wait for a launcher; a stop is the first node's word, and a second signal here ends this node at once.
+
+    Where the first node calls to another meeting, this one was left over by a first node that was killed.
+    """
     wishes: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -81,7 +108,12 @@ def _end(launcher: subprocess.Popen[bytes]) -> int:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return launcher.wait()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return launcher.wait(timeout=LOOK)
+            with suppress(RunError):
+                if Meeting.read(folder.path).id != meeting.id:
+                    launcher.kill()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

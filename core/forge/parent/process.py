@@ -88,9 +88,11 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     with folder.log.open("ab") as log:
         module = "forge.launcher" if ranks else "forge.worker"
         if ranks and ranks.meeting.nodes > 1:
-            more = f"start each with: forge worker-node {folder.path} --node N, N from 1"
+            more = f"start each with: forge worker-node {folder.path.resolve()} --node N, N from 1"
             show(Noted(f"waiting at {ranks.meeting.address} for {ranks.meeting.nodes - 1} more of the nodes; {more}"))
-        worker = start(module, folder, plan, environment, stdout=log, stderr=subprocess.STDOUT)
+        # All nodes find files by the paths that the first one tells them.
+        where = RunFolder(folder.path.resolve()) if ranks and ranks.meeting.nodes > 1 else folder
+        worker = start(module, where, plan, environment, stdout=log, stderr=subprocess.STDOUT)
         with letting_go(worker), passing_on(worker, show) as wishes:
             while True:
                 ended = worker.poll() is not None

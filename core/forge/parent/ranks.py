@@ -47,13 +47,14 @@ class Ranks:
             killed: Says of a worker that reported nothing how it ended.
             stopped: Whether rank 0 says that it was asked to stop: by the user, or since another one had failed.
         """
-        ended, said = self._ended(), self._said()
+        said = self._said()
         if first is not None and not isinstance(first, PeerLost):
             return first
         if of_others := [(rank, error) for rank, error in said.items() if not isinstance(error, PeerLost)]:
             rank, error = of_others[0]
             error.what = f"{error.what} (in process {rank} of {self.size})"
             return error
+        ended = self._ended()
         quiet = {0, Interrupted.exit_code}
         silent = [each for each in ended if each.code not in quiet and not each.helped and each.rank not in said]
         silent = [each for each in silent if each.rank != 0 or (first is None and not stopped)]
@@ -62,6 +63,8 @@ class Ranks:
             return killed(min(silent, key=lambda each: each.code == -signal.SIGABRT))
         if stopped:
             return None
+        if ended and ended[0].code == Interrupted.exit_code and isinstance(first, PeerLost | None):
+            return Interrupted(f"process {ended[0].rank} of {self.size} was asked to stop", "so all of them ended")
         if first is None:
             first = next(iter(said.values()), None)
         hung = [str(each.rank) for each in ended if each.helped and each.rank not in said]

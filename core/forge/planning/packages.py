@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from forge.discovery.catalogue import OWN
+from forge.discovery.local import needs_of
 from forge.discovery.requirements import asked_packages
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def _needs(plan: Plan, job: Job, catalogue: Catalogue) -> Iterator[str]:
         yield from offer.requires_dist
         for package in asked_packages(offer.packages, job, plan.facts):
             yield from package.requires
+    for code in catalogue.code:  # the far side checks them, whether a plan takes the plugin or not
+        yield from needs_of(code)
 
 
 def _offers(plan: Plan, catalogue: Catalogue) -> Iterator[Offer]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from forge.api.plan import Plan
@@ -36,8 +37,9 @@ def main(arguments: list[str]) -> int:
     listen(run)
     code = perform(run, folder, sink, BEGAN)
     if several and code:  # what is left to tear down may wait for a process that is gone
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # the log may lie on a disk that is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     return code
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from forge.api.group import Group
 from forge.disk.meeting import LAUNCHER
-from forge.errors import PeerLost, RunError, first_line
+from forge.errors import PeerLost, RunError, chain, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -133,8 +133,7 @@ _TORCH = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "c10d", "collective", "rec
 
 def peer_lost(error: BaseException, what: str = "another process of the training is gone") -> PeerLost | None:
     """Return what torch raised of a collective as the loss of another process, or None if it says something else."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in chain(error):
         text = str(seen)
         of_torch = isinstance(seen, RuntimeError) and any(word in text for word in _TORCH)
         if of_torch and any(word in text for word in _SILENT):
@@ -142,7 +141,6 @@ def peer_lost(error: BaseException, what: str = "another process of the training
             return PeerLost("another process of the training does not answer", why, "raise timeout if it was at work")
         if of_torch and any(word in text for word in _GONE):
             return PeerLost(what, first_line(seen)[:160])
-        seen = seen.__cause__ or seen.__context__
     return None
 
 

@@ -85,6 +85,15 @@ def test_the_model_is_pinned_and_what_the_job_leaves_open_stays_open(folder: Pat
     assert made.tables["train"].keys() == {"method", "max_steps", "reward"}
 
 
+def test_a_plugin_in_one_file_goes_with_the_job(folder: Path, catalogue: Catalogue) -> None:
+    (folder / "mine.py").write_text("")
+    text = f"{JOB}\n[use]\nplugins = ['./mine.py']\n"
+    made = portable(text, folder, catalogue)
+    assert made.tables["use"] == {"plugins": ["files/mine.py"]}
+    assert made.files["files/mine.py"] == folder / "mine.py"
+    assert portable(text, folder, catalogue, carry=False).tables["use"] == {"plugins": [str(folder / "mine.py")]}
+
+
 def test_two_files_of_one_name_stay_two(folder: Path, catalogue: Catalogue) -> None:
     (folder / "held" / "rows.jsonl").write_text("other")
     text = '[model]\nid = "m"\n[data]\npath = ["rows.jsonl", "held/rows.jsonl", "./rows.jsonl"]\n'

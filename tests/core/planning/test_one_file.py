@@ -230,13 +230,15 @@ def test_what_speaks_against_a_file_is_said_with_its_line_in_the_job(
     assert "bad.toml:6: use.plugins.0: " in told
 
 
-def test_a_file_that_brings_a_command_or_is_named_twice_is_refused(folder: Path) -> None:
-    head = "from forge.api import Command, hookimpl\n@hookimpl\ndef forge_commands():\n"
-    command = f"{head}    yield Command('x', 'X.', 'a:b')\n"
-    (folder / "orders.py").write_text(command)
-    assert "brings commands, which only an installed plugin can" in refused(
-        folder, '[use]\nplugins = ["./orders.py"]\n'
-    )
+@pytest.mark.parametrize("kind", ["Command", "Target"])
+def test_a_file_that_brings_what_no_job_is_read_for_is_refused(folder: Path, kind: str) -> None:
+    head = f"from forge.api import {kind}, hookimpl\n@hookimpl\ndef forge_{kind.lower()}s():\n"
+    (folder / "orders.py").write_text(f"{head}    yield {kind}('x', 'X.', 'a:b')\n")
+    said = f"brings {kind.lower()}s, which only an installed plugin can"
+    assert said in refused(folder, '[use]\nplugins = ["./orders.py"]\n')
+
+
+def test_a_file_that_is_named_twice_or_is_no_text_is_refused(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub" / "mine.py").write_text(PLUGIN)
     assert "mine; rename the file" in refused(folder, '[use]\nplugins = ["./mine.py", "sub/mine.py"]\n')

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from forge.api.code import Code
+from forge.discovery.catalogue import Plugin
 from forge.discovery.keys import PluginKeys
 from forge.job.read import parse
 from forge.machine.presets import PRESETS
@@ -39,6 +41,16 @@ def test_each_package_is_of_the_version_that_was_planned_for(catalogue: Catalogu
 
 def test_what_a_value_of_the_job_needs_is_among_them(catalogue: Catalogue, tmp_path: Path) -> None:
     assert "bitsandbytes==0.50.2" in packages(catalogue, tmp_path, "[train]\noptim = 'adamw_8bit'\n")
+
+
+def test_what_a_plugin_in_one_file_depends_on_is_among_them(catalogue: Catalogue, tmp_path: Path) -> None:
+    head = b"# /// script\n# dependencies = ['forge-train>=0.1', 'tomli>=1', 'absent-here']\n# ///\n"
+    mine = Plugin(name="mine", distribution="mine.py", version="1", code=Code("mine", tmp_path / "mine.py", head))
+    first, *others = packages(replace(catalogue, plugins=(*catalogue.plugins, mine)), tmp_path)
+    assert first.startswith("forge-train[huggingface]==")
+    assert "absent-here" in others
+    assert any(each.startswith("tomli") for each in others)
+    assert not any(each.startswith("forge-train") for each in others)
 
 
 def test_a_plugin_of_somebody_else_is_pinned_and_one_that_is_no_package_is_not_looked_for(
