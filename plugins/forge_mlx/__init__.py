@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Offer, Stage, hookimpl
 from forge_huggingface.distributions import DATASETS, MODELS, PEFT
-from forge_mlx.rules import cannot_adapt, cannot_load, cannot_train
+from forge_huggingface.rules.export import export_problems
+from forge_mlx.rules import cannot_adapt, cannot_export, cannot_generate, cannot_load, cannot_train
 from forge_mlx.rules.deciding import decide_training, decide_weights
 from forge_mlx.rules.problems import problems
 
@@ -31,7 +32,7 @@ REQUIRES = (*MLX, *MODELS, PEFT)
 
 @hookimpl
 def forge_offers() -> Iterable[Offer]:
-    """Offer to load, adapt, train and answer."""
+    """Offer to load, adapt, train, answer, and export for mlx-lm."""
     everywhere: dict[str, Any] = {
         "requires_dist": REQUIRES,
         "platforms": frozenset({"darwin", "linux"}),
@@ -40,7 +41,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.LOAD,
         impl="forge_mlx.load:load",
-        supports=frozenset({"text", "full"}),
+        supports=frozenset({"text", "full", "4bit", "8bit"}),
         provides=OWN,
         backend="mlx",
         probe=cannot_load,
@@ -58,16 +59,39 @@ def forge_offers() -> Iterable[Offer]:
         probe=cannot_adapt,
         **everywhere,
     )
+    for method, layout in (("sft", "tokens"), ("dpo", "pairs")):
+        yield Offer(
+            stage=Stage.TRAIN,
+            impl="forge_mlx.training.train:train",
+            serves=frozenset({method}),
+            depends=OWN,
+            removes=OWN,
+            provides=TRAINED,
+            asks={Stage.COLLATE: frozenset({layout})},
+            options="forge_huggingface.arguments.options:train_options",
+            probe=cannot_train,
+            check=problems,
+            decide=decide_training,
+            **{**everywhere, "requires_dist": (*REQUIRES, DATASETS)},
+        )
     yield Offer(
-        stage=Stage.TRAIN,
-        impl="forge_mlx.training.train:train",
-        serves=frozenset({"sft"}),
-        depends=OWN,
-        removes=OWN,
-        provides=TRAINED,
-        options="forge_huggingface.arguments.options:train_options",
-        probe=cannot_train,
-        check=problems,
-        decide=decide_training,
+        stage=Stage.GENERATE,
+        impl="forge_mlx.generate:generate",
+        supports=frozenset({"text", "base", "adapter", "full"}),
+        depends=TRAINED,
+        probe=cannot_generate,
+        decide=decide_weights,
+        **everywhere,
+    )
+    yield Offer(
+        stage=Stage.EXPORT,
+        impl="forge_mlx.export:export",
+        serves=frozenset({"mlx"}),
+        supports=frozenset({"push"}),
+        upload="forge_huggingface.hub.push:upload",
+        depends=TRAINED,
+        options="forge_mlx.options:MLXOptions",
+        probe=cannot_export,
+        check=export_problems,
         **{**everywhere, "requires_dist": (*REQUIRES, DATASETS)},
     )

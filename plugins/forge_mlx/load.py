@@ -58,7 +58,23 @@ def load(job: Job, run: Run) -> Loaded:
 
 
 def read_model(job: Job, folder: Path) -> Any:
-    """Return mlx-lm's model of a folder, in the type that the job names, frozen, every weight in its place."""
+    """Return mlx-lm's model of a folder, in the type and the bits that the job names, frozen."""
+    import mlx.core as mx
+
+    module, _ = read_weights(job, folder, job.model.dtype)
+    if job.model.bits:
+        quantise(module, int(job.model.bits.removesuffix("bit")))
+    module.freeze()
+    mx.eval(module.parameters())
+    return module
+
+
+def read_weights(job: Job, folder: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """Return mlx-lm's model of a folder, every weight in its place and none read yet, and its settings.
+
+    Raises:
+        ModelError: Weights are missing or too many, or MLX computes something else than the settings say.
+    """
     import mlx.core as mx
     from mlx.utils import tree_flatten
     from mlx_lm.utils import load_model
@@ -82,12 +98,40 @@ def read_model(job: Job, folder: Path) -> Any:
     if other := sorted(name for name, shape in there.items() if tuple(shape) != tuple(stored[name])):
         what = f"{job.model.id} has weights of another shape than its config.json says"
         raise ModelError(what, _some(other), "get a config.json that fits its weights")
-    module.set_dtype(getattr(mx, job.model.dtype))
+    module.set_dtype(getattr(mx, dtype))
     if settings["model_type"] == "gemma3_text":
-        rescale(module, settings["hidden_size"] ** 0.5, job.model.dtype)
-    module.freeze()
-    mx.eval(module.parameters())
-    return module
+        rescale(module, settings["hidden_size"] ** 0.5, dtype)
+    return module, settings
+
+
+def quantise(module: Any, bits: int, group: int | None = None, *, everywhere: bool = False) -> list[str]:
+    """Round a model's linear layers to few bits, in MLX's groups of weights that have a scale in common.
+
+    Args:
+        module: The model.
+        bits: The bits of a weight.
+        group: The weights of a group; None for 64, or 32 where a layer's inputs are no multiple of it.
+        everywhere: Whether the embeddings and the output layer are rounded too, which bitsandbytes leaves alone.
+
+    Returns:
+        The linear layers that have no such groups, and stay.
+    """
+    from mlx import nn
+
+    left = []
+
+    def wanted(name: str, layer: Any) -> bool | dict[str, Any]:
+        if not hasattr(layer, "to_quantized") or not (everywhere or ".layers." in f".{name}"):
+            return False
+        inputs = layer.weight.shape[-1]
+        size = next((size for size in ((group,) if group else (64, 32)) if inputs % size == 0), None)
+        if size is None:
+            left.append(name)
+            return False
+        return {"group_size": size, "bits": bits}
+
+    nn.quantize(module, class_predicate=wanted)
+    return left
 
 
 def rescale(module: Any, scale: float, dtype: str) -> None:

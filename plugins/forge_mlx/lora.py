@@ -68,6 +68,15 @@ def weight_of(layer: Any) -> mx.array:
     )
 
 
+def folded(layer: LoRALinear) -> Any:
+    """Return a linear layer that makes what an adapted one makes; the base must be in 32 bit."""
+    weight = layer.base.weight + layer._scale * (layer.lora_B @ layer.lora_A)  # noqa: SLF001 - this module's own
+    if "lora_magnitude_vector" in layer:
+        weight = (layer.lora_magnitude_vector / lengths(weight))[:, None] * weight
+    layer.base.weight = weight
+    return layer.base
+
+
 def adapted(module: Any) -> dict[str, LoRALinear]:
     """Return the adapted layers of a model, by name."""
     return {name: each for name, each in module.named_modules() if isinstance(each, LoRALinear)}

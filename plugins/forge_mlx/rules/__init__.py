@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge.api import literal
+from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.loading import cannot_adapt as cannot_adapt_at_all
 from forge_huggingface.rules.placement import no_such_positions
 from forge_mlx.families import FAMILIES
@@ -14,34 +15,70 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 
+_ARM = frozenset({"arm64", "aarch64"})
+
+
 def not_here(machine: Machine, job: Job) -> str | None:
     """Return why MLX is not to compute on a machine, or None. Where the job names it, only what cannot be counts."""
     named = job.use.backend == "mlx" or "mlx" in (*job.use.prefer, job.use.load, job.use.generate)
-    arm = machine.arch.lower() in {"arm64", "aarch64"}
     if machine.platform == "darwin":
-        return None if arm else "MLX is for Macs with Apple's own processors, and this one has Intel's"
+        return (
+            None
+            if machine.arch.lower() in _ARM
+            else "MLX is for Macs with Apple's own processors, and this one has Intel's"
+        )
     if named:
         return None
     return "it is made for Macs; here it computes on the processor, and only where the job names it"
 
 
+def cannot_know(facts: ModelFacts) -> str | None:
+    """Return why MLX's form of a model is not to be trusted, or None."""
+    if facts.quantized:
+        return f"the model is stored in {facts.quantized}"
+    if facts.shape is not None and facts.shape.mixture:
+        return "the model is a mixture of experts"
+    known = facts.model_type is None or facts.model_type in FAMILIES
+    return None if known else f"forge has not compared MLX's {facts.model_type} with transformers'"
+
+
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot load the model, or None."""
-    mixture = facts.shape is not None and facts.shape.mixture
     attention = job.model.attn_implementation
     refused: dict[str, Any] = {
-        f"the model is of the kind {facts.task}, and MLX's side of forge is for text": facts.task
-        not in {"text", "unknown"},
-        f"the model is stored in {facts.quantized}": facts.quantized,
-        "the model is a mixture of experts": mixture,
-        f"forge has not compared MLX's {facts.model_type} with transformers'": facts.model_type is not None
-        and facts.model_type not in FAMILIES,
         "trust_remote_code: a model's own code is for torch": job.model.trust_remote_code,
-        f"attn_implementation = {literal(attention)}: MLX has an attention of its own": attention
-        not in {"auto", "sdpa"},
+        f"attn_implementation = {literal(attention)}: MLX has an attention of its own": attention not in _ATTENTION,
+        f'{job.model.bits} with [adapter] type = "none": rounded weights cannot be trained; use an adapter': (
+            job.model.bits and job.adapter.type == "none"
+        ),
     }
     reasons = (reason for reason, holds in refused.items() if holds)
-    return not_here(machine, job) or next(reasons, None) or no_such_positions(job, facts)
+    return not_here(machine, job) or cannot_know(facts) or next(reasons, None) or no_such_positions(job, facts)
+
+
+_ATTENTION = frozenset({"auto", "sdpa"})
+
+
+def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why this plugin cannot make the model answer, or None."""
+    if job.use.backend not in {"auto", "mlx"} and job.use.generate != "mlx":
+        return f"the job asks for the backend {job.use.backend}"
+    if (method := METHODS.get(job.train.method)) and not method.answers:
+        return f'method = "{method.name}" trains a model that gives numbers and no answers; remove [eval]'
+    if job.adapter.bias != "none" or job.adapter.modules_to_save:
+        return "the adapter has more than LoRA's matrices"
+    return cannot_load(machine, job, facts)
+
+
+def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why the model could not be written for mlx-lm, or None."""
+    if machine.platform == "darwin" and machine.arch.lower() not in _ARM:
+        return not_here(machine, job)
+    if facts.task not in {"text", "unknown"}:
+        return f"the model is of the kind {facts.task}, and this writes models of text"
+    if job.adapter.bias != "none" or job.adapter.modules_to_save:
+        return "mlx-lm's adapters have LoRA's matrices alone; remove bias and modules_to_save"
+    return cannot_know(facts)
 
 
 def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:

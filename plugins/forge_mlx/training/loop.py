@@ -57,7 +57,7 @@ class Loop:
         self.steps = self.schedule.steps
         self.when = When(self.options, self.steps, self.schedule.steps_of_an_epoch)
         self.rate = rates(self.options, self.steps)
-        self.objective = objective_of(job.train.method, self.options)
+        self.objective = objective_of(job, module)
         self.optimizer = optimizer_of(self.options)
         self.gradients = nn.value_and_grad(module, self.objective.sums)
         self.state = State()

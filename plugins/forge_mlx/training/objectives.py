@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 from mlx import nn
 
 from forge_mlx.lora import switch
 from forge_mlx.training.batches import IGNORED, Batch, batch_of
+from forge_mlx.training.optimizers import Arrays
+from forge_mlx.training.state import take, trained
+
+if TYPE_CHECKING:
+    from forge.api import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +76,24 @@ class Preference:
     Attributes:
         beta: How far the trained model may go from the untrained one; the smaller, the further.
         smoothing: The share of pairs that are taken to be the wrong way round.
+        untrained: The weights before the first step where all of them are trained; None with an adapter, without which
+            the model is the untrained one.
     """
 
     beta: float
     smoothing: float = 0.0
+    untrained: Arrays | None = None
 
     def prepare(self, module: Any, rows: Sequence[Mapping[str, Any]]) -> Prepared:
         """Return a batch of pairs, the better answers first, with what the untrained model says of them."""
         batch = batch_of([_joined(row, side) for side in ("chosen_ids", "rejected_ids") for row in rows])
+        now = trained(module) if self.untrained else {}
         switch(module, on=False)
+        take(module, self.untrained or {})
         before = log_likelihoods(module, batch).sum(axis=1)
         mx.eval(before)
         switch(module, on=True)
+        take(module, now)
         return Prepared(batch, len(rows), {"before": before})
 
     def sums(self, module: Any, prepared: Prepared) -> tuple[mx.array, dict[str, mx.array]]:
@@ -104,8 +115,10 @@ def _joined(row: Mapping[str, Any], side: str) -> dict[str, list[int]]:
     return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
-def objective_of(method: str, options: Mapping[str, Any]) -> Objective:
-    """Return what a method makes smaller."""
-    if method == "dpo":
-        return Preference(options["beta"], options.get("label_smoothing") or 0.0)
+def objective_of(job: Job, module: Any) -> Objective:
+    """Return what a job's method makes smaller; ``module`` is not trained yet."""
+    options = job.train.options
+    if job.train.method == "dpo":
+        untrained = trained(module) if job.adapter.type == "none" else None
+        return Preference(options["beta"], options.get("label_smoothing") or 0.0, untrained)
     return Likelihood()
