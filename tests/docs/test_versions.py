@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 
 import forge_gguf
 import forge_huggingface
+import forge_mlx
 import forge_serve
 import forge_unsloth
 
@@ -19,6 +20,7 @@ EXTRAS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["pro
 HUGGINGFACE = (*forge_huggingface.MODELS, forge_huggingface.PEFT, forge_huggingface.TRL, forge_huggingface.DATASETS)
 ALONE = {
     "huggingface": {"pillow"},  # asked for by jobs with images only, where they are opened
+    "mlx": {"forge-train"},  # with huggingface's packages
     "unsloth": {"triton"},  # comes with torch on Linux, where Unsloth runs, and exists nowhere else
 }
 """What stands on one side only, and why."""
@@ -35,6 +37,7 @@ def versions(requirements: object) -> dict[str, str]:
         ("huggingface", HUGGINGFACE),
         ("unsloth", forge_unsloth.REQUIRES),
         ("gguf", forge_gguf.REQUIRES),
+        ("mlx", forge_mlx.MLX),
         ("serve", forge_serve.REQUIRES),
     ],
 )

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-HEAVY = frozenset({"accelerate", "datasets", "jax", "peft", "tensorflow", "torch", "transformers", "trl", "unsloth"})
+HEAVY = frozenset(
+    {"accelerate", "datasets", "jax", "mlx", "mlx_lm", "peft", "tensorflow", "torch", "transformers", "trl", "unsloth"}
+)
 """Packages that nothing may import before a run's worker has been started."""
 
 

@@ -297,7 +297,9 @@ class LaunchTable(Table):
 class UseTable(Table):
     """``[use]``: which plugins to use, where forge's own choice is not wanted."""
 
-    backend: str = Field("auto", description="`auto`, or the backend that loads and adapts: `huggingface`, `unsloth`.")
+    backend: str = Field(
+        "auto", description="`auto`, or the backend that loads and adapts: `huggingface`, `unsloth`, `mlx`."
+    )
     prefer: list[NonEmpty] = Field(
         default_factory=list,
         description="Plugins or backends to take before all others wherever they can serve, the best first.",

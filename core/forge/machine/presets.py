@@ -57,6 +57,7 @@ def _preset(
     *accelerators: Accelerator,
     memory: int = 64 * _GIB,
     bitsandbytes: bool = True,
+    mlx: bool = False,
 ) -> Machine:
     versions = {
         "accelerate": "1.15.0",
@@ -72,6 +73,8 @@ def _preset(
         versions["triton"] = "3.7.0"  # it comes with such a torch
     if not bitsandbytes:
         del versions["bitsandbytes"]
+    if mlx:
+        versions |= {"mlx": "0.32.4", "mlx-lm": "0.32.2"}
     return Machine(
         platform=platform,
         arch=arch,
@@ -110,6 +113,15 @@ PRESETS: Mapping[str, Machine] = {
         Accelerator("mps", "Apple M2", 16 * _GIB),
         memory=16 * _GIB,
         bitsandbytes=False,
+    ),
+    "macos-mlx": _preset(
+        "darwin",
+        "arm64",
+        TorchBuild("2.13.0"),
+        Accelerator("mps", "Apple M2", 16 * _GIB),
+        memory=16 * _GIB,
+        bitsandbytes=False,
+        mlx=True,
     ),
 }
 """Machines to plan for, by name."""

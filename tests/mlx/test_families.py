@@ -1,0 +1,104 @@
+"""Every family that the plugin takes computes the same in MLX as in transformers, and calls its layers the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from forge.api import Job, ModelError
+from forge_mlx.families import FAMILIES
+from forge_mlx.load import read_model
+from support.mlx import NEEDED, WINDOW, make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = NEEDED
+
+ROPE = {"rope_theta": 5e5, "factor": 8.0, "original_max_position_embeddings": 64}
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {"rope_theta": 5e5},
+    "linear": {"rope_theta": 5e5, "factor": 8.0},
+    "llama3": {**ROPE, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "yarn": ROPE,
+}
+
+
+def asked(folder: Path, **model: Any) -> Job:
+    tables = {"model": {"id": str(folder), "dtype": "float32", "max_seq_length": 48, **model}}
+    return Job.model_validate({**tables, "data": {"path": "rows.jsonl"}, "folder": folder})
+
+
+def apart(folder: Path) -> tuple[float, set[str]]:
+    """Return how far logits lie apart, by their size, and the layers that are called otherwise."""
+    import mlx.core as mx
+    from mlx import nn
+
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    ids = torch.randint(3, 400, (2, 48), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(ids).logits.numpy()
+    mine = read_model(asked(folder), folder)
+    found = np.array(mine(mx.array(ids.numpy())))
+    names = {name for name, each in theirs.named_modules() if isinstance(each, torch.nn.Linear)} - {"lm_head"}
+    others = {name for name, each in mine.named_modules() if isinstance(each, nn.Linear)} - {"lm_head"}
+    return float(np.abs(found - expected).max() / np.abs(expected).max()), names ^ others
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_family_computes_what_it_does_in_transformers(families: Callable[[str], Path], family: str) -> None:
+    far, otherwise = apart(families(family))
+    assert far < 1e-4
+    assert not otherwise
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_the_angles_of_positions_are_the_models_own(tmp_path: Path, family: str, kind: str) -> None:
+    far, _ = apart(make(tmp_path / "model", family, rope_parameters={"rope_type": kind, **KINDS[kind]}))
+    assert far < 1e-5
+
+
+def test_a_window_that_mlx_leaves_out_is_refused_where_it_matters(tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", "mistral", sliding_window=32)
+    read_model(asked(folder, max_seq_length=32), folder)
+    with pytest.raises(ModelError, match="looks back at all tokens, and this model at the last 32 only") as refused:
+        read_model(asked(folder), folder)
+    assert refused.value.do == 'lower [model] max_seq_length to 32, or write [use] backend = "huggingface"'
+
+
+def test_an_activation_that_mlx_does_not_have_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", "llama", hidden_act="gelu")
+    with pytest.raises(ModelError, match="MLX cannot compute this llama, whose activation is gelu"):
+        read_model(asked(folder), folder)
+
+
+def test_layers_that_mlx_cannot_have_are_refused(tmp_path: Path) -> None:
+    kinds = ["full_attention", "sliding_attention", "sliding_attention"]
+    folder = make(tmp_path / "model", "gemma3_text", **{**WINDOW, "layer_types": kinds})
+    with pytest.raises(ModelError, match="MLX's gemma3_text cannot have this model's layers"):
+        read_model(asked(folder), folder)
+
+
+def test_weights_that_are_missing_or_have_no_place_are_refused(families: Callable[[str], Path], tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(families("llama"), folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    lost = tensors.pop("model.norm.weight")
+    save_file(tensors, file)
+    with pytest.raises(ModelError, match="lacks 1 weights") as refused:
+        read_model(asked(folder), folder)
+    assert refused.value.why == "model.norm.weight would start at random"
+    save_file({**tensors, "model.norm.weight": lost, "model.other.weight": lost.clone()}, file)
+    with pytest.raises(ModelError, match='has 1 weights for which MLX\'s "llama" has no place'):
+        read_model(asked(folder), folder)

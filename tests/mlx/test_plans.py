@@ -1,0 +1,126 @@
+"""Where MLX serves a job, and where it does not, with its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge.discovery.discover import discover
+from forge.errors import PlanError
+from forge.machine.presets import PRESETS
+from forge.model.facts import ModelFacts
+from forge.testing import check_plugin
+from support.mlx import NEEDED
+from support.planning import BASE, planner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forge.api import Plan
+
+FACTS = ModelFacts(id="m", source="folder", model_type="llama", task="text", dtype="bfloat16")
+MAC = PRESETS["macos-mlx"]
+BY_NAME = '[use]\nbackend = "mlx"\n'
+
+
+@pytest.fixture(scope="module")
+def plan() -> Callable[..., Plan]:
+    """Plan a short job with forge's own backends."""
+    make = planner(discover({"FORGE_PLUGINS": "huggingface,mlx"}))
+
+    def planned(text: str = "", machine: Any = MAC, facts: ModelFacts = FACTS) -> Plan:
+        return make(BASE + text, machine, facts)
+
+    return planned
+
+
+def chosen(plan: Plan) -> set[str]:
+    return {step.plugin for step in plan.steps if step.stage.value in {"load", "adapt", "train"}}
+
+
+def reason(plan: Plan, label: str = "load", plugin: str = "mlx") -> str:
+    return next(each.reason for each in plan.verdicts if (each.label, each.plugin) == (label, plugin))
+
+
+@NEEDED
+def test_the_plugin_keeps_its_contract() -> None:
+    check_plugin("mlx")
+
+
+def test_a_mac_with_the_packages_takes_mlx_by_itself_and_says_why(plan: Callable[..., Plan]) -> None:
+    planned = plan()
+    assert chosen(planned) == {"mlx"}
+    assert reason(planned) == "preferred among those that can"
+    decided = {each.key: (each.value, each.reason) for each in planned.decisions}
+    assert decided["model.dtype"] == ("bfloat16", "the frozen base needs no more, and the adapter is kept in 32 bit")
+    assert decided["train.learning_rate"][0] == 2e-4
+    assert not {"train.kernels"} & decided.keys()
+
+
+def test_a_mac_without_the_packages_takes_transformers_and_says_what_to_install(plan: Callable[..., Plan]) -> None:
+    planned = plan(machine="macos")
+    assert chosen(planned) == {"huggingface"}
+    missing = 'mlx is not installed, mlx-lm is not installed (pip install "mlx>=0.32" "mlx-lm>=0.32")'
+    assert reason(planned) == missing
+    assert {each.key: each.value for each in planned.decisions}["model.dtype"] == "float32"
+
+
+def test_linux_takes_mlx_where_the_job_names_it_only(plan: Callable[..., Plan]) -> None:
+    linux = replace(PRESETS["linux-cpu"], versions={**PRESETS["linux-cpu"].versions, **VERSIONS})
+    assert chosen(plan(machine=linux)) == {"huggingface"}
+    assert reason(plan(machine=linux)).startswith("it is made for Macs; here it computes on the processor")
+    planned = plan(BY_NAME, linux)
+    assert chosen(planned) == {"mlx"}
+    assert {each.key: each.value for each in planned.decisions}["model.dtype"] == "float32"
+
+
+VERSIONS = {name: MAC.versions[name] for name in ("mlx", "mlx-lm")}
+
+
+def test_a_mac_with_intels_processor_takes_transformers(plan: Callable[..., Plan]) -> None:
+    planned = plan(machine=replace(MAC, arch="x86_64", accelerators=()))
+    assert chosen(planned) == {"huggingface"}
+    assert reason(planned) == "MLX is for Macs with Apple's own processors, and this one has Intel's"
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "said"),
+    [
+        ("packing = true\n", "train", "packing: rows of one sequence would see each other; batches are padded"),
+        ('[train]\noptim = "adafactor"\n', "train", 'optim = "adafactor": with MLX there are adamw_torch, '),
+        (
+            "[train]\nneftune_noise_alpha = 5\n",
+            "train",
+            "neftune_noise_alpha = 5.0: the loop of the plugin mlx does not",
+        ),
+        ('[adapter]\nmodules_to_save = ["lm_head"]\n', "adapt", "modules_to_save: with MLX, LoRA's matrices alone are"),
+        ('[adapter]\nbias = "all"\n', "adapt", 'bias = "all": with MLX biases are trained with all weights'),
+    ],
+)
+def test_what_it_cannot_do_is_a_reason_against_it_and_an_error_where_it_is_named(
+    plan: Callable[..., Plan], text: str, label: str, said: str
+) -> None:
+    planned = plan(text)
+    assert chosen(planned) == {"huggingface"}
+    assert reason(planned, label).startswith(said)
+    with pytest.raises(PlanError) as refused:
+        plan(text + BY_NAME)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "gpt2"}, "forge has not compared MLX's gpt2 with transformers'"),
+        ({"task": "vision"}, "does not do vision"),
+        ({"quantized": "gptq"}, "the model is stored in gptq"),
+    ],
+)
+def test_a_model_that_it_does_not_know_is_transformers(
+    plan: Callable[..., Plan], changes: dict[str, Any], said: str
+) -> None:
+    planned = plan(facts=replace(FACTS, **changes))
+    assert chosen(planned) == {"huggingface"}
+    assert reason(planned) == said
