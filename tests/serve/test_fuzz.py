@@ -29,7 +29,7 @@ def asking(served: Served, operation: Any, seen: set[int]) -> Callable[[Any], No
         if case.body == {"paused": False}:
             case.body = {"paused": True}
         headers = {"Authorization": f"Bearer {served.token}", "Accept": "*/*"}  # no stream, which never ends
-        response = case.call(base_url=f"http://{served.host}", headers=headers, timeout=60, allow_redirects=False)
+        response = case.call(base_url=f"http://{served.host}", headers=headers, timeout=120, allow_redirects=False)
         seen.add(response.status_code)
         assert response.status_code < 500, response.text
         assert "Traceback" not in response.text
