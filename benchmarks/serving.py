@@ -1,10 +1,13 @@
 """A server under load: what it costs a training, how it answers, and whether it grows.
 
     python benchmarks/serving.py            32 streams and 200 requests a second for 30 s while a training runs
-    python benchmarks/serving.py --replay   12 hours of events in minutes: a page opened, and memory over time
+    python benchmarks/serving.py --apart    the same, with cores of its own for the training: of those it was given
+    python benchmarks/serving.py --replay   twice 12 hours of events in minutes, and the server's memory each hour
 
-Both print one JSON object. The training is of a tiny model on the CPU, which shares its cores with the server: that is
-the worst case, since a real one waits for its GPU.
+Each prints one JSON object. The training is of a tiny model on the CPU, which shares its cores with the server and
+with who asks: that is the worst case, since a real one waits for its GPU. Quiet and loaded whiles take turns, and each
+loaded one is compared with the quiet ones around it; where other programs take the machine too, the CPU time of the
+server says more than the training's pace.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,39 +40,60 @@ EVENTS = 12 * 3600
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replay", action="store_true")
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="forge-serving-") as folder:
         project = Project(Path(folder) / "project", make_model(Path(folder) / "model"))
-        found = replay(project) if asked.replay else load(project, asked.seconds, asked.rate)
+        if asked.replay:
+            found = replay(project)
+        else:
+            found = load(project, asked.seconds, asked.rate, asked.rounds, apart=asked.apart)
     print(json.dumps(found, indent=2))
 
 
-def load(project: Project, seconds: float, rate: float) -> dict[str, Any]:
-    """Ask a server while a training runs, and compare its steps with those of a quiet while before and after."""
-    train = {"max_steps": 1_000_000, "save_steps": 1_000_000, "per_device_train_batch_size": 8}
+def load(project: Project, seconds: float, rate: float, rounds: int, *, apart: bool) -> dict[str, Any]:
+    """Ask a server while a training runs, in turns with quiet whiles, and compare the training's pace in both."""
+    train = {"max_steps": 10_000_000, "save_steps": 10_000_000, "per_device_train_batch_size": 8}
     project.write(train=train)
     served = serve(project.folder)
+    server = psutil.Process(served.process.pid)
     job = (project.folder / "job.toml").read_text(encoding="utf-8")
     entry = served.post("/api/v1/runs", {"job": job})["id"]
     run = served.until(entry, lambda line: (line["step"] or 0) > 50)["id"]
-    events = project.runs / run.replace("~", "/") / "events.jsonl"
-    quiet = [pace(events, seconds)]
-    times, refused = ask(served, run, seconds, rate, events)
-    quiet.append(pace(events, seconds))
+    folder = project.runs / run.replace("~", "/")
+    worker = psutil.Process(int((folder / ".lock").read_text(encoding="utf-8")))
+    if apart:
+        first, *others = sorted(worker.cpu_affinity())
+        for process, cores in ((worker, [first]), (server, others), (psutil.Process(), others)):
+            for thread in process.threads():
+                psutil.Process(thread.id).cpu_affinity(cores)
+    quiet, loaded, asked = [pace(folder / "events.jsonl", seconds)], [], []
+    spent = []
+    for _ in range(rounds):
+        before = sum(server.cpu_times()[:2])
+        steps, found = ask(served, run, seconds, rate, folder / "events.jsonl")
+        spent.append(sum(server.cpu_times()[:2]) - before)
+        loaded.append(steps)
+        asked.append(found)
+        quiet.append(pace(folder / "events.jsonl", seconds))
     served.post(f"/api/v1/runs/{run}/stop", {"now": True})
     served.settled(run)
     served.stop()
-    steps, before = times.pop("steps"), statistics.mean(quiet)
+    slower = [1 - pair[0] / statistics.mean(pair[1:]) for pair in zip(loaded, quiet, quiet[1:], strict=False)]
     return {
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
         "steps_a_second_quiet": quiet,
-        "steps_a_second_asked": steps,
-        "slower": 1 - steps / before,
-        **times,
-        **refused,
+        "steps_a_second_asked": loaded,
+        "slower": slower,
+        "slower_median": statistics.median(slower),
+        "server_cpu_share": statistics.median(spent) / seconds,
+        "rounds": asked,
     }
 
 
@@ -88,17 +113,14 @@ def last_step(events: Path) -> int:
     return max(steps)
 
 
-def ask(served: Served, run: str, seconds: float, rate: float, events: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Open streams and ask at a rate, from one process beside; return times, the training's steps, and refusals."""
+def ask(served: Served, run: str, seconds: float, rate: float, events: Path) -> tuple[float, dict[str, Any]]:
+    """Open streams and ask at a rate, from one process beside; return the training's pace meanwhile and what it saw."""
     command = [sys.executable, __file__, "--ask", str(served.port), served.token, run, str(seconds), str(rate)]
     asker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     time.sleep(1)
     steps = pace(events, seconds - 2)
     out, _ = asker.communicate()
-    found = json.loads(out)
-    return {"steps": steps, **{key: found[key] for key in ("median_ms", "p99_ms", "longest_ms")}}, {
-        key: found[key] for key in ("asked", "statuses", "streams", "messages")
-    }
+    return steps, json.loads(out)
 
 
 def asking(port: int, token: str, run: str, seconds: float, rate: float) -> None:
@@ -155,40 +177,42 @@ def asking(port: int, token: str, run: str, seconds: float, rate: float) -> None
 
 
 def replay(project: Project) -> dict[str, Any]:
-    """Write 12 hours of events in steps, with a stream open and the curves asked for, and watch the server's memory."""
+    """Write 12 hours of events, and as many more, with a stream open and the curves asked for; watch the memory."""
     folder = project.perform().folder
     served = serve(project.folder)
     run = f"{folder.path.parent.name}~{folder.path.name}"
     process = psutil.Process(served.process.pid)
     memory, messages = [], [0]
-    line = '{{"time": {0}.0, "kind": "step", "step": {0}, "of": 43200, "loss": {1:.4f}, "grad_norm": 1.5, '
+    line = '{{"time": {0}.0, "kind": "step", "step": {0}, "of": 86400, "loss": {1:.4f}, "grad_norm": 1.5, '
     line += '"learning_rate": 1e-4, "tokens_per_second": 9000.0, "memory": 1000000, "seconds_left": 3.5}}\n'
 
     def listen() -> None:
-        with served.stream(f"/api/v1/runs/{run}/events") as stream:
-            for _ in stream:
-                messages[0] += 1
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        headers = {"Authorization": f"Bearer {served.token}", "Accept": "text/event-stream"}
+        connection.request("GET", f"/api/v1/runs/{run}/events", headers=headers)
+        response = connection.getresponse()
+        while piece := response.readline():
+            messages[0] += piece.startswith(b"data:")
 
     threading.Thread(target=listen, daemon=True).start()
+    hour = EVENTS // 12
     with folder.events.open("a", encoding="utf-8") as file:
         for part in range(24):
-            file.writelines(line.format(step, 5 / step**0.1) for step in range(1 + part * 1800, 1801 + part * 1800))
-            file.flush()
-            for path in ("charts", "series", "events?tail=100", ""):
-                served.call("GET", f"/api/v1/runs/{run}/{path}".rstrip("/"))
-            time.sleep(1)
+            steps = range(1 + part * hour, 1 + (part + 1) * hour)
+            for half in (steps[: hour // 2], steps[hour // 2 :]):
+                file.writelines(line.format(step, 5 / step**0.1) for step in half)
+                file.flush()
+                for path in ("charts", "series", "report", "events?tail=100", ""):
+                    served.call("GET", f"/api/v1/runs/{run}/{path}".rstrip("/"))
+                time.sleep(1)
             memory.append(round(process.memory_info().rss / 2**20, 1))
-    for _ in range(30):  # what does not grow with the events does not grow
-        for path in ("charts", "series", "report", "events?tail=100"):
-            served.call("GET", f"/api/v1/runs/{run}/{path}")
-    memory.append(round(process.memory_info().rss / 2**20, 1))
     begun = time.monotonic()
     served.call("GET", f"/api/v1/runs/{run}/series")
     first = time.monotonic() - begun
-    time.sleep(3)
+    time.sleep(1)
     size = folder.events.stat().st_size
     served.stop()
-    return {"events": EVENTS, "bytes": size, "messages": messages[0], "memory_mib": memory, "series_s": first}
+    return {"events": 2 * EVENTS, "bytes": size, "messages": messages[0], "memory_mib": memory, "series_s": first}
 
 
 if __name__ == "__main__":

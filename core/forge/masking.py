@@ -24,17 +24,31 @@ _VALUE = r"[^&\s\"'<>\\#)\],]"
 
 _PATTERNS = (
     # https://user:password@host, with what a password may hold that is not encoded; http%3A%2F%2Fuser%3Apassword%40host
-    (re.compile(r"(://)[^\s/?#\"'<>\\]*@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(%3A%2F%2F)(?:(?!%2F|%3F)[^\s&/?#\"'<>\\])*%40", re.IGNORECASE), rf"\1{HIDDEN}%40"),
-    # user:password@host:3128, as proxies are given
-    (re.compile(r"(?<![\w/@.%-])[^\s/@:\"'<>\\()=]{1,200}:[^\s/@\"'<>\\]{1,200}@(?=[\w.-]+:\d{2,5}\b)"), f"{HIDDEN}@"),
-    (re.compile(rf"((?:[?&#;]|\\u0026)(?:{_NAMES})=){_VALUE}*[^&\s\"'<>\\#)\],:.;]", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (("@",), re.compile(r"(://)[^\s/?#\"'<>\\]*@"), rf"\1{HIDDEN}@"),
     (
+        ("%40",),
+        re.compile(r"(%3A%2F%2F)(?:(?!%2F|%3F)[^\s&/?#\"'<>\\])*%40", re.IGNORECASE),
+        rf"\1{HIDDEN}%40",
+    ),
+    # user:password@host:3128, as proxies are given
+    (
+        ("@",),
+        re.compile(r"(?<![\w/@.%-])[^\s/@:\"'<>\\()=]{1,200}:[^\s/@\"'<>\\]{1,200}@(?=[\w.-]+:\d{2,5}\b)"),
+        f"{HIDDEN}@",
+    ),
+    (
+        ("=",),
+        re.compile(rf"((?:[?&#;]|\\u0026)(?:{_NAMES})=){_VALUE}*[^&\s\"'<>\\#)\],:.;]", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        ("authorization",),
         re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?+)[^\s\"',}\\]{4,}", re.IGNORECASE),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"(\bbearer\s+)[\w.~+/-]{20,}=*", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (("bearer",), re.compile(r"(\bbearer\s+)[\w.~+/-]{20,}=*", re.IGNORECASE), rf"\1{HIDDEN}"),
     (
+        ("hf_", "api_org_", "github_pat_", *(f"gh{kind}_" for kind in "oprsu"), "glpat-", "sk-", "xox", "akia", "asia"),
         re.compile(
             r"\b(?:hf_[A-Za-z0-9]{20,}|(?:hf_oauth|hf_jwt|api_org|github_pat)_[\w.-]{20,}|gh[oprsu]_[A-Za-z0-9]{20,}"
             r"|glpat-[\w-]{20,}|sk-[\w-]{20,}|xox[abp]-[\w-]{10,}|A(?:KIA|SIA)[0-9A-Z]{16})\b"
@@ -42,6 +56,7 @@ _PATTERNS = (
         HIDDEN,
     ),
 )
+"""What a login of each kind has in it for sure, in small letters, which is found fast; its pattern; what hides it."""
 
 _SECRETS = re.compile(r"(?:^|_)(?:TOKEN|API_?KEY|PASSWORD|PASSWD|SECRET|SECRET_KEY|ACCESS_KEY)$")
 """Names of variables of the environment whose values are hidden wherever they turn up."""
@@ -55,10 +70,12 @@ def masked(text: str) -> str:
     >>> masked("cannot reach https://me:word@host/a?page=2&token=abc")
     'cannot reach https://***@host/a?page=2&token=***'
     """
-    for pattern, instead in _PATTERNS:
-        text = pattern.sub(instead, text)
+    small = text.lower()
+    for marks, pattern, instead in _PATTERNS:
+        if any(mark in small for mark in marks):
+            text = pattern.sub(instead, text)
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and value in text and _SECRETS.search(name):
+        if _SECRETS.search(name) and len(value) >= _SHORTEST:
             text = text.replace(value, HIDDEN)
     return text
 

@@ -133,7 +133,8 @@ def listen(host: str, port: int) -> socket.socket:
     from forge.api import UsageError
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol left open asyncio sends nothing at once: each answer waits 40 ms for the other side.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":  # a port of a server that has just ended can be used again
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -196,7 +196,7 @@ class Watch:
             begun_by[entry["id"]] = name
         hand = sorted(lines[name]["run"] for name in by_hand)
         queue = {"entries": entries, "paused": self.shelf.paused(), "by_hand": hand}
-        ordered = dict(sorted(lines.items(), key=lambda item: (_rank(item[1]), item[1]["sort"]), reverse=True))
+        ordered = dict(sorted(lines.items(), key=lambda item: _order(item[1]), reverse=True))
         fresh = {name for name, line in ordered.items() if self.lines.get(name) != line}
         if fresh or self.lines.keys() - ordered.keys() or queue != self.queue:
             version = self.version + 1
@@ -249,8 +249,11 @@ TRAINING = frozenset({"run", "dry-run", "resume"})
 """Kinds of entries by whose end a run is judged; an export that failed leaves it trained."""
 
 
-def _rank(line: dict[str, Any]) -> int:
-    return {"running": 2, WAITING: 1}.get(line["state"], 0)
+def _order(line: dict[str, Any]) -> tuple[int, float]:
+    """Return what lists are sorted by, the largest first: what runs, what waits in its order, and then the newest."""
+    if line["state"] == WAITING and line["position"] is not None:
+        return 1, -line["position"]
+    return {"running": 2, WAITING: 1}.get(line["state"], 0), line["sort"]
 
 
 def _time_of(name: str) -> float | None:

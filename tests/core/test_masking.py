@@ -53,7 +53,19 @@ def test_a_login_is_hidden_wherever_it_stands(text: str) -> None:
     assert masked(hidden) == hidden
 
 
-@pytest.mark.parametrize("token", [TOKEN, "sk-proj-" + "a1" * 20, "ghp_" + "x" * 36, "AKIA" + "Z" * 16])
+TOKENS = [
+    TOKEN,
+    *(f"{kind}_{'aB3' * 8}" for kind in ("hf_oauth", "hf_jwt", "api_org", "github_pat")),
+    *(f"gh{kind}_{'x' * 36}" for kind in "oprsu"),
+    "glpat-" + "a-b1" * 6,
+    "sk-proj-" + "a1" * 20,
+    *(f"xox{kind}-{'1' * 12}" for kind in "abp"),
+    "AKIA" + "Z" * 16,
+    "ASIA" + "Z" * 16,
+]
+
+
+@pytest.mark.parametrize("token", TOKENS)
 def test_a_token_is_hidden_by_its_form(token: str) -> None:
     assert masked(f"401 for {token}, sorry") == f"401 for {HIDDEN}, sorry"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge_serve.web.bodies import checked
-from forge_serve.web.guide import KEYS, Training, job_of, without_comments
+from forge_serve.web.bodies import StartBody, checked
+from forge_serve.web.guide import KEYS, Training, job_of, name_of, without_comments
 
 if TYPE_CHECKING:
     from support.serving import Served
@@ -122,6 +122,11 @@ def test_the_guides_call_becomes_a_job() -> None:
         "train": {"method": "sft", "num_train_epochs": 3.0},
     }
     assert notes == ["the model is loaded unquantised, as use_4bit was not asked for"]
+
+
+@pytest.mark.parametrize("model", ["\U000635aaGê²", "./..", "日本語", "a/" + "é" * 100, "a/" + "b" * 100])
+def test_a_model_of_any_name_gives_its_run_one(model: str) -> None:
+    assert StartBody(job={}, name=name_of(read(CURL, model_name=model))).name
 
 
 def test_each_example_of_the_guide_is_read_with_what_it_leaves_out() -> None:

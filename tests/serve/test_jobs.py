@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli
 
+from forge_serve.web.problems import Refused
+from forge_serve.web.server import Turns
 from support.serving import TOKEN
 
 if TYPE_CHECKING:
@@ -82,11 +85,42 @@ def test_what_a_job_may_not_is_told_beside_its_other_mistakes_and_nothing_of_wha
         ({"job": "", "set": "a=1"}, "set"),
         ({"job": "", "name": "../x"}, "name"),
         ({"job": {"a": None}}, "a"),
+        ({"job": "", "set": ["a=1", "a\0b=1"]}, "set.1"),
+        ({"job": "", "set": ["a=" + "é" * 60_000]}, "set.0"),
     ],
 )
 def test_a_body_that_is_wrong_is_told_by_its_keys(served: Served, body: dict[str, Any], where: str) -> None:
     found = served.post("/api/v1/plan", body, 422)
     assert where in {each["where"] for each in found["problems"]}
+
+
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [
+        ("chat", {"question": "?", "system": "é" * 60_000}),
+        ("chat", {"question": "?", "system": "\0"}),
+        ("export", {"format": "gguf", "types": ["\0"]}),
+        ("eval", {"metrics": ["\0"]}),
+        ("eval", {"data": "\0"}),
+    ],
+)
+def test_what_no_command_can_be_given_is_told(served: Served, what: str, body: dict[str, Any]) -> None:
+    assert served.call("POST", f"/api/v1/runs/old~20260101-000000/{what}", body).status == 422
+
+
+def test_so_many_calls_run_and_wait_and_each_gives_its_turn_back() -> None:
+    async def run() -> None:
+        slow, rest = Turns(1, 2), asyncio.Event()
+        reading = [asyncio.create_task(slow.asked(rest.wait)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            slow.refuse()
+        assert refused.value.status == 429
+        rest.set()
+        assert await asyncio.gather(*reading) == [True, True]
+        slow.refuse()  # and both have given their turns back
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("change", ["nothing", "=1", "a..b=1", "model.id.x=1", "--json", "\ud800"])

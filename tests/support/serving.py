@@ -8,14 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 TOKEN = "a-token-of-the-tests-own"
 
@@ -46,8 +47,13 @@ class Served:
     folder: Path
     port: int
     process: subprocess.Popen[bytes]
+    output: Path
     token: str = TOKEN
-    said: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> list[str]:
+        """The lines that it has printed so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace").splitlines()
 
     @property
     def host(self) -> str:
@@ -135,32 +141,37 @@ class Served:
     def kill(self) -> None:
         """End it at once."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def stop(self) -> int:
         """End it as Ctrl-C does, and return its exit code."""
         self.process.send_signal(signal.SIGINT)
-        out, _ = self.process.communicate(timeout=20)
-        self.said += out.decode().splitlines()
-        return self.process.returncode
+        return self.process.wait(timeout=20)
 
 
 def serve(folder: Path, *options: str, port: int = 0, **environ: str) -> Served:
     """Start a server in a folder and wait until it has said where it is."""
     state = folder.parent / "state"
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "forge", "serve", f"--port={port}", *options],
-        cwd=folder,
-        env={**os.environ, "FORGE_SERVE_TOKEN": TOKEN, "XDG_STATE_HOME": str(state), "HF_HUB_OFFLINE": "1", **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        bufsize=0,  # a line that was read ahead would be lost to communicate()
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline().decode()
-    assert "/login?token=" in line, line + process.communicate()[0].decode()
-    port = int(line.split(":")[2].partition("/")[0])
-    served = Served(folder, port, process, environ.get("FORGE_SERVE_TOKEN", TOKEN), [line])
+    handle, name = tempfile.mkstemp(".txt", "served-", folder.parent)  # a pipe that nobody reads holds it up once full
+    with os.fdopen(handle) as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "forge", "serve", f"--port={port}", *options],
+            cwd=folder,
+            env={
+                **os.environ,
+                "FORGE_SERVE_TOKEN": TOKEN,
+                "XDG_STATE_HOME": str(state),
+                "HF_HUB_OFFLINE": "1",
+                **environ,
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    served = Served(folder, port, process, Path(name), environ.get("FORGE_SERVE_TOKEN", TOKEN))
+    while not (served.said and "/login?token=" in served.said[0]):
+        assert process.poll() is None, served.said
+        time.sleep(0.02)
+    served.port = int(served.said[0].split(":")[2].partition("/")[0])
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:

@@ -35,6 +35,11 @@ function fill(element, ...inside) {
   return element;
 }
 
+// A text of the schema: what stands in backticks as code, and of a link its words.
+function prose(text) {
+  return text.split(/(`[^`]+`|\[[^\]]+\]\([^)\s]+\))/).map((part) => part.startsWith("`") && part.length > 1 ? h("code", null, part.slice(1, -1)) : /^\[.*\]\(.*\)$/.test(part) ? part.slice(1, part.indexOf("](")) : part);
+}
+
 function svg(tag, given) {
   const made = document.createElementNS(SVG, tag);
   for (const [key, value] of Object.entries(given ?? {})) made.setAttribute(key, value);
@@ -715,7 +720,7 @@ function training() {
           each.input.id = name;
           each.input.setAttribute("aria-describedby", `${about} ${fault.id}`);
           const clear = button("×", () => { job.change(key.path, null, null); each.input.focus(); }, "icon plain small", { "aria-label": `Leave ${each.name} out`, title: "Leave it out" });
-          const wrap = h("div.setting", null, h("label", { for: name }, key.path.at(-1)), h("div.help", { id: about }, key.schema.description ?? ""), fault, h("div.control", null, each.input, each.extra, clear));
+          const wrap = h("div.setting", null, h("label", { for: name }, key.path.at(-1)), h("div.help", { id: about }, prose(key.schema.description ?? "")), fault, h("div.control", null, each.input, each.extra, clear));
           const set = () => { const there = job.raw(key.path) !== null; wrap.classList.toggle("set", there); clear.hidden = !there; };
           keep(each, wrap, fault, set, () => { group.open = true; });
           set();
@@ -1034,7 +1039,7 @@ function runs() {
   const older = new Map();
   const search = h("input", { type: "search", "aria-label": "Search by name", placeholder: "Search by name", "data-key": "search", oninput: () => { word = search.value.toLowerCase(); update(); } });
   const states = h("select", { "aria-label": "State", onchange: () => { wanted = states.value; update(); } }, h("option", { value: "" }, "every state"), ["running", "queued", "trained", "dry run", "stopped", "failed", "lost"].map((each) => h("option", { value: each }, each)));
-  const table = h("div.card.runs", { hidden: true }, h("div.scroll", null, h("table", null, h("caption.unseen", null, "Runs, what runs first and then the newest"), h("thead", null, h("tr", null, h("th", { scope: "col" }, "run"), h("th", { scope: "col" }, "state"), h("th", { scope: "col" }, "progress"), h("th.n", { scope: "col" }, "loss"), h("th.n", { scope: "col" }, "held out"), h("th", { scope: "col" }, h("span.unseen", null, "what is told of it")))), body)));
+  const table = h("div.card.runs", { hidden: true }, h("div.scroll", null, h("table", null, h("caption.unseen", null, "What runs, what waits in its order, and then the newest runs"), h("thead", null, h("tr", null, h("th", { scope: "col" }, "run"), h("th", { scope: "col" }, "state"), h("th", { scope: "col" }, "progress"), h("th.n", { scope: "col" }, "loss"), h("th.n", { scope: "col" }, "held out"), h("th", { scope: "col" }, h("span.unseen", null, "what is told of it")))), body)));
   const empty = h("div");
   const next = button("Show more", doing("The list cannot be read", async () => {
     shownUpTo += 100;
@@ -1057,8 +1062,9 @@ function runs() {
       h("td.why.wide", null, told));
   };
   const sorted = () => {
+    const place = (line) => line.state === "queued" ? line.position ?? 0 : 0;
     const rank = (line) => line.state === "running" ? 2 : line.state === "queued" ? 1 : 0;
-    return [...store.runs.values(), ...[...older.values()].filter((line) => !store.runs.has(line.id))].sort((a, b) => rank(b) - rank(a) || b.sort - a.sort);
+    return [...store.runs.values(), ...[...older.values()].filter((line) => !store.runs.has(line.id))].sort((a, b) => rank(b) - rank(a) || place(a) - place(b) || b.sort - a.sort);
   };
   const drawn = new Map(); // id -> [line, tr]: what has not changed is left alone
   const update = () => {
@@ -1294,10 +1300,10 @@ function run(name) {
     const found = record?.result;
     if (!found?.metrics) { put(parts.result); return; }
     const names = [...new Set(Object.values(found.metrics).flatMap((each) => Object.keys(each)))].filter((each) => each !== "difference"), differ = names.length === 2;
-    put(parts.result, h("section.card", null, h("h2", null, "Result"), h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Result" }, h("table.numbers", null,
+    put(parts.result, h("section.card", null, h("h2", null, "Result"), h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Result" }, h("table.numbers.result", null,
       h("caption.unseen", null, `Measured on ${plural(found.rows, "held-out row")}, with 95 % intervals`),
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "metric"), names.map((each) => h("th", { scope: "col" }, h(`span.key-${each === "base" ? "base" : "tuned"}`), each)), differ && h("th", { scope: "col" }, `${names[1]} − ${names[0]}`), h("td", null, ""))),
-      h("tbody", null, Object.entries(found.metrics).map(([metric, each]) => h("tr", null, h("th", { scope: "row" }, metric), names.map((who) => h("td", null, range(each[who]))), differ && h("td", null, range(each.difference, true)), h("td", null, interval(each))))))),
+      h("tbody", null, Object.entries(found.metrics).map(([metric, each]) => h("tr", null, h("th", { scope: "row" }, metric), names.map((who) => h("td", { "data-name": who }, range(each[who]))), differ && h("td", { "data-name": `${names[1]} − ${names[0]}` }, range(each.difference, true)), h("td", null, interval(each))))))),
       h("p.note", null, `${plural(found.rows, "row")} that training never saw; in brackets the 95 % interval.`)));
   };
   const SAID = (value) => typeof value === "string" ? value : Array.isArray(value) ? value.map(SAID).join("\n\n") : value && typeof value === "object" ? value.content !== undefined ? `${value.role ?? ""}: ${SAID(value.content)}` : value.text !== undefined ? SAID(value.text) : JSON.stringify(value) : String(value ?? "");

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from forge.api import problems_of
 from forge_serve.web.problems import Refused
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 
 DEEPEST = 64
 """How deep the values of a body may be nested."""
+
+LONGEST = 100_000
+"""Bytes of a text that becomes an argument of a command: systems take no longer ones."""
+
+
+def _argument(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL, which no path or text has")
+    if len(text.encode()) > LONGEST:
+        raise ValueError(f"has more than {LONGEST:,} bytes")
+    return text
+
+
+Argument = Annotated[str, AfterValidator(_argument)]
+"""A text that becomes an argument of a command."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,63}$")]
 
@@ -29,7 +44,7 @@ class JobBody(Body):
     """A job."""
 
     job: str | dict[str, Any] = Field(description="The job: a TOML text, or its tables as JSON.")
-    set: list[str] = Field(default_factory=list, description="Changes, as `train.max_steps=10`.")
+    set: list[Argument] = Field(default_factory=list, description="Changes, as `train.max_steps=10`.")
     name: Name | None = Field(None, description="What the job's file is called, without `.toml`: in messages and runs.")
 
 
@@ -58,21 +73,19 @@ class ResumeBody(Body):
 class ExportBody(Body):
     """What to export; without anything, what the job says."""
 
-    format: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
-        None, description="The format, as of `[[export]]`."
-    )
-    types: list[str] = Field(default_factory=list, description="Files of these types; needs `format`.")
-    set: list[str] = Field(default_factory=list, description="Changes of the job, as `export.0.types=…`.")
+    format: Argument | None = Field(None, min_length=1, max_length=100, description="The format, as of `[[export]]`.")
+    types: list[Argument] = Field(default_factory=list, description="Files of these types; needs `format`.")
+    set: list[Argument] = Field(default_factory=list, description="Changes of the job, as `export.0.types=…`.")
 
 
 class EvalBody(Body):
     """What to evaluate; without anything, what the job says."""
 
-    data: str | None = Field(None, description="Rows to ask: a file below the roots, or a hub id.")
-    metrics: list[str] = Field(default_factory=list, description="Metrics to judge by.")
+    data: Argument | None = Field(None, description="Rows to ask: a file below the roots, or a hub id.")
+    metrics: list[Argument] = Field(default_factory=list, description="Metrics to judge by.")
     max_rows: int | None = Field(None, ge=1, description="Ask only this many rows.")
     base: bool | None = Field(None, description="Whether to ask the base model too.")
-    set: list[str] = Field(default_factory=list, description="Changes of the job, as `eval.max_new_tokens=64`.")
+    set: list[Argument] = Field(default_factory=list, description="Changes of the job, as `eval.max_new_tokens=64`.")
 
 
 class QuickStartBody(Body):
@@ -113,7 +126,7 @@ class ChatBody(Body):
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(description="What is asked.")
     model: Literal["tuned", "base"] = Field("tuned", description="Who answers.")
-    system: str | None = Field(None, max_length=100_000, description="A system message before it.")
+    system: Argument | None = Field(None, description="A system message before it.")
     max_new_tokens: int | None = Field(None, ge=1, le=100_000, description="The longest answer.")
     temperature: float | None = Field(None, ge=0, le=100, description="0 takes the most probable token each time.")
 

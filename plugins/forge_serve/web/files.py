@@ -152,7 +152,7 @@ def part(path: Path, begin: int, count: int) -> tuple[bytes, int, int]:
 async def report(request: Request) -> Response:
     """Return forge's page about a run, which loads nothing and runs nothing."""
     _, folder = folder_of(request)
-    page = await server_of(request).asked(lambda: draw(folder.path, "page"))
+    page = await server_of(request).turns.asked(lambda: draw(folder.path, "page"))
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox"
     headers = {"content-security-policy": policy, "x-frame-options": "SAMEORIGIN"}
     return Response(page, media_type="text/html; charset=utf-8", headers=headers)

@@ -217,7 +217,7 @@ async def start(request: Request) -> Response:
 def name_of(asked: Training) -> str:
     """Return the name of a training: its model's, without what names of runs do not hold."""
     last = re.split(r"[/\\]", asked.model_name.rstrip("/\\"))[-1]
-    return re.sub(r"[^\w.-]+", "-", last).strip(".-")[:64] or "job"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip(".-")[:64] or "job"
 
 
 async def status(request: Request) -> Response:

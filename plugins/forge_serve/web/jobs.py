@@ -51,7 +51,7 @@ async def planned(server: Server, body: JobBody) -> dict[str, Any]:
     if not_ours:
         more = await others(server, body, text, not_ours)
         raise refused(job_error(stem(body.name), [*not_ours, *more]))
-    found = await server.asked(lambda: ask_of_job("plan", text, body.name, server.rules.folder, options))
+    found = await server.turns.asked(lambda: ask_of_job("plan", text, body.name, server.rules.folder, options))
     if found.error is not None:
         raise refused(found.error)
     plan: dict[str, Any] = found.value
@@ -80,7 +80,7 @@ async def others(server: Server, body: JobBody, text: str, not_ours: list[Proble
     names = {each.where for each in not_ours}
     options = [f"--set={change}" for change in body.set if change.partition("=")[0].strip() not in names]
     rest = tomli_w.dumps(raw)
-    found = await server.asked(lambda: ask_of_job("plan", rest, body.name, server.rules.folder, options))
+    found = await server.turns.asked(lambda: ask_of_job("plan", rest, body.name, server.rules.folder, options))
     told = [Problem(**each) for each in (found.error or {}).get("problems") or ()]
     kept = []
     for each in told:
@@ -99,6 +99,7 @@ async def plan(request: Request) -> Response:
 async def data(request: Request) -> Response:
     """Begin to show the first rows of a job as they are trained; the answer is fetched by its id."""
     server, body = server_of(request), await taken(request, DataBody)
+    server.slow_turns.refuse()
     await planned(server, body)
     name = secrets.token_hex(8)
     server.shown[name] = {"id": name, "state": "running", "result": None, "error": None}
@@ -113,7 +114,7 @@ async def show(server: Server, name: str, body: DataBody) -> None:
     """Read the first rows of a job and keep them under a name."""
     options = [f"--rows={body.rows}", *(f"--set={change}" for change in body.set)]
     try:
-        found = await server.asked(
+        found = await server.slow_turns.asked(
             lambda: ask_of_job("data", text_of(body), body.name, server.rules.folder, options, limit=600)
         )
     except Refused as error:

@@ -60,7 +60,7 @@ async def example(request: Request) -> Response:
     """Return a commented job to begin with, made for this machine."""
     with tempfile.TemporaryDirectory(prefix="forge-serve-") as folder:
         file = Path(folder) / "job.toml"
-        found = await server_of(request).asked(lambda: ask(["init", str(file)], cwd=Path(folder)))
+        found = await server_of(request).turns.asked(lambda: ask(["init", str(file)], cwd=Path(folder)))
         if not file.is_file():
             raise refused(found.error or {"what": "there is no example", "kinds": []})
         return answer({"job": file.read_text(encoding="utf-8")})

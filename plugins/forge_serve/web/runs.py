@@ -40,7 +40,7 @@ TRASH = ".trash"
 
 
 async def index(request: Request) -> Response:
-    """List runs and what waits, what runs first and then the newest."""
+    """List what runs, what waits in its order, and then the newest runs."""
     server = server_of(request)
     limit = number_of(request, "limit", 1, 1000, 100)
     state, after = request.query_params.get("state"), request.query_params.get("after")

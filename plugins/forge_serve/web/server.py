@@ -35,8 +35,33 @@ PERIOD = 0.4
 STREAMS = 32
 """Streams that are open at a time."""
 
-WAITING_CALLS = 16
-"""Calls of forge that may wait for their turn."""
+
+class Turns:
+    """Calls of forge, a few of them at a time.
+
+    Args:
+        at_once: How many run at a time.
+        most: How many may run or wait.
+    """
+
+    def __init__(self, at_once: int, most: int) -> None:
+        self.most, self.taken = most, 0
+        self.free = asyncio.Semaphore(at_once)
+
+    def refuse(self) -> None:
+        """Raise :class:`Refused` where too many wait for their turn."""
+        if self.taken >= self.most:
+            raise Refused(429, f"{self.most} calls of forge wait for their turn", headers={"retry-after": "2"})
+
+    async def asked(self, call: Callable[[], Awaitable[Found]]) -> Found:
+        """Ask forge something once it is its turn. Raises :class:`Refused`."""
+        self.refuse()
+        self.taken += 1
+        try:
+            async with self.free:
+                return await call()
+        finally:
+            self.taken -= 1
 
 
 @dataclass
@@ -66,8 +91,8 @@ class Server:
         self.watch = Watch(self.runs, self.shelf)
         self.moved = asyncio.Condition()
         self.adding = asyncio.Lock()
-        self.calls = asyncio.Semaphore(2)
-        self.waiting = 0
+        self.turns = Turns(2, 16)
+        self.slow_turns = Turns(1, 4)  # for what loads a library that takes seconds, so that no plan waits for it
 
     @asynccontextmanager
     async def life(self, _app: object) -> AsyncIterator[None]:
@@ -114,23 +139,12 @@ class Server:
         async with self.moved:
             self.moved.notify_all()
 
-    async def asked(self, call: Callable[[], Awaitable[Found]]) -> Found:
-        """Ask forge something, two at a time. Raises :class:`Refused` where too many wait for their turn."""
-        if self.waiting >= WAITING_CALLS:
-            raise Refused(429, f"{WAITING_CALLS} calls of forge wait for their turn", headers={"retry-after": "2"})
-        self.waiting += 1
-        try:
-            async with self.calls:
-                return await call()
-        finally:
-            self.waiting -= 1
-
     async def remembered(self, arguments: Sequence[str], seconds: float) -> Any:
         """Return what a command of forge says, asked again once it is older than so many seconds."""
         key = " ".join(arguments)
         known = self.kept.get(key)
         if known is None or time.monotonic() - known[0] > seconds:
-            found = await self.asked(lambda: ask(arguments))
+            found = await self.turns.asked(lambda: ask(arguments))
             self.kept[key] = known = (time.monotonic(), found)
         if known[1].error is not None:
             del self.kept[key]

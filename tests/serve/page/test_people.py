@@ -140,7 +140,7 @@ def test_rows_from_another_computer_are_trained_on(
 
 def test_start_stop_and_go_on_by_keyboard_alone(own: Served, shop: Project, look: Callable[..., Looker]) -> None:
     page = look(own).page
-    write(page, job_of(shop, 400))
+    write(page, job_of(shop, 300))
 
     def press(name: str) -> None:
         """Go to a button by the tabulator and press it."""
@@ -159,7 +159,7 @@ def test_start_stop_and_go_on_by_keyboard_alone(own: Served, shop: Project, look
     press("Stop")
     is_state(page, "stopped")
     line = own.get("/api/v1/runs")["runs"][0]
-    assert line["step"] < 400
+    assert line["step"] < 300
     page.locator("h1").focus()
     press("Resume")
     is_state(page, "running")
@@ -167,14 +167,14 @@ def test_start_stop_and_go_on_by_keyboard_alone(own: Served, shop: Project, look
     folder = shop.runs / line["run"]
     lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [event["step"] for event in map(json.loads, lines) if event["kind"] == "step"]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 301))
 
 
 def test_a_server_that_is_killed_comes_back_with_nothing_lost_on_the_page(
     own: Served, shop: Project, look: Callable[..., Looker]
 ) -> None:
     page = look(own).page
-    write(page, job_of(shop, 600))
+    write(page, job_of(shop, 300))
     page.get_by_role("button", name="Start training").click()
     page.get_by_text("step 20 /").first.wait_for(timeout=SLOW)
     own.kill()
@@ -189,12 +189,12 @@ def test_a_server_that_is_killed_comes_back_with_nothing_lost_on_the_page(
         told = [text.split()[1] for text in page.locator(".feed .step").all_inner_texts() if text.startswith("step")]
         numbers = [int(each.replace(",", "")) for each in told]
         assert numbers == list(range(numbers[0], numbers[0] - len(numbers), -1))
-        assert numbers[0] == 600
+        assert numbers[0] == 300
         assert numbers[-1] < 20
         elsewhere = look(again).page  # and another browser that comes later sees the same
         elsewhere.get_by_role("link", name=line.parents[1].name).first.click()
-        elsewhere.get_by_text("step 600 /").wait_for()
-        elsewhere.get_by_role("img", name=re.compile("^Loss: .* at step 600,")).wait_for(timeout=SLOW)
+        elsewhere.get_by_text("step 300 /").wait_for()
+        elsewhere.get_by_role("img", name=re.compile("^Loss: .* at step 300,")).wait_for(timeout=SLOW)
     finally:
         again.kill()
 
