@@ -94,7 +94,7 @@ def test_a_plugin_of_version_0_1_still_works(
 
 def test_the_method_of_the_guide_trains(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = Catalogue((*discover({}).plugins, installed(tmp_path, monkeypatch)))
-    project.write(train={"method": "mine/sft", "colour": "red"})
+    project.write(train={"method": "mine/sft", "z_weight": 0.5})
     done = perform_in(*project.prepare(catalogue=catalogue))
     assert done.code == 0, done.printed
     assert [event["step"] for event in done.of_kind("step")] == [1, 2, 3, 4]
@@ -116,5 +116,5 @@ def test_the_method_of_the_guide_is_planned_as_those_of_huggingface(
     assert set(decided["train.kernels"]) < set(next(d.value for d in own.decisions if d.key == "train.kernels"))
     with pytest.raises(JobError, match="there are no held-out rows"):
         plan(f'{BASE}[train]\nmethod = "mine/sft"\neval_strategy = "steps"\n')
-    with pytest.raises(JobError, match="did you mean colour"):
-        plan(f'{BASE}[train]\nmethod = "mine/sft"\ncolur = "red"\n')
+    with pytest.raises(JobError, match="did you mean z_weight"):
+        plan(f'{BASE}[train]\nmethod = "mine/sft"\nz_wieght = 0.5\n')

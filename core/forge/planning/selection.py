@@ -211,7 +211,9 @@ def _inability(need: Need, plugin: Plugin) -> str:
     served = need.words & frozenset().union(*(offer.serves for offer in offers))
     rest = need.words - served
     lacking = need.words - frozenset().union(*(offer.words for offer in offers))
-    if lacking and not (served and rest <= _MODELS.keys()):
+    if lacking and served and not rest <= _MODELS.keys():
+        return f"does {', '.join(sorted(served))}, but not {', '.join(sorted(lacking))}"
+    if lacking and not served:
         return f"does not do {', '.join(sorted(lacking))}"
     if not served:
         return f"does not do {' and '.join(sorted(need.words))} at once"
@@ -282,13 +284,18 @@ def _misfit(wanted: Sequence[Need], running: _Field, traits: frozenset[str]) -> 
     return "the stages do not fit together", why, do
 
 
-def _alone(other: Choice, running: _Field) -> str | None:
-    """Return why an offer would come without another one of its plugin that goes on from it; None if that is there."""
-    for each, no in running.rejected:
-        left = any(choice.plugin.name == other.plugin.name for choice in running.fit[each.need.label])
-        goes_on = each.plugin.name == other.plugin.name and each.offer.depends & other.offer.provides
-        if goes_on and not left:
-            return f"its own {each.need.stage} cannot: {no.reason}"
+def _alone(other: Choice, rest: Iterable[Choice], running: _Field) -> str | None:
+    """Return why an offer would come without one of its plugin's that it goes with; None if those are there."""
+    for choice in rest:
+        need, plugin = choice.need, other.plugin
+        goes_with = any(
+            offer.stage is need.stage and (offer.depends & other.offer.provides or offer.provides & other.offer.depends)
+            for offer in plugin.offers
+        )
+        verdict = running.verdicts.get((need.label, plugin.name))
+        left = any(each.plugin.name == plugin.name for each in running.fit[need.label])
+        if goes_with and verdict and not left:
+            return f"its own {need.stage} cannot: {verdict.reason}"
     return None
 
 
@@ -298,7 +305,7 @@ def _outdone(
     found = running.timings[winner.need.label]
     usual = winner.plugin.name != found.first and _rank(other, job) < _rank(winner, job)
     if usual or other.plugin.name == found.first:
-        reason = _alone(other, running) or clash([*rest, other], traits)
+        reason = _alone(other, rest, running) or clash([*rest, other], traits)
         return str(reason or "does not fit what serves the other stages")
     if not other.plugin.own and winner.plugin.own:
         return f'not asked: forge\'s own plugins come first; [use] prefer = ["{other.plugin.name}"] puts it before them'
@@ -347,7 +354,9 @@ def _hopeless(need: Need, verdicts: Iterable[Verdict], catalogue: Catalogue) -> 
         holders = {plugin.name for plugin, offer in catalogue.offers(need.stage) if offer.backend == need.backend}
         tried = [verdict for verdict in tried if verdict.plugin in holders]
     own = {plugin.name for plugin in catalogue.usable if plugin.own}
-    able = [verdict for verdict in tried if verdict.against is not Against.ABILITY or verdict.plugin in own]
+    near = {plugin.name for plugin, offer in catalogue.offers(need.stage) if need.words & offer.serves}
+    telling = [v for v in tried if v.against is not Against.ABILITY or v.plugin in own | near]
+    able = sorted(telling, key=lambda verdict: verdict.plugin not in near)
     said = [f"{verdict.plugin}: {verdict.reason}" for verdict in able or tried]
     reasons = "; ".join(_some(said)) or "no plugin offers it"
     what = f"nothing can {need.label}" if need.stage is not Stage.EXPORT else f"nothing can serve {need.label}"

@@ -17,7 +17,9 @@ LEVERS = 5
 
 def describe(estimate: Estimate | None) -> list[str]:
     """Return the lines that tell an estimate: whether it fits, its parts, and what would take less."""
-    if estimate is None or estimate.process is None:
+    if estimate is None:
+        return ["memory    unknown until `forge run --dry-run`: the plugin that trains estimates none"]
+    if estimate.process is None:
         return ["memory    unknown until `forge run --dry-run`: the model's config does not tell enough"]
     lines = [f"memory    {verdict(estimate)}"]
     lines += [

@@ -105,7 +105,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
             TASKS[plan.task](job, run, stages, folder)
             run.group.first(None)  # none goes before rank 0 has written what all have made
         except Interrupted as error:
-            run.emit(Stopped(error.what))
+            run.emit(Stopped(f"{error.what}: {error.why}" if error.why else error.what))
             return error.exit_code
         except KeyboardInterrupt:
             raise

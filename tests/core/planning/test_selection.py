@@ -309,6 +309,44 @@ def test_the_faster_loader_stays_as_long_as_any_trainer_takes_its_model() -> Non
     assert verdicts["train", "picky"].reason == "picky (train) conflicts with unsloth-patched"
 
 
+TOY = frozenset({"toy-model"})
+
+
+@pytest.mark.parametrize(("stage", "word"), [(Stage.ADAPT, "dora"), (Stage.LOAD, "ddp")])
+def test_a_backend_that_lacks_a_word_at_one_stage_says_so_at_the_others(stage: Stage, word: str) -> None:
+    def made(at: Stage, **values: Any) -> Offer:
+        served = {Stage.LOAD: "text", Stage.ADAPT: "lora", Stage.TRAIN: "sft"}[at]
+        there = {"serves": frozenset({served}), "supports": frozenset({"dora", "ddp"} - {values.pop("lacks", "")})}
+        return Offer(stage=at, impl=f"nowhere:{at}", **there, **values)
+
+    def backend(traits: frozenset[str], lacks: str = "", **values: Any) -> list[Offer]:
+        first, later = {"provides": traits}, {"depends": traits}
+        return [
+            made(at, lacks=lacks if at is stage else "", **(first if at is Stage.LOAD else later), **values)
+            for at in (Stage.LOAD, Stage.ADAPT, Stage.TRAIN)
+        ]
+
+    toy = plugin("toy", *backend(TOY, word, platforms=frozenset({"linux"}), priority=9), own=False)
+    own = plugin("own", *backend(PLAIN))
+    needed = {Stage.LOAD: {"text"}, Stage.ADAPT: {"lora"}, Stage.TRAIN: {"sft"}}
+    needed[stage] = needed[stage] | {word}
+    wanted = [Need(at, frozenset(words), str(at)) for at, words in needed.items()]
+    chosen, verdicts = choose([toy, own], wanted)
+    assert set(chosen.values()) == {"own"}
+    said = {"dora": "does lora, but not dora", "ddp": "does text, but not ddp"}[word]
+    others = [verdicts[str(at), "toy"].reason for at in needed if at is not stage and (str(at), "toy") in verdicts]
+    assert f"its own {stage} cannot: {said}" in others
+
+
+def test_the_one_plugin_that_does_a_format_is_named_with_what_it_lacks() -> None:
+    theirs = plugin("tar", Offer(stage=Stage.EXPORT, impl="nowhere:e", serves=frozenset({"tar/all"})), own=False)
+    own = plugin("own", offer(Stage.EXPORT, serves=frozenset({"merged"})))
+    need = Need(Stage.EXPORT, frozenset({"tar/all", "push"}), "export 1 (tar/all)")
+    with pytest.raises(PlanError, match="nothing can serve export 1") as caught:
+        choose([own, theirs], [need])
+    assert str(caught.value.why).startswith("tar: does tar/all, but not push; own: ")
+
+
 def test_a_later_stage_depends_on_what_an_earlier_one_provides() -> None:
     tensors = plugin("tensors", offer(Stage.LOAD, priority=90, provides=frozenset({"gguf-model"})))
     trainer = plugin("t", offer(Stage.TRAIN, depends=PLAIN))

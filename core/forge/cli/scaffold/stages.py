@@ -147,9 +147,11 @@ def adapt(loaded: Loaded) -> Loaded:
 
 import json
 import math
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 
-from forge.api import Data, Interrupted, Job, Loaded, Run, StepLogged, Trained, TrainingStarted
+from forge.api import Data, DryRunDone, Interrupted, Job, Loaded, Run, StepLogged, Trained, TrainingStarted
 
 from @PACKAGE@.options import Options
 
@@ -157,11 +159,25 @@ from @PACKAGE@.options import Options
 def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
     """Count the tokens of a row in each step, with checkpoints; stop and go on where it is asked for."""
     options, counts, begins = Options.model_construct(**job.train.options), loaded.model, 0
+    facts, steps = run.plan.facts, options.max_steps
+    trained = Trained(
+        weights="model",
+        kind="full",
+        task=facts.task,
+        base={"id": facts.id, "revision": facts.revision, "digest": facts.digest},
+        processor="model",
+        traits=loaded.traits,
+    )
+    if run.dry_run:
+        longest = max((row["input_ids"] for row in data.train), key=len)
+        start = time.perf_counter()
+        cross_entropy(counts, longest)
+        run.emit(DryRunDone(steps, time.perf_counter() - start, longest=len(longest)))
+        return trained
     if run.resume:
         state = json.loads((run.resume / "state.json").read_text(encoding="utf-8"))
         begins = state["step"]
         counts.update({int(token): count for token, count in state["counts"].items()})
-    steps = 1 if run.dry_run else options.max_steps
     run.graceful.set()  # from here on a wish to stop is heeded
     run.emit(TrainingStarted(steps, begins))
     loss = 0.0
@@ -176,20 +192,11 @@ def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
             with run.checkpoint(step, finished=step == steps) as folder:
                 (folder / "state.json").write_text(json.dumps({"step": step, "counts": counts}), encoding="utf-8")
         if stops:
-            raise Interrupted("stopped", f"step {step} is saved", f"go on with: forge resume {run.folder}")
+            raise Interrupted(f"stopped at step {step} of {steps}, checkpoint-{step} is whole")
     weights = run.folder / "model"
     weights.mkdir(exist_ok=True)
     (weights / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
-    facts = run.plan.facts
-    return Trained(
-        weights="model",
-        kind="full",
-        task=facts.task,
-        base={"id": facts.id, "revision": facts.revision, "digest": facts.digest},
-        processor="model",
-        traits=loaded.traits,
-        metrics={"train_loss": loss},
-    )
+    return replace(trained, metrics={"train_loss": loss})
 
 
 def cross_entropy(counts: dict[int, int], tokens: Iterable[int]) -> float:
