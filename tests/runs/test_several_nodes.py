@@ -140,6 +140,16 @@ def test_a_node_whose_forge_is_killed_leaves_nothing_behind(project: Project, no
 
 
 @pytest.mark.slow
+def test_a_node_that_waits_for_the_first_one_can_be_stopped(project: Project) -> None:
+    waiting = project.start("worker-node", "runs/job/none")
+    time.sleep(3)
+    waiting.send_signal(signal.SIGTERM)
+    said = waiting.communicate(timeout=10)[0]
+    assert "stopped before the training began" in said
+    assert waiting.returncode == 130
+
+
+@pytest.mark.slow
 def test_a_meeting_that_a_killed_first_node_left_behind_is_not_waited_at(project: Project) -> None:
     project.write(train=SHARED)
     nodes = begin(project)
