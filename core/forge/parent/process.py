@@ -267,7 +267,7 @@ def verdict(
     if code == 0 and isinstance(last, Done):
         return None
     said = from_json(last.error) if isinstance(last, Failed) else None
-    if ranks and len(wishes) < 2:
+    if ranks and len(wishes) < 2 and not (code == Interrupted.exit_code and last is None):
 
         def silent(each: Ended) -> ForgeError:
             return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")
