@@ -121,9 +121,8 @@ def member() -> None:
 
     from forge.worker.ranks import Together
 
-    began = time.perf_counter()
-    dist.init_process_group("gloo", timeout=timedelta(seconds=300))  # so that all are there
-    dist.destroy_process_group()
+    here = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["MASTER_PORT"])
+    dist.TCPStore("127.0.0.1", here[2], here[1], here[0] == 0, timedelta(seconds=300))  # until all are there
     os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
     began = time.perf_counter()
     group = Together(timedelta(seconds=300))

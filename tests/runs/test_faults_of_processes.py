@@ -46,6 +46,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on_from_its_checkpoi
     assert "process 1 of 2 was killed (SIGKILL)" in said
     assert "forge resume" in said
     assert process.returncode == 1
+    assert "process 1 of 2 was killed" in project.forge("runs")
 
 
 @pytest.mark.slow

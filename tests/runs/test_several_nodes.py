@@ -140,6 +140,37 @@ def test_a_node_whose_forge_is_killed_leaves_nothing_behind(project: Project, no
 
 
 @pytest.mark.slow
+def test_a_node_that_waits_for_the_first_one_can_be_stopped(project: Project) -> None:
+    waiting = project.start("worker-node", "runs/job/none")
+    time.sleep(3)
+    waiting.send_signal(signal.SIGTERM)
+    said = waiting.communicate(timeout=10)[0]
+    assert "stopped before the training began" in said
+    assert waiting.returncode == 130
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_node_that_waits_where_they_meet_can_be_stopped(project: Project, node: int) -> None:
+    """Either the second node never comes, or the first one, whose word was left there, is gone."""
+    project.write(train=SHARED)
+    first = project.begin(*NODES, **HERE)
+    folder = project.newest()
+    wait_for(lambda: (folder.path / "meeting.json").exists(), 20)
+    time.sleep(3)
+    waiting = first
+    if node:
+        first.kill()
+        first.communicate()
+        waiting = project.start("worker-node", str(folder.path))
+        time.sleep(6)
+    waiting.send_signal(signal.SIGINT)
+    said = waiting.communicate(timeout=8)[0]
+    assert "stopped" in said
+    assert waiting.returncode == 130
+
+
+@pytest.mark.slow
 def test_a_meeting_that_a_killed_first_node_left_behind_is_not_waited_at(project: Project) -> None:
     project.write(train=SHARED)
     nodes = begin(project)

@@ -148,8 +148,8 @@ def test_two_nodes_of_which_a_process_dies_end_and_leave_their_log(cluster: dict
     said = project.forge("logs", "job", "--follow")
     assert "process 1 of 2 was killed (SIGKILL)" in said
     runs = project.forge("runs")
-    assert "failed" in runs
-    assert "exit code 1" in runs
+    assert "FAILED exit code 1 " in runs
+    assert "process 1 of 2 was killed (SIGKILL)" in runs
     assert not processes_of(RunFolder(folder))
 
 

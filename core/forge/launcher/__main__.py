@@ -3,12 +3,13 @@
 The agent of ``torchrun`` starts and watches them (``torch.distributed.elastic``). It runs in a thread, where it leaves
 signals alone: SIGTERM is passed on to the workers, which save and stop, and this process ends when they have. It begins
 nothing anew: what goes on does so from a checkpoint. On a further node the end of its ``forge worker-node`` is such a
-signal, too; on the first one the first worker hears of it.
+signal, too; on the first one the first worker hears of it, once there is one.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from forge.api.plan import Plan
 from forge.disk.events import EventLog
 from forge.disk.folder import RunFolder
 from forge.disk.meeting import LAUNCHER, Meeting, node_of
+from forge.errors import Interrupted
 from forge.launcher.agent import Agent
 from forge.masking import mask_output
 
@@ -37,17 +39,22 @@ def main(arguments: list[str]) -> int:
     agent = Agent(command, Plan.read(plan).launch, meeting, node)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
+        if not agent.started:  # it waits for other nodes, and there is nothing to save
+            meeting.say(folder, node, [])
+            os._exit(Interrupted.exit_code)
         for pid in agent.workers().values():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def watch() -> None:
-        os.read(0, 1)  # nobody writes there: it is the end of who would
-        pass_on(signal.SIGTERM, None)
+        """Hear of the parent's wish to stop, and of its end, where no worker does."""
+        while node or not agent.started:
+            if select.select([0], [], [], 0.2)[0]:
+                pass_on(signal.SIGTERM, None)
+                return
 
     signal.signal(signal.SIGTERM, pass_on)
-    if node:
-        threading.Thread(target=watch, name="parent", daemon=True).start()
+    threading.Thread(target=watch, name="parent", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent passes it on once
     thread = threading.Thread(target=agent.run, name="agent")
     thread.start()

@@ -104,6 +104,11 @@ class Agent:
             return ForgeError(what, "the training waits no longer", do)
         return ForgeError(f"the processes could not be started, which were to meet at {where}", first_line(self.error))
 
+    @property
+    def started(self) -> bool:
+        """Whether there are workers, or were some."""
+        return bool(self._ended) or any(isinstance(each.id, int) for each in self._agent.get_worker_group().workers)
+
     def workers(self) -> dict[int, int]:
         """Return the processes of the workers that were started and not seen to end, by their rank among all."""
         started = self._agent.get_worker_group().workers

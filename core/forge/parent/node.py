@@ -7,7 +7,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from forge.api.event import Noted
 from forge.api.plan import Plan
@@ -42,30 +42,57 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
     """
     done, code = "", None
     log = folder.path / f"log.node{node}.txt"
-    while (meeting := _next(folder, done, wait if code is None else _patience(code))) is not None:
-        if not 0 < node < meeting.nodes:
-            what = f"the training in {folder.path} has no node {node}"
-            raise RunError(what, f"it is one of {meeting.nodes}, and 0 is the one that began it", "mend --node")
-        there = _same(folder, meeting)
-        plan = there.path / meeting.plan
-        processes = Plan.read(plan).launch.processes
-        several = f"{processes} process{'es' * (processes != 1)}"
-        show(Noted(f"node {node} of {meeting.nodes}: {several}, meeting at {meeting.address}"))
-        environment, _ = environment_of(there, plan)
-        environment[NODE] = str(node)
-        with log.open("ab") as output:
-            launcher = start("forge.launcher", there, plan, environment, stdout=output, stderr=subprocess.STDOUT)
-            code = _end(launcher, folder, meeting)
-        done = meeting.id
-    if code is None:
+    with _Wish() as wish:
+        while (meeting := _next(folder, done, wait if code is None else _patience(code), wish)) is not None:
+            if not 0 < node < meeting.nodes:
+                what = f"the training in {folder.path} has no node {node}"
+                raise RunError(what, f"it is one of {meeting.nodes}, and 0 is the one that began it", "mend --node")
+            there = _same(folder, meeting)
+            plan = there.path / meeting.plan
+            processes = Plan.read(plan).launch.processes
+            several = f"{processes} process{'es' * (processes != 1)}"
+            show(Noted(f"node {node} of {meeting.nodes}: {several}, meeting at {meeting.address}"))
+            environment, _ = environment_of(there, plan)
+            environment[NODE] = str(node)
+            with log.open("ab") as output:
+                launcher = start("forge.launcher", there, plan, environment, stdout=output, stderr=subprocess.STDOUT)
+                code = _end(launcher, folder, meeting, wish)
+            done = meeting.id
+    if code is None and not wish.count:
         what = f"no training in {folder.path} waits for a node"
         raise RunError(
             what, f"waited {wait:.0f} s for it", "begin it on the first node, and give this one the same disk"
         )
-    if code == Interrupted.exit_code:
-        raise Interrupted("stopped with the training")
+    if code in {None, Interrupted.exit_code}:
+        raise Interrupted("stopped with the training" if code else "stopped before the training began")
     if code:
         raise ForgeError("the processes of this node failed", f"code {code}", f"see {log} and what node 0 says")
+
+
+class _Wish:
+    """The wish to stop, by Ctrl-C or SIGTERM: passed on to a launcher if there is one; a second one ends that at once.
+
+    Attributes:
+        count: How often it was said.
+        launcher: The launcher at work.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.launcher: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._heed) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heed(self, _number: int, _frame: object) -> None:
+        self.count += 1
+        if self.launcher is not None:
+            self.launcher.send_signal(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
 
 
 def _same(folder: RunFolder, meeting: Meeting) -> RunFolder:
@@ -83,9 +110,9 @@ def _patience(code: int) -> float:
     return AGAIN if code not in {0, Interrupted.exit_code} else 0.0
 
 
-def _next(folder: RunFolder, done: str, wait: float) -> Meeting | None:
+def _next(folder: RunFolder, done: str, wait: float, wish: _Wish) -> Meeting | None:
     until = time.monotonic() + wait
-    while True:
+    while not wish.count:
         with suppress(RunError):
             meeting = Meeting.read(folder.path)
             if meeting.id != done and meeting.nodes > 1 and not meeting.is_over(folder.path):
@@ -93,21 +120,18 @@ def _next(folder: RunFolder, done: str, wait: float) -> Meeting | None:
         if time.monotonic() >= until:
             return None
         time.sleep(0.2)
+    return None
 
 
-def _end(launcher: subprocess.Popen[bytes], folder: RunFolder, meeting: Meeting) -> int:
-    """Wait for a launcher; a stop is the first node's word, and a second signal here ends this node at once.
+def _end(launcher: subprocess.Popen[bytes], folder: RunFolder, meeting: Meeting, wish: _Wish) -> int:
+    """Wait for a launcher, and return its code; a stop is the first node's word.
 
     Where the first node calls to another meeting, this one was left over by a first node that was killed.
     """
-    wishes: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        wishes.append(number)
-        launcher.send_signal(signal.SIGTERM if len(wishes) == 1 else signal.SIGKILL)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    wish.launcher = launcher
     try:
+        if wish.count:  # it came as the launcher was started
+            launcher.send_signal(signal.SIGTERM)
         while True:
             with suppress(subprocess.TimeoutExpired):
                 return launcher.wait(timeout=LOOK)
@@ -115,5 +139,4 @@ def _end(launcher: subprocess.Popen[bytes], folder: RunFolder, meeting: Meeting)
                 if Meeting.read(folder.path).id != meeting.id:
                     launcher.kill()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        wish.launcher = None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from forge.api.event import Done, Event, Failed, Noted, Stopped
 from forge.api.plan import Plan
 from forge.disk.cache import kept_for_later
 from forge.disk.checkpoints import newest_marked
-from forge.disk.events import Follower
+from forge.disk.events import EventLog, Follower
 from forge.disk.faults import disk_errors, machine_error
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
@@ -108,7 +108,18 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
             worker.stdin.close()
     if ranks:
         let_go(folder)
-    return Outcome(verdict(worker.returncode, last, folder, wishes, ranks), asked=bool(wishes))
+    error = verdict(worker.returncode, last, folder, wishes, ranks)
+    if ranks and error and not isinstance(error, Interrupted):
+        keep(folder, error, last)
+    return Outcome(error, asked=bool(wishes))
+
+
+def keep(folder: RunFolder, error: ForgeError, last: Event | None) -> None:
+    """Write down what a training of several processes failed of, where the first one knew of a lost connection only."""
+    if isinstance(last, Failed) and from_json(last.error).what == error.what:
+        return
+    with suppress(OSError, MachineError), closing(EventLog(folder.events)) as log:  # it may be a full disk
+        log.append(Failed(error.to_json()))
 
 
 def ranks_of(folder: RunFolder, plan: Path) -> Ranks | None:
@@ -256,7 +267,7 @@ def verdict(
     if code == 0 and isinstance(last, Done):
         return None
     said = from_json(last.error) if isinstance(last, Failed) else None
-    if ranks and len(wishes) < 2:
+    if ranks and len(wishes) < 2 and not (code == Interrupted.exit_code and last is None):
 
         def silent(each: Ended) -> ForgeError:
             return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")

@@ -74,7 +74,8 @@ class Ranks:
 
     def _ended(self) -> list[Ended]:
         """Return how they ended, as far as their launchers say."""
-        until = time.monotonic() + (WAIT if self.meeting.nodes > 1 else 0)
+        others = self.meeting.nodes > 1 and self.meeting.is_over(self.folder.path)  # else its own launcher was killed
+        until = time.monotonic() + (WAIT if others else 0)
         while (found := self.meeting.said(self.folder.path)) is None and time.monotonic() < until:
             time.sleep(0.2)
         return found or []

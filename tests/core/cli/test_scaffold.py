@@ -37,7 +37,7 @@ def test_every_kind_passes_its_own_tests_and_ruff(site: Site) -> None:
             text=True,
         )
         assert ruff.returncode == 0, ruff.stdout + ruff.stderr
-    assert "12 passed" in site.pytest(*(root for root, kind in zip(roots, KINDS, strict=True) if kind in LIGHT))
+    assert "14 passed" in site.pytest(*(root for root, kind in zip(roots, KINDS, strict=True) if kind in LIGHT))
 
 
 @pytest.mark.slow
@@ -72,5 +72,7 @@ def test_names_that_are_taken_are_refused(site: Site, tmp_path: Path, monkeypatc
         scaffold("huggingface", tmp_path)
     with pytest.raises(UsageError, match="run is taken: forge run is a command already"):
         scaffold("run", tmp_path, "command", commands=("run",))
+    with pytest.raises(UsageError, match=r"slurm is taken: plugin submit .* sends jobs to slurm"):
+        scaffold("slurm", tmp_path, "target")
     with pytest.raises(UsageError, match="begin with a lower-case letter"):
         scaffold("1st", tmp_path)

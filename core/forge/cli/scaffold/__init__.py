@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from forge.discovery.catalogue import Plugin
+
 _LONGEST = 40
 
 
@@ -49,6 +51,8 @@ def scaffold(name: str, folder: Path, kind: str = "observer", *, commands: Colle
     if kind == "command" and name in commands:
         why = f"forge {name} is a command already, and would go first"
         raise UsageError(f"{name} is taken", why, "choose another name")
+    if kind == "target" and (owner := _target(name)):
+        raise UsageError(f"{name} is taken", f"{owner} sends jobs to {name}", "choose another name")
     root = folder / f"forge-{name}"
     if root.exists():
         raise UsageError(f"{root} exists", do="choose another name")
@@ -79,3 +83,11 @@ def scaffold(name: str, folder: Path, kind: str = "observer", *, commands: Colle
         write_text(root / file, text)
         written.append(root / file)
     return written
+
+
+def _target(name: str) -> Plugin | None:
+    """Return the plugin that sends jobs to a target of a name, if there is one."""
+    from forge.discovery.discover import discover  # other kinds do not pay for it
+
+    found = discover().target(name)
+    return found[0] if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from forge.cli.scaffold import stages
+from forge.cli.scaffold import stages, targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,14 @@ def _test(imports: str, text: str) -> str:
 
 
 _RUN = "from pathlib import Path\n\nfrom forge.testing import check_plugin, run_job"
+
+_SENDING = """\
+from pathlib import Path
+
+from forge.api import Bundle, Job, Status, Ticket
+from forge.testing import check_plugin
+
+from @PACKAGE@.submitter import Here, Options"""
 
 OBSERVER = Kind(
     "Tells how the loss went, when a training ends.",
@@ -331,4 +339,5 @@ KINDS: Mapping[str, Kind] = {
     "reader": READER,
     "metric": METRIC,
     "command": COMMAND,
+    "target": Kind(**targets.TARGET, test=_test(_SENDING, targets.TARGET_TEST)),
 }
