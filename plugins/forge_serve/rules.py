@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from forge.api import Problem, locate
+from forge.api import Problem, locate, names_code, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,10 +27,6 @@ MOST_FILES = 200_000
 """Files of a folder, or of a pattern, that are looked at; of more, nobody would wait for the answer."""
 
 _ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_FILE_OF_CODE = re.compile(r"[^\n]*\.(?:py|pyc|pyw|so|pyd)(?::\w*)?")
-_KERNELS = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?(?::\w+)?")
-_CODE_KEYS = frozenset({"trust_remote_code"})
 _CLOSED = {
     "submit": "a job is sent to other machines from a terminal",
     "environment": "variables of the environment come from the server's own",
@@ -85,9 +81,7 @@ class Rules:
             return []
         found = []
         for key, value in values_of(raw):
-            trusting = key[-1] in _CODE_KEYS and value is not False
-            what = "would run Python code that comes with the model" if trusting else None
-            if not self.allow_code and (what := what or (_code(key, value) if isinstance(value, str) else None)):
+            if not self.allow_code and (what := names_code(key, value)):
                 found.append(Problem(_name(key), what, _ALLOW, locate(text, key)))
         return found
 
@@ -96,14 +90,12 @@ class Rules:
         for part in key:
             if part in _CLOSED and not isinstance(value, bool):
                 return "is not taken over the network", _CLOSED[str(part)]
-        if not self.allow_code and key[-1] in _CODE_KEYS and value is not False:
-            return "would run Python code that comes with the model", _ALLOW
+        if isinstance(value, str) and "\0" in value:
+            return "holds a NUL, which no path or text has", "leave it out"
+        if not self.allow_code and (what := names_code(key, value)):
+            return what, _ALLOW
         if not isinstance(value, str):
             return None
-        if "\0" in value:
-            return "holds a NUL, which no path or text has", "leave it out"
-        if not self.allow_code and (what := _code(key, value)):
-            return what, _ALLOW
         if _ADDRESS.match(value) or ("://" in value and not re.search(r"\s", value)):
             return "is an address, and nothing is fetched for a request", "name a file below the roots, or a hub id"
         return self.path_fault(value)
@@ -160,30 +152,6 @@ def _below(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):
             yield Path(where, name)
-
-
-def _code(key: Key, value: str) -> str | None:
-    """Say of a value that names code to be run; None if it names none."""
-    if _FILE_OF_CODE.fullmatch(value.strip()):
-        return "names a file of Python to be run"
-    if _FUNCTION.fullmatch(value.strip()):
-        return "names a function of an installed module to be run"
-    if key[-1] == "attn_implementation" and _KERNELS.fullmatch(value.strip()):
-        return "names kernels of the hub, which are code"
-    return None
-
-
-def values_of(value: Any, key: Key = ()) -> Iterator[tuple[Key, object]]:
-    """Yield every value of nested tables and lists with the path of its key; names of keys are not values."""
-    waiting: list[tuple[Key, Any]] = [(key, value)]
-    while waiting:
-        at, found = waiting.pop()
-        if isinstance(found, dict):
-            waiting += [((*at, name), item) for name, item in found.items()]
-        elif isinstance(found, list):
-            waiting += [((*at, index), item) for index, item in enumerate(found)]
-        elif at:
-            yield at, found
 
 
 def _value(text: str) -> Any:

@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from forge.job.data import DataTable, Source
     from forge.job.elsewhere import folded
     from forge.job.explain import problems_of
+    from forge.job.foreign import names_code, values_of
     from forge.job.job import Job
     from forge.job.literal import literal, setting
     from forge.job.locate import locate
@@ -262,6 +263,7 @@ __all__ = [
     "load_object",
     "locate",
     "masked",
+    "names_code",
     "nearest",
     "no_text",
     "peak_flops",
@@ -271,6 +273,7 @@ __all__ = [
     "setting",
     "settle",
     "upgraded_plan",
+    "values_of",
 ]
 
 # What a plugin's offers do not need is imported when it is asked for: a record takes a millisecond, pydantic fifty, and
@@ -333,6 +336,7 @@ _LATER = {
     "forge.job.data": ("DataTable", "Source"),
     "forge.job.elsewhere": ("folded",),
     "forge.job.explain": ("problems_of",),
+    "forge.job.foreign": ("names_code", "values_of"),
     "forge.job.job": ("Job",),
     "forge.job.literal": ("literal", "setting"),
     "forge.job.locate": ("locate",),

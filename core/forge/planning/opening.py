@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from forge.discovery.catalogue import Catalogue
@@ -10,6 +9,7 @@ from forge.discovery.discover import discover
 from forge.discovery.installed import installed
 from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, Problem
+from forge.job.foreign import names_code, values_of
 from forge.job.read import parse, text_of, values_in
 
 if TYPE_CHECKING:
@@ -73,26 +73,12 @@ def code_in(job: Job) -> Iterator[str]:
 
     >>> from forge.api import Job
     >>> tables = {"model": {"id": "m", "trust_remote_code": True}, "data": {"path": "d"}}
-    >>> list(code_in(Job.model_validate(tables | {"eval": {"metrics": ["./a.py:f"]}})))
-    ['model.trust_remote_code', 'eval.metrics.0']
+    >>> sorted(code_in(Job.model_validate(tables | {"eval": {"metrics": ["./a.py:f"]}})))
+    ['eval.metrics.0', 'model.trust_remote_code']
     """
-    yield from (f"use.plugins.{index}" for index, _ in enumerate(job.use.plugins))
-    if job.model.trust_remote_code:
-        yield "model.trust_remote_code"
-    yield from _functions(job.tables(), "")
-
-
-def _functions(value: Any, key: str) -> Iterator[str]:
-    if isinstance(value, dict | list):
-        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _functions(each, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str) and (value.rpartition(":")[0].endswith(".py") or _is_imported(key, value)):
-        yield key
-
-
-def _is_imported(key: str, value: str) -> bool:
-    """Tell whether a value is a metric or a reward of any module there is: ``os:system`` is one, too."""
-    return key.startswith(("eval.", "train.")) and bool(re.fullmatch(r"[\w.]+:\w+", value))
+    for key, value in values_of(job.tables()):
+        if names_code(key, value):
+            yield ".".join(map(str, key))
 
 
 def _read(named: Sequence[tuple[str, Any]], text: str, source: str, folder: Path) -> list[Code]:

@@ -10,10 +10,9 @@ import tomli
 import tomli_w
 from starlette.concurrency import run_in_threadpool
 
-from forge.api import Plan, Problem, locate
+from forge.api import Plan, Problem, locate, values_of
 from forge.text.plan import describe
 from forge_serve.calls import ask_of_job, job_error, stem
-from forge_serve.rules import values_of
 from forge_serve.web.bodies import DataBody, JobBody, StartBody, taken
 from forge_serve.web.problems import Refused, answer, refused
 from forge_serve.web.server import server_of

@@ -310,6 +310,8 @@ def test_where_code_is_not_allowed_a_job_that_brings_some_is_refused_and_not_imp
 def test_code_of_the_model_and_of_changes_is_refused_too(folder: Path) -> None:
     told = refused(folder, "", allow_code=False, changes=[change_of("model.trust_remote_code=true")])
     assert "model.trust_remote_code: it would run code" in told
+    told = refused(folder, "", allow_code=False, changes=[change_of('model.attn_implementation="org/kernels"')])
+    assert "model.attn_implementation: it would run code" in told
     told = refused(folder, "", allow_code=False, changes=[change_of('use.plugins=["./mine.py"]')])
     assert "use.plugins.0: it would run code" in told
 

@@ -221,9 +221,9 @@ def test_a_worker_that_is_killed_has_failed_on_the_page_and_can_go_on(
 
 def test_the_queue_is_ordered_paused_and_emptied(own: Served, shop: Project, look: Callable[..., Looker]) -> None:
     page = look(own).page
-    for name in ("first", "second", "third"):
+    for name, button in (("first", "Start training"), ("second", "Start training"), ("third", "Dry run")):
         write(page, f'name = "{name}"\n' + job_of(shop, 300))
-        page.get_by_role("button", name="Start training").click()
+        page.get_by_role("button", name=button).click()
         page.get_by_role("heading", name=name, level=1).wait_for()
     page.get_by_role("link", name="Queue").click()
     page.get_by_role("button", name="Pause the queue").click()
@@ -236,18 +236,19 @@ def test_the_queue_is_ordered_paused_and_emptied(own: Served, shop: Project, loo
     wait_for(lambda: waiting.all_inner_texts() == ["third"])
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("button", name="Stop first").click()
-    page.locator("section", has=page.get_by_role("heading", name="Running")).get_by_role("link", name="third").wait_for(
-        timeout=SLOW
-    )
-
-
-def test_a_job_that_a_run_was_made_of_is_taken_again(own: Served, shop: Project, look: Callable[..., Looker]) -> None:
-    page = look(own).page
-    text = "# a remark of mine\n" + job_of(shop, 2)
-    write(page, text)
-    page.get_by_role("button", name="Dry run").click()
+    page.get_by_role("link", name="third").click()
     is_state(page, "dry run")
-    page.evaluate("() => localStorage.clear()")
+
+
+def test_a_job_that_a_run_was_made_of_is_taken_again(
+    own: Served, shop: Project, look: Callable[..., Looker], trained: Any
+) -> None:
+    folder = shop.runs / "old" / "20260101-000000"
+    shutil.copytree(trained[1].path, folder)
+    text = "# a remark of mine\n" + (folder / "job.toml").read_text(encoding="utf-8")
+    (folder / "job.toml").write_text(text, encoding="utf-8")
+    page = look(own).go("runs")
+    page.get_by_role("link", name="old").click()
     page.get_by_role("button", name="Use this job").click()
     page.get_by_role("radio", name="TOML").check()
     assert page.get_by_label("The job as TOML").input_value() == text
