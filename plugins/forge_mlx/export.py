@@ -63,6 +63,13 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
     }
     found = f"logits {report['error']:.1e} from the trained model's, {report['top1']:.1%} equal top tokens"
     run.emit(Noted(f"read back as mlx-lm does: {found}{'' if exact else '; rounding is meant to change them'}"))
+    if exact and export.options["parts"] == "adapter" and not report["error"] <= limit:
+        raise ExportError(
+            "mlx-lm reads the base model otherwise than transformers does",
+            f"its logits are {report['error']:.1e} from the trained model's: for what the base's config.json lacks "
+            "it takes defaults of its own",
+            'write parts = "fused", whose config.json says all',
+        )
     if not report["error"] <= (limit if exact else 1.0):  # also if it is NaN
         raise ExportError(
             "what mlx-lm reads is not the trained model",

@@ -40,19 +40,22 @@ def load(job: Job, run: Run) -> Loaded:
         ModelError: Weights are missing, damaged or too many, or MLX computes something else than the settings say.
     """
     import mlx.core as mx
-    from mlx.utils import tree_flatten
+    from mlx_lm.utils import get_total_parameters
 
     folder = Path(snapshot(job, run, weights=True))
     module = read_model(job, folder)
-    count = sum(value.size for _, value in tree_flatten(module.parameters()))
     device = "gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu"
     values = {
-        "parameters": count,
+        "parameters": get_total_parameters(module),
         "dtype": job.model.dtype,
         "attention": "sdpa",
         "device": device,
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
     }
+    if job.model.bits:
+        groups = {each.group_size for each in module.modules() if hasattr(each, "group_size")}
+        said = " and ".join(map(str, sorted(groups)))
+        values["quantised"] = f"MLX's {job.model.bits.removesuffix('bit')} bit, in groups of {said}"
     run.emit(ModelLoaded.from_values(values))
     return Loaded(model=Model(module, folder), traits=OWN)
 
@@ -63,7 +66,11 @@ def read_model(job: Job, folder: Path) -> Any:
 
     module, _ = read_weights(job, folder, job.model.dtype)
     if job.model.bits:
-        quantise(module, int(job.model.bits.removesuffix("bit")))
+        left = quantise(module, int(job.model.bits.removesuffix("bit")))
+        if left:
+            what = f"{len(left)} layers cannot be rounded to {job.model.bits}, as {left[0]}"
+            why = "MLX rounds in groups of 32 weights at least, and their inputs are no multiple of that"
+            raise ModelError(what, why, f"remove load_in_{job.model.bits}")
     module.freeze()
     mx.eval(module.parameters())
     return module
@@ -114,7 +121,7 @@ def quantise(module: Any, bits: int, group: int | None = None, *, everywhere: bo
         everywhere: Whether the embeddings and the output layer are rounded too, which bitsandbytes leaves alone.
 
     Returns:
-        The linear layers that have no such groups, and stay.
+        The layers that have no such groups, and stay.
     """
     from mlx import nn
 

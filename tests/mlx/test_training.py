@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +12,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from forge.api import Job, Stage
+from forge.api import Job, Stage, Task
 from forge_mlx.adapt import add_adapter
 from forge_mlx.load import read_model
 from support.mlx import NEEDED
-from support.projects import merged
+from support.projects import merged, step_now, wait_for, worker_pid
 from support.resuming import parted
 
 if TYPE_CHECKING:
@@ -226,3 +228,90 @@ def test_it_stops_early_and_keeps_the_best_as_transformers_does(llama: Project) 
     first = load_file(mine.folder.path / "adapter" / "adapter_model.safetensors")
     best = load_file(mine.folder.path / "checkpoints" / f"checkpoint-{len(mine.losses)}" / "best.safetensors")
     assert all(np.array_equal(first[f"base_model.model.{name}.weight"], value) for name, value in best.items())
+
+
+def pairs(project: Project) -> None:
+    """Write rows of two answers."""
+    words = ("red", "green", "blue", "yellow", "black", "white")
+    rows = [
+        {"prompt": f"Name colour {index}.", "chosen": f"It is {words[index % 6]}.", "rejected": "I " * (1 + index % 3)}
+        for index in range(16)
+    ]
+    (project.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+@pytest.mark.parametrize("adapter", [{"lora_alpha": 64}, FULL], ids=["lora", "full"])
+def test_dpo_is_transformers(llama: Project, adapter: dict[str, Any]) -> None:
+    pairs(llama)
+    train = {"method": "dpo", "max_steps": 12, "save_steps": 12, "learning_rate": 1e-3}
+    changes = {"adapter": adapter, "train": {**train, "gradient_accumulation_steps": 2}}
+    mine, theirs = both(llama, **merged(changes, {"data": {"path": "pairs.jsonl", "eval_size": 4}}))
+    assert digest(mine) == digest(theirs)
+    assert mine.losses == pytest.approx(theirs.losses, rel=1e-4)
+    assert mine.losses[0] == pytest.approx(theirs.losses[0], rel=1e-5)
+    for kind, prefix in (("step", ""), ("eval", "eval_")):
+        for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"):
+            told = [[event[prefix + name] for event in each.of_kind(kind)] for each in (mine, theirs)]
+            assert told[0] == pytest.approx(told[1], rel=1e-2, abs=2e-5), prefix + name
+
+
+def test_dpo_goes_on_to_the_same_bits(llama: Project) -> None:
+    pairs(llama)
+    train = {"method": "dpo", "max_steps": 6, "save_steps": 3, "save_total_limit": 10}
+    llama.write(**merged({"adapter": FULL, "train": train, "data": {"path": "pairs.jsonl"}}, MLX))
+    assert dict(parted(llama)) == {3: [], 6: []}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_base_of_few_bits_is_trained_on_and_says_what_it_is(llama: Project, bits: int) -> None:
+    exact = done(llama, **MLX)
+    rounded = done(llama, **merged(MLX, {"model": {f"load_in_{bits}bit": True}}))
+    assert rounded.losses != exact.losses
+    assert rounded.losses == pytest.approx(exact.losses, rel=0.05 if bits == 4 else 0.01)
+    (loaded,) = rounded.of_kind("loaded")
+    assert loaded["quantised"] == f"MLX's {bits} bit, in groups of 32 and 64"
+    again = done(llama, **merged(MLX, {"model": {f"load_in_{bits}bit": True}}))
+    assert again.losses == rounded.losses
+
+
+def test_checkpointing_every_second_layer_changes_no_loss(llama: Project) -> None:
+    plain = done(llama, **MLX)
+    kwargs = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"every_n_layers": 2}}
+    assert done(llama, **merged(MLX, {"train": kwargs})).losses == pytest.approx(plain.losses, rel=1e-6)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(llama: Project) -> None:
+    llama.write(**merged(MLX, {"adapter": FULL, "train": {"learning_rate": 1e30, "max_grad_norm": 0.0}}))
+    error = llama.perform().error
+    assert error["what"] == "the training has failed"
+    assert error["why"].startswith("the loss of step ")
+
+
+def test_a_dry_run_tries_the_longest_batch_and_trains_nothing(llama: Project) -> None:
+    llama.write(**MLX)
+    finished = llama.perform(task=Task.DRY_RUN)
+    assert finished.code == 0, finished.printed
+    (told,) = finished.of_kind("dry-run")
+    assert told["longest"] == max(event["longest"] for event in finished.of_kind("data"))
+    assert not finished.of_kind("step")
+    assert not (finished.folder.path / "adapter").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(llama: Project) -> None:
+    llama.write(**merged(MLX, {"adapter": {"lora_dropout": 0.1}, "train": {"max_steps": 120, "save_steps": 5}}))
+    llama.forge("run", "job.toml")
+    whole = weights(llama.newest())
+    for number in (signal.SIGKILL, signal.SIGINT):
+        process = llama.begin()
+        folder = llama.newest()
+        wait_for(lambda folder=folder: step_now(folder) >= 12)
+        os.kill(worker_pid(folder) if number is signal.SIGKILL else process.pid, number)
+        output, _ = process.communicate(timeout=60)
+        assert folder.trained() is None, output
+        assert "going on from checkpoint-" in llama.forge("resume", str(folder.path))
+        assert weights(folder) == whole, number
+
+
+def weights(folder: RunFolder) -> bytes:
+    return (folder.path / "adapter" / "adapter_model.safetensors").read_bytes()

@@ -70,7 +70,6 @@ HONOURED = frozenset(
         "weight_decay",
         # of dpo
         "beta",
-        "label_smoothing",
         # what the rows were rendered with
         "chat_template_kwargs",
     }

@@ -75,13 +75,11 @@ class Preference:
 
     Attributes:
         beta: How far the trained model may go from the untrained one; the smaller, the further.
-        smoothing: The share of pairs that are taken to be the wrong way round.
         untrained: The weights before the first step where all of them are trained; None with an adapter, without which
             the model is the untrained one.
     """
 
     beta: float
-    smoothing: float = 0.0
     untrained: Arrays | None = None
 
     def prepare(self, module: Any, rows: Sequence[Mapping[str, Any]]) -> Prepared:
@@ -101,8 +99,7 @@ class Preference:
         gains = self.beta * (log_likelihoods(module, prepared.batch).sum(axis=1) - prepared.known["before"])
         better, worse = gains[: prepared.count], gains[prepared.count :]
         margins = better - worse
-        losses = -(1 - self.smoothing) * nn.log_sigmoid(margins) - self.smoothing * nn.log_sigmoid(-margins)
-        return losses.sum(), {
+        return -nn.log_sigmoid(margins).sum(), {
             "rewards/chosen": better.sum(),
             "rewards/rejected": worse.sum(),
             "rewards/margins": margins.sum(),
@@ -117,8 +114,7 @@ def _joined(row: Mapping[str, Any], side: str) -> dict[str, list[int]]:
 
 def objective_of(job: Job, module: Any) -> Objective:
     """Return what a job's method makes smaller; ``module`` is not trained yet."""
-    options = job.train.options
     if job.train.method == "dpo":
         untrained = trained(module) if job.adapter.type == "none" else None
-        return Preference(options["beta"], options.get("label_smoothing") or 0.0, untrained)
+        return Preference(job.train.options["beta"], untrained)
     return Likelihood()
