@@ -1,8 +1,9 @@
 """The process in which plugins of others are asked: ``python -m forge.discovery.asking``.
 
-Whatever such a plugin does to its process while forge plans, it does to this one: it may end it, hang in it, print,
-import what it likes, or change what it is given. :mod:`forge.discovery.strangers` asks, by a line for each question,
-and gets a line for each answer.
+Whatever such a plugin does to its process while forge plans, it does to one of its own: it may end it, hang in it,
+print, fork, import what it likes, or change what it finds there. :mod:`forge.discovery.strangers` asks, by a line for
+each question, and gets a line for each answer. Where there is ``fork``, this process never imports a plugin, but a copy
+of it does, which is left when another plugin is asked.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import EntryPoint
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from forge import records
 from forge.api.hooks import API
 from forge.api.reference import load_object
+from forge.discovery.faults import MOST
 from forge.discovery.guard import import_guard
 from forge.discovery.loading import load
 from forge.discovery.told import Told
@@ -58,6 +62,8 @@ class Desk:
         told = self._told(question)
         if told.reason is None and (fault := _keys_fault(told)):
             told = Told(fault)
+        if (size := len(json.dumps(told.to_json()))) > _LARGEST:
+            told = Told(f"says {size >> 20} MiB of itself; 1 MiB is the most")
         top = question["value"].partition(":")[0].partition(".")[0]
         files = self.files.setdefault(question["distribution"], set())
         for name, module in list(sys.modules.items()):
@@ -90,7 +96,12 @@ def _result(function: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     with import_guard():
         found = function(*question["arguments"], **question["options"])
         several = not isinstance(found, str) and isinstance(found, Iterable)
-        return {"several": [_said(each) for each in found]} if several else {"one": _said(found)}
+        if not several:
+            return {"one": _said(found)}
+        said = [_said(each) for each in islice(found, MOST + 1)]
+        if len(said) > MOST:
+            raise ValueError(f"it yields more than {MOST} records")
+        return {"several": said}
 
 
 def _keys_fault(told: Told) -> str | None:
@@ -123,6 +134,9 @@ def _file_of(module: object) -> set[str]:
     return {file}
 
 
+_LARGEST = 1 << 20
+"""Bytes of JSON that a plugin may say of itself: every command reads what was remembered of it."""
+
 _FORGE, _STDLIB = str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"]
 
 
@@ -142,13 +156,37 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(nothing.fileno(), 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent ends this process
+    if not hasattr(os, "fork"):
+        _serve(questions, answers)
+    while line := questions.readline():
+        if (copy := os.fork()) == 0:
+            os.register_at_fork(after_in_child=answers.close)  # a copy that a plugin makes has nothing to answer
+            try:
+                _serve(questions, answers, line)
+            finally:
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+        with suppress(OSError):  # nobody waits for it
+            _write(answers, {"ended": code})
+
+
+def _serve(questions: BinaryIO, answers: BinaryIO, first: bytes | None = None) -> NoReturn:
+    """Answer about one plugin, until another one is asked or the other end is closed."""
     lines: queue.Queue[bytes] = queue.Queue()
+    if first is not None:
+        lines.put(first)
     threading.Thread(target=_listen, args=(questions, lines), name="parent", daemon=True).start()
     desk = Desk()
     while True:
         question = pickle.loads(base64.b64decode(lines.get()))  # noqa: S301 - from the process that started this one
+        if question["do"] == "leave":
+            os._exit(0)
         sys.path[:] = question["path"]
-        answers.write(json.dumps(desk.answer(question)).encode() + b"\n")
+        _write(answers, desk.answer(question) | {"number": question["number"]})
+
+
+def _write(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
+    answers.write(b"\n" + json.dumps(answer).encode() + b"\n")  # a plugin may have written before, without an end
 
 
 def _listen(questions: BinaryIO, lines: queue.Queue[bytes]) -> None:

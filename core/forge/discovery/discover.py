@@ -11,6 +11,7 @@ files, and called there: what they do to it harms nobody.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -61,6 +62,7 @@ def discover(
     for each in candidates:
         if each.point.group == API:
             twice.setdefault(each.point.name, set()).add((each.source, each.point.value))
+    own = {_plain(each.point.name) for each in candidates if each.point.group == API and each.source[0] == OWN}
     plugins, seen = [], set()
     strangers: _Asked | None = None
     for each in candidates:
@@ -73,10 +75,9 @@ def discover(
             plugins.append(_unusable(each, "other API", f"speaks {point.group}, this forge speaks {API}"))
         elif not wanted(each):
             plugins.append(_unusable(each, "disabled", "switched off by FORGE_PLUGINS"))
-        elif each.source[0] != OWN and any(source[0] == OWN for source, _ in twice[point.name]):
-            plugins.append(
-                _unusable(each, "duplicate", f"{point.name} is a plugin of forge's own; it needs another name")
-            )
+        elif each.source[0] != OWN and _plain(point.name) in own:
+            reason = f"{_plain(point.name)} is a plugin of forge's own; it needs another name"
+            plugins.append(_unusable(each, "duplicate", reason))
         elif len(same := {key for key in twice[point.name] if (key[0][0] == OWN) is (each.source[0] == OWN)}) > 1:
             names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in same))
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
@@ -176,7 +177,18 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
 def _unusable(found: Found, status: Status, reason: str) -> Plugin:
     distribution, version = found.source
     name = found.point.name if len(found.point.name) <= LONGEST else f"{found.point.name[: LONGEST - 1]}…"
-    return Plugin(name=name, distribution=distribution, version=version, status=status, reason=masked(reason))
+    line = " ".join(masked(reason).split())  # it stands in lists
+    line = line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
+    return Plugin(name=name, distribution=distribution, version=version, status=status, reason=line)
+
+
+_LINE = 400
+"""Letters of a reason."""
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people do not tell names apart by: capitals, and which sign joins its parts."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _wanted(variable: str | None) -> Callable[[Found], bool]:

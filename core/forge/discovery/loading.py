@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -10,7 +12,7 @@ import pluggy
 from forge.api.command import Command
 from forge.api.hooks import PlanHooks
 from forge.api.offer import Extension, Function, Offer
-from forge.discovery.faults import fault_of
+from forge.discovery.faults import MOST, fault_of
 from forge.discovery.guard import import_guard
 from forge.discovery.told import Told
 
@@ -29,12 +31,15 @@ def load(point: EntryPoint) -> Told:
     with import_guard() as seen:
         try:
             manager.add_hookspecs(PlanHooks)
-            manager.register(point.load(), name=point.name)
+            module = point.load()
+            manager.register(module, name=point.name)
             manager.check_pending()
-            described += (item for items in manager.hook.forge_offers() for item in items)
-            commands += (item for items in manager.hook.forge_commands() for item in items)
+            described += islice((item for items in manager.hook.forge_offers() for item in items), MOST + 1)
+            commands += islice((item for items in manager.hook.forge_commands() for item in items), MOST + 1)
             describes = bool(manager.hook.forge_describe.get_hookimpls())
             reason = fault_of(point.name, described, commands, describes=describes)
+            if not isinstance(module, ModuleType):
+                reason = f"its entry point names {point.value}, of the type {type(module).__name__}; it names a module"
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
