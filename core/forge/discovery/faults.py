@@ -134,8 +134,8 @@ def _offer_fault(plugin: str, offer: Offer) -> str | None:
         ("supports", offer.supports, ABILITIES[offer.stage]),
     ):
         rest = sorted(word for word in words if word not in known)
-        mine = [word for word in rest if word.startswith(f"{plugin}/")]
-        if odd := [word for word in mine if not re.fullmatch(_WORD, word.removeprefix(f"{plugin}/"))]:
+        mine = {word for word in rest if word.startswith(f"{plugin}/")}
+        if odd := [word for word in sorted(mine) if not re.fullmatch(_WORD, word.removeprefix(f"{plugin}/"))]:
             return f"{name} {odd[0]!a:.80} at {offer.stage}; a word of its own is {plugin}/ and then {LETTERS}"
         if strange := [word for word in rest if word not in mine]:
             other = "serves" if name == "supports" else "supports"

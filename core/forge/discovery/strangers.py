@@ -113,7 +113,8 @@ class Strangers:
         if self._process is None:
             command = [sys.executable, "-P", "-m", "forge.discovery.asking"]
             shown = None if os.environ.get("FORGE_DEBUG", "") not in {"", "0"} else subprocess.DEVNULL
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=shown, start_new_session=True)
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=shown, start_new_session=True)
             self._answers = queue.Queue()
             assert self._process.stdout is not None
             threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
