@@ -111,17 +111,19 @@ def _keys_fault(told: Told) -> str | None:
     configs = {item.config for item in described if item.config}
     if not wanted and not configs:
         return None
-    from forge.discovery.keys import checked_model, options_fault  # they need pydantic
+    from forge.discovery.keys import checked_model, default_fault, options_fault  # they need pydantic
 
     for reference, stage, word in wanted:
         try:
-            if fault := options_fault(stage, checked_model(reference, word)):
+            model = checked_model(reference, word)
+            if fault := options_fault(stage, model) or default_fault(model):
                 return fault
         except BaseException as error:  # noqa: BLE001 - a stranger's module may raise anything
             return f"names {reference}, which cannot be used: {type(error).__name__}: {error}"
     for reference in sorted(configs):
         try:
-            checked_model(reference)
+            if fault := default_fault(checked_model(reference)):
+                return fault
         except BaseException as error:  # noqa: BLE001
             return f"names {reference}, which cannot be used: {type(error).__name__}: {error}"
     return None
@@ -151,6 +153,7 @@ def _said(value: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Answer until the other end is closed."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # as in forge.cli
     answers, questions = os.fdopen(os.dup(1), "wb", buffering=0), os.fdopen(os.dup(0), "rb")
     with Path(os.devnull).open("r+b") as nothing:  # what a plugin prints is nobody's, and it is asked by no one else
         os.dup2(nothing.fileno(), 0)

@@ -63,4 +63,13 @@ def failed(plugin: Plugin, what: str, why: str) -> PluginError:
 
 def reason_of(error: BaseException) -> str:
     """Return what a plugin raised, as a phrase."""
-    return str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__}: {error}"
+    return line_of(str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__}: {error}")
+
+
+def line_of(text: str) -> str:
+    """Return what a plugin says as one line, and not a long one: it stands in lists."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+_LONGEST = 400

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api.functions import know
 from forge.api.hooks import API
 from forge.api.reference import load_object
+from forge.discovery.calls import line_of
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
 from forge.discovery.faults import LONGEST, name_fault
 from forge.discovery.guard import NoAnswer
@@ -177,13 +178,8 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
 def _unusable(found: Found, status: Status, reason: str) -> Plugin:
     distribution, version = found.source
     name = found.point.name if len(found.point.name) <= LONGEST else f"{found.point.name[: LONGEST - 1]}…"
-    line = " ".join(masked(reason).split())  # it stands in lists
-    line = line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
+    line = line_of(masked(reason))
     return Plugin(name=name, distribution=distribution, version=version, status=status, reason=line)
-
-
-_LINE = 400
-"""Letters of a reason."""
 
 
 def _plain(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from forge.api.plan import Against, Verdict
 from forge.api.stage import Stage
-from forge.discovery.calls import call, failed
+from forge.discovery.calls import call, failed, line_of
 from forge.discovery.ranking import preferred, rank, unsuited
 from forge.errors import ForgeError, PlanError
 from forge.planning.fitting import PREFERENCE, Choice, clash, combination
@@ -192,7 +192,7 @@ def refusal(choice: Choice, machine: Machine, job: Job, facts: ModelFacts) -> Un
     if reason is not None and not isinstance(reason, str):
         due = failed(plugin, "its probe", f"it returns {type(reason).__name__} where a reason or None is due")
         return Unfit(Against.PROBE, f"its probe failed: {due.why}")
-    return Unfit(Against.PROBE, reason) if reason else None
+    return Unfit(Against.PROBE, reason if plugin.own else line_of(reason)) if reason else None
 
 
 def refuse_unable(need: Need, catalogue: Catalogue) -> None:

@@ -36,6 +36,11 @@ PROCESS = {
 }
 """Modules by what they do to the process that imports them."""
 
+KEYS = FINE.replace("{", "{{").replace("}))", "}}), options='evil_mod:Keys')") + (
+    "\nfrom forge.api import Table\nclass Keys(Table):\n    {}\n"
+)
+"""A module whose keys are to be filled in."""
+
 NEXT = """import os, warnings, wave
 assert "PATH" in os.environ and os.getcwd() != "/"
 warnings.warn("of no account")
@@ -95,6 +100,8 @@ def test_the_process_of_a_plugin_that_hangs_ends_with_all_that_it_started(here: 
         (FINE.replace("}))", "}), provides=frozenset({'\\x1b[2J'}))"), r"with provides = frozenset({'\x1b[2J'})"),
         (FINE.replace("}))", "}), environment={'A=B': 'x'})"), "write a dict of texts"),
         (FINE.replace("}))", "}), environment={'A': 'x\\0'})"), "write a dict of texts"),
+        (KEYS.format("a: object = object()"), "the keys of Keys are not all JSON data with a schema"),
+        (KEYS.format("a: float = float('nan')"), "the keys of Keys are not all JSON data with a schema"),
         (f"raise RuntimeError('two\\nlines ' * 500)\n{HEAD}", "RuntimeError: two lines two lines"),
     ],
 )
@@ -137,3 +144,26 @@ def test_records_without_end_are_given_up(here: Site) -> None:
     assert decide is not None
     with pytest.raises(Exception, match="it yields more than 1000 records"):
         decide(None, None, None)
+
+
+def test_a_model_of_keys_that_does_what_it_likes_is_named_and_prints_into_no_output(here: Site) -> None:
+    rule = "@field_validator('a')\n    @classmethod\n    def ruled(cls, value):\n        print('ruled')\n"
+    text = KEYS.format(f"a: int = 1\n    {rule}        raise SystemExit(3)")
+    here.install(
+        "forge-evil", {"evil_mod": f"from pydantic import field_validator\n{text}"}, "[forge_v1]\nevil = evil_mod\n"
+    )
+    job = '[model]\nid = "org/none"\n[data]\npath = "rows.jsonl"\n[[export]]\nformat = "evil/tar"\na = 3\n'
+    (here.folder / "job.toml").write_text(job)
+    done = here.forge("plan", "job.toml", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "evil_mod.Keys failed at the keys of a job: SystemExit: 3; update its plugin" in done.stderr
+
+
+def test_a_reason_of_a_probe_is_one_line(here: Site) -> None:
+    text = FINE.replace("}))", "}), probe=lambda *_: 'two\\nlines ' * 99_999)")
+    here.install("forge-evil", {"evil_mod": text}, "[forge_v1]\nevil = evil_mod\n")
+    job = '[model]\nid = "org/none"\n[data]\npath = "rows.jsonl"\n[[export]]\nformat = "evil/tar"\n'
+    (here.folder / "job.toml").write_text(job)
+    done = here.forge("plan", "job.toml")
+    assert "evil: two lines two" in done.stderr
+    assert len(done.stderr) < 1000
