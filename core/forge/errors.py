@@ -14,6 +14,7 @@
     ├── BackendImportError          1   a planned package cannot be imported
     ├── MachineError                1   a disk, a permission or a limit of the machine is in the way
     │   └── DiskFull                    there is no room for a file
+    ├── PeerLost                    1   another process of the training is gone, or does not answer
     ├── ExportError                 1   an export failed; the trained weights are safe
     ├── ModelDied                   1   the process that held a model ended
     └── Interrupted                 130 the user, or the system, asked forge to stop
@@ -227,6 +228,10 @@ class MachineError(ForgeError):
 
 class DiskFull(MachineError):  # noqa: N818 - the field's own word
     """A file could not be written for want of space."""
+
+
+class PeerLost(ForgeError):  # noqa: N818 - what happened to another process
+    """Another process of the training is gone, or does not answer; why, that one says itself, if it can."""
 
 
 class ExportError(ForgeError):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from forge import api
 from forge.api.hooks import EventHooks, ReadHooks
+from forge.discovery.discover import discover
 from forge.job.tables import TABLES
+from forge_huggingface.methods import Method
+from forge_huggingface.training.recipe import Recipe
 from parts.markdown import listed, plain, sentence, table
 
 if TYPE_CHECKING:
@@ -22,9 +26,15 @@ def attributes(kind_: type) -> str:
     text = inspect.getdoc(kind_) or ""
     _, _, described = text.partition("Attributes:\n")
     meanings = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |^\S|\Z)", described, re.MULTILINE | re.DOTALL))
-    annotations = {name: str(field.type) for name, field in kind_.__dataclass_fields__.items()}  # type: ignore[attr-defined]
+    annotations = {name: re.sub(r"^ClassVar\[(.*)\]$", r"\1", said) for name, said in _annotations(kind_).items()}
     lines = [(f"`{name}`", f"`{annotations[name]}`", plain(meanings.get(name, ""))) for name in annotations]
     return table(("field", "type", "meaning"), lines)
+
+
+def _annotations(kind_: type) -> dict[str, str]:
+    if is_dataclass(kind_):
+        return {field.name: str(field.type) for field in fields(kind_)}
+    return {name: str(said) for name, said in kind_.__annotations__.items()}
 
 
 def offer() -> str:
@@ -84,9 +94,40 @@ def function() -> str:
     return attributes(api.Function)
 
 
+def method() -> str:
+    """The fields of a method on huggingface's trainer."""
+    return attributes(Method)
+
+
+def recipe() -> str:
+    """The fields of what a method adds to the common way of training."""
+    return attributes(Recipe)
+
+
+def traits() -> str:
+    """The traits of forge's own offers, with who gives and who needs them."""
+    offers = [(plugin.name, offer) for plugin in discover({"FORGE_PLUGINS": ""}).usable for offer in plugin.offers]
+    known = sorted({trait for _, each in offers for trait in each.provides | each.depends | each.conflicts})
+    lines = []
+    for trait in known:
+        by = [
+            listed(sorted({f"{name}: {each.stage}" for name, each in offers if trait in getattr(each, field)}))
+            for field in ("provides", "depends", "conflicts")
+        ]
+        lines.append((f"`{trait}`", *by))
+    return table(("trait", "provided by", "needed by", "not together with"), lines)
+
+
 def command() -> str:
     """The fields of a command."""
     return attributes(api.Command)
+
+
+def targets() -> str:
+    """What a place to send jobs to is, how it is served, and the records of it."""
+    kinds = (api.Target, api.Submitter, api.Bundle, api.Ticket, api.Status)
+    able = {api.Submitter, api.Bundle, api.Status}
+    return "\n\n".join(described([each]) + (f"\n\n{members(each)}" if each in able else "") for each in kinds)
 
 
 def records() -> str:

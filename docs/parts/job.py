@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from forge.job.data import DataTable, Source
 from forge.job.job import Job
 from forge.job.tables import (
+    TABLES,
     AdapterTable,
     EvalTable,
     ExportTable,
     GenerationTable,
+    LaunchTable,
     ModelTable,
     SamplingTable,
     TrainTable,
@@ -86,7 +88,7 @@ def keys(
 
 def top() -> str:
     """Keys above the first table."""
-    return keys(Job, without=("model", "adapter", "data", "train", "eval", "generation", "export", "use", "plugins"))
+    return keys(Job, without=(*TABLES, "plugins"))
 
 
 def model() -> str:
@@ -122,6 +124,11 @@ def evaluation() -> str:
 def generation() -> str:
     """``[generation]``."""
     return keys(GenerationTable)
+
+
+def launch() -> str:
+    """``[launch]``."""
+    return keys(LaunchTable)
 
 
 def export() -> str:

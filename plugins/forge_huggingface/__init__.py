@@ -51,7 +51,19 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.COLLATE,
         impl="forge_huggingface.data.collate:collate",
         supports=frozenset(
-            {"text", "vision", "streaming", "packing", "tokens", "pairs", "rated", "ranked", "prompts", "seq2seq"}
+            {
+                "text",
+                "vision",
+                "streaming",
+                "packing",
+                "tokens",
+                "pairs",
+                "rated",
+                "ranked",
+                "prompts",
+                "seq2seq",
+                "ddp",
+            }
         ),
         requires_dist=(*MODELS, DATASETS),
         preload=ROWS_NEED,
@@ -62,7 +74,9 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.LOAD,
         impl="forge_huggingface.model.load:load",
-        supports=frozenset({"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code"}),
+        supports=frozenset(
+            {"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code", "ddp", "fsdp2"}
+        ),
         requires_dist=MODELS,
         packages=LOADING,
         provides=frozenset({"hf-model"}),

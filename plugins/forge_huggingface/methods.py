@@ -34,6 +34,7 @@ class Method:
             batch, so that two halves of it are another training; ``*`` for all of them.
         preflight: What looks at the rows before the model is loaded, if something does, as an offer names it.
         environment: Variables that the worker starts with.
+        spreads: In which ways several processes can train by it: ``ddp``, ``fsdp2``.
         measures: What the trainer's evaluation measures beside the loss, a ``*`` for what a job names; () where that is
             not known.
     """
@@ -53,6 +54,7 @@ class Method:
     mixes: tuple[str, ...] = ()
     preflight: str | None = None
     environment: Mapping[str, str] | None = None
+    spreads: frozenset[str] = frozenset()
     measures: tuple[str, ...] = ()
 
     @property
@@ -99,6 +101,7 @@ METHODS: Mapping[str, Method] = {
             "tokens",
             "supervised fine-tuning",
             sees=True,
+            spreads=frozenset({"ddp"}),
             measures=(*_TOKENS, "aux_loss", "mean_token_accuracy"),
         ),
         Method(

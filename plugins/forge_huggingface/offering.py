@@ -41,7 +41,7 @@ def method_offer(method: Method, impl: str, **changes: Any) -> Offer:
         stage=Stage.TRAIN,
         impl=impl,
         serves=frozenset({method.name}),
-        supports=frozenset({"vision"} if method.sees else ()),
+        supports=method.spreads | ({"vision"} if method.sees else set()),
         requires_dist=(*MODELS, PEFT, TRL, DATASETS),
         packages=TRAINING,
         depends=frozenset({"hf-model"}),

@@ -41,6 +41,7 @@ def cannot_text(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why Unsloth cannot load, adapt and train a text model as the job says, or None."""
     return (
         cannot_machine(machine)
+        or cannot_spread(job)
         or _cannot_family(machine, job, facts)
         or cannot_method(job, "unsloth-text")
         or cannot_arguments(job)
@@ -65,6 +66,17 @@ def cannot_machine(machine: Machine) -> str | None:
     capability = _capability(machine)
     if capability is not None and capability < CAPABILITY:
         return f"the GPU has compute capability {capability}; Unsloth needs {CAPABILITY} or more"
+    return None
+
+
+def cannot_spread(job: Job) -> str | None:
+    """Return why Unsloth cannot train in as many processes as the job says, or None."""
+    if job.launch.world_size == 1:
+        return None
+    if job.launch.shard == "full":
+        return '[launch] shard = "full": Unsloth shards no model, and each GPU holds the whole; write shard = "none"'
+    if job.launch.nodes > 1:
+        return f"[launch] nodes = {job.launch.nodes}: forge runs Unsloth on the GPUs of one node"
     return None
 
 

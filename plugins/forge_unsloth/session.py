@@ -99,6 +99,8 @@ def load(loader: Any, job: Job, run: Run, **extra: Any) -> Any:
         "local_files_only": True,
         **extra,
     }
+    if run.world_size > 1:  # each process sees its own GPU alone, and Unsloth would take the one of its number
+        arguments["device_map"] = {"": 0}
     try:
         model, _ = loader.from_pretrained(**arguments)
     except torch.OutOfMemoryError:

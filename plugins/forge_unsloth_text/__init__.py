@@ -22,7 +22,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.LOAD,
         impl="forge_unsloth_text.load:load",
-        supports=frozenset({"text", "4bit", "8bit", "full"}),
+        supports=frozenset({"text", "4bit", "8bit", "full", "ddp", "fsdp2"}),  # the probe says why not the last
         requires_dist=REQUIRES,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,

@@ -26,7 +26,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.LOAD,
         impl="forge_unsloth_vision.load:load",
-        supports=frozenset({"vision", "4bit", "8bit", "full"}),
+        supports=frozenset({"vision", "4bit", "8bit", "full", "ddp", "fsdp2"}),  # the probe says why not the last
         requires_dist=NEEDS,
         platforms=PLATFORMS,
         accelerators=ACCELERATORS,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge_unsloth.rules import cannot_arguments, cannot_machine, cannot_method, cannot_model, named
+from forge_unsloth.rules import (
+    cannot_arguments,
+    cannot_machine,
+    cannot_method,
+    cannot_model,
+    cannot_spread,
+    named,
+)
 
 if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
@@ -35,6 +42,7 @@ def cannot_vision(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why Unsloth cannot load, adapt and train a vision model as the job says, or None."""
     return (
         cannot_machine(machine)
+        or cannot_spread(job)
         or _cannot_family(facts)
         or _not_compared(job, facts)
         or cannot_method(job, "unsloth-vision")

@@ -12,7 +12,8 @@ import pytest
 from forge import api
 from forge.api.hooks import EventHooks, ReadHooks
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+PAGES = Path(__file__).parents[2] / "docs" / "plugins"
+GUIDE = "".join(path.read_text(encoding="utf-8") for path in sorted(PAGES.glob("*.md")))
 ELSEWHERE = {
     "Any", "Callable", "Collection", "Iterable", "Iterator", "Literal", "Mapping", "None", "Path", "Sequence",
     "AbstractContextManager", "Event",
@@ -20,9 +21,9 @@ ELSEWHERE = {
 WORDS = {
     "Stage": "## Offer",
     "Offer": "## Offer",
-    "Extension": "## Extension",
+    "Extension": "`Extension`",
     "Command": "forge_commands",
-    "Function": "## Function",
+    "Function": "Function(",
     "Who": '`"tuned"`',
     "Generator": "### Generator",
     "Task": "run.plan.task",

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 
 import forge_gguf
 import forge_huggingface
+import forge_serve
 import forge_unsloth
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,12 @@ def versions(requirements: object) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("extra", "asked"),
-    [("huggingface", HUGGINGFACE), ("unsloth", forge_unsloth.REQUIRES), ("gguf", forge_gguf.REQUIRES)],
+    [
+        ("huggingface", HUGGINGFACE),
+        ("unsloth", forge_unsloth.REQUIRES),
+        ("gguf", forge_gguf.REQUIRES),
+        ("serve", forge_serve.REQUIRES),
+    ],
 )
 def test_an_extra_installs_what_its_plugin_asks_for(extra: str, asked: tuple[str, ...]) -> None:
     installed, needed = versions(EXTRAS[extra]), versions(asked)
@@ -41,7 +47,7 @@ def test_an_extra_installs_what_its_plugin_asks_for(extra: str, asked: tuple[str
 
 def test_the_extra_dev_repeats_no_other() -> None:
     named = {Requirement(each).name for each in EXTRAS["dev"]}
-    others = {Requirement(each).name for extra in ("gguf", "rewards", "docs") for each in EXTRAS[extra]}
+    others = {Requirement(each).name for extra in ("gguf", "rewards", "docs", "serve") for each in EXTRAS[extra]}
     assert not named & others
     own = next(Requirement(each) for each in EXTRAS["dev"] if each.startswith("forge-train"))
-    assert own.extras == {"docs", "gguf", "rewards"}
+    assert own.extras == {"docs", "gguf", "rewards", "serve"}

@@ -40,5 +40,5 @@ def test_the_types_of_an_example_are_right(tmp_path: Path, root: Path) -> None:
 
 
 def test_the_documents_name_every_example() -> None:
-    told = (EXAMPLES.parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    told = (EXAMPLES.parents[1] / "docs" / "plugins" / "index.md").read_text(encoding="utf-8")
     assert [root.name for root in ROOTS if f"examples/plugins/{root.name}" not in told] == []

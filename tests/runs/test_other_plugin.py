@@ -1,9 +1,8 @@
-"""Another plugin brings a method of its own, as docs/plugins.md says, and a job asks for it by the plugin's word."""
+"""Another plugin brings a method of its own, as docs/plugins/method.md says, and a job asks for it by its word."""
 
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from forge.api import Stage
 from forge.discovery.catalogue import Catalogue, Plugin
 from forge.discovery.discover import discover
 from forge.errors import JobError
+from support.guide import files_of
 from support.planning import BASE, HELD_OUT, planner
 from support.projects import perform_in
 
@@ -21,16 +21,14 @@ if TYPE_CHECKING:
     from support.projects import Project
     from support.sites import Site
 
-GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
-
 
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
     """Return the plugin of the guide, its modules in a folder of their own."""
-    texts = re.findall(r"^```py\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     package = tmp_path / "site" / "forge_mine"
     package.mkdir(parents=True)
-    for name, text in zip(("__init__", "train", "options"), texts, strict=True):
-        (package / f"{name}.py").write_text(text)
+    for path, text in files_of("method.md").items():
+        if path.startswith("forge_mine/"):
+            (package.parent / path).write_text(text)
     monkeypatch.syspath_prepend(package.parent)
     for name in [name for name in sys.modules if name.partition(".")[0] == "forge_mine"]:
         monkeypatch.delitem(sys.modules, name)

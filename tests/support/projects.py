@@ -156,7 +156,8 @@ class Finished:
         """The error that the worker reported."""
         failed = self.of_kind("failed")
         assert failed, self.printed
-        return failed[-1]["error"]
+        error: dict[str, Any] = failed[-1]["error"]
+        return error
 
     @property
     def losses(self) -> list[float]:
@@ -194,6 +195,20 @@ def cut_after(folder: RunFolder, step: int, weights: str = "adapter") -> None:
 def worker_pid(folder: RunFolder) -> int:
     """Return the process that holds a run's lock."""
     return int((folder.path / ".lock").read_text())
+
+
+def processes_of(folder: RunFolder) -> dict[int, int]:
+    """Return the processes of the workers that train together in a folder, by their rank."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_text().split("\0")
+            if "forge.worker" in words and folder.path in {(place / "cwd").readlink() / word for word in words}:
+                environment = (place / "environ").read_text().split("\0")
+                found[int(next(each[5:] for each in environment if each.startswith("RANK=")))] = int(place.name)
+        except (OSError, StopIteration):
+            continue
+    return found
 
 
 def step_now(folder: RunFolder) -> int:

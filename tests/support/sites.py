@@ -40,15 +40,18 @@ class Site:
         self.folder = folder
         folder.mkdir()
 
-    def install(self, name: str, modules: Mapping[str, str], points: str, version: str = "1.0") -> None:
-        """Install a distribution: its modules, and the text of its ``entry_points.txt``."""
+    def install(
+        self, name: str, modules: Mapping[str, str], points: str, version: str = "1.0", needs: str = ""
+    ) -> None:
+        """Install a distribution: its modules, the text of its ``entry_points.txt``, and what it requires."""
         for module, text in modules.items():
             path = self.folder / f"{module.replace('.', '/')}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(head + (f"Requires-Dist: {needs}\n" if needs else ""))
         (info / "entry_points.txt").write_text(points)
 
     def install_project(self, root: Path) -> None:

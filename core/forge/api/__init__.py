@@ -22,11 +22,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from forge.api.command import Command
+from forge.api.deprecated import DEPRECATED as _DEPRECATED
+from forge.api.deprecated import ForgeDeprecationWarning
+from forge.api.deprecated import old_name as _old_name
 from forge.api.functions import function_of, read_by, rows_of
 from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
 from forge.api.offer import Extension, Finding, Function, Offer, Package
 from forge.api.reference import load_object
 from forge.api.stage import ABILITIES, NAMES, Stage
+from forge.api.target import Target
 from forge.errors import (
     BackendImportError,
     DataError,
@@ -40,6 +44,7 @@ from forge.errors import (
     Mistakes,
     ModelError,
     OutOfMemory,
+    PeerLost,
     PlanError,
     PluginError,
     Problem,
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from forge.api.generation import Answer, Generator, Prompt, Sampling
+    from forge.api.group import Group
     from forge.api.pace import Pace
     from forge.api.plan import (
         Against,
@@ -104,6 +110,7 @@ if TYPE_CHECKING:
     )
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.api.submitter import Bundle, Status, Submitter, Ticket
     from forge.job.data import DataTable, Source
     from forge.job.elsewhere import folded
     from forge.job.explain import problems_of
@@ -117,6 +124,7 @@ if TYPE_CHECKING:
         EvalTable,
         ExportTable,
         GenerationTable,
+        LaunchTable,
         ModelTable,
         TrainTable,
     )
@@ -141,6 +149,7 @@ __all__ = [
     "Answers",
     "AnswersShown",
     "BackendImportError",
+    "Bundle",
     "CheckpointSaved",
     "Collated",
     "Command",
@@ -166,14 +175,17 @@ __all__ = [
     "Extension",
     "Failed",
     "Finding",
+    "ForgeDeprecationWarning",
     "ForgeError",
     "Function",
     "GenerationTable",
     "Generator",
+    "Group",
     "Hint",
     "Interrupted",
     "Job",
     "JobError",
+    "LaunchTable",
     "Lever",
     "Linear",
     "Loaded",
@@ -194,6 +206,7 @@ __all__ = [
     "Pace",
     "Package",
     "Part",
+    "PeerLost",
     "Plan",
     "PlanError",
     "PlanHooks",
@@ -215,11 +228,15 @@ __all__ = [
     "SpeedMeasured",
     "Stage",
     "StageChanged",
+    "Status",
     "Step",
     "StepLogged",
     "Stopped",
+    "Submitter",
     "Table",
+    "Target",
     "Task",
+    "Ticket",
     "TorchBuild",
     "TrainTable",
     "Trained",
@@ -295,6 +312,7 @@ _LATER = {
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
     "forge.api.generation": ("Answer", "Generator", "Prompt", "Sampling"),
+    "forge.api.group": ("Group",),
     "forge.api.pace": ("Pace",),
     "forge.api.plan": (
         "Against",
@@ -311,6 +329,7 @@ _LATER = {
     ),
     "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
+    "forge.api.submitter": ("Bundle", "Status", "Submitter", "Ticket"),
     "forge.job.data": ("DataTable", "Source"),
     "forge.job.elsewhere": ("folded",),
     "forge.job.explain": ("problems_of",),
@@ -324,6 +343,7 @@ _LATER = {
         "EvalTable",
         "ExportTable",
         "GenerationTable",
+        "LaunchTable",
         "ModelTable",
         "TrainTable",
     ),
@@ -338,6 +358,8 @@ _HOMES = {name: module for module, names in _LATER.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if f"name {name}" in _DEPRECATED:
+        return _old_name(name)
     if name in _HOMES:
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)  # asked for once
         return value

@@ -6,9 +6,12 @@ A plugin is a module named by an entry point in the group :data:`API`. While pla
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
+
+from forge.api.deprecated import ForgeDeprecationWarning, hook_warnings, used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from forge.api.plan import Who
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
+    from forge.api.target import Target
     from forge.job.data import Source
     from forge.job.job import Job
     from forge.job.tables import ExportTable
@@ -46,6 +50,11 @@ class PlanHooks:
     @hookspec
     def forge_commands(self) -> Iterable[Command]:
         """Yield the commands that the plugin brings."""
+        raise NotImplementedError
+
+    @hookspec
+    def forge_targets(self) -> Iterable[Target]:
+        """Yield the places where the plugin can send jobs."""
         raise NotImplementedError
 
     @hookspec
@@ -125,3 +134,46 @@ class EventHooks:
     @hookspec
     def forge_event(self, event: Event, run: Run) -> None:
         """See an event of a run. What an observer raises is logged, never fatal."""
+
+
+class Hooks(pluggy.PluginManager):
+    """The hooks of one class of them, and the modules that implement some.
+
+    Args:
+        kind: The class: :class:`PlanHooks` or one of its like.
+        beside: Another class, whose hooks the same modules may hold: they are passed over here.
+    """
+
+    def __init__(self, kind: type, beside: type | None = None) -> None:
+        super().__init__("forge")
+        self._beside = beside
+        self.add_hookspecs(kind)
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return how a member of a module is marked as a hook, if it is, and one of these."""
+        return None if hasattr(self._beside, name) else super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> pluggy.HookspecOpts | None:
+        """Return what a hook was declared with, and what of it is deprecated."""
+        options = super().parse_hookspec_opts(module_or_class, name)
+        if options is not None:
+            code = getattr(module_or_class, name).__code__
+            arguments = code.co_varnames[: code.co_argcount]
+            options["warn_on_impl"], options["warn_on_impl_args"] = hook_warnings(name, arguments)
+        return options
+
+    def admit(self, module: object, name: str | None = None) -> None:
+        """Register what implements hooks; where it uses deprecated ones, tell so.
+
+        Raises:
+            PluginValidationError: It implements a hook that there is not, or names an argument that there is not.
+        """
+        with warnings.catch_warnings(record=True) as caught:  # around pluggy alone: imports may set filters for good
+            warnings.simplefilter("always", ForgeDeprecationWarning)
+            self.register(module, name=name)
+            self.check_pending()
+        for each in caught:
+            if isinstance(each.message, ForgeDeprecationWarning):
+                used(str(each.message))
+            else:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

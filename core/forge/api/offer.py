@@ -105,7 +105,9 @@ class Offer:
             if known. The first chosen offer that has one is asked, in running order: what loads the model knows its
             kernels. It is imported at planning time, so it must be light, and again in the worker of a dry run.
         fit: ``"package.module:function"`` of ``(machine, job, facts, *, asked, named, rows=None, failed=False)`` that
-            yields a :class:`Decision` for each value that the job leaves open and that memory decides. ``job`` has all
+            yields a :class:`Decision` for each value that the job leaves open and that memory decides, or a
+            :class:`Problem` where what the job names leaves no way: a step that ``[launch] processes`` cannot share.
+            ``job`` has all
             other decisions in it, ``asked`` is the job as it was written, ``named`` the keys that the user wrote. The
             first chosen offer that has one is asked, once the others have decided; in the worker again with ``rows``,
             the summary of the rows; and with ``failed`` by a trainer that ran out of memory with ``job`` before the

@@ -17,8 +17,9 @@ from forge import records
 from forge.api.estimate import Estimate
 from forge.api.stage import Stage
 from forge.errors import PlanError, RunError
-from forge.job.decisions import Decision
+from forge.job.decisions import Decision, settle
 from forge.job.job import load_job
+from forge.job.tables import LaunchTable
 from forge.machine.machine import Machine
 from forge.model.facts import ModelFacts
 
@@ -127,6 +128,8 @@ class Plan:
         observers: ``(plugin, module)`` of the observers that act, in order.
         configs: The tables ``[plugins.<name>]`` of the plugins that act, checked, with defaults.
         functions: The functions of plugins that the job names, by their names.
+        plugins: The plugins that take part, each with its distribution and version: ``"forge-zip 1.0"``.
+        code: Those of them that are files beside the job: the sha256 of each; ``plugins/`` of the run folder has them.
         verdicts: Every offer and what became of it.
         decisions: Values that the job left open.
         notes: What the user should know, such as tables of plugins that were not chosen.
@@ -153,6 +156,8 @@ class Plan:
     observers: tuple[tuple[str, str], ...] = ()
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
@@ -175,6 +180,10 @@ class Plan:
         """Return the value that was decided for a key that the job left open."""
         return next((decision.value for decision in reversed(self.decisions) if decision.key == key), default)
 
+    def versions(self) -> dict[str, str]:
+        """Return the plugins that take part, with distribution and version; of an older forge's plan the steps'."""
+        return {step.plugin: f"{step.distribution} {step.version}" for step in self.steps} | dict(self.plugins)
+
     def after(self, decisions: tuple[Decision, ...]) -> Self:
         """Return the plan with the decisions of an earlier one before its own."""
         return replace(self, decisions=(*decisions, *self.decisions))
@@ -182,6 +191,11 @@ class Plan:
     def asked(self) -> Job:
         """Return the job as it was written, nothing decided."""
         return load_job(self.job)
+
+    @property
+    def launch(self) -> LaunchTable:
+        """Over how many processes the work is spread: a training over those of ``[launch]``, all else over none."""
+        return LaunchTable(processes=1)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
@@ -236,6 +250,11 @@ class Training(Plan):
     resume: bool = False
     relieved: bool = False
     estimate: Estimate | None = None
+
+    @property
+    def launch(self) -> LaunchTable:
+        """``[launch]``, its open values decided."""
+        return settle(self.asked(), self.decisions).launch
 
 
 @dataclass(frozen=True, kw_only=True)

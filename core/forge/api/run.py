@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge.api.group import Group
 from forge.api.plan import Task
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Run:
         stop: Set when the user or the system asked the run to stop; training then saves a checkpoint and returns.
         graceful: Set by a stage while it honours ``stop``; before that, the worker ends at once.
         plugin: The plugin that sees the run so.
+        group: The processes that train together; of most runs it is one.
         keeper: What makes checkpoints, where a worker trains.
     """
 
@@ -41,6 +43,7 @@ class Run:
     stop: threading.Event = field(default_factory=threading.Event)
     graceful: threading.Event = field(default_factory=threading.Event)
     plugin: str = ""
+    group: Group = field(default_factory=Group, repr=False)
     keeper: Callable[[int, int, bool], AbstractContextManager[Path]] | None = field(default=None, repr=False)
 
     @property
@@ -52,6 +55,16 @@ class Run:
         return {**self.plan.configs.get(self.plugin, {}), **own}
 
     @property
+    def rank(self) -> int:
+        """The number of this process among those that train together; the one with 0 writes what all of them made."""
+        return self.group.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return self.group.size
+
+    @property
     def dry_run(self) -> bool:
         """Whether this is a dry run: a training is to try its longest batch, tell what it took, and return."""
         return self.plan.task is Task.DRY_RUN
@@ -60,7 +73,8 @@ class Run:
         """Make a checkpoint: ``with run.checkpoint(100) as folder``, an empty folder to write into.
 
         When the block ends, its files are flushed to the disk and sealed, and older checkpoints go. A block that raises
-        leaves nothing. What ``resume`` names is such a folder.
+        leaves nothing. What ``resume`` names is such a folder. Where several processes train together, all of them
+        make it: each may write into it, and none goes on before it is sealed.
 
         Args:
             step: The step that has ended.

@@ -34,13 +34,30 @@ name: ``method = "mlx/sft"``. forge itself does nothing by them."""
 
 ABILITIES: Mapping[Stage, frozenset[str]] = {
     Stage.COLLATE: frozenset(
-        {"text", "vision", "streaming", "packing", "tokens", "seq2seq", "pairs", "rated", "ranked", "prompts"}
+        {
+            "text",
+            "vision",
+            "streaming",
+            "packing",
+            "tokens",
+            "seq2seq",
+            "pairs",
+            "rated",
+            "ranked",
+            "prompts",
+            "ddp",
+        }
     ),
-    Stage.LOAD: frozenset({"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code"}),
+    Stage.LOAD: frozenset(
+        {"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code", "ddp", "fsdp2"}
+    ),
     Stage.ADAPT: frozenset({"dora"}),
-    Stage.TRAIN: frozenset({"vision", "seq2seq"}),
+    Stage.TRAIN: frozenset({"vision", "seq2seq", "ddp", "fsdp2"}),
     Stage.GENERATE: frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "gguf"}),
     Stage.EVALUATE: frozenset({"text", "vision", "seq2seq"}),
     Stage.EXPORT: frozenset({"push"}),
 }
-"""The words that ``Offer.supports`` may hold; a plugin adds its own as ``<plugin>/<word>``, for ``Offer.asks``."""
+"""The words that ``Offer.supports`` may hold; a plugin adds its own as ``<plugin>/<word>``, for ``Offer.asks``.
+
+``ddp`` and ``fsdp2`` say that a stage may run in several processes at once, each with the whole model or with a part of
+it: it heeds :attr:`forge.api.Run.rank` and :attr:`forge.api.Run.group`."""

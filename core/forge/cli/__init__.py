@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from forge.errors import ForgeError, Interrupted, PluginError, UsageError, no_te
 COMMANDS = {
     "run": "Train what a job file says.",
     "resume": "Go on with a run that was stopped or killed.",
+    "worker-node": "Take part in a training that another node has begun.",
+    "submit": "Send a job to a cluster or a cloud.",
+    "logs": "Print what a run has told, here or where it was sent.",
+    "fetch": "Bring what a run made where it was sent.",
+    "cancel": "End a run that was sent elsewhere.",
+    "script": "Print a job as one file that `uv run` trains.",
     "eval": "Measure a trained run on held-out rows.",
     "chat": "Talk to a trained run.",
     "export": "Export a trained run, again or in another format.",
@@ -45,7 +52,7 @@ class LazyGroup(click.Group):
         """Import a command: one of the table, or one that a plugin brings."""
         if cmd_name not in COMMANDS:
             return plugin_command(cmd_name)
-        command: click.Command = importlib.import_module(f"forge.cli.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"forge.cli.commands.{cmd_name.replace('-', '_')}").command
         command.short_help = COMMANDS[cmd_name]  # shells show it while they complete
         return command
 
@@ -130,6 +137,7 @@ def _exit_code() -> int:
         if not isinstance(error, Interrupted):
             say("error: ", err=True, nl=False, fg="red", bold=True)
         say(error, err=True)
+        _tell_programs(error)
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -153,11 +161,21 @@ def _exit_code() -> int:
         if known is not None:
             say("error: ", err=True, nl=False, fg="red", bold=True)
             say(known, err=True)
+            _tell_programs(known)
             return known.exit_code
         what = f"forge itself failed: {type(error).__name__}: {error}"
         say(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _tell_programs(error: ForgeError) -> None:
+    """Print an error as the last line of standard output too, as JSON, where the command was to print JSON."""
+    if "--json" in sys.argv[1:]:
+        import json  # only a fault pays for it
+
+        with suppress(Unwritable, BrokenPipeError):  # it has been told on standard error
+            say(json.dumps({"error": error.to_json()}, ensure_ascii=False, default=str))
 
 
 def debugging() -> bool:

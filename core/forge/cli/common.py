@@ -39,6 +39,11 @@ set_option = click.option(
     help="Change a key for this time: --set train.max_steps=10. May be given often.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+job_dir_option = click.option(
+    "--job-dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where relative paths of JOB start; the folder that it lies in if unset.",
+)
 
 
 def _written(_context: click.Context, _parameter: click.Parameter, folder: Path) -> Path:
@@ -47,9 +52,12 @@ def _written(_context: click.Context, _parameter: click.Parameter, folder: Path)
     return folder
 
 
+FOLDER = click.Path(path_type=Path, file_okay=False)
+"""The type of a folder, which need not be there yet."""
+
 runs_option = click.option(
     "--runs-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("runs"),
     callback=_written,
     envvar="FORGE_RUNS",
@@ -69,23 +77,23 @@ class Situation:
     machine: Machine
 
 
-def situation(job: Path, changes: Sequence[Change], *, pretend: bool) -> Situation:
+def situation(job: Path, changes: Sequence[Change], *, pretend: bool, folder: Path | None = None) -> Situation:
     """Read a job file, find the plugins and look at the machine.
 
     Args:
         job: The job file.
         changes: What ``--set`` changes.
         pretend: Whether another machine, given by ``FORGE_MACHINE``, will do.
+        folder: Where relative paths start, if not at the file's folder.
     """
     from forge.cli.config import user_wishes
-    from forge.discovery.discover import discover
-    from forge.discovery.keys import PluginKeys
-    from forge.job.read import Change, read
+    from forge.job.read import Change
+    from forge.planning.opening import open_job
 
-    catalogue, machine = discover(), this_machine(pretend=pretend)
+    machine = this_machine(pretend=pretend)
     wishes = user_wishes()
     wish = [Change("use.prefer", list(wishes.prefer))] if wishes.prefer else []
-    file = read(job, PluginKeys(catalogue, machine), changes, wish)
+    file, catalogue = open_job(job, machine, changes, wish, folder=folder)
     if wish and str(wish[0]) in file.overrides[len(changes) :]:
         file = replace(file, config=str(wishes.path))
     return Situation(file, catalogue, machine)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from forge.errors import JobError, Problem, UsageError
 from forge.machine.places import config_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -19,10 +20,12 @@ class Wishes:
     Attributes:
         path: The file that says so.
         prefer: Plugins or backends, the best first, for jobs without ``[use] prefer``.
+        submit: The tables ``[submit.<target>]``: options for where jobs are sent.
     """
 
     path: Path | None = None
     prefer: tuple[str, ...] = ()
+    submit: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def user_wishes() -> Wishes:
@@ -50,17 +53,19 @@ def user_wishes() -> Wishes:
         raise JobError(str(path), [Problem("", f"not TOML: {error.msg}", line=error.lineno)]) from None
     except (ValueError, RecursionError) as error:
         raise JobError(str(path), [Problem("", f"not TOML: {error}")]) from None
-    use = tables.get("use", {})
-    there = 'it holds [use] prefer = ["…"] and nothing else'
-    strange = [name for name in tables if name != "use"]
+    use, submit = tables.get("use", {}), tables.get("submit", {})
+    there = 'it holds [use] prefer = ["…"] and tables [submit.<target>], and nothing else'
+    strange = [name for name in tables if name not in {"use", "submit"}]
     strange += [f"use.{name}" for name in use if name != "prefer"] if isinstance(use, dict) else ["use"]
     problems = [_problem(text, name, "unknown key", there) for name in strange]
     prefer = use.get("prefer", []) if isinstance(use, dict) else []
     if not isinstance(prefer, list) or not all(isinstance(name, str) and name for name in prefer):
         problems.append(_problem(text, "use.prefer", "must be a list of names", 'write prefer = ["mlx"]'))
+    if not isinstance(submit, dict) or not all(isinstance(table, dict) for table in submit.values()):
+        problems.append(_problem(text, "submit", "holds something else than tables", "write [submit.slurm]"))
     if problems:
         raise JobError(str(path), problems)
-    return Wishes(path, tuple(prefer))
+    return Wishes(path, tuple(prefer), submit)
 
 
 def _problem(text: str, key: str, message: str, do: str) -> Problem:

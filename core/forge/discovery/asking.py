@@ -19,12 +19,15 @@ import sysconfig
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from forge import records
+from forge.api.code import know_code
+from forge.api.deprecated import heard
 from forge.api.hooks import API
 from forge.api.reference import load_object
 from forge.discovery.faults import MOST
@@ -60,8 +63,9 @@ class Desk:
         """Say what a plugin offers, whether its keys can be used, and which files that depends on."""
         before = set(sys.modules)
         told = self._told(question)
-        if told.reason is None and (fault := _keys_fault(told)):
-            told = Told(fault)
+        with heard() as old:
+            fault = _keys_fault(told) if told.reason is None else None
+        told = Told(fault) if fault else replace(told, deprecated=(*told.deprecated, *old))
         if (size := len(json.dumps(told.to_json()))) > _LARGEST:
             told = Told(f"says {size >> 20} MiB of itself; 1 MiB is the most")
         top = question["value"].partition(":")[0].partition(".")[0]
@@ -80,12 +84,16 @@ class Desk:
 
     def on_reference(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Call a function by its name."""
+        if question["code"] is not None:
+            know_code([question["code"]])
         with import_guard():
             function = load_object(question["reference"])
         return _result(function, question)
 
     def _told(self, question: Mapping[str, Any]) -> Told:
         name, value = question["name"], question["value"]
+        if question["code"] is not None:
+            know_code([question["code"]])
         key = f"{name}={value}"
         if key not in self.loaded:
             self.loaded[key] = load(EntryPoint(name, value, API))

@@ -39,7 +39,11 @@ def call(plugin: Plugin, what: str, function: Callable[..., T], *arguments: Any)
 
 
 def records_of(
-    plugin: Plugin, what: str, kind: type[T], function: Callable[..., Iterable[T]] | None, *arguments: Any
+    plugin: Plugin,
+    what: str,
+    kind: type[T] | tuple[type[T], ...],
+    function: Callable[..., Iterable[T]] | None,
+    *arguments: Any,
 ) -> list[T]:
     """Call a function of a plugin that yields records. Raises :class:`PluginError` also where it yields others."""
     if function is None:
@@ -51,7 +55,8 @@ def records_of(
             raise
         raise failed(plugin, what, reason_of(error)) from error
     if strange := next((each for each in found if not isinstance(each, kind)), None):
-        due = f"it yields {type(strange).__name__} where forge.api.{kind.__name__} is due"
+        kinds = " or ".join(f"forge.api.{each.__name__}" for each in (kind if isinstance(kind, tuple) else (kind,)))
+        due = f"it yields {type(strange).__name__} where {kinds} is due"
         raise failed(plugin, what, due)
     return found
 

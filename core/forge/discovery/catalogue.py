@@ -11,16 +11,18 @@ from forge.api.reference import load_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from forge.api.code import Code
     from forge.api.command import Command
     from forge.api.offer import Extension, Function, Offer
     from forge.api.stage import Stage
+    from forge.api.target import Target
     from forge.model.facts import ModelFacts
 
 
 OWN = forge.DISTRIBUTION
 """The distribution whose plugins are forge's own."""
 
-Status = Literal["ok", "broken", "disabled", "other API", "duplicate"]
+Status = Literal["ok", "broken", "disabled", "other API", "other forge", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,10 @@ class Plugin:
         extensions: Its observers.
         functions: The functions that jobs may name.
         commands: The commands that it brings.
+        targets: The places where it can send jobs.
         describe: Its hook ``forge_describe``, if it has one.
+        code: The file that it is, if it is one beside the job.
+        deprecated: What it uses and should not any more, each as a phrase.
         named: Returns a function of it by its name, ``"package.module:function"``.
     """
 
@@ -50,7 +55,10 @@ class Plugin:
     extensions: tuple[Extension, ...] = ()
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
+    targets: tuple[Target, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
+    code: Code | None = None
+    deprecated: tuple[str, ...] = ()
     named: Callable[[str], Any] = field(default=load_object, repr=False)
 
     def __str__(self) -> str:
@@ -87,10 +95,20 @@ class Catalogue:
         every = [(plugin, command) for plugin in self.usable for command in plugin.commands if command.name == name]
         return min(every, key=lambda pair: not pair[0].own, default=None)
 
+    def target(self, name: str) -> tuple[Plugin, Target] | None:
+        """Return a place to send jobs to, with the plugin that brings it; one of forge's own goes first."""
+        every = [(plugin, target) for plugin in self.usable for target in plugin.targets if target.name == name]
+        return min(every, key=lambda pair: not pair[0].own, default=None)
+
     @property
     def functions(self) -> dict[str, str]:
         """The functions that jobs may name, by their names."""
         return {function.name: function.impl for plugin in self.usable for function in plugin.functions}
+
+    @property
+    def code(self) -> list[Code]:
+        """The files beside the job that are plugins."""
+        return [plugin.code for plugin in self.plugins if plugin.code]
 
     def offers(self, stage: Stage) -> Iterator[tuple[Plugin, Offer]]:
         """Yield the usable offers for a stage."""

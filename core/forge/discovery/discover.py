@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from forge.api.code import know_code
 from forge.api.functions import know
 from forge.api.hooks import API
 from forge.api.reference import load_object
@@ -24,7 +25,7 @@ from forge.discovery.calls import line_of
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
 from forge.discovery.faults import LONGEST, name_fault
 from forge.discovery.guard import NoAnswer
-from forge.discovery.installed import installed, of_points
+from forge.discovery.installed import installed, of_code, of_points
 from forge.discovery.loading import load
 from forge.discovery.told import Told
 from forge.errors import ForgeError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
+    from forge.api.code import Code
     from forge.discovery.catalogue import Status
     from forge.discovery.installed import Found
 
@@ -44,6 +46,7 @@ def discover(
     *,
     again: bool = False,
     apart: bool = True,
+    code: Sequence[Code] = (),
 ) -> Catalogue:
     """Find the plugins that are installed.
 
@@ -52,10 +55,12 @@ def discover(
             all only forge's own.
         found: Entry points to look at instead of the installed ones.
         again: Whether to ask plugins of others that have been asked before and have not changed.
+        code: Plugins that are files beside a job.
         apart: Whether those are asked in a process of their own; their authors' tests want them in this one.
     """
+    know_code(code)
     candidates = sorted(
-        installed() if found is None else of_points(found),
+        [*(installed() if found is None else of_points(found)), *map(of_code, code)],
         key=lambda each: (each.point.name, each.point.group, each.source),
     )
     wanted = _wanted(environ.get("FORGE_PLUGINS"))
@@ -84,6 +89,8 @@ def discover(
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
         elif fault := each.fault or name_fault(point.name):
             plugins.append(_unusable(each, "broken", fault))
+        elif each.source[0] != OWN and (unmet := _unmet(each)):
+            plugins.append(_unusable(each, "other forge", unmet))
         elif apart and each.source[0] != OWN:
             strangers = strangers or _Asked(again=again)
             plugins.append(_plugin(each, strangers.told(each), partial(strangers.function, each, -1)))
@@ -152,27 +159,45 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         extensions=told.extensions,
         functions=told.functions,
         commands=told.commands,
+        targets=told.targets,
         describe=told.describe,
+        code=found.code,
+        deprecated=told.deprecated,
         named=named,
     )
 
 
+def _unmet(found: Found) -> str | None:
+    """Return why this forge is not one that a plugin works with, or None; of its metadata, nothing is imported."""
+    if not found.needs:
+        return None
+    from forge.discovery.requirements import unmet_forge  # who has no plugins of others does not pay for it
+
+    return unmet_forge(found.needs, found.source[0])
+
+
 def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
-    """Refuse a plugin that brings a command of another's name; forge's own, and then the first by name, keep theirs."""
+    """Refuse a plugin that brings what another does by that name; forge's own, then the first by name, keep theirs."""
     homes: dict[str, str] = {}
     for plugin in sorted(plugins, key=lambda plugin: not plugin.own):
-        for command in plugin.commands:
-            homes.setdefault(command.name, plugin.name)
+        for brought in _brought(plugin):
+            homes.setdefault(brought, plugin.name)
     found = []
     for plugin in plugins:
-        twin = next((command.name for command in plugin.commands if homes[command.name] != plugin.name), None)
+        twin = next((brought for brought in _brought(plugin) if homes[brought] != plugin.name), None)
         if twin:
-            reason = f"brings the command {twin}, as plugin {homes[twin]} does; use one of the two"
-            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands"), ())
+            reason = f"brings the {twin}, as plugin {homes[twin]} does; use one of the two"
+            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands", "targets"), ())
             found.append(replace(plugin, status="broken", reason=reason, describe=None, **left))
         else:
             found.append(plugin)
     return found
+
+
+def _brought(plugin: Plugin) -> list[str]:
+    """Return what a plugin brings that has a name for all."""
+    commands = [f"command {command.name}" for command in plugin.commands]
+    return [*commands, *(f"target {target.name}" for target in plugin.targets)]
 
 
 def _unusable(found: Found, status: Status, reason: str) -> Plugin:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api.command import Command
 from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import ABILITIES, NAMES, Stage
+from forge.api.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,12 +34,13 @@ def name_fault(name: str) -> str | None:
     return None
 
 
-def fault_of(plugin: str, described: Sequence[object], commands: Sequence[object], *, describes: bool) -> str | None:
-    """Return what is wrong with what a plugin yields, or None."""
-    if not described and not commands and not describes:
-        return "offers nothing: its hooks forge_offers and forge_commands yield nothing and it has no forge_describe"
-    if max(len(described), len(commands)) > MOST:
-        return f"yields more than {MOST} offers or commands"
+def fault_of(plugin: str, described: Sequence[object], brought: Sequence[object], *, describes: bool) -> str | None:
+    """Return what is wrong with what a plugin yields, or None; ``brought`` are its commands and targets."""
+    if not described and not brought and not describes:
+        hooks = "forge_offers, forge_commands and forge_targets"
+        return f"offers nothing: its hooks {hooks} yield nothing and it has no forge_describe"
+    if max(len(described), len(brought)) > MOST:
+        return f"yields more than {MOST} offers, commands or targets"
     for item in described:
         if isinstance(item, Function):
             if fault := _function_fault(plugin, item):
@@ -48,15 +50,16 @@ def fault_of(plugin: str, described: Sequence[object], commands: Sequence[object
             return f"yields {type(item).__name__} where forge.api.Offer, Extension or Function is due"
         if fault := _offer_fault(plugin, item) if isinstance(item, Offer) else _extension_fault(item):
             return fault
-    for item in commands:
-        if not isinstance(item, Command):
-            return f"yields {type(item).__name__} where forge.api.Command is due"
+    for item in brought:
+        if not isinstance(item, Command | Target):
+            return f"yields {type(item).__name__} where forge.api.Command or Target is due"
+        kind = type(item).__name__.lower()
         if not isinstance(item.name, str) or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.name):
-            return f"brings the command {item.name!r}; a name is of lower-case letters, digits and dashes"
+            return f"brings the {kind} {item.name!r}; a name is of lower-case letters, digits and dashes"
         if not isinstance(item.help, str):
-            return f"brings the command {item.name} with the help {item.help!r}; write a text"
+            return f"brings the {kind} {item.name} with the help {item.help!r}; write a text"
         if not _is_reference(item.impl):
-            return f"brings the command {item.name} as {item.impl!r}; write package.module:name"
+            return f"brings the {kind} {item.name} as {item.impl!r}; write package.module:name"
     return None
 
 

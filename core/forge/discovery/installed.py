@@ -13,6 +13,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from forge.api.code import LOCAL, Code
+from forge.api.hooks import API
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -28,12 +31,16 @@ class Found(NamedTuple):
         source: Name and version of its distribution.
         place: The folder of its distribution's metadata, if it has one.
         fault: What is wrong with that metadata, if anything.
+        needs: What its distribution depends on, as PEP 508 requirements.
+        code: The file that it is, if it is one beside a job.
     """
 
     point: EntryPoint
     source: tuple[str, str]
     place: str | None = None
     fault: str | None = None
+    needs: tuple[str, ...] = ()
+    code: Code | None = None
 
 
 def installed(path: Iterable[str] | None = None) -> Iterator[Found]:
@@ -55,14 +62,21 @@ def installed(path: Iterable[str] | None = None) -> Iterator[Found]:
 
 def of_points(points: Iterable[EntryPoint]) -> Iterator[Found]:
     """Yield entry points with their distributions, each of which parses its metadata whenever it is asked."""
-    read: dict[int, tuple[str, str]] = {}
+    read: dict[int, tuple[tuple[str, str], tuple[str, ...]]] = {}
     for point in points:
         if point.dist is None:
             yield Found(point, UNKNOWN)
             continue
         if id(point.dist) not in read:
-            read[id(point.dist)] = (point.dist.name, point.dist.version)
-        yield Found(point, read[id(point.dist)])
+            needs = tuple(map(str, point.dist.requires or ()))
+            read[id(point.dist)] = (point.dist.name, point.dist.version), needs
+        source, needs = read[id(point.dist)]
+        yield Found(point, source, needs=needs)
+
+
+def of_code(code: Code) -> Found:
+    """Return the entry point that a file beside a job stands for."""
+    return Found(EntryPoint(code.name, code.name, API), (LOCAL, code.version), str(code.path), code=code)
 
 
 def _points(folder: Path) -> Iterator[Found]:
@@ -74,7 +88,7 @@ def _points(folder: Path) -> Iterator[Found]:
     if b"forge_v" not in raw:
         return
     text = raw.decode(errors="replace")
-    source, fault = _source(folder)
+    source, fault, needs = _source(folder)
     group = ""
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
@@ -83,11 +97,14 @@ def _points(folder: Path) -> Iterator[Found]:
             name, equals, value = (part.strip() for part in line.partition("="))
             usable = equals and name and EntryPoint.pattern.match(value)
             damaged = None if usable else f"its entry_points.txt is damaged: {line[:80]!r}"
-            yield Found(EntryPoint(name or "?", value, group), source, str(folder), fault or damaged)
+            yield Found(EntryPoint(name or "?", value, group), source, str(folder), fault or damaged, needs)
 
 
-def _source(folder: Path) -> tuple[tuple[str, str], str | None]:
-    """Return a distribution's name and version, from its folder's name where its metadata does not tell, and why."""
+def _source(folder: Path) -> tuple[tuple[str, str], str | None, tuple[str, ...]]:
+    """Return a distribution's name and version, what is wrong with its metadata, and what it depends on.
+
+    Name and version are from its folder's name where its metadata does not tell.
+    """
     stem = folder.name.rpartition(".")[0]
     name, _, version = stem.partition("-")
     for file in ("METADATA", "PKG-INFO"):
@@ -95,8 +112,10 @@ def _source(folder: Path) -> tuple[tuple[str, str], str | None]:
             head = (folder / file).read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
+        head = head.partition("\n\n")[0]  # behind it comes the page of the package
         told = {key: re.search(rf"^{key}:[ \t]*(\S+)", head, re.MULTILINE) for key in ("Name", "Version")}
         if told["Name"] and told["Version"]:
-            return (told["Name"][1], told["Version"][1]), None
-        return (name.replace("_", "-"), version or "0"), "its METADATA is damaged; install it again"
-    return (name.replace("_", "-"), version or "0"), "its METADATA is missing; install it again"
+            needs = tuple(re.findall(r"^Requires-Dist:[ \t]*(.+?)[ \t]*$", head, re.MULTILINE))
+            return (told["Name"][1], told["Version"][1]), None, needs
+        return (name.replace("_", "-"), version or "0"), "its METADATA is damaged; install it again", ()
+    return (name.replace("_", "-"), version or "0"), "its METADATA is missing; install it again", ()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import forge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from packaging.specifiers import Specifier
 
     from forge.api.offer import Package
     from forge.job.job import Job
@@ -65,6 +71,39 @@ def missing_requirement(requirements: Sequence[str], machine: Machine) -> Missin
     return Missing(", ".join(reason for _, reason in unmet), tuple(text.split(";")[0].strip() for text, _ in unmet))
 
 
+def unmet_forge(requirements: Iterable[str], distribution: str | None) -> str | None:
+    """Return why this forge is not one that a distribution, or a file, works with, and the line that mends it, or None.
+
+    >>> unmet_forge(["forge-train>=99", "zipp"], "forge-zip").rpartition(": ")[2]
+    'pip install "forge-train>=99"'
+    >>> unmet_forge(["forge-train>=0.1"], "forge-zip")
+    """
+    here = Version(Version(forge.__version__).base_version)  # what leads to a version has what that has
+    for text in requirements:
+        if not re.match(r"forge[-_.]+train\b", text, re.IGNORECASE):
+            continue
+        try:
+            requirement = _requirement(text)
+        except InvalidRequirement as error:
+            return f"its requirement {text!r} cannot be read: {str(error).splitlines()[0]}"
+        marker = requirement.marker
+        if canonicalize_name(requirement.name) != forge.DISTRIBUTION or (marker and not marker.evaluate({"extra": ""})):
+            continue
+        if not requirement.specifier.contains(here):
+            later = [each for each in requirement.specifier if _is_later(each, here)]
+            mends = later or distribution is None  # else a later version of the plugin may do
+            asked = f'"{forge.DISTRIBUTION}{requirement.specifier}"' if mends else f"--upgrade {distribution}"
+            said = f"needs forge {requirement.specifier}, and this is {forge.__version__}"
+            return f"{said}: pip install {asked}"
+    return None
+
+
+def _is_later(specifier: Specifier, version: Version) -> bool:
+    """Tell whether a specifier asks for a later version than this one."""
+    asked = specifier.version.removesuffix(".*")
+    return specifier.operator in {">", ">=", "==", "~="} and Version(asked) >= version
+
+
 @functools.cache
 def _requirement(text: str) -> Requirement:
     return Requirement(text)
@@ -75,16 +114,28 @@ def lacking(
 ) -> Iterator[tuple[str, str, Missing]]:
     """Yield the key and the value of a job that need what a machine lacks, with what it lacks."""
     for package in packages:
-        if package.tasks and facts.task not in package.tasks:
-            continue
-        for where, value in values_of(job, package.key):
-            asked = (
-                isinstance(value, str) and any(fnmatchcase(value, each) for each in package.values)
-                if package.values
-                else value is True
-            )
-            if asked and (missing := missing_package(package, machine)):
+        for where, value in _asking(package, job, facts):
+            if missing := missing_package(package, machine):
                 yield where, str(value), missing
+
+
+def asked_packages(packages: Iterable[Package], job: Job, facts: ModelFacts) -> list[Package]:
+    """Return the packages that some value of a job needs."""
+    return [package for package in packages if any(True for _ in _asking(package, job, facts))]
+
+
+def _asking(package: Package, job: Job, facts: ModelFacts) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a job that a package is about."""
+    if package.tasks and facts.task not in package.tasks:
+        return
+    for where, value in values_of(job, package.key):
+        asked = (
+            isinstance(value, str) and any(fnmatchcase(value, each) for each in package.values)
+            if package.values
+            else value is True
+        )
+        if asked:
+            yield where, value
 
 
 def missing_package(package: Package, machine: Machine) -> Missing | None:

@@ -65,7 +65,7 @@ class Strangers:
         if lost := self._lost.get((found.point.name, what)):  # it would be waited for as long again
             raise lost
         whole = {**question, "name": found.point.name, "value": found.point.value, "path": sys.path}
-        whole["distribution"] = "=".join(found.source)
+        whole |= {"distribution": "=".join(found.source), "code": found.code}
         try:
             if self._asked not in {None, found.source}:  # what one plugin did to its process is nothing to the next
                 self._leave(found)

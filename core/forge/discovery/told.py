@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api.command import Command
 from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import Stage
+from forge.api.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,9 @@ class Told:
         extensions: Its observers.
         functions: The functions that jobs may name.
         commands: The commands that it brings.
+        targets: The places where it can send jobs.
         describe: Its hook ``forge_describe``, if it has one.
+        deprecated: What it uses and should not any more, each as a phrase.
     """
 
     reason: str | None = None
@@ -37,7 +40,9 @@ class Told:
     extensions: tuple[Extension, ...] = ()
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
+    targets: tuple[Target, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
+    deprecated: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON data; of a function, that there is one."""
@@ -47,7 +52,9 @@ class Told:
             "extensions": [_plain(extension) for extension in self.extensions],
             "functions": [asdict(function) for function in self.functions],
             "commands": [asdict(command) for command in self.commands],
+            "targets": [asdict(target) for target in self.targets],
             "describe": self.describe is not None,
+            "deprecated": list(self.deprecated),
         }
 
     def function(self, index: int, name: str) -> Callable[..., Any] | None:
@@ -77,7 +84,9 @@ class Told:
             tuple(_extension(each, index, function) for index, each in enumerate(data["extensions"])),
             tuple(Function(**each) for each in data.get("functions", ())),
             tuple(Command(**each) for each in data["commands"]),
+            tuple(Target(**each) for each in data.get("targets", ())),
             function(-1, "forge_describe") if data["describe"] else None,
+            tuple(data["deprecated"]),
         )
 
 

@@ -60,11 +60,11 @@ def plain(value: Any) -> Any:
 
 
 class Follower:
-    """Reads the events that are appended to a file from a position on."""
+    """Reads the events that are appended to a file from a position on, its end if none is said."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, position: int | None = None) -> None:
         self._path = path
-        self._position = path.stat().st_size if path.exists() else 0
+        self._position = position if position is not None else path.stat().st_size if path.exists() else 0
         self._rest = b""
 
     def poll(self) -> Iterator[Event]:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge import records
+from forge.api.code import Code
 from forge.api.plan import Plan, Task, Training
 from forge.api.results import Trained
 from forge.api.stage import Stage
+from forge.api.submitter import Ticket
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked
+from forge.disk.faults import disk_errors
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
 from forge.disk.owner import hold, is_held
@@ -22,7 +25,7 @@ from forge.errors import RunError
 from forge.job.job import load_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from forge.job.job import Job
@@ -44,6 +47,15 @@ def owners(plan: Plan) -> dict[str, str]:
 _TABLES = {Stage.ADAPT: ("adapter",), Stage.TRAIN: ("train",)}
 
 
+_MARKS = ("plan.json", "ticket.json")
+"""What the folder of a run has, one of them at least."""
+
+
+def _with_a_run(folder: Path, pattern: str) -> list[Path]:
+    """Return the folders of runs among those of a pattern."""
+    return sorted({path.parent for name in _MARKS for path in folder.glob(f"{pattern}/{name}")})
+
+
 class RunFolder:
     """A run on disk.
 
@@ -55,16 +67,24 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, runs: Path, file: JobFile) -> RunFolder:
-        """Make a fresh folder ``runs/<name>/<time>`` for a job.
+    def create(cls, runs: Path, file: JobFile, into: Path | None = None) -> RunFolder:
+        """Make a fresh folder ``runs/<name>/<time>`` for a job, or take ``into``: empty, or with what was sent.
 
         Raises:
             RunError: It cannot be made there: the disk is read-only or full, a file is in the way, a name is too long.
         """
-        stem = Path(file.source).name.removesuffix(".toml")
-        # A name of dots is another folder, and one that begins with a dash an option of the commands.
-        name = file.job.name or re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "job"
-        stamp = time.strftime("%Y%m%d-%H%M%S")
+        if into is not None:
+            with disk_errors(into):
+                into.mkdir(parents=True, exist_ok=True)
+                there = {path.name for path in into.iterdir()}
+            if "plan.json" in there:
+                raise RunError(f"{into} holds a run already", do=f"go on with it: forge resume {into}")
+            if there and not {"submit"} <= there <= {"submit", "ticket.json", "job.toml"}:
+                what = f"{into} cannot be a run's own folder"
+                raise RunError(what, f"it holds {min(there)}", "name a folder that is not there yet")
+            write_text(into / "job.toml", file.text)
+            return cls(into)
+        name, stamp = cls.name_of(file), time.strftime("%Y%m%d-%H%M%S")
         for attempt in range(100):
             path = runs / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
             try:
@@ -78,27 +98,48 @@ class RunFolder:
             return cls(path)
         raise RunError(f"cannot find a free name in {runs / name}")
 
+    @staticmethod
+    def name_of(file: JobFile) -> str:
+        """Return the name of a job's runs."""
+        stem = Path(file.source).name.removesuffix(".toml")
+        # A name of dots is another folder, and one that begins with a dash an option of the commands.
+        return file.job.name or re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "job"
+
     @classmethod
-    def find(cls, text: str, runs: Path) -> RunFolder:
+    def find(cls, text: str, runs: Path, *, sent: bool = False) -> RunFolder:
         """Find a run by its path, by ``name/id``, by its id, or by its name (the newest run of it).
+
+        Args:
+            text: What the user calls it.
+            runs: The folder of all runs.
+            sent: Whether a run that was sent elsewhere, and has left nothing here yet, will do.
 
         Raises:
             RunError: There is none, there are several, or the folders cannot be read.
         """
         try:
-            return cls._found(text, runs)
+            found = cls._found(text, runs)
         except OSError as error:  # a name too long, a folder of another user
             raise RunError(f"cannot look for the run {text}", str(error), "`forge runs` lists them") from error
+        if not sent and not (found.path / "plan.json").is_file():
+            what = f"{found.path} was sent elsewhere"
+            raise RunError(what, "what it made is not here yet", f"`forge fetch {found.path}` brings it")
+        return found
+
+    @classmethod
+    def below(cls, runs: Path) -> list[RunFolder]:
+        """Return all runs below a folder, also those that were sent elsewhere."""
+        return [cls(path) for path in _with_a_run(runs, "*/*")]
 
     @classmethod
     def _found(cls, text: str, runs: Path) -> RunFolder:
         for candidate in (Path(text), runs / text):
-            if (candidate / "plan.json").is_file():
+            if any((candidate / name).is_file() for name in _MARKS):
                 return cls(candidate)
-            inside = sorted(path.parent for path in candidate.glob("*/plan.json"))
+            inside = _with_a_run(candidate, "*")
             if inside:
                 return cls(inside[-1])
-        by_id = sorted(path.parent for path in runs.glob(f"*/{glob.escape(text)}*/plan.json")) if text else []
+        by_id = _with_a_run(runs, f"*/{glob.escape(text)}*") if text else []
         by_id = [path for path in by_id if path.name == text] or by_id
         if len(by_id) == 1:
             return cls(by_id[0])
@@ -111,6 +152,10 @@ class RunFolder:
     def events(self) -> Path:
         """The file of events."""
         return self.path / "events.jsonl"
+
+    def events_of(self, rank: int) -> Path:
+        """Return the file of a process's events, of those that train together: rank 0 writes those of the run."""
+        return self.events if rank == 0 else self.path / f"events.rank{rank}.jsonl"
 
     @property
     def log(self) -> Path:
@@ -159,6 +204,41 @@ class RunFolder:
             raise self._damaged(path.name, error) from error
         return parse(text, str(path), folder, keys.of(owners(plan)), [*before, *changes])
 
+    def keep_code(self, codes: Iterable[Code]) -> None:
+        """Copy the plugins that are files beside the job into ``plugins/``: what was run is what is run again."""
+        for code in codes:
+            path = self._code(code.name)
+            with disk_errors(path):
+                path.parent.mkdir(exist_ok=True)
+            write_text(path, code.content.decode("utf-8"))
+
+    def code(self, plan: Plan | None = None) -> list[Code]:
+        """Return the plugins that are files beside the job, from their copies.
+
+        Args:
+            plan: The plan that tells their digests; the last attempt's if it is not said.
+
+        Raises:
+            RunError: A copy is missing, or is not what the run began with.
+        """
+        found = []
+        for name, digest in (plan or self.plan()).code.items():
+            path = self._code(name)
+            try:
+                code = Code(name, path.absolute(), path.read_bytes())
+            except OSError as error:
+                raise RunError(f"{path} cannot be read", error.strerror, "restore it, or start a new run") from error
+            if code.digest != digest:
+                why = f"its digest was {digest[:12]} and is {code.version}"
+                raise RunError(
+                    f"{path} is not the code that this run began with", why, "restore it, or start a new run"
+                )
+            found.append(code)
+        return found
+
+    def _code(self, name: str) -> Path:
+        return self.path / "plugins" / f"{name}.py"
+
     def add_plan(self, plan: Plan) -> Path:
         """Write the plan of a further attempt and return its path."""
         count = len(self.plan_paths()) if (self.path / "plan.json").exists() else 0
@@ -168,8 +248,21 @@ class RunFolder:
 
     def write_lock(self, job: Job, plan: Plan, data_digest: str | None = None) -> None:
         """Write ``job.lock.toml``: a job that can be run, with every value written out and every revision pinned."""
-        text = lock_text(job, plan, self.path.parent.name, data_digest)
+        code = {name: self._code(name).resolve() for name in plan.code}
+        text = lock_text(job, plan, self.path.parent.name, data_digest, code)
         write_text(self.path / "job.lock.toml", text)
+
+    def ticket(self) -> Ticket | None:
+        """Return where the run was sent, or None if it was not."""
+        data = self._read("ticket.json")
+        try:
+            return None if data is None else records.from_json(Ticket, data)
+        except ValueError as error:
+            raise self._damaged("ticket.json", error) from error
+
+    def write_ticket(self, ticket: Ticket) -> None:
+        """Record where the run was sent, and how it was when that was asked last."""
+        write_json(self.path / "ticket.json", records.to_json(ticket))
 
     def data(self) -> dict[str, Any] | None:
         """Return what collating recorded: digest and counts; None before that."""

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 import forge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from forge.api.plan import Plan
     from forge.job.job import Job
 
 
-def lock_text(job: Job, plan: Plan, name: str, data_digest: str | None = None) -> str:
+def lock_text(
+    job: Job, plan: Plan, name: str, data_digest: str | None = None, code: Mapping[str, Path] | None = None
+) -> str:
     """Return the text of a lock.
 
     Args:
@@ -19,11 +24,13 @@ def lock_text(job: Job, plan: Plan, name: str, data_digest: str | None = None) -
         plan: The plan, which knows the base model's folder or revision.
         name: The run's name, for a job that has none.
         data_digest: The digest of the rows, once they have been read.
+        code: The run's copies of the plugins that are files beside the job.
     """
     import tomli_w  # only who begins a run writes one
 
     tables = job.to_toml()
     tables["name"] = tables.get("name") or name
+    tables["launch"] = plan.asked().launch.model_dump(mode="json")  # another machine has another number of GPUs
     if plan.facts.source == "folder" and plan.facts.path:
         tables["model"]["id"] = plan.facts.path
     elif plan.facts.revision:
@@ -31,6 +38,17 @@ def lock_text(job: Job, plan: Plan, name: str, data_digest: str | None = None) -
     if strangers := [step.plugin for step in plan.steps if step.distribution != forge.DISTRIBUTION]:
         known = tables.setdefault("use", {}).get("prefer", [])
         tables["use"]["prefer"] = list(dict.fromkeys([*known, *strangers]))  # its keys are theirs
+    use, own = tables.setdefault("use", {}), f"{forge.DISTRIBUTION} "
+    versions = {name: said for name, said in plan.versions().items() if not said.startswith(own)}
+    versions |= {name: f"sha256:{digest}" for name, digest in plan.code.items()}
+    if versions:
+        use["versions"] = versions
+    else:
+        use.pop("versions", None)  # of a lock that was run where other plugins served
+    if code:
+        use["plugins"] = [str(path) for path in code.values()]
+    if not use:
+        del tables["use"]
     data, asked = tables["data"], tables.get("eval", {})
     for table in (data, *data.get("sources", []), asked):
         for key in ("path", "eval_path", "chat_template"):

@@ -18,6 +18,7 @@ from forge.job.tables import (
     EvalTable,
     ExportTable,
     GenerationTable,
+    LaunchTable,
     ModelTable,
     TrainTable,
     UseTable,
@@ -43,6 +44,7 @@ class Job(Table):
     train: TrainTable = Field(default_factory=TrainTable)
     eval: EvalTable | None = None
     generation: GenerationTable = Field(default_factory=GenerationTable)
+    launch: LaunchTable = Field(default_factory=LaunchTable)
     export: list[ExportTable] = Field(default_factory=list)
     use: UseTable = Field(default_factory=UseTable)
     plugins: dict[str, dict[str, Any]] = Field(
@@ -83,8 +85,8 @@ class Job(Table):
         return hashlib.sha256(json.dumps(self.meaning(), sort_keys=True).encode()).hexdigest()
 
     def meaning(self) -> dict[str, Any]:
-        """Return the tables that decide what is trained: not the job's name, nor what comes after training."""
-        after = {"name", "eval", "generation", "export", "use"}
+        """Return the tables that decide what is trained: not the job's name, nor where, nor what comes after."""
+        after = {"name", "eval", "generation", "launch", "export", "use"}
         return {key: value for key, value in self.to_toml().items() if key not in after}
 
 

@@ -71,7 +71,14 @@ class JobFile:
     config: str | None = None
 
 
-def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequence[Change] = ()) -> JobFile:
+def read(
+    path: Path,
+    keys: Keys,
+    changes: Sequence[Change] = (),
+    wishes: Sequence[Change] = (),
+    *,
+    folder: Path | None = None,
+) -> JobFile:
     """Read and check a job file.
 
     Args:
@@ -79,10 +86,21 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
         keys: The keys that plugins add.
         changes: Changes for this time.
         wishes: What the user always wants: changes of keys that the file and the changes leave open.
+        folder: Where relative paths start, if not at the file's folder.
 
     Raises:
         UsageError: The file cannot be read.
         JobError: The file has mistakes; it holds all of them.
+    """
+    text, folder = text_of(path, folder)
+    return parse(text, str(path), folder, keys, changes, wishes)
+
+
+def text_of(path: Path, folder: Path | None = None) -> tuple[str, Path]:
+    """Return a job file's text, and the folder at which its relative paths start: ``folder``, or that of the file.
+
+    Raises:
+        UsageError: The file cannot be read.
     """
     try:
         # A pipe that a shell has opened is fine; any other would be waited for without end.
@@ -101,10 +119,32 @@ def read(path: Path, keys: Keys, changes: Sequence[Change] = (), wishes: Sequenc
         raise UsageError(f"{path} cannot be read", error.strerror) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file", f"byte {error.start} is not UTF-8") from None
-    folder = path.parent.resolve()
+    folder = (folder or path.parent).resolve()
     if fault := no_text(folder / path.name):
         raise UsageError(f"{folder / path.name} cannot be used", fault, "rename the file, or the folder")
-    return parse(text, str(path), folder, keys, changes, wishes)
+    return text, folder
+
+
+def values_in(text: str, key: str, changes: Sequence[Change] = ()) -> list[tuple[str, Any]]:
+    r"""Return the entries of one array of a job, each with its key, before anything is checked; none of a damaged job.
+
+    >>> values_in('[use]\nplugins = ["./a.py"]', "use.plugins")
+    [('use.plugins.0', './a.py')]
+    """
+    name = key.rpartition(".")[2]
+    given = [text, *(f"{change.key} {change.value}" for change in changes)]
+    if not any(name in each or "\\" in each for each in given):  # nearly every job; an escape may spell the key
+        return []
+    try:
+        raw = tomli.loads(text)
+        for change in changes:
+            _apply(raw, change)
+    except (ValueError, RecursionError, UsageError):  # whoever reads the job says so
+        return []
+    found: Any = raw
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return [(f"{key}.{index}", value) for index, value in enumerate(found)] if isinstance(found, list) else []
 
 
 def parse(
@@ -136,6 +176,14 @@ def again(file: JobFile, keys: Keys, owners: Mapping[str, str]) -> JobFile:
     return replace(parse(file.text, file.source, file.job.folder, keys, changes), owners=owners, config=file.config)
 
 
+def written(file: JobFile) -> dict[str, Any]:
+    """Return the tables of a job as their user wrote them, the changes in their places and nothing filled in."""
+    raw: dict[str, Any] = tomli.loads(file.text)
+    for text in file.overrides:
+        _apply(raw, change_of(text))
+    return raw
+
+
 def _unread(text: str, error: ValueError | RecursionError) -> Problem:
     """Say why a text is not TOML, and where."""
     from forge.job.locate import twice
@@ -151,7 +199,7 @@ def _unread(text: str, error: ValueError | RecursionError) -> Problem:
     return Problem("", f"not TOML: {first_line(error)}", line=counts.index(max(counts)) + 1)
 
 
-def change_of(text: str) -> Change:
+def change_of(text: str, option: str = "--set") -> Change:
     """Read a change as the command line writes it: ``a.b.0.c=value``; the value is TOML, or else a string.
 
     >>> change_of("train.max_steps=10").value
@@ -162,15 +210,16 @@ def change_of(text: str) -> Change:
     """
     key, equals, value = text.partition("=")
     if fault := no_text(text):
-        raise UsageError(f"--set {text} cannot be used", fault)
+        raise UsageError(f"{option} {text} cannot be used", fault)
     if not equals or not all(key.strip().split(".")):
-        raise UsageError(f"--set {text} is no change", "it has no key and value", "write --set train.max_steps=10")
+        example = "train.max_steps=10" if option == "--set" else "key=value"
+        raise UsageError(f"{option} {text} is no change", "it has no key and value", f"write {option} {example}")
     try:
         return Change(key.strip(), tomli.loads(f"value = {value}")["value"], text)
     except tomli.TOMLDecodeError:
         return Change(key.strip(), value, text)  # a bare word is a string: --set model.id=org/name
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--set {key} cannot be read", first_line(error)) from None
+        raise UsageError(f"{option} {key} cannot be read", first_line(error)) from None
 
 
 def _apply(raw: dict[str, Any], change: Change) -> Key:

@@ -240,6 +240,41 @@ class ExportTable(Extensible):
         return self.model_dump(mode="json", exclude={"push_to_hub", "private"})
 
 
+class LaunchTable(Table):
+    """``[launch]``: over how many processes a training is spread, and what of the model each of them holds.
+
+    What a step trains on is the same for any number of processes: they share its rows.
+    """
+
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="Processes of a node; `auto`: as many as it has GPUs that the job can be spread over."
+    )
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="Machines that share the run folder's disk; each but the first is told `forge worker-node RUN`.",
+    )
+    shard: Literal["auto", "none", "full"] = Field(
+        "auto",
+        description="`none`: each process holds the whole model (DDP). `full`: each holds a part (FSDP2). "
+        "`auto` shards only what does not fit on one GPU.",
+    )
+    timeout: int = Field(
+        600, ge=1, description="Seconds that a process waits for the others in a step before it gives up."
+    )
+
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the keys of this table contradict each other in."""
+        if self.shard == "full" and self.processes == 1 and self.nodes == 1:
+            yield Mistake('shard = "full" needs several processes; raise processes, or remove it', ("shard",))
+
+    @property
+    def world_size(self) -> int:
+        """All processes of all nodes; 1 of a node whose number is left open."""
+        return (1 if self.processes == "auto" else self.processes) * self.nodes
+
+
 class UseTable(Table):
     """``[use]``: which plugins to use, where forge's own choice is not wanted."""
 
@@ -247,6 +282,14 @@ class UseTable(Table):
     prefer: list[NonEmpty] = Field(
         default_factory=list,
         description="Plugins or backends to take before all others wherever they can serve, the best first.",
+    )
+    plugins: list[NonEmpty] = Field(
+        default_factory=list,
+        description="Plugins that are files beside the job, `./my_plugin.py`; the run's folder gets a copy.",
+    )
+    versions: dict[str, str] = Field(
+        default_factory=dict,
+        description="In a lock: the plugins of others that it was made with, each with its distribution and version.",
     )
     collate: str | None = Field(None, description="Plugin for this stage.")
     load: str | None = Field(None, description="Plugin for this stage.")
@@ -265,6 +308,7 @@ TABLES: Mapping[str, type[BaseModel]] = {
     "train": TrainTable,
     "eval": EvalTable,
     "generation": GenerationTable,
+    "launch": LaunchTable,
     "export": ExportTable,
     "use": UseTable,
 }

@@ -19,9 +19,10 @@ from forge.job.job import Job, load_job
 from forge.parent.process import work
 from forge.planning.needs import asked_models
 from forge.planning.planner import answer_plan, export_plan
+from forge.planning.renewing import renewed_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from forge.api.results import Trained
     from forge.discovery.catalogue import Catalogue
@@ -91,6 +92,8 @@ def evaluate(
         ForgeError: Of whatever kind; the trained weights are not touched.
     """
     plan = plan_answers(folder, file, Task.EVAL, models, catalogue, machine, gguf=gguf)
+    for note in changed_plugins(folder.plan(), plan, catalogue):
+        show(Warned(note))
     path = folder.path / "evaluations" / "plans" / f"{Path(target).stem}.json"
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +119,18 @@ def plan_answers(
     facts = before.facts if tuple(models) == (Who.GGUF,) else base_facts(folder, file.job, before, trained, catalogue)
     plan = answer_plan(file, task, models, catalogue, machine, facts, trained.traits)
     return replace(plan.after(before.decisions), gguf=str(gguf.resolve()) if gguf is not None else None)
+
+
+def changed_plugins(before: Plan, plan: Plan, catalogue: Catalogue) -> Iterator[str]:
+    """Yield which of the plugins that a run began with are others by now, of those that a plan needs and its observers.
+
+    Args:
+        before: The run's plan.
+        plan: What is to be done with it.
+        catalogue: The plugins of today.
+    """
+    needed = {*plan.versions(), *(name for name, _ in before.observers)}
+    yield from renewed_plugins({name: was for name, was in before.versions().items() if name in needed}, catalogue)
 
 
 def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show) -> None:
@@ -145,6 +160,8 @@ def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machin
     trained, before = folder.weights_or_refuse(), folder.plan()
     facts = base_facts(folder, job, before, trained, catalogue)
     plan = export_plan(job, index, catalogue, machine, facts, trained.traits, before.source, before.named)
+    for note in changed_plugins(before, plan, catalogue):
+        show(Warned(note))
     out = folder.export_folder(index, job)
     path = out.with_name(f"{out.name}.plan.json")
     with disk_errors(path):

@@ -20,11 +20,15 @@ from forge.disk.events import Follower
 from forge.disk.faults import disk_errors, machine_error
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
+from forge.disk.meeting import Meeting
 from forge.errors import ForgeError, Interrupted, MachineError, RunError, from_json
+from forge.parent.ranks import Ranks
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
+
+    from forge.disk.meeting import Ended
 
 Show = Callable[[Event], None]
 """Called with each event as it comes."""
@@ -79,10 +83,14 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     environment, cold = environment_of(folder, plan)
     if cold:
         show(Noted(f"what is compiled is not kept for later runs: {cold}"))
-    events = Follower(folder.events)
+    events, ranks = Follower(folder.events), ranks_of(folder, plan)
     last: Event | None = None
     with folder.log.open("ab") as log:
-        worker = start("forge.worker", folder, plan, environment, stdout=log, stderr=subprocess.STDOUT)
+        module = "forge.launcher" if ranks else "forge.worker"
+        if ranks and ranks.meeting.nodes > 1:
+            more = f"start each with: forge worker-node {folder.path} --node N, N from 1"
+            show(Noted(f"waiting at {ranks.meeting.address} for {ranks.meeting.nodes - 1} more of the nodes; {more}"))
+        worker = start(module, folder, plan, environment, stdout=log, stderr=subprocess.STDOUT)
         with letting_go(worker), passing_on(worker, show) as wishes:
             while True:
                 ended = worker.poll() is not None
@@ -96,7 +104,24 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     with suppress(OSError):  # a word that it did not live to read is lost
         if worker.stdin:
             worker.stdin.close()
-    return Outcome(verdict(worker.returncode, last, folder, wishes), asked=bool(wishes))
+    if ranks:
+        let_go(folder)
+    return Outcome(verdict(worker.returncode, last, folder, wishes, ranks), asked=bool(wishes))
+
+
+def ranks_of(folder: RunFolder, plan: Path) -> Ranks | None:
+    """Say where the workers of a plan meet, if there are to be several, and return what knows of them."""
+    launch = Plan.read(plan).launch
+    if launch.world_size == 1:
+        return None
+    return Ranks(folder, Meeting.call(folder.path, plan, launch.nodes, os.environ), launch.world_size)
+
+
+def let_go(folder: RunFolder) -> None:
+    """Wait a moment for workers whose launcher is gone: they are being killed, and may still hold the folder."""
+    until = time.monotonic() + 5
+    while folder.busy() and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -170,10 +195,14 @@ def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]
     # Where a container shows one alone, naming it lets Unsloth compile in as many processes as there are cores.
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
+    launch = plan.launch
+    count = launch.processes if launch.processes != "auto" else 1
     if visible:
-        clean["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+        clean["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:count])  # each worker of several takes its own
     elif visible is None and cards:
-        clean["CUDA_VISIBLE_DEVICES"] = "0"
+        clean["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
+    if launch.world_size > 1:
+        clean.setdefault("OMP_NUM_THREADS", str(max(1, plan.machine.cores // count)))  # else each would take all cores
     clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
     clean.setdefault("TOKENIZERS_PARALLELISM", "true")
     chosen = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & clean.keys()
@@ -210,7 +239,9 @@ def death(code: int) -> Death:
     return Death(name, why, killed=True)
 
 
-def verdict(code: int, last: Event | None, folder: RunFolder, wishes: Sequence[int] = ()) -> ForgeError | None:
+def verdict(
+    code: int, last: Event | None, folder: RunFolder, wishes: Sequence[int] = (), ranks: Ranks | None = None
+) -> ForgeError | None:
     """Say what a worker died of, or None if it did what it should.
 
     Args:
@@ -218,11 +249,19 @@ def verdict(code: int, last: Event | None, folder: RunFolder, wishes: Sequence[i
         last: The last event in which it told of its end.
         folder: The run.
         wishes: The signals by which the user asked it to stop.
+        ranks: The workers, where several train together; then the code is their launcher's.
     """
     if code == 0 and isinstance(last, Done):
         return None
-    if isinstance(last, Failed):
-        return from_json(last.error)
+    said = from_json(last.error) if isinstance(last, Failed) else None
+    if ranks and len(wishes) < 2:
+
+        def silent(each: Ended) -> ForgeError:
+            return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")
+
+        said = ranks.primary(said, silent, stopped=isinstance(last, Stopped))
+    if said:
+        return said
     where = newest_marked(folder.checkpoints)
     resume_line = f"go on with: forge resume {folder.path}" if where or folder.trained() else None
     if isinstance(last, Stopped) or code == Interrupted.exit_code:
@@ -230,14 +269,20 @@ def verdict(code: int, last: Event | None, folder: RunFolder, wishes: Sequence[i
     if len(wishes) > 1:
         kept = f"the last whole checkpoint is {where.name}" if where else "no checkpoint had been saved"
         return Interrupted("stopped at once", kept, resume_line)
-    do = f"see {folder.log}" + (f"; {resume_line}" if resume_line else "")
+    return _silent(code, folder, "the launcher" if ranks else "the worker")
+
+
+def _silent(code: int, folder: RunFolder, who: str) -> ForgeError:
+    """Say how a process ended that reported nothing."""
+    where = newest_marked(folder.checkpoints)
+    do = f"see {folder.log}" + (f"; go on with: forge resume {folder.path}" if where or folder.trained() else "")
     end = death(code)
     if end.killed:
         kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
-        return ForgeError(f"the worker was killed ({end.how})", f"{end.why}{kept}", do)
+        return ForgeError(f"{who} was killed ({end.how})", f"{end.why}{kept}", do)
     if fault := _unwritable(folder):
         return fault
-    return ForgeError(f"the worker ended with {end.how}", "it reported no reason", do)
+    return ForgeError(f"{who} ended with {end.how}", "it reported no reason", do)
 
 
 def _unwritable(folder: RunFolder) -> MachineError | None:

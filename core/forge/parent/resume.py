@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from forge.job.decisions import differences
 from forge.job.job import load_job
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
-from forge.planning.planner import renewed
+from forge.planning.renewing import renewed, renewed_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from forge.discovery.catalogue import Catalogue
     from forge.disk.folder import RunFolder
+    from forge.job.job import Job
     from forge.machine.machine import Machine
     from forge.parent.process import Ready, Show
 
@@ -43,7 +46,7 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
         check_one_process(os.environ)
         plan = folder.plan()
         check_unchanged(folder, plan, catalogue)
-        for note in (*_moved(plan, machine), *_renewed(plan, catalogue)):
+        for note in (*_moved(plan, machine), *renewed_plugins(plan.versions(), catalogue)):
             show(Warned(note))
         plan = renewed(plan, catalogue, machine)
         plan = replace(plan, resume=True, task=Task.TRAIN, attempt=plan.attempt + 1)
@@ -92,6 +95,8 @@ def tell_of_changes(folder: RunFolder, catalogue: Catalogue, show: Show) -> None
     """Warn of what a job says by now and the run does not heed: its own copy, if it is trained, and the file itself."""
     plan = folder.plan()
     stored, copy = load_job(plan.job), folder.path / "job.toml"
+    for note in _changed_code(plan, stored):
+        show(Warned(note, "`forge run` begins a run with it"))
     trained = folder.trained() is not None  # else another copy is refused
     for path in dict.fromkeys([stored.folder / Path(plan.source).name, *([copy] if trained else [])]):
         try:
@@ -109,18 +114,18 @@ def tell_of_changes(folder: RunFolder, catalogue: Catalogue, show: Show) -> None
             show(Warned(what, f"`forge run {path}` begins a run with it{after}"))
 
 
+def _changed_code(plan: Plan, stored: Job) -> Iterator[str]:
+    """Tell which of the job's own plugins are other files by now: the run goes by its copies."""
+    for text in stored.use.plugins:
+        path = stored.path(text)
+        with suppress(OSError):  # it was moved, which is why there are copies
+            if sha256(path.read_bytes()).hexdigest() != plan.code.get(path.stem):
+                yield f"{path} has changed since this run began, and the run does not heed it"
+
+
 def _is_named(key: str, named: AbstractSet[str]) -> bool:
     """Tell whether a key, or the table around it or within it, was written by the user."""
     return any(key == each or key.startswith(f"{each}.") or each.startswith(f"{key}.") for each in named)
-
-
-def _renewed(plan: Plan, catalogue: Catalogue) -> Iterator[str]:
-    """Tell which plugins are of another version than those that the run began with."""
-    for step in {step.plugin: step for step in plan.steps}.values():
-        plugin = catalogue.find(step.plugin)
-        if plugin is not None and plugin.version != step.version:
-            what = f"plugin {step.plugin} ({step.distribution}) was {step.version} and is {plugin.version}"
-            yield f"{what}: the numbers may differ from an uninterrupted run"
 
 
 def _moved(plan: Plan, machine: Machine) -> Iterator[str]:

@@ -45,6 +45,7 @@ def run(
     task: Task = Task.TRAIN,
     rows: int = 0,
     ready: Ready = quiet,
+    into: Path | None = None,
 ) -> RunFolder:
     """Plan a job, run it, evaluate what came of it, and make its exports.
 
@@ -57,6 +58,7 @@ def run(
         task: To train, to try (a dry run), or to show rows.
         rows: How many rows to show.
         ready: Called when a plan has been written, before its worker starts.
+        into: The run's own folder, instead of a fresh one below ``runs``.
 
     Raises:
         ForgeError: Of whatever kind stopped the run; a trained model whose export failed is safe.
@@ -65,7 +67,8 @@ def run(
     facts = describe_model(catalogue, file.job.model.id, file.job.model.revision, file.job.folder)
     make = functools.partial(make_plan, file, catalogue, machine, facts, task=task, rows=rows)
     plan = make()
-    folder = RunFolder.create(runs, file)
+    folder = RunFolder.create(runs, file, into)
+    folder.keep_code(catalogue.code)
     excluded: dict[str, str] = {}
     relief: list[Decision] = []
     for attempt in range(1, ATTEMPTS + 1):

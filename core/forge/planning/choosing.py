@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from forge.api.stage import Stage
 from forge.discovery.keys import PluginKeys, word_of
 from forge.errors import PlanError
+from forge.job.decisions import settle
 from forge.job.read import again
 from forge.planning.needs import asks, needs
 from forge.planning.selection import select
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from forge.api.plan import Verdict
     from forge.discovery.catalogue import Catalogue
+    from forge.job.decisions import Decision
     from forge.job.read import JobFile
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
@@ -35,15 +37,18 @@ def choose(
     excluded: Mapping[str, str] | None,
     *,
     every: bool,
+    launch: Sequence[Decision] = (),
 ) -> tuple[JobFile, list[Choice], list[Verdict]]:
     """Choose, until the choice agrees with what it was made by: the method's wishes, and the keys of the job.
 
     What trains asks for a layout of the rows, and what serves a table brings its keys; which offer that is, the choice
-    alone can say. So a choice that another one was expected of is made again, by its own wishes and keys.
+    alone can say. So a choice that another one was expected of is made again, by its own wishes and keys. Over how many
+    processes the training is spread, ``launch`` says.
     """
-    asked = asks(file.job, facts, catalogue, machine)
+    asked = asks(settle(file.job, launch), facts, catalogue, machine)
     for _ in range(_ROUNDS):
-        wanted = needs(file.job, facts, stages, asked)
+        job = settle(file.job, launch)
+        wanted = needs(job, facts, stages, asked)
 
         def foreign(choice: Choice, file: JobFile = file, wanted: Sequence[Need] = wanted) -> str | None:
             place = _table(choice.need, wanted)
@@ -53,7 +58,7 @@ def choose(
             return PluginKeys(catalogue).refused(choice.plugin, place, word_of(file.job, place), written)
 
         chosen, verdicts = select(
-            wanted, catalogue, machine, file.job, facts, excluded=excluded, every=every, foreign=foreign
+            wanted, catalogue, machine, job, facts, excluded=excluded, every=every, foreign=foreign
         )
         trains = next((choice.offer for choice in chosen if choice.need.stage is Stage.TRAIN), None)
         owners = {table: choice.plugin.name for choice in chosen if (table := _table(choice.need, wanted))}

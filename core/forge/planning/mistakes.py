@@ -73,7 +73,7 @@ def refuse_mistakes(
 ) -> None:
     """Raise :class:`JobError` for what the chosen offers find wrong with a job, and for what is not installed."""
     found = [problem for voice in heard for problem in checked(voice, file.job)]
-    _refuse(file, found, *_not_installed(chosen, file.job, machine, facts))
+    refuse(file, found, *_not_installed(chosen, file.job, machine, facts))
 
 
 def refuse_decided(
@@ -98,10 +98,11 @@ def refuse_decided(
         for problem in _contradictions(prefix, models, settled, file.named, decided)
     ]
     found += [problem for voice in heard for problem in checked(voice, settled)]
-    _refuse(file, found, *_not_installed(chosen, settled, machine, facts))
+    refuse(file, found, *_not_installed(chosen, settled, machine, facts))
 
 
-def _refuse(file: JobFile, found: list[Problem], missing: list[Problem], install: Sequence[str]) -> None:
+def refuse(file: JobFile, found: list[Problem], missing: Sequence[Problem] = (), install: Sequence[str] = ()) -> None:
+    """Raise :class:`JobError` for what is wrong with a job, if anything is, each with its line."""
     if problems := [*found, *missing]:
         from forge.job.locate import locate  # only mistakes pay for it
 

@@ -93,6 +93,7 @@ def asks(job: Job, facts: ModelFacts, catalogue: Catalogue, machine: Machine) ->
 def _collate(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
     words = {"vision" if facts.task == "vision" else "text", *(asked or {"tokens"})}
     words |= {word for word, wanted in (("streaming", job.data.streaming), ("packing", job.data.packing)) if wanted}
+    words |= {"ddp"} if _spread(job) else set()  # the rows are the same, whatever holds the model
     yield _need(Stage.COLLATE, words, named=_named(job, Stage.COLLATE))
 
 
@@ -104,6 +105,7 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
         words.add("full")
     if job.model.trust_remote_code:
         words.add("remote-code")
+    words |= _spread(job)
     yield _need(Stage.LOAD, words, named=_named(job, Stage.LOAD), backend=_backend(job))
 
 
@@ -165,5 +167,10 @@ def _kind(facts: ModelFacts) -> str:
     return facts.task if facts.task in {"vision", "seq2seq"} else "text"
 
 
+def _spread(job: Job) -> set[str]:
+    """Return what several processes ask of the stages that they all run."""
+    return set() if job.launch.world_size == 1 else {"fsdp2"} if job.launch.shard == "full" else {"ddp"}
+
+
 def _train_words(job: Job, facts: ModelFacts) -> set[str]:
-    return {job.train.method} | ({facts.task} & {"vision", "seq2seq"})
+    return {job.train.method} | ({facts.task} & {"vision", "seq2seq"}) | _spread(job)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.job.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from forge.discovery.catalogue import Catalogue
+    from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
     from forge.job.read import JobFile
     from forge.machine.machine import Machine
     from forge.model.facts import ModelFacts
     from forge.planning.fitting import Choice
+    from forge.planning.observing import Acting
 
 
 def notes(
-    file: JobFile, catalogue: Catalogue, chosen: Sequence[Choice], machine: Machine, facts: ModelFacts
+    file: JobFile,
+    catalogue: Catalogue,
+    chosen: Sequence[Choice],
+    observers: Sequence[Acting],
+    machine: Machine,
+    facts: ModelFacts,
 ) -> Iterator[str]:
     """Yield what a user should know. A plugin that the job does not mention is none of it, whatever ails it."""
     job = file.job
@@ -27,15 +34,37 @@ def notes(
         plugin = catalogue.find(name)
         if plugin and plugin.offers and name not in taken and not plugin.extensions:
             yield f"[plugins.{name}] does nothing here: {name} was not chosen"
+    for text in job.use.plugins:
+        if plugin := catalogue.find(Path(text).stem):
+            yield f"local code: this job runs {text} (sha256 {plugin.version}…), as [use] plugins says"
+    yield from _locked(job, catalogue)
+    yield from old_ways([*(choice.plugin for choice in chosen), *(each.plugin for each in observers)])
     yield from _preferences(job, file.config, catalogue, chosen)
     if mismatch := machine.mismatch():
         yield mismatch
     cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]
-    if len(cards) > 1 and not job.train.options.get("use_cpu"):
-        idle = len(cards) - 1
-        yield f"a run uses one GPU, {cards[0].name}; {idle} more {'is' if idle == 1 else 'are'} idle"
+    used = 1 if job.launch.processes == "auto" else job.launch.processes
+    if (idle := len(cards) - used) > 0 and not job.train.options.get("use_cpu"):
+        what = f"{used} of {len(cards)} GPUs {'is' if used == 1 else 'are'} used"
+        yield f"{what}, and {idle} more {'is' if idle == 1 else 'are'} idle"
     if facts.note:
         yield facts.note
+
+
+def _locked(job: Job, catalogue: Catalogue) -> Iterator[str]:
+    """Yield which plugins are not those that a lock was made with."""
+    for name, before in job.use.versions.items():
+        plugin = catalogue.find(name)
+        if plugin is None or plugin.status != "ok":
+            yield f"the lock was made with plugin {name} ({before}), which is not here"
+        elif plugin.code is None and (now := f"{plugin.distribution} {plugin.version}") != before:
+            yield f"the lock was made with plugin {name} ({before}), and here it is {now}: the results may differ"
+
+
+def old_ways(plugins: Iterable[Plugin]) -> Iterator[str]:
+    """Yield what plugins use and a later forge will not have."""
+    for plugin in {each.name: each for each in plugins}.values():
+        yield from (f"{plugin} uses {what}" for what in plugin.deprecated)
 
 
 def _preferences(job: Job, config: str | None, catalogue: Catalogue, chosen: Sequence[Choice]) -> Iterator[str]:

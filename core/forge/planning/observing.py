@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ class Acting(NamedTuple):
 def acting(job: Job, catalogue: Catalogue, machine: Machine) -> list[Acting]:
     """Return the observers that act on a run. Raises :class:`PlanError` for one that the job names and cannot have."""
     found: list[Acting] = []
-    for name in dict.fromkeys([*job.use.with_, *job.plugins]):
+    for name in _named(job):
         plugin = catalogue.find(name)
         if plugin is None or plugin.status != "ok" or (name in job.use.with_ and not plugin.extensions):
             if name in job.use.with_:
@@ -44,6 +45,11 @@ def acting(job: Job, catalogue: Catalogue, machine: Machine) -> list[Acting]:
     return list({(each.plugin.name, each.extension.impl): each for each in found}.values())
 
 
+def _named(job: Job) -> list[str]:
+    """Return the plugins whose observers a job asks for: by name, by their table, or by their file."""
+    return list(dict.fromkeys([*job.use.with_, *job.plugins, *(Path(text).stem for text in job.use.plugins)]))
+
+
 def still_acting(job: Job, catalogue: Catalogue, machine: Machine) -> tuple[list[Acting], list[str]]:
     """Return the observers that can act on what is done with trained weights, and a sentence for each that cannot.
 
@@ -51,9 +57,9 @@ def still_acting(job: Job, catalogue: Catalogue, machine: Machine) -> tuple[list
     """
     found: list[Acting] = []
     lacking: list[str] = []
-    names = dict.fromkeys([*job.use.with_, *job.plugins])
-    for name in names:
-        use = job.use.model_copy(update={"with_": [name] if name in job.use.with_ else []})
+    for name in _named(job):
+        mine = [text for text in job.use.plugins if Path(text).stem == name]
+        use = job.use.model_copy(update={"with_": [name] if name in job.use.with_ else [], "plugins": mine})
         alone = {key: value for key, value in job.plugins.items() if key == name}
         try:
             found += acting(job.model_copy(update={"use": use, "plugins": alone}), catalogue, machine)

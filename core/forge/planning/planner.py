@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forge.api.estimate import Estimate
@@ -10,16 +11,17 @@ from forge.api.plan import Answers, Export, Preview, Step, Task, Training
 from forge.api.stage import Stage
 from forge.discovery.calls import call, failed, records_of
 from forge.discovery.keys import PluginKeys
-from forge.errors import ForgeError, JobError, PlanError, RunError
+from forge.errors import ForgeError, JobError, PlanError, Problem
 from forge.job.decisions import Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
 from forge.planning.choosing import choose
-from forge.planning.mistakes import Decided, Voice, checked, refuse_decided, refuse_mistakes, voices
+from forge.planning.mistakes import Decided, Voice, checked, refuse, refuse_decided, refuse_mistakes, voices
 from forge.planning.needs import answer_needs, judge_need, needs
 from forge.planning.notes import notes
 from forge.planning.observing import acting, configs, named_functions, still_acting
 from forge.planning.selection import refuse_unable, select
+from forge.planning.spreading import spread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -48,7 +50,7 @@ def make_plan(
     attempt: int = 1,
     every: bool = False,
 ) -> Training | Preview:
-    """Plan a run of a job.
+    """Plan a run of a job, over as many processes as it says, or as can share it.
 
     Args:
         file: The job.
@@ -66,32 +68,64 @@ def make_plan(
         PlanError: The job cannot be served.
         JobError, DataError: Something that only a plan can see contradicts the job.
     """
-    stages = [Stage.COLLATE] if task is Task.DATA else list(Stage)
-    if task is Task.DATA:
-        for need in needs(file.job, facts, [Stage.TRAIN]):
-            refuse_unable(need, catalogue)  # else the rows would be shown as another method takes them
-    file, chosen, verdicts = choose(file, stages, catalogue, machine, facts, excluded, every=every)
-    job = file.job
+    more: dict[str, Any] = {"excluded": excluded, "attempt": attempt, "every": every}
+    if task is not Task.DATA:
+        return spread(file, machine, partial(_training, file, catalogue, machine, facts, task, tuple(relief), **more))
+    for need in needs(file.job, facts, [Stage.TRAIN]):
+        refuse_unable(need, catalogue)  # else the rows would be shown as another method takes them
+    parts = _planned(file, [Stage.COLLATE], catalogue, machine, facts, **more)
+    return Preview(**parts, rows=rows)
+
+
+def _training(
+    file: JobFile,
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+    task: Task,
+    relief: tuple[Decision, ...],
+    launch: tuple[Decision, ...],
+    **more: Any,
+) -> Training:
+    """Plan a training with what was decided of ``[launch]``."""
+    parts = _planned(file, list(Stage), catalogue, machine, facts, launch=launch, **more)
+    parts["decisions"] += relief
+    return _with_estimate(Training(**parts, task=task, relieved=bool(relief)), file.job, catalogue)
+
+
+def _planned(
+    file: JobFile,
+    stages: Sequence[Stage],
+    catalogue: Catalogue,
+    machine: Machine,
+    facts: ModelFacts,
+    *,
+    excluded: Mapping[str, str] | None,
+    attempt: int,
+    every: bool,
+    launch: tuple[Decision, ...] = (),
+) -> dict[str, Any]:
+    """Choose, decide and check; return what a plan of these stages says."""
+    file, chosen, verdicts = choose(file, stages, catalogue, machine, facts, excluded, every=every, launch=launch)
+    asked = file.job
+    job = settle(asked, launch)
+    file = replace(file, job=job)
     observers = acting(job, catalogue, machine)
     heard = voices(chosen, observers)
     refuse_mistakes(chosen, heard, file, machine, facts)
     decisions = _decisions(heard, machine, job, facts, file.named)
-    if task is not Task.DATA:
+    if Stage.LOAD in stages:
         decisions |= _fitted(chosen, decisions, file, machine, facts)
     refuse_decided(chosen, heard, file, decisions, catalogue, machine, facts)
-    relief = tuple(relief)
-    parts = _parts(job, chosen, observers, catalogue, machine, facts) | {
+    return _parts(asked, chosen, observers, catalogue, machine, facts) | {
         "source": file.source,
         "overrides": file.overrides,
         "named": tuple(sorted(file.named)),
         "verdicts": tuple(verdicts),
-        "decisions": (*_told(decisions), *relief),
-        "notes": tuple(map(masked, notes(file, catalogue, chosen, machine, facts))),
+        "decisions": (*launch, *_told(decisions)),
+        "notes": tuple(map(masked, notes(file, catalogue, chosen, observers, machine, facts))),
         "attempt": attempt,
     }
-    if task is Task.DATA:
-        return Preview(**parts, rows=rows)
-    return _with_estimate(Training(**parts, task=task, relieved=bool(relief)), job, catalogue)
 
 
 def export_plan(
@@ -176,43 +210,6 @@ def answer_plan(
     )
 
 
-def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
-    """Return the plan of a run that goes on, here and with the plugins of today: the same choices, by today's names.
-
-    What was decided stays decided. A plugin may have moved an implementation since, so each step takes the one that the
-    same plugin offers for the same words.
-
-    Raises:
-        RunError: A plugin is gone, cannot be used, or has no such offer any more.
-    """
-    steps, offers = [], []
-    for step in plan.steps:
-        plugin = catalogue.find(step.plugin)
-        if plugin is None or plugin.status != "ok":
-            if step.stage is Stage.EXPORT:  # exports are planned afresh
-                continue
-            why = "is not installed" if plugin is None else f"is {plugin.status}: {plugin.reason}"
-            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", f"it {why}", "install it here")
-        able = [offer for offer in plugin.offers if offer.stage is step.stage and set(step.words) <= offer.words]
-        offer = next((offer for offer in able if offer.impl == step.impl), able[0] if able else None)
-        if offer is None:
-            why = f"its version {plugin.version} does not do {', '.join(step.words)} any more"
-            raise RunError(f"the run's {step.stage} needs plugin {step.plugin}", why, f"install {step.version} of it")
-        offers.append(offer)
-        steps.append(
-            replace(
-                step,
-                impl=offer.impl,
-                preflight=offer.preflight,
-                resumes=offer.resumes,
-                upload=offer.upload,
-                estimate=offer.estimate,
-                fit=offer.fit,
-            )
-        )
-    return replace(plan, machine=machine, steps=tuple(steps), **_of_offers(offers, catalogue))
-
-
 def _parts(
     job: Job,
     chosen: Sequence[Choice],
@@ -222,20 +219,25 @@ def _parts(
     facts: ModelFacts,
 ) -> dict[str, Any]:
     """Return what plans of all tasks say of what was chosen."""
+    functions = named_functions(job, catalogue.functions)
+    taking: list[Plugin | None] = [*(choice.plugin for choice in chosen), *(each.plugin for each in observers)]
+    taking += [catalogue.find(name.partition("/")[0]) for name in functions]
     return {
         "job": dump_job(job),
         "job_digest": job.digest(),
         "steps": tuple(_step(choice) for choice in chosen),
         "observers": tuple((each.plugin.name, each.extension.impl) for each in observers),
-        "functions": named_functions(job, catalogue.functions),
+        "functions": functions,
+        "plugins": {each.name: f"{each.distribution} {each.version}" for each in taking if each is not None},
+        "code": {code.name: code.digest for code in catalogue.code},
         "configs": configs(job, [*(each.plugin for each in chosen), *(each.plugin for each in observers)]),
         "machine": machine,
         "facts": facts,
-        **_of_offers([choice.offer for choice in chosen], catalogue),
+        **of_offers([choice.offer for choice in chosen], catalogue),
     }
 
 
-def _of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
+def of_offers(offers: Sequence[Offer], catalogue: Catalogue) -> dict[str, Any]:
     """Return what a worker's process must be like for some offers; another's that was not chosen has no say in it."""
     every = [*offers, *(offer for plugin in catalogue.usable if plugin.own for offer in plugin.offers)]
     patched = {name for offer in offers for name in offer.patches}
@@ -285,18 +287,25 @@ def _told(decided: Mapping[str, Decided]) -> tuple[Decision, ...]:
 def _fitted(
     chosen: Sequence[Choice], decided: Mapping[str, Decided], file: JobFile, machine: Machine, facts: ModelFacts
 ) -> dict[str, Decided]:
-    """Return what memory decides, once all else is decided: by the first chosen offer that can tell."""
+    """Return what memory decides, once all else is decided: by the first chosen offer that can tell.
+
+    Raises:
+        JobError: What the job says leaves nothing to decide.
+    """
     choice = next((choice for choice in chosen if choice.offer.fit), None)
     if choice is None or choice.offer.fit is None:
         return {}
 
-    def ask(*arguments: Any) -> Iterable[Decision]:
+    def ask(*arguments: Any) -> Iterable[Decision | Problem]:
         fit = choice.plugin.named(choice.offer.fit or "")
-        found: Iterable[Decision] = fit(*arguments, asked=file.job, named=file.named)
+        found: Iterable[Decision | Problem] = fit(*arguments, asked=file.job, named=file.named)
         return found
 
     job = settle(file.job, _told(decided))
-    found = records_of(choice.plugin, f"its fit of {choice.need.stage}", Decision, ask, machine, job, facts)
+    what = f"its fit of {choice.need.stage}"
+    said = records_of(choice.plugin, what, (Decision, Problem), ask, machine, job, facts)
+    refuse(file, [each for each in said if isinstance(each, Problem)])
+    found = [each for each in said if isinstance(each, Decision)]
     voice = Voice(choice.plugin, choice.need.stage.value, choice.offer)
     return {decision.key: Decided(decision, voice) for decision in found}
 

@@ -11,13 +11,15 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import click
 import pluggy
 
+from forge.api.deprecated import ForgeDeprecationWarning, heard
 from forge.api.estimate import Estimate
-from forge.api.hooks import EventHooks, RunHooks
+from forge.api.hooks import EventHooks, Hooks, PlanHooks, RunHooks, hookimpl
 from forge.api.reference import load_object
 from forge.api.stage import Stage
 from forge.discovery.calls import call, records_of
@@ -49,7 +51,8 @@ takes a millisecond; the rest is for busy machines. Waiting does not count, for 
 def check_plugin(name: str) -> Plugin:
     """Check an installed plugin: discovery, offers with what they name and say, keys, observers, commands.
 
-    What is not installed for an offer to work leaves its functions unimported, with a warning.
+    What is not installed for an offer to work leaves its functions unimported, with a warning. What the plugin uses and
+    a later forge will not have is a :class:`forge.api.ForgeDeprecationWarning`.
 
     Args:
         name: The name of its entry point.
@@ -63,22 +66,30 @@ def check_plugin(name: str) -> Plugin:
     code = (
         "import json, sys; from forge.discovery.discover import discover; "
         "p = discover({}, apart=False).find(sys.argv[1]); "
-        "print(json.dumps([p and p.status, p and p.reason, sorted(sys.modules)]))"
+        "print(json.dumps([p and p.status, p and p.reason, p and p.deprecated, sorted(sys.modules)]))"
     )
     child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
-    status, reason, modules = json.loads(child.stdout.splitlines()[-1])
+    status, reason, deprecated, modules = json.loads(child.stdout.splitlines()[-1])
     assert status is not None, f"no plugin {name} is installed: check the entry point's group and name"
     assert status == "ok", f"plugin {name} is {status}: {reason}"
     assert not HEAVY & set(modules), f"discovering {name} imports {HEAVY & set(modules)}"
     plugin = discover({}, apart=False).find(name)
     assert plugin is not None
+    with heard() as old:
+        _check(plugin)
+    for what in dict.fromkeys([*deprecated, *old]):
+        warnings.warn(f"{plugin} uses {what}", ForgeDeprecationWarning, stacklevel=2)
+    return plugin
+
+
+def _check(plugin: Plugin) -> None:
     here = probe()
     for offer in plugin.offers:
         check_offer(plugin, offer)
         if (missing := missing_requirement(offer.requires_dist, here)) is None:
             check_implementation(offer)
         else:
-            warnings.warn(f"{offer.impl} is not imported: {missing.reason}", stacklevel=2)
+            warnings.warn(f"{offer.impl} is not imported: {missing.reason}", stacklevel=3)
     for extension in plugin.extensions:
         check_extension(plugin, extension)
     for function in plugin.functions:
@@ -89,7 +100,6 @@ def check_plugin(name: str) -> Plugin:
     for model in config_models(plugin):
         assert model.model_config.get("extra") == "forbid", f"{model.__name__} accepts unknown keys: a typo would pass"
         model()
-    return plugin
 
 
 def check_offer(plugin: Plugin, offer: Offer) -> None:
@@ -156,11 +166,9 @@ def check_extension(plugin: Plugin, extension: Extension) -> None:
     place = f"{plugin.name}'s observer {extension.impl}"
     for machine in PRESETS.values():
         _check_say(plugin, extension, place, machine, parse(_JOB, "job.toml", Path(), PluginKeys(discover({}))).job)
-    manager = pluggy.PluginManager("forge")
-    manager.add_hookspecs(EventHooks)
+    manager = Hooks(EventHooks, beside=PlanHooks)
     try:
-        manager.register(importlib.import_module(extension.impl))
-        manager.check_pending()
+        manager.admit(importlib.import_module(extension.impl))
     except pluggy.PluginValidationError as error:
         raise AssertionError(f"{place}: {error}") from error
     assert manager.hook.forge_event.get_hookimpls(), f"{place} has no forge_event that is marked by hookimpl"
@@ -178,6 +186,11 @@ def check_implementation(offer: Offer) -> None:
                 inspect.signature(_function(reference)).bind(*[None] * count, **dict.fromkeys(named))
             except TypeError as error:
                 raise AssertionError(f"{reference} does not take what it is given: {error}") from error
+    try:
+        marked = hookimpl(function)
+    except AttributeError as error:
+        raise AssertionError(f"{offer.impl} cannot be marked as a hook: write a function around it") from error
+    Hooks(RunHooks).admit(SimpleNamespace(**{f"forge_{offer.stage}": marked}))  # which tells of what is deprecated
 
 
 def _function(reference: str) -> Callable[..., object]:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import tomli
 import tomli_w
 
+from forge.api.code import forget_code
 from forge.api.plan import Task
-from forge.discovery.catalogue import OWN, Catalogue, Plugin
-from forge.discovery.discover import discover
-from forge.discovery.keys import PluginKeys
+from forge.discovery.catalogue import OWN, Plugin
 from forge.disk.folder import RunFolder
 from forge.errors import RunError
-from forge.job.read import read
 from forge.machine.probe import probe
 from forge.parent.run import run
+from forge.planning.opening import open_job
 from forge.testing import light
 from forge.testing.tiny import make_model, make_rows
 
@@ -103,13 +102,13 @@ def run_job(toml: str, folder: Path, *, dry_run: bool = False, whole: bool = Fal
         make_rows(folder / "rows.jsonl")
     path = folder / "job.toml"
     path.write_text(tomli_w.dumps(tables), encoding="utf-8")
-    catalogue, machine = discover(), probe()
+    machine = probe()
     events: list[Event] = []
-    if not whole:
-        stand_in = Plugin(name="light", distribution=OWN, version="0", offers=tuple(light.offers()))
-        catalogue = Catalogue((*catalogue.plugins, stand_in))
-    task = Task.DRY_RUN if dry_run else Task.TRAIN
-    done = run(
-        read(path, PluginKeys(catalogue, machine)), catalogue, machine, folder / "runs", events.append, task=task
-    )
+    stand_in = Plugin(name="light", distribution=OWN, version="0", offers=tuple(light.offers()))
+    try:
+        file, catalogue = open_job(path, machine, beside=[] if whole else [stand_in])
+        task = Task.DRY_RUN if dry_run else Task.TRAIN
+        done = run(file, catalogue, machine, folder / "runs", events.append, task=task)
+    finally:
+        forget_code()  # the next test's plugin may have the same name
     return Ran(done.path, events)

@@ -6,6 +6,7 @@ user talks to. The worker reads its plan and chooses nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,21 +14,32 @@ from forge.api.plan import Plan
 from forge.api.run import Run
 from forge.disk.events import EventLog
 from forge.disk.folder import RunFolder
+from forge.disk.meeting import LAUNCHER
 from forge.masking import mask_output
 from forge.worker import BEGAN
 from forge.worker.control import listen
 from forge.worker.perform import perform
+from forge.worker.ranks import rank_of, take_place
 from forge.worker.sink import Sink
 
 
 def main(arguments: list[str]) -> int:
     """Do what a plan says, heed the parent, and return the exit code."""
     mask_output()
-    folder, plan = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1]))
-    sink = Sink(EventLog(folder.events))
+    several = LAUNCHER in os.environ
+    if several:
+        take_place(os.environ)
+    folder, plan, rank = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1])), rank_of(os.environ)
+    sink = Sink(EventLog(folder.events_of(rank)))
     run = Run(folder=folder.path, plan=plan, sink=sink)
+    run.group.rank = rank  # which is known before the others can be reached
     listen(run)
-    return perform(run, folder, sink, BEGAN)
+    code = perform(run, folder, sink, BEGAN)
+    if several and code:  # what is left to tear down may wait for a process that is gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

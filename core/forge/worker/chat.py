@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from forge.api.code import know_code
 from forge.api.generation import Answer, Sampling
 from forge.api.plan import Answers
 from forge.api.run import Run
@@ -117,6 +118,7 @@ def main(arguments: list[str]) -> int:
         sink = Sink(_Printed())
         run = Run(folder=folder.path, plan=plan, sink=sink)
         trained = folder.weights_or_refuse()
+        know_code(folder.code(plan))
         preload(plan)
         sink.admit(run)
         generator = Stages(run, settle(load_job(plan.job), plan.decisions)).generate(trained, plan.models[0])

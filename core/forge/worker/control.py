@@ -31,7 +31,7 @@ UNDONE: Mapping[Task, str] = {
 
 
 def listen(run: Run) -> None:
-    """Stop when the parent says so or is gone: both arrive on standard input."""
+    """Stop when the parent says so or is gone: both arrive on standard input, which rank 0 alone reads of several."""
     control = os.dup(0)  # not inherited, and nothing else that this process starts reads from it
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -40,7 +40,8 @@ def listen(run: Run) -> None:
         await_word(control)
         halt(run)
 
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+    if run.rank == 0:
+        threading.Thread(target=wait, name="parent", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent passes it on once
     signal.signal(signal.SIGTERM, lambda *_: halt(run))
 

@@ -29,14 +29,19 @@ def keep(run: Run, checkpoints: Path, step: int, kept: int, finished: bool) -> I
         finished: Whether training ends here.
     """
     folder, start = checkpoints / f"checkpoint-{step}", time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier worker that came as far
-    folder.mkdir(parents=True)
+    if run.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier worker that came as far
+        folder.mkdir(parents=True)
+    run.group.barrier()
     try:
         yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    mark(folder, finished=finished)
-    rotate(checkpoints, kept)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    run.emit(CheckpointSaved(step, size, str(folder), round(time.monotonic() - start, 3)))
+    run.group.barrier()  # all have written their part
+    if run.rank == 0:
+        mark(folder, finished=finished)
+        rotate(checkpoints, kept)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        run.emit(CheckpointSaved(step, size, str(folder), round(time.monotonic() - start, 3)))
+    run.group.first(None)

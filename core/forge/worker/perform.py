@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
+from forge.api.code import know_code
 from forge.api.event import Done, Failed, Noted, Preloaded, Stopped, Warned
 from forge.api.functions import know
 from forge.api.plan import Task, Training
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
 from forge.disk.files import sweep
-from forge.errors import BackendImportError, ExportError, ForgeError, Interrupted, MachineError, PluginError, RunError
+from forge.errors import (
+    BackendImportError,
+    ExportError,
+    ForgeError,
+    Interrupted,
+    MachineError,
+    PeerLost,
+    PluginError,
+    RunError,
+)
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.worker.imports import preload
 from forge.worker.keeping import keep
+from forge.worker.ranks import join, peer_lost
 from forge.worker.stages import Stages
 from forge.worker.tasks import TASKS
 
@@ -74,19 +86,24 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
     plan, began = run.plan, time.time() if began is None else began
     with contextlib.ExitStack() as owned:  # until the last event is written: who sees the folder free sees how it ended
         try:
-            owned.enter_context(folder.own())
-            sweep(folder.path)
+            if run.rank == 0:
+                owned.enter_context(folder.own())
+                sweep(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
+            know_code(folder.code(plan))
             preload(plan)
+            join(run, os.environ)
             know(plan.functions)
-            sink.admit(run)
+            if run.rank == 0:
+                sink.admit(run)
             run.emit(Preloaded(round(time.time() - began, 3)))
             stages = Stages(run, job)
             stages.resolve()
             if isinstance(plan, Training):
                 run.keeper = partial(keep, run, folder.checkpoints)
-                run.resume = resume_point(run, folder) if plan.resume else None
+                run.resume = run.group.first(resume_point(run, folder) if plan.resume and run.rank == 0 else None)
             TASKS[plan.task](job, run, stages, folder)
+            run.group.first(None)  # none goes before rank 0 has written what all have made
         except Interrupted as error:
             run.emit(Stopped(error.what))
             return error.exit_code
@@ -106,6 +123,8 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
 
 def explain(error: BaseException, run: Run, folder: RunFolder) -> ForgeError:
     """Return an error that a user can read; of a fault of the machine, with what is kept and how to go on."""
+    if run.world_size > 1 and (lost := error if isinstance(error, PeerLost) else peer_lost(error)) is not None:
+        return lost
     fault = machine_fault(error, folder)
     if fault is not None and run.plan.task is Task.TRAIN and folder.checkpoints.parent.is_dir():
         whole = newest_marked(folder.checkpoints)

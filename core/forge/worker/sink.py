@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import pluggy
 
-from forge.api.hooks import EventHooks
+from forge.api.deprecated import heard
+from forge.api.event import Warned
+from forge.api.hooks import EventHooks, Hooks, PlanHooks
 from forge.errors import PluginError
 
 if TYPE_CHECKING:
@@ -33,17 +35,16 @@ class Sink:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._views: dict[str, Run] = {}
-        self._observers = pluggy.PluginManager("forge")
-        self._observers.add_hookspecs(EventHooks)
+        self._observers = Hooks(EventHooks, beside=PlanHooks)
 
     def admit(self, run: Run) -> None:
         """Import the observers of a run's plan, which see all that comes after. Raises :class:`PluginError`."""
         for plugin, module in run.plan.observers:
             try:
-                found, name = importlib.import_module(module), f"{plugin}: {module}"
+                name = f"{plugin}: {module}"
                 self._views[name] = run.of(plugin)
-                self._observers.register(found, name=name)
-                self._observers.check_pending()
+                with heard() as old:
+                    self._observers.admit(importlib.import_module(module), name)
             except KeyboardInterrupt:
                 raise
             except (ImportError, pluggy.PluginValidationError) as error:
@@ -51,6 +52,8 @@ class Sink:
             except BaseException as error:  # a stranger's module can raise anything
                 why = f"{type(error).__name__}: {error}"
                 raise PluginError(f"plugin {plugin} cannot act on this run", why) from error
+            for what in old:
+                run.emit(Warned(f"plugin {plugin} ({run.plan.versions().get(plugin)}) uses {what}"))
 
     def __call__(self, event: Event) -> None:
         """Write an event down and show it; what an observer raises is printed to the worker's log and dropped."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
+from forge.api.deprecated import heard
 from forge.api.event import Noted, Objected, StageChanged, Warned
-from forge.api.hooks import RunHooks, hookimpl
+from forge.api.hooks import Hooks, RunHooks, hookimpl
 from forge.api.offer import Finding
 from forge.api.plan import Answers, Training, Who
 from forge.api.reference import load_object
@@ -26,7 +27,7 @@ from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
-from forge.job.decisions import settle
+from forge.job.decisions import Decision, settle
 from forge.job.literal import setting
 from forge.worker.faults import trained_fault
 
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from forge.api.generation import Generator
-    from forge.api.plan import Step
+    from forge.api.plan import Plan, Step
     from forge.api.run import Run
-    from forge.job.decisions import Decision
     from forge.job.job import Job
     from forge.job.tables import ExportTable
 
@@ -58,17 +58,23 @@ class Stages:
     def resolve(self) -> None:
         """Import what the plan names, that of later workers too, so that what is missing is told before any work."""
         for step in self.run.plan.steps:
-            for reference in filter(None, (step.impl, step.preflight, step.upload)):
-                self._function(step, reference)
+            with heard() as old:
+                for reference in filter(None, (step.impl, step.preflight, step.upload)):
+                    self._function(step, reference)
+                self._hooks(step)
+            self._tell_of(_name(step), old)
         for name, reference in self.run.plan.functions.items():
             try:
-                load_object(reference)
+                with heard() as old:
+                    load_object(reference)
             except (ForgeError, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 traceback.print_exc()
                 why, owner = f"{type(error).__name__}: {error}", name.partition("/")[0]
                 raise PluginError(f"{name} cannot be imported", why, f"update plugin {owner}") from error
+            owner = name.partition("/")[0]
+            self._tell_of(f"plugin {owner} ({self.run.plan.versions().get(owner)})", old)
 
     def collate(self) -> Data:
         """Turn the sources into rows."""
@@ -88,13 +94,18 @@ class Stages:
         function: Callable[..., Iterable[Decision]] = self._import(step, step.fit)
         arguments = {"asked": plan.asked(), "named": frozenset(plan.named), "rows": data.summary}
         found = self._guarded(step, "its fit", lambda: list(function(plan.machine, self.job, plan.facts, **arguments)))
-        for decision in found:
+        for decision in (each for each in found if isinstance(each, Decision)):  # the plan has refused the rest
             if plan.decided(decision.key) != decision.value:
                 self.run.decide(decision)
                 if decision.value is not None:
                     told = f"{setting(decision.key, decision.value)}: {decision.reason}"
                     self.run.emit(Noted(f"now that the rows are known, {told}"))
         self.job = settle(self.job, self.run.plan.decisions)
+
+    def follow(self, plan: Plan) -> None:
+        """Take over what rank 0 has found out and decided."""
+        self.run.plan = plan
+        self.job = settle(self.job, plan.decisions)
 
     def preflight(self, data: Data) -> None:
         """Run the chosen offers' checks; raise :class:`UsageError` with all errors that they found."""
@@ -188,13 +199,9 @@ class Stages:
     def _call(self, stage: Stage, kind: type[T], step: Step | None = None, **arguments: Any) -> T:
         step = step or self.run.plan.step(stage)
         hook = f"forge_{stage}"
-        manager = pluggy.PluginManager("forge")  # one for each call, since a stage can have several implementations
-        manager.add_hookspecs(RunHooks)
-        try:
-            manager.register(SimpleNamespace(**{hook: hookimpl(self._function(step, step.impl))}))
-            arguments["run"] = self.run.of(step.plugin)
-        except pluggy.PluginValidationError as error:
-            raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
+        with heard():  # it was told when the worker began
+            manager = self._hooks(step)
+        arguments["run"] = self.run.of(step.plugin)
         self.run.emit(StageChanged(stage.value, "started", plugin=step.plugin))
         start = time.perf_counter()
         result = self._guarded(step, stage.value, lambda: getattr(manager.hook, hook)(**arguments))
@@ -202,6 +209,20 @@ class Stages:
             raise PluginError(f"{_name(step)} returned {type(result).__name__}, not {kind.__name__}")
         self.run.emit(StageChanged(stage.value, "finished", seconds=round(time.perf_counter() - start, 3)))
         return result
+
+    def _hooks(self, step: Step) -> Hooks:
+        """Return a manager for one step, since a stage can have several implementations."""
+        hook, manager = f"forge_{step.stage}", Hooks(RunHooks)
+        try:
+            manager.admit(SimpleNamespace(**{hook: hookimpl(self._function(step, step.impl))}))
+        except (pluggy.PluginValidationError, AttributeError) as error:  # what is built in cannot be marked
+            raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
+        return manager
+
+    def _tell_of(self, who: str, deprecated: Iterable[str]) -> None:
+        for told in (f"{who} uses {what}" for what in deprecated):
+            if told not in self.run.plan.notes:
+                self.run.emit(Warned(told))
 
     def _import(self, step: Step, reference: str) -> Any:
         try:

@@ -34,14 +34,23 @@ P = TypeVar("P", bound=Plan)
 
 
 def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
-    """Run a job: rows, model, adapter, training. Exports follow in workers of their own."""
+    """Run a job: rows, model, adapter, training. Exports follow in workers of their own.
+
+    Where several processes train together, all of them do it; what is decided, checked and written down once is rank
+    0's.
+    """
     data = stages.collate()
-    stages.fit(data)
-    record(data, stages.job, run, folder)
-    stages.preflight(data)
+    run.group.same("rows", data.digest, lambda digest: f"some of the digest {digest[:12]}")
+    if run.rank == 0:
+        stages.fit(data)
+        record(data, stages.job, run, folder)
+        stages.preflight(data)
+    stages.follow(run.group.first(run.plan))
     before = data.fingerprint(data.processor) if data.fingerprint else None
 
-    begins = run.plan.task is Task.TRAIN and (folder.inputs() is None or not _plan(run, Training).resume)
+    begins = (
+        run.rank == 0 and run.plan.task is Task.TRAIN and (folder.inputs() is None or not _plan(run, Training).resume)
+    )
     with Prints(of_job(job) if begins else {}) as prints:
         loaded = stages.load(data)
         trainer = dict(loaded.trainer)
@@ -56,8 +65,9 @@ def train(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     trained = stages.train(loaded, data)
     if run.plan.task is Task.DRY_RUN:
         return
-    folder.write_trained(trained)
-    run.emit(TrainingDone(trained.weights, trained.metrics))
+    if run.rank == 0:
+        folder.write_trained(trained)
+        run.emit(TrainingDone(trained.weights, trained.metrics))
     check_processor(data, before, "training")  # last of all: what was trained is on record, whatever this finds
 
 

@@ -35,8 +35,8 @@ def _renamed(key: str, words: str) -> Advice:
 
 
 _HUB = Advice("uploads belong to [[export]] push_to_hub, after training, where a failed upload costs nothing")
-_LAUNCH = Advice("forge trains in one process so far; several belong to [launch], which forge does not have yet")
-_ONE_PROCESS = Advice("it concerns several processes, and forge trains in one so far")
+_LAUNCH = Advice("belongs to [launch]: processes, nodes, shard, timeout", table="launch")
+_ONE_PROCESS = Advice("it concerns several processes, of which forge takes care; see [launch]")
 _EVAL = Advice("forge evaluates the loss and computes no other metric in the trainer, so it would do nothing")
 _NOT_FLAGS = Advice("it is a flag for scripts that the trainer ignores; what runs is decided by the job")
 _RESUME = Advice("forge resumes exactly where the run stopped; use `forge resume RUN`")

@@ -68,7 +68,7 @@ def collate(job: Job, run: Run) -> Data:
     vocabulary = tokenizers.vocabulary(job, folder)
     pad, pad_how = tokenizers.settle_pad(tokenizer, vocabulary)
     if template is not None and template.date is None and clock.asks(template.sources):
-        template = replace(template, date=clock.now())
+        template = replace(template, date=run.group.first(clock.now()))
         run.decide(Decision("data.date", template.date, f"the chat template {template.name} writes a date"))
     asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
     limit = tokenizers.longest_row(job, run, tokenizer)
@@ -90,7 +90,7 @@ def collate(job: Job, run: Run) -> Data:
         else Renderer(tokenizer, template, **settings)
     )
     unread = left_out(job, [*job.data.all_sources(), *eval_sources(job)])
-    build = _stream if job.data.streaming else _fixed
+    build = _stream if job.data.streaming else _once
     built = build(job, run, renderer, layout)
     used = template if built.converses or not layout.templated else None
     summary = built.summary | _settings(renderer, used, pad_how)
@@ -137,6 +137,15 @@ class _Built:
     warnings: list[Any]
     converses: bool
     longest: tuple[int, ...] = ()
+
+
+def _once(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
+    """Have rank 0 render everything, and let the other processes take its files: they are the same rows, mapped."""
+    built = run.group.first(_fixed(job, run, renderer, layout) if run.rank == 0 else None)
+    assert built is not None
+    if run.rank:
+        built.digest = digest(each.data for each in (built.train, *built.eval.values()))  # as this process sees them
+    return built
 
 
 def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
@@ -219,21 +228,29 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
     warnings = stream.tally.warnings("the first rows") + _untold(job, stream.readers)
     warnings += _unused(renderer, stream.readers)
-    evals: dict[str, Store] = {}
-    tally = Tally(job.data)
-    if others := eval_sources(job):
-        readers = [Reader(job, source, renderer, layout) for source in others]
-        evals["eval"] = Store(run.folder / "data" / "eval.arrow", layout.store)
-        with evals["eval"] as store:
-            _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
-            tally.check(done=True)
-            _refuse_nothing(tally, readers)
-        warnings += tally.warnings("held-out rows")
-    held = {name: store.open() for name, store in evals.items()}
-    summary["eval"] = {name: _totals(store) | tally.cuts() for name, store in evals.items()}
+    held, summary["eval"], told = run.group.first(
+        _held_beside_stream(job, run, renderer, layout) if run.rank == 0 else ({}, {}, [])
+    )
+    warnings += told
     data = IterableDataset.from_generator(Stream(job, renderer, layout, _seed(job), run.emit), features=kinds)
     converses = any(reader.converses for reader in stream.readers)
     return _Built(data, held, digest([*tables, *(each.data for each in held.values())]), summary, warnings, converses)
+
+
+def _held_beside_stream(
+    job: Job, run: Run, renderer: Renderer, layout: Layout
+) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    """Render the held-out rows that the job names; return them, what is counted of them, and warnings."""
+    others = eval_sources(job)
+    if not others:
+        return {}, {}, []
+    tally, readers = Tally(job.data), [Reader(job, source, renderer, layout) for source in others]
+    store = Store(run.folder / "data" / "eval.arrow", layout.store)
+    with store:
+        _fill(store, chain.from_iterable(reader.rows() for reader in readers), tally, renderer, run)
+        tally.check(done=True)
+        _refuse_nothing(tally, readers)
+    return {"eval": store.open()}, {"eval": _totals(store) | tally.cuts()}, tally.warnings("held-out rows")
 
 
 def _fill(store: Store, rows: Iterable[RenderedRow], tally: Tally, renderer: Renderer, run: Run) -> None:

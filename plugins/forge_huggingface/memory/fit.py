@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Decision
+from forge.api import Decision, Problem
 from forge.text.units import counted, size
 from forge_huggingface.arguments.contradictions import USUAL, divisors
 from forge_huggingface.memory.kernels import TRANSFORMERS, Kernels
@@ -109,7 +109,7 @@ def fitted(
     failed: bool = False,
     kernels: Kernels | None,
     some: bool = True,
-) -> Iterator[Decision]:
+) -> Iterator[Decision | Problem]:
     """Yield what memory decides where the job leaves it open; see :class:`forge.api.Offer`, ``fit``.
 
     Args:
@@ -123,14 +123,18 @@ def fitted(
         kernels: How the backend computes; None where nobody knows what its layers take.
         some: Whether it can recompute a part of the layers.
     """
-    options = asked.train.options
+    options, processes = asked.train.options, job.launch.world_size
     layers = options.get(CHECKPOINTING) == AUTO
     if layers and options.get(LAYERS):
         if not failed:
             yield Decision(f"train.{CHECKPOINTING}", True, f"the job says in {LAYERS} how")
         layers = False
-    pairs = batches(asked, named, failed=failed)
-    derived = bool(options.get("batch_size")) or options.get(ROWS) == AUTO
+    pairs = batches(asked, named, failed=failed, processes=processes)
+    if not pairs:
+        if not failed:
+            yield unshared(asked, named, processes)
+        return
+    derived = bool(options.get("batch_size")) or options.get(ROWS) == AUTO or (processes > 1 and is_open(named))
     if not layers and not derived and not failed:
         return
     here = now(job)
@@ -167,12 +171,40 @@ def now(job: Job) -> Rung:
     return Rung(every, rows if isinstance(rows, int) else USUAL, int(options.get(STEPS) or 1))
 
 
-def batches(asked: Job, named: frozenset[str], *, failed: bool) -> list[tuple[int, int]]:
+def batches(asked: Job, named: frozenset[str], *, failed: bool, processes: int = 1) -> list[tuple[int, int]]:
     """Return in which ways a step of the job may be made: rows of a batch, and batches of a step.
 
     All of them are the same training. Where the rows of a batch are compared with each other, or weigh by what else is
-    in it, there is one way.
+    in it, there is one way. Several processes share the batches of a step, each as many as every other; where nothing
+    names the rows of a batch, there may be fewer of them for it.
     """
+    pairs = _batches(asked, named, failed=failed or (processes > 1 and is_open(named)))
+    return [pair for pair in pairs if not pair[1] % processes]
+
+
+def is_open(named: frozenset[str]) -> bool:
+    """Whether the job leaves open in how many batches a step is made."""
+    return not {f"train.{ROWS}", f"train.{STEPS}"} & named
+
+
+def unshared(asked: Job, named: frozenset[str], processes: int) -> Problem:
+    """Say that processes cannot share the batches of a step evenly, and with which numbers they could."""
+    rows, steps = _batches(asked, named, failed=True)[-1]
+    whole = rows * steps
+    batches_ = f"in {steps} batch{'es' * (steps != 1)} of {rows}" if f"train.{ROWS}" in named or steps > 1 else "in all"
+    what = f"a step has {whole} row{'s' * (whole != 1)} {batches_}, which {processes} processes cannot share evenly"
+    unit = processes * (rows if f"train.{ROWS}" in named else 1)
+    sizes = dict.fromkeys(each * unit for each in (whole // unit, -(-whole // unit)) if each)
+    say = [f"batch_size = {' or '.join(map(str, sizes))}"]
+    fewer = [each for each in divisors(whole) if not whole // each % processes]
+    if fewer and splits(asked.train.method, asked.train.options):
+        say.insert(0, f"{ROWS} = {fewer[-1]}")
+    say.append(f"[launch] processes = {max(each for each in divisors(steps) if each < processes)}")
+    mine = [key for key in ("launch.processes", f"train.{ROWS}", f"train.{STEPS}", "train.batch_size") if key in named]
+    return Problem(mine[0] if mine else "launch.processes", what, f"write {', or '.join(say)}")
+
+
+def _batches(asked: Job, named: frozenset[str], *, failed: bool) -> list[tuple[int, int]]:
     options = asked.train.options
     rows, steps, wanted = options.get(ROWS), int(options.get(STEPS) or 1), options.get("batch_size")
     fixed = rows != AUTO and f"train.{ROWS}" in named

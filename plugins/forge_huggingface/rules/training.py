@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 
+SHARDING = "1.15"
+"""The first version of accelerate that saves the whole of a sharded adapter (accelerate, pull request 4206)."""
+
 ATTENTIONS = (
     "auto",
     "eager",
@@ -48,7 +51,27 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts, method: Method |
     if job.train.options.get("loss_type") == "chunked_nll" and scales_wrongly(machine, job, facts):
         what = f"TRL does not scale the logits of {facts.model_type} in it before 1.15"
         return f'loss_type = "chunked_nll": {what}; leave it out'
-    return cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
+    return (
+        cannot_spread(machine, job, facts) or cannot_compute(machine, job, facts) or cannot_attend(machine, job, facts)
+    )
+
+
+def cannot_spread(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why several processes cannot train together as the job says, or None."""
+    if job.launch.world_size == 1:
+        return None
+    if facts.task == "vision":
+        return "models that take pictures train in one process so far"
+    if job.train.options.get("train_sampling_strategy") == "batch_rebalance":
+        return 'train_sampling_strategy = "batch_rebalance": it gives each number of processes other batches'
+    from packaging.version import Version  # which listing plugins does not need
+
+    there = machine.versions.get("accelerate", "0")
+    if job.launch.shard == "full" and Version(there) < Version(SHARDING):
+        return (
+            f'[launch] shard = "full": accelerate {there} saves a part of an adapter only; {SHARDING} saves all of it'
+        )
+    return None
 
 
 def cannot_train_seq2seq(machine: Machine, job: Job, facts: ModelFacts) -> str | None:

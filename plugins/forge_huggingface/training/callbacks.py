@@ -31,6 +31,7 @@ from forge_huggingface.training.outlook import outlook
 from forge_huggingface.training.probe import probe
 from forge_huggingface.training.resume import drop_old, recall, remember, restore_best
 from forge_huggingface.training.save import check_written
+from forge_huggingface.training.together import check_wrapped, slowest
 from forge_huggingface.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         if self.job.train.probe and self.run.resume is None:
             found = probe(self.trainer, self.data, self.job, self.batch, self.run)
             if found:  # a stream may have no row
+                found |= slowest(self.run.group.gather(found))
                 self.run.emit(Probed.from_values(found))
         if self.run.plan.task is Task.DRY_RUN:
             seconds = found.get("seconds", 0.0) * args.gradient_accumulation_steps
@@ -94,6 +96,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
                 DryRunDone.from_values({**found, "steps": state.max_steps, "seconds_per_step": seconds, **more})
             )
             raise DryRunEnded({key: value for key, value in found.items() if isinstance(value, int | float)})
+        check_wrapped(self.trainer, self.run)
         self.trainer.whether_to_save = self.whether_to_save
         if self.run.resume:
             restore_best(args, state)
@@ -114,6 +117,8 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         """Save and stop if the run was asked to; show progress now and then."""
         if self.watch is not None:
             self.watch.step()
+        if self.run.group.agree(self.run.stop.is_set()):  # all at the same step, or some would wait for the others
+            self.run.stop.set()
         if self.run.stop.is_set() and self.exact(args):
             self.asked = self.asked or not control.should_training_stop
             self.wanted = control.should_save = control.should_training_stop = True
@@ -211,19 +216,27 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
             self.run.emit(Warned(message, "see the answers in events.jsonl"))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Mark the checkpoint as whole, and only then delete old ones."""
+        """Mark the checkpoint as whole, once all processes have written their part, and only then delete old ones."""
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
         start = time.monotonic()
         self.wanted = False
-        check_written(self.trainer.model, checkpoint)
-        remember(self.trainer, checkpoint, {"alike": self.alike})
+        losses = self.run.group.gather(float(self.trainer._tr_loss))  # noqa: SLF001 - each has seen other rows
+        if self.run.rank == 0:
+            check_written(self.trainer.model, checkpoint)
+            remember(self.trainer, checkpoint, {"alike": self.alike, "losses": losses})
+            self.seal(args, state, control, checkpoint, start)
+        self.run.group.first(None)  # none trains on, and none deletes, before it is sealed
+        self.trainer.saving += round(time.monotonic() - start, 3)  # beside what the trainer itself took to write it
+
+    def seal(self, args: Any, state: Any, control: Any, checkpoint: Path, start: float) -> None:
+        """Declare a checkpoint whole, and tell of it."""
+        folder = checkpoint.parent
         ended = control.should_training_stop and not self.asked
         mark(checkpoint, finished=ended or state.global_step >= state.max_steps)
         drop_old(args, state, self.job.train.options.get("save_total_limit"))
         size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
         seconds = round(time.monotonic() - start, 3)
-        self.trainer.saving += seconds  # beside what the trainer itself took to write it
         self.run.emit(CheckpointSaved(state.global_step, size, str(checkpoint), seconds))
         if not self.exact(args):
             message = f"{checkpoint.name} stands within a set of answers: going on from it, the model answers anew"

@@ -71,7 +71,9 @@ def recall(trainer: Any, checkpoint: Path) -> dict[str, Any]:
         return {}
     numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
     trainer.learning.restore(numbers.get("learning"))
-    trainer._tr_loss = torch.tensor(numbers["loss"], device=trainer.args.device)  # noqa: SLF001
+    losses = numbers.get("losses", [numbers["loss"]])  # of each process; the trainer logs their mean
+    mine = losses[trainer.args.process_index] if len(losses) == trainer.args.world_size else sum(losses) / len(losses)
+    trainer._tr_loss = torch.tensor(mine, device=trainer.args.device)  # noqa: SLF001
     trainer._total_loss_scalar = numbers["total_loss"]  # noqa: SLF001
     trainer._globalstep_last_logged = numbers["logged"]  # noqa: SLF001
     trainer.seconds_before = numbers["seconds"]

@@ -178,6 +178,8 @@ class Steady:
         seed = args.seed if args.data_seed is None else args.data_seed
         if isinstance(sampler, BatchRebalanceSampler):
             sampler.seed = seed
+        if isinstance(sampler, LengthGroupedSampler):  # it counts the batches of a step of one process
+            sampler.batch_size *= args.world_size
         return ByLength(sampler, seed) if isinstance(sampler, LengthGroupedSampler) else sampler
 
 

@@ -24,11 +24,13 @@ from forge_huggingface.model.parts import frozen
 from forge_huggingface.rules.placement import device
 from forge_huggingface.training.apart import hold_apart
 from forge_huggingface.training.checkpointing import heed_layers
+from forge_huggingface.training.learning import sums
 from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
 from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
+from forge_huggingface.training.together import check_together, filled_up, together
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -65,6 +67,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     from forge_huggingface.training.callbacks import DryRunEnded  # imports transformers
 
     trainable = trainable_names(loaded.model, job)
+    run.group.same("weights to train", sums(loaded.model), lambda found: f"sums of {len(found)} tensors")
     try:
         trainer = make_trainer(method, job, run, loaded, data)
     except Exception as error:
@@ -99,7 +102,9 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     metrics = final_metrics(state.log_history)
     warnings = () if doubt is None else (doubt.message,)
     trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics, warnings=warnings)
-    save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
+    if run.rank == 0:
+        save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
+    run.group.first(None)
     return trained
 
 
@@ -152,6 +157,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         trainer.model.delete_adapter("ref")
     if job.adapter.type != "none":
         keep_in_float32(trainer.model, every=trainer.args.fp16)
+    check_together(trainer, run)
+    trainer.run = run
     trainer.learning = Learning(trainer.model, recipe.idle)
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
@@ -163,6 +170,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
     hold_apart(trainer, job, run)
+    if (note := filled_up(trainer, data)) is not None:
+        run.emit(note)
     trainer.add_callback(ForgeCallback(trainer, job, run, data, batch=recipe.batch, every=every))
     run.emit(TrainerMade.from_values({**origins(trainer), "kernels": acting}))
     return trainer
@@ -199,6 +208,7 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
     values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
     values["use_cpu"] = device(run.plan.machine, job) is None  # else torch would look for a GPU, and miss its bfloat16
     values["report_to"] = values.get("report_to") or "none"
+    values |= together(job, run)
     # Batches come from one process each, and a GPU copies them while the processor goes on.
     cuda = device(run.plan.machine, job) == "cuda"
     values["accelerator_config"] = {

@@ -131,7 +131,7 @@ def test_help_opens_no_file_but_its_modules(site: Site) -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_table_of_commands_is_what_the_modules_are(name: str) -> None:
-    assert import_module(f"forge.cli.commands.{name}").command.name == name
+    assert import_module(f"forge.cli.commands.{name.replace('-', '_')}").command.name == name
     found = cli.cli.get_command(None, name)  # type: ignore[arg-type]  # click needs no context for it
     assert found is not None
     assert found.get_short_help_str(limit=200) == cli.COMMANDS[name]
@@ -141,7 +141,7 @@ def test_the_table_of_commands_is_what_the_modules_are(name: str) -> None:
 
 def test_every_module_of_a_command_is_in_the_table() -> None:
     modules = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("*.py")} - {"__init__"}
-    assert modules == set(cli.COMMANDS)
+    assert modules == {name.replace("-", "_") for name in cli.COMMANDS}
 
 
 def test_help_lists_every_command_with_its_sentence(command: Command) -> None:
@@ -402,7 +402,7 @@ def test_the_schema_describes_the_core_and_the_installed_plugins(command: Comman
     schema = json.loads(command("schema").stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert (schema["type"], schema["required"]) == ("object", ["model", "data"])
-    tables = {"model", "adapter", "data", "train", "eval", "generation", "export", "use", "plugins"}
+    tables = {"model", "adapter", "data", "train", "eval", "generation", "launch", "export", "use", "plugins"}
     assert set(schema["properties"]) == {"name", *tables}
     for reference in references(schema):
         assert reference.removeprefix("#/$defs/") in schema["$defs"], reference

@@ -173,14 +173,14 @@ def test_the_guard_leaves_no_trace() -> None:
         ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"other/sft"}))', "supports other/sft, unknown"),
         ('Offer(stage=Stage.LOAD, impl="a:b", supports=frozenset({"sft"}))', "supports sft, unknown for load"),
         (
-            'Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"sft"}))',
+            'Offer(stage=Stage.TRAIN, impl="a:b", serves=frozenset({"dpo"}), supports=frozenset({"sft"}))',
             "supports sft at train; that belongs to serves",
         ),
         (
             'Offer(stage=Stage.TRAIN, impl="a:b", serves=frozenset({"sft", "vision"}))',
             "serves vision at train; that belongs to supports",
         ),
-        ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"bad/quick"}))', "serves no word of it"),
+        ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"vision"}))', "serves no word of it"),
         ('Offer(stage="laod", impl="a:b", supports=frozenset())', "offers the stage 'laod'"),
         ('Offer(stage="load", impl="a:b", supports=frozenset())', "offers the stage 'load'"),
         ('Offer(stage=Stage.LOAD, impl="a:b", supports=None)', "offers load with supports = None; write frozenset"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def test_the_process_of_a_plugin_that_hangs_ends_with_all_that_it_started(here: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (offering("while True:\n        yield Extension(impl='a')"), "yields more than 1000 offers or commands"),
+        (offering("while True:\n        yield Extension(impl='a')"), "yields more than 1000 offers, commands"),
         (FINE.replace("}))", "}), supports=frozenset(f'evil/{n}' for n in range(90_000)))"), "says 1 MiB of itself"),
         (FINE.replace("evil/tar", "evil/t ar"), "serves 'evil/t ar' at export; a word of its own is evil/ and then"),
         (FINE.replace("evil/tar", "evil/t\\nar"), r"serves = frozenset({'evil/t\nar'})"),
@@ -155,8 +156,9 @@ def test_a_model_of_keys_that_does_what_it_likes_is_named_and_prints_into_no_out
     job = '[model]\nid = "org/none"\n[data]\npath = "rows.jsonl"\n[[export]]\nformat = "evil/tar"\na = 3\n'
     (here.folder / "job.toml").write_text(job)
     done = here.forge("plan", "job.toml", "--json")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "evil_mod.Keys failed at the keys of a job: SystemExit: 3; update its plugin" in done.stderr
+    said = json.loads(done.stdout)["error"]
+    assert (done.returncode, said["why"]) == (1, "SystemExit: 3")
+    assert said["what"] == "evil_mod.Keys failed at the keys of a job"
 
 
 def test_a_reason_of_a_probe_is_one_line(here: Site) -> None:

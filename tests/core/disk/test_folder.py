@@ -347,3 +347,15 @@ def test_a_damaged_export_is_named(planned: Any, text: str) -> None:
     (export / "export.json").write_text(text)
     with pytest.raises(RunError, match=r"export\.json is damaged"):
         list(folder.exports())
+
+
+def test_a_runs_own_folder_is_empty_or_holds_what_was_sent(tmp_path: Path, catalogue: Catalogue) -> None:
+    file = parse('[model]\nid = "m"\n[data]\npath = "rows"\n', "job.toml", tmp_path, PluginKeys(catalogue))
+    assert RunFolder.create(tmp_path / "runs", file, tmp_path / "mine").path == tmp_path / "mine"
+    with pytest.raises(RunError, match=r"cannot be a run's own folder: it holds job\.toml"):
+        RunFolder.create(tmp_path / "runs", file, tmp_path / "mine")
+    (tmp_path / "mine" / "submit").mkdir()
+    RunFolder.create(tmp_path / "runs", file, tmp_path / "mine")
+    (tmp_path / "mine" / "plan.json").touch()
+    with pytest.raises(RunError, match="holds a run already; go on with it: forge resume"):
+        RunFolder.create(tmp_path / "runs", file, tmp_path / "mine")

@@ -160,7 +160,7 @@ def test_what_is_not_toml_is_told_with_its_line(jobs: Jobs, text: str, line: int
             "[zzz]\nr = 8",
             "zzz",
             5,
-            "unknown table; known: adapter, data, eval, export, generation, model, name, plugins, train, use",
+            "unknown table; known: adapter, data, eval, export, generation, launch, model, name, plugins, train, use",
         ),
         ("[use]\nbakend = 'x'", "use.bakend", 6, "did you mean backend?"),
         ("[use]\nwith = 'x'", "use.with", 6, 'must be a list, not the string "x"'),

@@ -263,10 +263,11 @@ def test_precision_that_the_machine_lacks_is_refused(plan: Any) -> None:
 
 
 def test_gpus_that_a_run_leaves_idle_are_told(plan: Any) -> None:
-    two = replace(CUDA, accelerators=CUDA.accelerators * 3)
-    assert "a run uses one GPU, NVIDIA GeForce RTX 4090; 2 more are idle" in plan(machine=two).notes
+    three = replace(CUDA, accelerators=CUDA.accelerators * 3)
+    named = plan(f"{BASE}[launch]\nprocesses = 2\n", three)
+    assert "2 of 3 GPUs are used, and 1 more is idle" in named.notes
     assert not any("idle" in note for note in plan().notes)
-    assert not any("idle" in note for note in plan(f"{BASE}[train]\nuse_cpu = true\n", two).notes)
+    assert not any("idle" in note for note in plan(f"{BASE}[train]\nuse_cpu = true\n", three).notes)
 
 
 def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +300,7 @@ def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monk
         ("train", "evals_per_epoch", "write eval_steps"),
         ("train", "wandb_name", "write run_name"),
         ("train", "full_finetuning", 'belongs to [adapter] type = "none"'),
-        ("train", "sequence_parallel_degree", "trains in one process"),
+        ("train", "sequence_parallel_degree", "belongs to [launch]"),
         ("train", "save_safetensors", "always saved as safetensors"),
     ],
 )

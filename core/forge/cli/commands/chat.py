@@ -59,17 +59,20 @@ def command(
     from forge.discovery.discover import discover
     from forge.discovery.keys import PluginKeys
     from forge.disk.folder import RunFolder
-    from forge.parent.after import plan_answers
+    from forge.parent.after import changed_plugins, plan_answers
 
     if sys.stdin is None:
         raise UsageError("there is nobody to talk to", "standard input is closed", "ask at a terminal, or from a pipe")
     check_file(gguf)
     if base and gguf:
         raise UsageError("--base and --gguf name two models", None, "keep one")
-    folder, catalogue, machine = RunFolder.find(run, runs_dir), discover(), this_machine(pretend=False)
+    folder, machine = RunFolder.find(run, runs_dir), this_machine(pretend=False)
+    catalogue = discover(code=folder.code())
     file = folder.job_file(PluginKeys(catalogue, machine), changes)
     model = Who.BASE if base else Who.GGUF if gguf else Who.TUNED
     plan = plan_answers(folder, file, Task.CHAT, [model], catalogue, machine, gguf=gguf)
+    for note in changed_plugins(folder.plan(), plan, catalogue):
+        say(f"warning: {note}", fg="yellow", err=True)
     told_by_job = system is None and file.job.data.system_prompt is not None
     if told_by_job:
         system = file.job.data.system_prompt

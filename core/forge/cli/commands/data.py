@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.common import job_argument, json_option, print_json, set_option, situation
+from forge.cli.common import job_argument, job_dir_option, json_option, print_json, set_option, situation
 from forge.cli.terminal import say
 from forge.masking import masked
 from forge.text.units import counted, cut
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 @click.option("--rows", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many rows to show.")
 @click.option("--ids", is_flag=True, help="Show the token ids too.")
 @set_option
+@job_dir_option
 @json_option
-def command(job: Path, rows: int, ids: bool, changes: list[Change], as_json: bool) -> None:
+def command(job: Path, rows: int, ids: bool, changes: list[Change], job_dir: Path | None, as_json: bool) -> None:
     """Show the first rows of JOB as the trainer gets them, with the tokens that are trained on marked.
 
     The model's weights are not loaded. What is counted is what would be trained: rows, tokens, rows dropped and why.
@@ -36,10 +37,10 @@ def command(job: Path, rows: int, ids: bool, changes: list[Change], as_json: boo
     from forge.disk.scratch import scratch
     from forge.parent.run import run
 
-    here = situation(job, changes, pretend=False)
+    here = situation(job, changes, pretend=False, folder=job_dir)
     with scratch("data", keep="log.txt") as temporary:
-        folder = run(here.file, here.catalogue, here.machine, temporary, _warn, task=Task.DATA, rows=rows)
-        shown: dict[str, Any] = json.loads((folder.path / "preview.json").read_text(encoding="utf-8"))
+        made = run(here.file, here.catalogue, here.machine, temporary, _warn, task=Task.DATA, rows=rows)
+        shown: dict[str, Any] = json.loads((made.path / "preview.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(shown)
         return

@@ -145,6 +145,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
             mend = f"pip install {quoted(wanted)}" if wanted else None
         works += [f"forge {command.name}" for command in plugin.commands]
+        works += [f"submit --to {target.name}" for target in plugin.targets]
         idle = plugin.offers and not works  # a plugin that only watches or describes has nothing that could fail
         status = "does not work here" if plugin.status == "ok" and idle else plugin.status
         found.append(

@@ -50,7 +50,8 @@ def command(
     from forge.planning.needs import asked_models
 
     check_file(gguf)
-    folder, catalogue, machine = RunFolder.find(run, runs_dir), discover(), this_machine(pretend=False)
+    folder, machine = RunFolder.find(run, runs_dir), this_machine(pretend=False)
+    catalogue = discover(code=folder.code())
     given = {
         "path": None if data is None else here(data),
         "metrics": [here(metric) for metric in metrics] or None,

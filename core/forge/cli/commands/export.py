@@ -46,7 +46,8 @@ def command(
     from forge.job.read import Change
     from forge.parent.after import export
 
-    folder, catalogue, machine = RunFolder.find(run, runs_dir), discover(), this_machine(pretend=False)
+    folder, machine = RunFolder.find(run, runs_dir), this_machine(pretend=False)
+    catalogue = discover(code=folder.code())
     there = load_job(folder.plan().job).export
     chosen = list(range(len(there)))
     if format_:

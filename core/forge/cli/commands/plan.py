@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forge.cli.common import job_argument, json_option, print_json, set_option, situation
+from forge.cli.common import job_argument, job_dir_option, json_option, print_json, set_option, situation
 from forge.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @click.command(name="plan")
 @job_argument
 @set_option
+@job_dir_option
 @click.option("--all", "every", is_flag=True, help="Tell of every plugin, also of those that never came into question.")
 @json_option
-def command(job: Path, changes: list[Change], every: bool, as_json: bool) -> None:
+def command(job: Path, changes: list[Change], job_dir: Path | None, every: bool, as_json: bool) -> None:
     """Show which plugins would run JOB, why, and what is known about the model.
 
     Imports neither torch nor any model. FORGE_MACHINE plans for another machine: the path of a machine's JSON, or one
@@ -30,7 +31,7 @@ def command(job: Path, changes: list[Change], every: bool, as_json: bool) -> Non
     from forge.planning.planner import make_plan
     from forge.text.plan import describe
 
-    here = situation(job, changes, pretend=True)
+    here = situation(job, changes, pretend=True, folder=job_dir)
     model = here.file.job.model
     facts = describe_model(here.catalogue, model.id, model.revision, here.file.job.folder)
     plan = make_plan(here.file, here.catalogue, here.machine, facts, every=every)

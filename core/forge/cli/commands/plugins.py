@@ -49,8 +49,11 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
         what |= {"observer": None} if plugin.extensions else {}
         what |= dict.fromkeys(function.name for function in plugin.functions)
         what |= {f"forge {command.name}": None for command in plugin.commands}
+        what |= {f"--to {target.name}": None for target in plugin.targets}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
         say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
+        for old in plugin.deprecated:
+            say(f"{'':<18}warning: it uses {old}")
 
 
 @command.command(name="new")
@@ -100,6 +103,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "status": plugin.status,
         "reason": plugin.reason,
+        "deprecated": list(plugin.deprecated),
         "offers": [
             {
                 "stage": offer.stage.value,
@@ -121,6 +125,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
         "extensions": [extension.impl for extension in plugin.extensions],
         "functions": {function.name: function.impl for function in plugin.functions},
         "commands": {command.name: command.help for command in plugin.commands},
+        "targets": {target.name: target.help for target in plugin.targets},
     }
 
 
@@ -128,6 +133,7 @@ def _text(shown: dict[str, Any]) -> str:
     lines = [f"{shown['name']}: {shown['distribution']} {shown['version']}, {shown['status']}"]
     if shown["reason"]:
         lines.append(shown["reason"])
+    lines += [f"warning: it uses {what}" for what in shown["deprecated"]]
     for offer in shown["offers"]:
         lines.append(f"  {offer['stage']:<9}{offer['impl']}")
         for key, value in offer.items():
@@ -136,4 +142,5 @@ def _text(shown: dict[str, Any]) -> str:
     lines += [f"  observer {module}" for module in shown["extensions"]]
     lines += [f"  function {name}  {impl}" for name, impl in shown["functions"].items()]
     lines += [f"  forge {name:<12}{said}" for name, said in shown["commands"].items()]
+    lines += [f"  --to {name:<13}{said}" for name, said in shown["targets"].items()]
     return "\n".join(lines)

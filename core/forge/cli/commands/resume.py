@@ -30,5 +30,5 @@ def command(run: str, runs_dir: Path, as_json: bool) -> None:
 
     folder = RunFolder.find(run, runs_dir)
     with Console(as_json=as_json) as console:
-        resume(folder, discover(), this_machine(pretend=False), console.show, ready=console.begin)
+        resume(folder, discover(code=folder.code()), this_machine(pretend=False), console.show, ready=console.begin)
         console.finish(folder)

@@ -47,11 +47,11 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
         return
     if run is None:
         found = []
-        for path in sorted(runs_dir.glob("*/*/plan.json")):
+        for folder in RunFolder.below(runs_dir):
             try:
-                found.append(_line(RunFolder(path.parent)))
+                found.append(_line(folder))
             except (ForgeError, OSError) as error:  # of another forge, or damaged: the others are still to be seen
-                say(f"{path.parent.parent.name}/{path.parent.name}: {error}", err=True)
+                say(f"{folder.path.parent.name}/{folder.path.name}: {error}", err=True)
         if as_json:
             print_json(found)
         elif not found:
@@ -59,11 +59,11 @@ def command(run: str | None, runs_dir: Path, as_json: bool, html: str | None) ->
         else:
             _list(found)
         return
-    told = _whole(RunFolder.find(run, runs_dir))
+    told = _whole(RunFolder.find(run, runs_dir, sent=True))
     if as_json:
         print_json(told)
         return
-    for key in ("folder", "state", "step", "of", "loss", "eval_loss", "checkpoint", "weights", "error"):
+    for key in ("folder", "state", "sent", "step", "of", "loss", "eval_loss", "checkpoint", "weights", "error"):
         if (value := told.get(key)) is not None:
             say(f"{key.replace('_', ' '):<12}{f'{value:.4f}' if isinstance(value, float) else value}")
     for line in told["speed"]:
@@ -88,7 +88,7 @@ def _list(found: list[dict[str, Any]]) -> None:
             f"loss {line['loss']:.4f}" if line["loss"] is not None else None,
             line["error"],
         ]
-        said = "  ".join(part for part in parts if part)
+        said = "  ".join(part for part in (line["sent"], *parts) if part)
         table.add_row(*(Text(shown(cell)) for cell in (line["run"], line["state"], said)))
     Console().table(table)
 
@@ -111,15 +111,38 @@ def _line(folder: RunFolder) -> dict[str, Any]:
         elif event["kind"] == "done":
             error = None
     name = f"{folder.path.parent.name}/{folder.path.name}"
+    state, sent = _state(folder)
     return {
         "run": name,
-        "state": folder.state(),
+        "state": state,
+        "sent": sent,
         "step": step,
         "of": of,
         "loss": loss,
         "eval_loss": held_out,
         "error": error,
     }
+
+
+def _state(folder: RunFolder) -> tuple[str, str | None]:
+    """Return the state of a run, and what its target says of it if it was sent elsewhere."""
+    ticket = folder.ticket()
+    here = folder.state() if (folder.path / "plan.json").exists() else None
+    if ticket is None:
+        return here or "failed", None
+    status = ticket.status
+    if not status.over:
+        from forge.discovery.discover import discover  # whoever has sent nothing does not pay for it
+        from forge.parent.sent import Sent
+
+        try:
+            status = Sent(folder, discover()).status()
+        except ForgeError as error:
+            return here or "unknown", f"{ticket.target} {ticket.id}: {error}"
+    told = f"{ticket.target} {ticket.id}{f': {status.about}' if status.about else ''}"
+    # Of the end, the run's own files tell more than a queue does, and more than one that has forgotten it.
+    known = here if status.over or status.state == "unknown" else None
+    return known or status.state, told
 
 
 def _whole(folder: RunFolder) -> dict[str, Any]:
@@ -140,5 +163,5 @@ def _whole(folder: RunFolder) -> dict[str, Any]:
         "weights": trained.weights if trained else None,
         "exports": exports,
         "speed": Times(read_events(folder.events)).lines,
-        "plan": describe(folder.plan(), ran=trained is not None),
+        "plan": describe(folder.plan(), ran=trained is not None) if (folder.path / "plan.json").exists() else "",
     }

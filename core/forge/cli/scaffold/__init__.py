@@ -6,6 +6,7 @@ import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import forge
 from forge.api.hooks import API
 from forge.cli.scaffold.common import CI, IGNORED, PYPROJECT, README
 from forge.cli.scaffold.kinds import KINDS
@@ -65,7 +66,7 @@ def scaffold(name: str, folder: Path, kind: str = "observer", *, commands: Colle
         "@NAME@": name,
         "@PACKAGE@": package,
         "@API@": API,
-        "@NEEDS@": made.needs,
+        "@NEEDS@": f"{made.needs}>={'.'.join(forge.__version__.split('.')[:2])}",
         "@ABOUT@": made.about,
         "@JOB@": made.job.strip(),
         "@SEEN@": made.seen,

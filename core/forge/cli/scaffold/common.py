@@ -61,7 +61,7 @@ forge plugins @NAME@
 - The other modules do it. They are imported in the process that needs them.
 - `tests/` checks the contract, and what the plugin does in a run.
 
-forge's page on plugins, docs/plugins.md, tells of every hook, record and word.
+forge's pages on plugins, docs/plugins/, tell of every hook, record and word.
 """
 
 IGNORED = """\

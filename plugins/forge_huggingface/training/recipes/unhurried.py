@@ -43,6 +43,9 @@ class Unhurried:
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         if training and count is not None:  # of rows end to end, TRL would count what fills up the batch too
+            if self.args.world_size > 1:  # type: ignore[attr-defined]
+                here = torch.tensor(count, device=self.args.device)  # type: ignore[attr-defined]
+                count = int(self.accelerator.gather(here).sum())  # type: ignore[attr-defined]
             self._total_train_tokens = before + count
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]  # type: ignore[attr-defined]
         return found

@@ -4,13 +4,18 @@ transformers and TRL take the mean over batches of what each batch has as its me
 a short row, or the last batch, counts for more the smaller it is (transformers 5.17 and 5.23, trl 1.14 and 1.16). These
 numbers choose the best checkpoint and stop early, and another batch size would choose another one. Here each number is
 the mean of all that it is a mean of.
+
+Of several processes each takes every n-th batch, the same batches that one process would take, and measures it by
+itself; what they found is put together in the end. accelerate would fill the last batches up with rows that were seen
+before, and TRL 1.14 would then count a part of the tokens only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,9 +43,12 @@ class Weighed:
     """
 
     units: ClassVar[Mapping[str, str]] = {}
+    apart: ClassVar[bool] = True
+    """Whether each process can evaluate by itself; not so where it compares its rows with the others'."""
 
     _batches: list[Batch] | None = None  # of the evaluation under way; the probe takes a step without one
     _prepared: Any = None
+    _mine = 0  # batches of this process that are its own
 
     def counts(self, inputs: Any) -> Mapping[str, float]:
         """Return how much of each unit is in a batch."""
@@ -86,24 +94,43 @@ class Weighed:
         if self._batches is not None:
             kept = self._measured().items()
             measured = {name: float(values[-1]) for name, values in kept if len(values) > before.get(name, 0)}
-            self._batches.append(Batch(float(loss), measured, self.counts(self._prepared)))
+            counts = self.counts(self._prepared)
+            if self._spread and len(self._batches) >= self._mine:  # another process has one more
+                counts = dict.fromkeys(counts, 0)
+            self._batches.append(Batch(float(loss), measured, counts))
         return loss, logits, labels
 
     def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
         """Put the numbers of all batches in place of the means over batches."""
-        batches = self._batches = []
+        batches: list[Batch] = []
+        self._batches = batches
         try:
-            output = super().evaluation_loop(  # type: ignore[misc]
-                *arguments, metric_key_prefix=metric_key_prefix, **options
-            )
+            with by_itself(self) if self._spread else contextlib.nullcontext():
+                output = super().evaluation_loop(  # type: ignore[misc]
+                    *arguments, metric_key_prefix=metric_key_prefix, **options
+                )
         finally:
             self._batches = None
+        if self._spread:
+            batches = [each for found in self.run.group.gather(batches) for each in found if each.counts["rows"]]  # type: ignore[attr-defined]
         if not math.isnan(loss := self.held_out_loss(batches)):  # it is where there is nothing to be the mean of
             output.metrics[f"{metric_key_prefix}_loss"] = loss
         measured = self._measured()
         for name in self.names(batches):
             measured[name] = [self.held_out(name, batches)]  # the trainer averages what is in it when it logs
         return output
+
+    @property
+    def _spread(self) -> bool:
+        return self.apart and self.args.world_size > 1  # type: ignore[attr-defined]
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the trainer's batches of held-out rows, or this process's share of the same batches."""
+        if not self._spread:
+            return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc]
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset  # type: ignore[attr-defined]
+        rows = self.eval_dataset[rows] if isinstance(rows, str) else rows  # type: ignore[attr-defined]
+        return share_of(self, rows)
 
     def _measured(self) -> Any:
         """Return what the trainer has measured in this evaluation: a list for each name, a value for each batch."""
@@ -128,6 +155,8 @@ class Tokenwise(Weighed):
 
 class Answerwise(Weighed):
     """Put before a trainer whose model answers prompts: its numbers are means over answers, or over their tokens."""
+
+    apart = False  # the answers to a prompt are compared with each other, and may be several processes'
 
     units: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(
@@ -168,6 +197,46 @@ class Pairwise(Weighed):
             "rejected": rejected,
             "tokens": chosen + rejected,
         }
+
+
+def share_of(trainer: Any, rows: Any) -> Any:
+    """Return every n-th batch of held-out rows; one that is a process's too many is the first one again."""
+    from accelerate.data_loader import prepare_data_loader
+    from torch.utils.data import DataLoader
+
+    args, size = trainer.args, trainer.args.eval_batch_size
+    every = [list(range(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
+    mine = every[args.process_index :: args.world_size]
+    trainer._mine = len(mine)  # noqa: SLF001 - its own, told to it
+    mine += every[:1] * (-(-len(every) // args.world_size) - len(mine))  # a sharded model takes all to each batch
+    loader = DataLoader(
+        rows,
+        batch_sampler=mine,
+        collate_fn=trainer.data_collator,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+    )
+    return prepare_data_loader(loader, device=args.device, num_processes=1, process_index=0, put_on_device=True)
+
+
+@contextlib.contextmanager
+def by_itself(trainer: Any) -> Iterator[None]:
+    """Have a trainer measure what this process sees, and nothing of what the others see."""
+    args, accelerator, gather = trainer.args, trainer.accelerator, trainer.gather_function
+    averages = args.average_tokens_across_devices
+    args.average_tokens_across_devices = False
+    accelerator.gather_for_metrics = trainer.gather_function = alone
+    try:
+        yield
+    finally:
+        args.average_tokens_across_devices = averages
+        trainer.gather_function = gather
+        del accelerator.gather_for_metrics  # the class's own is there again
+
+
+def alone(value: Any, *_: Any, **__: Any) -> Any:
+    """Return what one process has, as what all have: a number as a row of one."""
+    return value[None] if getattr(value, "ndim", 1) == 0 else value
 
 
 def mean(values: list[tuple[float, float]]) -> float:

@@ -1,0 +1,77 @@
+"""Several processes that train together: what the trainer is told of it, and whether it really does it.
+
+Much goes wrong without a word there: on a CPU accelerate lets each process train alone unless it is told to use it, and
+takes sharding for none (accelerate 1.15, ``AcceleratorState``). So what was made is held to what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from forge.api import Data, Noted, PluginError
+
+if TYPE_CHECKING:
+    from forge.api import Job, Run
+
+
+def together(job: Job, run: Run) -> dict[str, Any]:
+    """Return the trainer's arguments for the processes of a run.
+
+    What a step trains on is the job's: they share its batches (:mod:`forge_huggingface.memory.fit` sees to it that they
+    can).
+    """
+    if run.world_size == 1:
+        return {}
+    steps = int(job.train.options["gradient_accumulation_steps"])
+    values = {"gradient_accumulation_steps": steps // run.world_size, "ddp_timeout": job.launch.timeout}
+    if job.launch.shard == "full":
+        return {**values, "fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}}
+    return {**values, "ddp_find_unused_parameters": False}
+
+
+def check_together(trainer: Any, run: Run) -> None:
+    """Refuse a trainer that would train in another number of processes. Raises :class:`PluginError`."""
+    if (there := trainer.accelerator.num_processes) != run.world_size:
+        what = f"the trainer counts {there} process{'es' * (there != 1)}, and {run.world_size} train"
+        raise PluginError(
+            what, f"accelerate took them for {trainer.accelerator.distributed_type}", "please report this"
+        )
+
+
+def check_wrapped(trainer: Any, run: Run) -> None:
+    """Refuse a model that is not held as the plan says. Raises :class:`PluginError`."""
+    if run.world_size == 1:
+        return
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn.parallel import DistributedDataParallel
+
+    wanted = FSDPModule if run.plan.launch.shard == "full" else DistributedDataParallel
+    if not isinstance(trainer.model_wrapped, wanted):
+        what = f"the model is a {type(trainer.model_wrapped).__name__} where {wanted.__name__} is due"
+        raise PluginError(what, "the processes would not train together as planned", "please report this")
+
+
+def slowest(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the longest time and the most memory of what all processes found."""
+    return {
+        name: max(values)
+        for name in ("seconds", "memory")
+        if (values := [each[name] for each in found if each.get(name) is not None])
+    }
+
+
+def filled_up(trainer: Any, data: Data) -> Noted | None:
+    """Say of rows that the processes cannot share evenly that some count twice in an epoch; None if they can."""
+    args = trainer.args
+    if args.world_size == 1 or args.dataloader_drop_last or not hasattr(data.train, "__len__"):
+        return None
+    batch = args.per_device_train_batch_size * args.world_size
+    if not (rest := len(trainer.train_dataset) % batch):
+        return None
+    what = f"{len(trainer.train_dataset)} rows are no multiple of {args.world_size} batches"
+    return Noted(
+        f"{what} of {args.per_device_train_batch_size}: at the end of an epoch {batch - rest} of its first rows are "
+        "trained on once more, where one process would take a smaller batch",
+        "[train] dataloader_drop_last = true leaves the last ones out",
+    )

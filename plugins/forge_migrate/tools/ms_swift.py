@@ -1,0 +1,300 @@
+"""ms-swift's arguments (``swift/arguments``, ``swift/trainers/arguments.py``), from a command or as YAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from forge_migrate import common
+from forge_migrate.draft import truth
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge_migrate.draft import Draft, Given
+    from forge_migrate.reading import Read
+
+NAME = "ms-swift"
+
+METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "dpo": ("dpo", {}),
+    "orpo": ("orpo", {}),
+    "kto": ("kto", {}),
+    "cpo": ("cpo", {}),
+    "simpo": ("cpo", {"loss_type": "simpo"}),
+    "rm": ("reward", {}),
+    "grpo": ("grpo", {}),
+    "gkd": ("distill", {}),
+}
+"""``rlhf_type``: forge's method, and what it needs to be the same."""
+
+BETAS: Mapping[str, float] = {"grpo": 0.04, "simpo": 2.0, "gkd": 0.5, "rm": 0.0}
+
+REWARDS: Mapping[str, Mapping[str, Any]] = {
+    "accuracy": {"use": "math-equal", "args": {"column": "solution"}},
+    "format": {
+        "use": "regex",
+        "args": {"pattern": r"<think>[\s\S]*?</think>\s*<answer>[\s\S]*?</answer>", "mode": "full"},
+    },
+}
+
+DROPPED: Mapping[str, str] = {
+    "add_version": "runs have folders of their own",
+    "attn_impl_kwargs": "speed only",
+    "aligner_lr": "",
+    "create_checkpoint_symlink": "runs have folders of their own",
+    "deepspeed_zero3_save_16bit_model": "of several processes",
+    "freeze_aligner": "it is left alone here too",
+    "ignore_args_error": "every key is checked always",
+    "lazy_tokenize": "rows are made beforehand",
+    "model_type": "forge goes by the model's config",
+    "offload_model": "memory only",
+    "offload_optimizer": "memory only",
+    "padding_free": "forge decides; the training is the same",
+    "use_hf": "rows and models come from the hub of Hugging Face",
+    "use_liger_kernel": "speed only; forge has kernels of its own",
+}
+
+
+def begin(given: Given, draft: Draft, found: Read, folder: Path) -> None:  # noqa: ARG001 - as every tool's
+    """Take the command: ``sft``, ``pt`` or ``rlhf``."""
+    word = found.method or ("rlhf" if "rlhf_type" in given else "sft")
+    kind = str(given.take("rlhf_type", "dpo")) if word == "rlhf" else ""
+    if word != "rlhf":
+        draft.set("train.method", "sft")
+        if word == "pt":
+            draft.set("data.train_on", "all", "pt learns every token")
+    elif kind in METHODS:
+        method, more = METHODS[kind]
+        draft.set("train.method", method)
+        for name, value in more.items():
+            draft.set(f"train.{name}", value)
+        beta = given.number("beta")
+        default = BETAS.get(kind, 0.1)
+        if kind != "rm":
+            draft.set(
+                "train.beta", default if beta is None else beta, None if beta is not None else "ms-swift's default"
+            )
+        if kind == "simpo":
+            alpha = given.number("cpo_alpha")
+            draft.set("train.cpo_alpha", 1.0 if alpha is None else alpha, "1.0 if unset there; SimPO's own is 0.0")
+    else:
+        draft.set("train.method", "sft")
+        draft.lack("rlhf_type", kind, "forge has no such method")
+    if not truth(given.look("use_hf")):
+        draft.tell("models and data sets come from ModelScope there: ids may differ on the hub of Hugging Face")
+
+
+def translate(given: Given, draft: Draft) -> None:
+    """Write a job that trains as a command of ms-swift does."""
+    draft.set("model.id", given.take("model"))
+    common.stored_in_4_bit(draft)
+    draft.set("model.revision", given.take("model_revision"))
+    _weights(given, draft)
+    _rows(given, draft)
+    _rewards(given, draft)
+    common.warm_up(given, draft)
+    epochs = given.number("max_epochs")
+    draft.set("train.num_train_epochs", epochs)
+    loss, mixed = given.take("loss_type"), given.number("rpo_alpha")
+    if mixed:
+        draft.set("train.loss_type", ["sigmoid", "sft"], "rpo_alpha there")
+        draft.set("train.loss_weights", [1.0, mixed])
+    elif loss is not None:
+        draft.set("train.loss_type", loss)
+    if truth(given.take("enable_dft_loss")):
+        draft.set("train.loss_type", "dft")
+    common.same(given, draft)
+    stop = given.number("early_stop_interval")
+    draft.set("train.early_stopping_patience", stop)
+    common.precision(given, draft)
+    common.checkpointing(given, draft)
+    common.attention(given.take("attn_impl"), draft)
+    common.saving(given, draft)
+    common.trackers(given, draft)
+    _export(given, draft)
+    common.secrets(given, draft)
+    common.bookkeeping(given, draft)
+    common.processes(given, draft)
+    for name, why in DROPPED.items():
+        if name in given and why:
+            draft.drop(name, given.take(name), why)
+    common.rest(given, draft, "forge has nothing of the kind")
+    _defaults(draft)
+
+
+def _weights(given: Given, draft: Draft) -> None:
+    kind = given.take("tuner_type", given.take("train_type", "lora"))
+    dtype = given.take("torch_dtype")
+    bits, how = given.number("quant_bits"), given.take("quant_method", "bnb")
+    if bits in {4, 8} and how == "bnb":
+        draft.set(f"model.load_in_{bits}bit", value=True)
+    elif bits is not None:
+        draft.lack("quant_bits", f"{bits} by {how}", "forge loads in 4 or 8 bit by bitsandbytes")
+    for name, _ in list(given.starting("bnb_4bit_")):
+        draft.drop(name, None, "forge's 4 bit is NF4, computed in the type of the training")
+    if given.take("tuner_backend", "peft") == "unsloth":
+        draft.set("use.backend", "unsloth")
+    length = given.number("max_length")
+    draft.set(
+        "model.max_seq_length", -1 if length is None else length, None if length else "the model's own limit there"
+    )
+    rank, alpha = given.number("lora_rank", 8), given.number("lora_alpha", 32)
+    dropout, targets = given.number("lora_dropout", 0.05), given.words("target_modules")
+    saved, bias, start = given.words("modules_to_save"), given.take("lora_bias"), given.take("init_weights")
+    flags = {name: truth(given.take(name)) for name in ("use_rslora", "use_dora")}
+    for theirs, ours in (("freeze_vit", "vision"), ("freeze_llm", "language")):
+        if theirs in given:
+            draft.set(f"adapter.finetune_{ours}_layers", not truth(given.take(theirs)))
+    if kind == "full":
+        common.whole(draft)
+        draft.set("model.dtype", dtype or "bfloat16", "the weights are trained in the checkpoint's type there")
+        return
+    if kind != "lora":
+        draft.lack("tuner_type", kind, "forge has LoRA and the training of every weight")
+    if dtype is not None:
+        draft.set("model.dtype", dtype)
+    common.adapter(draft, rank=rank, alpha=alpha, dropout=dropout)
+    whole = not targets or targets in (["all-linear"], ["all"])
+    draft.set("adapter.target_modules", "all-linear" if whole else targets)
+    draft.set("adapter.modules_to_save", saved or None)
+    draft.set("adapter.bias", None if bias in (None, "none") else bias)
+    if start not in (None, True, "true"):
+        draft.set("adapter.init_lora_weights", start)
+    for name, on in flags.items():
+        if on:
+            draft.set(f"adapter.{name}", value=True)
+
+
+def _rows(given: Given, draft: Draft) -> None:
+    sets, held = _listed(given.take("dataset")), _listed(given.take("val_dataset"))
+    for name in sets:
+        draft.sources.append(_source(name, draft))
+    paths = [_source(name, draft)["path"] for name in held]
+    if paths:
+        draft.set("data.eval_path", paths[0] if len(paths) == 1 else paths)
+    size = given.number("split_dataset_ratio")
+    if size:
+        draft.set("data.eval_size", size)
+    if truth(given.take("streaming")):
+        draft.set("data.streaming", value=True)
+    if truth(given.take("packing")):
+        draft.set("data.packing", value=True)
+    draft.set("data.system_prompt", given.take("system"))
+    columns = given.take("columns")
+    if isinstance(columns, Mapping):
+        draft.set("data.columns", {ours: theirs for theirs, ours in columns.items()})
+    if not truth(given.take("strict")):
+        draft.set("data.on_bad_row", "drop", "bad rows are dropped there (strict is false)")
+        draft.set("data.max_bad_rows", 1.0)
+    long = given.take("truncation_strategy", "delete")
+    words = {"delete": "drop", "right": "truncate", "split": "split", "raise": "error"}
+    if long in words:
+        draft.set("data.on_long_row", words[long])
+    else:
+        draft.lack("truncation_strategy", long, "forge cuts rows at their end")
+    scale = given.take("loss_scale", "last_round" if draft.get("train.method") != "sft" else "default")
+    parts = [part for part in str(scale).replace("+", ",").split(",") if part]
+    if "ignore_empty_think" in parts:
+        draft.set("data.mask_empty_reasoning", value=True)
+        parts.remove("ignore_empty_think")
+    learnt = {"default": None, "last_round": "completion", "all": "all"}
+    if parts and parts[0] in learnt:
+        if draft.get("train.method") == "sft":
+            draft.set("data.train_on", learnt[parts[0]] or draft.get("data.train_on"))
+    elif parts:
+        draft.lack("loss_scale", scale, "train_on is assistant, completion or all")
+    if given.take("dataset_shuffle") is False or given.take("train_dataloader_shuffle") is False:
+        draft.set("train.train_sampling_strategy", "sequential")
+    thinking = given.take("enable_thinking")
+    if thinking is not None:
+        draft.set("data.chat_template_kwargs", {"enable_thinking": truth(thinking)})
+    template = given.take("template")
+    if template is not None:
+        draft.tell(f"template = {template}: the model's own chat template is taken, which should be the same")
+    pixels = given.number("max_pixels")
+    draft.set("data.max_pixels", pixels)
+    for name in ("model_name", "model_author"):
+        value = given.take(name)
+        if value is not None and any("self-cognition" in str(each) for each in sets):
+            draft.lack(name, value, "stands for {{NAME}} and {{AUTHOR}} in the rows: write it into them")
+        elif value is not None:
+            draft.drop(name, value, "no rows name it")
+
+
+def _listed(value: Any) -> list[str]:
+    return [] if value is None else [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _source(name: str, draft: Draft) -> dict[str, Any]:
+    """Return ``id:subset#count`` as a source."""
+    place, _, count = name.partition("#")
+    for hub in ("HF::", "MS::", "hf::", "ms::"):
+        place = place.removeprefix(hub)
+    path, _, subset = place.partition(":") if not place.startswith((".", "/", "~")) else (place, "", "")
+    found: dict[str, Any] = {"path": path}
+    if subset:
+        found["name"] = subset
+    local = path.startswith((".", "/", "~")) or path.endswith((".jsonl", ".json", ".csv", ".parquet"))
+    if count and local:
+        draft.lack("dataset", name, f"{count} rows of a file: [data] max_rows takes the first ones of all rows")
+    elif count:
+        found["split"] = f"train[:{count}]"
+        draft.tell(f"{name}: {count} rows drawn at random there, the first {count} here")
+    if path.startswith("swift/"):
+        draft.tell(f"{path}: ms-swift has code of its own for it; the hub's rows may differ")
+    return found
+
+
+def _rewards(given: Given, draft: Draft) -> None:
+    weights = given.take("reward_weights") or []
+    weights = weights if isinstance(weights, list) else [weights]
+    for index, name in enumerate(given.words("reward_funcs")):
+        weight = {"weight": weights[index]} if index < len(weights) else {}
+        if name in REWARDS:
+            draft.rewards.append({**REWARDS[name], **weight})
+        else:
+            draft.lack("reward_funcs", name, "write it as a function with forge's signature (docs/rewards.md)")
+    scale = given.take("scale_rewards")
+    if scale is not None:
+        draft.set("train.scale_rewards", {"True": "group", "False": "none"}.get(str(scale), scale))
+    if truth(given.take("log_completions")):
+        draft.set("train.num_completions_to_print", 4)
+    if truth(given.take("overlong_filter")):
+        draft.set("train.mask_truncated_completions", value=True)
+    for name in ("vllm_server_host", "vllm_server_port", "vllm_tensor_parallel_size"):
+        draft.set(f"train.{name}", given.take(name))
+    limit, level = given.number("vllm_max_model_len"), given.number("sleep_level")
+    draft.set("train.vllm_max_model_length", limit)
+    if level:
+        draft.set("train.vllm_enable_sleep_mode", value=True)
+    teacher = given.take("teacher_model")
+    draft.set("train.teacher_model_name_or_path", teacher)
+    share = given.number("lmbda", 0.5 if draft.get("train.method") == "distill" else 1)
+    if share != 1:
+        draft.lack("lmbda", share, "forge distils on the model's own answers alone")
+
+
+def _export(given: Given, draft: Draft) -> None:
+    place = given.take("hub_model_id")
+    if truth(given.take("push_to_hub")) and place:
+        kind = "adapter" if draft.get("adapter.type") == "lora" else "merged"
+        draft.exports.append({"format": kind, "push_to_hub": place})
+
+
+def _defaults(draft: Draft) -> None:
+    """Write ms-swift's defaults that are not forge's."""
+    draft.otherwise("train.per_device_train_batch_size", 1)
+    draft.otherwise("train.per_device_eval_batch_size", 1)
+    size = draft.get("train.per_device_train_batch_size")
+    draft.otherwise("train.gradient_accumulation_steps", math.ceil(16 / size), "ms-swift's default: 16 rows a step")
+    full = draft.get("adapter.type") == "none"
+    draft.otherwise("train.learning_rate", 1e-5 if full else 1e-4)
+    if draft.get("train.max_steps") is None:
+        draft.otherwise("train.num_train_epochs", 3.0)
+    draft.otherwise("train.lr_scheduler_type", "cosine")
+    draft.otherwise("train.weight_decay", 0.1)
+    draft.otherwise("train.adam_beta2", 0.95)
+    if draft.get("train.report_to") is None:
+        draft.tell("report_to is tensorboard by default there, nothing here")

@@ -1,0 +1,1 @@
+"""The server: who may ask it, what it answers, and the page."""

@@ -1,0 +1,98 @@
+"""A job that is sent elsewhere: what is pinned, what stays open, and where its files are found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import tomli
+
+from forge.disk.portable import Portable
+from forge.job.read import change_of, parse
+from forge.model.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forge.discovery.catalogue import Catalogue
+
+FACTS = ModelFacts(id="org/name", source="hub", revision="abc123")
+
+
+def portable(text: str, folder: Path, catalogue: Catalogue, *changes: str, carry: bool = True) -> Portable:
+    from forge.discovery.keys import PluginKeys
+
+    file = parse(text, "job.toml", folder, PluginKeys(catalogue), [change_of(change) for change in changes])
+    return Portable(file, FACTS, "tale", carry=carry)
+
+
+JOB = """
+[model]
+id = "org/name"
+[data]
+path = ["rows.jsonl", "more/*.jsonl", "org/set"]
+chat_template = "mine.jinja"
+eval_path = "held"
+[train]
+method = "grpo"
+max_steps = 3
+[[train.reward]]
+use = "./rewards.py:score"
+[[train.reward]]
+use = "judge:score"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("rows.jsonl", "more/a.jsonl", "more/b.jsonl", "more/c.txt", "held/x.jsonl", "mine.jinja",
+                 "rewards.py", "judge.py", "org.py"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+def test_the_files_that_a_job_names_go_with_it_and_are_named_where_they_lie(folder: Path, catalogue: Catalogue) -> None:
+    made = portable(JOB, folder, catalogue)
+    tables = tomli.loads(made.text("1"))
+    assert tables["data"]["path"] == ["files/rows.jsonl", "files/more/*.jsonl", "org/set"]
+    assert tables["data"]["eval_path"] == "files/held"
+    assert [reward["use"] for reward in tables["train"]["reward"]] == ["files/rewards.py:score", "judge:score"]
+    assert sorted(made.files) == [
+        "files/held/x.jsonl", "files/mine.jinja", "files/more/a.jsonl", "files/more/b.jsonl", "files/rewards.py",
+        "files/rows.jsonl", "judge.py",
+    ]  # fmt: skip
+    made.copy(folder / "sent")
+    assert {name: (folder / "sent" / name).read_text() for name in made.files} == {
+        name: path.read_text() for name, path in made.files.items()
+    }
+    again = portable(made.text("1"), folder / "sent", catalogue, carry=False)  # it is a job, and finds them
+    assert again.tables["data"]["eval_path"] == str(folder / "sent" / "files" / "held")
+
+
+def test_on_a_shared_disk_they_are_named_by_their_whole_paths(folder: Path, catalogue: Catalogue) -> None:
+    made = portable(JOB, folder, catalogue, carry=False)
+    assert made.tables["data"]["path"] == [f"{folder}/rows.jsonl", f"{folder}/more/*.jsonl", "org/set"]
+    assert made.tables["train"]["reward"][0]["use"] == f"{folder}/rewards.py:score"
+    assert list(made.files) == ["judge.py"]  # a module is found beside the job, wherever that lies
+
+
+def test_the_model_is_pinned_and_what_the_job_leaves_open_stays_open(folder: Path, catalogue: Catalogue) -> None:
+    made = portable(JOB, folder, catalogue, "train.max_steps=7", "name=other")
+    assert made.tables["model"] == {"id": "org/name", "revision": "abc123"}
+    assert (made.tables["name"], made.tables["train"]["max_steps"]) == ("other", 7)
+    assert made.tables["train"].keys() == {"method", "max_steps", "reward"}
+
+
+def test_two_files_of_one_name_stay_two(folder: Path, catalogue: Catalogue) -> None:
+    (folder / "held" / "rows.jsonl").write_text("other")
+    text = '[model]\nid = "m"\n[data]\npath = ["rows.jsonl", "held/rows.jsonl", "./rows.jsonl"]\n'
+    made = portable(text, folder, catalogue)
+    assert made.tables["data"]["path"] == ["files/rows.jsonl", "files/2/rows.jsonl", "files/rows.jsonl"]
+    assert made.files["files/2/rows.jsonl"].read_text() == "other"
+
+
+def test_a_prompt_is_no_path(folder: Path, catalogue: Catalogue) -> None:
+    text = '[model]\nid = "m"\n[data]\npath = "org/set"\nsystem_prompt = "rows.jsonl\\nis what you know"\n'
+    assert not portable(text, folder, catalogue).files

@@ -1,0 +1,127 @@
+"""Over how many processes a job is planned, and what stands in the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge.api.plan import Training
+from forge.discovery.discover import discover
+from forge.errors import JobError, PlanError
+from forge.machine.presets import PRESETS
+from support.planning import BASE, CUDA, FACTS, planner, reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forge.discovery.catalogue import Catalogue
+
+FOUR = replace(CUDA, accelerators=CUDA.accelerators * 4)
+CPU = PRESETS["linux-cpu"]
+HUGGINGFACE = f'{BASE}[use]\nbackend = "huggingface"\n'
+
+
+@pytest.fixture
+def plan(catalogue: Catalogue) -> Callable[..., Any]:
+    return planner(catalogue)
+
+
+def share(plan: Training) -> tuple[int, int]:
+    """Return rows of a batch and batches of a step."""
+    return tuple(plan.decided(f"train.{key}") for key in ("per_device_train_batch_size", "gradient_accumulation_steps"))  # type: ignore[return-value]
+
+
+def test_a_job_takes_all_gpus_in_sight_and_keeps_the_rows_of_its_step(plan: Any) -> None:
+    made = plan(HUGGINGFACE, FOUR)
+    assert made.launch.world_size == 4
+    assert made.launch.shard == "none"
+    assert reasons(made)["launch.processes"] == "4 GPUs are in sight"
+    rows, steps = share(made)
+    assert rows * steps == 8
+    assert steps % 4 == 0
+
+
+def test_where_a_step_cannot_be_shared_by_all_gpus_it_takes_fewer_and_says_why(plan: Any) -> None:
+    made = plan(f"{HUGGINGFACE}[train]\nbatch_size = 6\n", FOUR)
+    assert made.launch.world_size == 3
+    assert "a step has 6 rows" in reasons(made)["launch.processes"]
+    assert "4 processes cannot share evenly" in reasons(made)["launch.processes"]
+
+
+def test_what_trains_in_one_process_leaves_the_other_gpus_idle_with_its_reason(plan: Any) -> None:
+    made = plan(BASE, FOUR, replace(FACTS, task="seq2seq"))
+    assert made.launch.world_size == 1
+    assert "a process for each of them cannot be" in reasons(made)["launch.processes"]
+    assert "1 of 4 GPUs is used, and 3 more are idle" in made.notes
+
+
+def test_one_gpu_and_no_gpu_are_no_question(plan: Any) -> None:
+    assert "launch.processes" not in reasons(plan())
+    assert plan().launch.world_size == 1
+    assert plan(machine=CPU).launch.world_size == 1
+    assert plan(f"{BASE}[train]\nuse_cpu = true\n", FOUR).launch.world_size == 1
+
+
+def test_a_plan_is_the_same_job_whatever_it_is_spread_over(plan: Any) -> None:
+    spread = plan(f"{HUGGINGFACE}[launch]\nprocesses = 2\n", CPU)
+    assert spread.launch.world_size == 2
+    assert spread.job_digest == plan(HUGGINGFACE, CPU).job_digest
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("per_device_train_batch_size = 8", "a step has 8 rows in 1 batch of 8, which 2 processes cannot share evenly"),
+        ("per_device_train_batch_size = 8", "write per_device_train_batch_size = 4, or batch_size = 16"),
+        ("gradient_accumulation_steps = 3", "a step has 24 rows in 3 batches of 8"),
+        ("batch_size = 3", "write batch_size = 2 or 4"),
+    ],
+)
+def test_a_step_that_the_named_processes_cannot_share_is_refused_with_the_nearest_numbers(
+    plan: Any, keys: str, says: str
+) -> None:
+    with pytest.raises(JobError, match=r"launch\.processes") as raised:
+        plan(f"{HUGGINGFACE}[train]\n{keys}\n[launch]\nprocesses = 2\n", CPU)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "launch", "says"),
+    [
+        (FOUR, "processes = 8", "4 GPUs are in sight, and each process uses one of its own; write 4 or less"),
+        (PRESETS["windows-cuda-cpu-torch"], "processes = 2", "forge trains in one process on Windows"),
+        (PRESETS["macos"], "processes = 2", "Apple's GPU is used by one process"),
+        (FOUR, 'processes = 1\nshard = "full"', 'shard = "full" needs several processes'),
+    ],
+)
+def test_what_a_machine_cannot_run_is_refused_at_the_key(plan: Any, machine: Any, launch: str, says: str) -> None:
+    with pytest.raises(JobError) as raised:
+        plan(f"{HUGGINGFACE}[launch]\n{launch}\n", machine)
+    assert says in str(raised.value)
+
+
+def test_unsloth_says_why_it_shards_nothing_and_goes_to_no_second_node() -> None:
+    plan = planner(discover())
+    for launch, says in (('shard = "full"', "Unsloth shards no model"), ("nodes = 2", "the GPUs of one node")):
+        text = f'{BASE}[use]\nbackend = "unsloth"\n[launch]\nprocesses = 2\n{launch}\n'
+        unsloth = {
+            "unsloth": "2026.10.7",
+            "unsloth-zoo": "2026.10.7",
+            "transformers": "5.17.0",
+            "trl": "1.14.2",
+            "datasets": "4.8.0",
+        }
+        two = replace(CUDA, accelerators=CUDA.accelerators * 2, versions={**CUDA.versions, **unsloth})
+        with pytest.raises(PlanError) as raised:
+            plan(text, two)
+        assert says in str(raised.value)
+
+
+def test_a_lock_leaves_open_what_the_job_left_open(plan: Any) -> None:
+    from forge.disk.joblock import lock_text
+    from forge.job.decisions import settle
+
+    made = plan(HUGGINGFACE, FOUR)
+    assert 'processes = "auto"' in lock_text(settle(made.asked(), made.decisions), made, "m")

@@ -1,0 +1,176 @@
+"""Streams and what is read in parts: from a byte on, without loss, and bounded."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from forge.api.event import StepLogged
+from forge.disk.events import EventLog
+from forge_serve.web.drawing import thinned
+from forge_serve.web.server import STREAMS
+from support.projects import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.projects import Project
+    from support.serving import Served
+
+OLD = "/api/v1/runs/old~20260101-000000"
+
+
+@pytest.fixture
+def events(place: Project) -> Path:
+    """The events of the run that is there."""
+    return place.runs / "old" / "20260101-000000" / "events.jsonl"
+
+
+def test_events_are_read_from_any_byte_on(served: Served, events: Path) -> None:
+    whole = served.call("GET", f"{OLD}/events")
+    assert whole.body == events.read_bytes()
+    place = int(whole.headers["forge-next"])
+    assert place == events.stat().st_size
+    assert served.call("GET", f"{OLD}/events?after={place}").body == b""
+    tail = served.call("GET", f"{OLD}/events?tail=2")
+    assert tail.body == b"".join(events.read_bytes().splitlines(keepends=True)[-2:])
+    for wrong in ("after=x", "after=-1", "tail=0", "tail=1e3"):
+        assert served.call("GET", f"{OLD}/events?{wrong}").status == 422
+
+
+def test_a_stream_goes_on_behind_the_last_id_without_loss(served: Served, events: Path) -> None:
+    lines = events.read_text().splitlines()
+    with served.stream(f"{OLD}/events") as messages:
+        first = [next(messages) for _ in range(5)]
+    with served.stream(f"{OLD}/events", **{"Last-Event-ID": first[-1]["id"]}) as messages:
+        rest = [next(messages) for _ in range(len(lines) - 5)]
+    assert [message["data"] for message in (*first, *rest)] == lines
+    assert int(rest[-1]["id"]) == events.stat().st_size
+
+
+def test_an_event_is_in_a_stream_at_once_and_a_half_written_line_is_not(served: Served, events: Path) -> None:
+    with served.stream(f"{OLD}/events?after={events.stat().st_size}") as messages:
+        with events.open("ab") as file:
+            file.write(b'{"time": 1, "kind": "note", ')
+            file.flush()
+            time.sleep(0.3)
+            file.write(b'"message": "<script>\\u0000\\u001b[2J"}\n')
+        begun = time.monotonic()
+        message = next(messages)
+        assert time.monotonic() - begun < 0.5
+    assert json.loads(message["data"])["message"] == "<script>\0\x1b[2J"
+    assert "\x1b" not in message["data"]
+
+
+def test_broken_bytes_and_a_line_of_a_megabyte_come_whole(served: Served, events: Path) -> None:
+    after = events.stat().st_size
+    with events.open("ab") as file:
+        file.write(b'{"kind": "note", "message": "\xff\xfe"}\n')
+        file.write(b'{"kind": "note", "message": "' + b"x" * 2**20 + b'"}\n{"kind": "note", "message": "end"}\n')
+    with served.stream(f"{OLD}/events?after={after}") as messages:
+        found = [json.loads(next(messages)["data"])["message"] for _ in range(3)]
+    assert (found[0], len(found[1]), found[2]) == ("\ufffd\ufffd", 2**20, "end")
+
+
+def test_one_stream_tells_of_runs_the_queue_and_the_events_of_one(served: Served, place: Project, events: Path) -> None:
+    with served.stream("/api/v1/stream?run=old~20260101-000000") as messages:
+        hello = next(messages)
+        assert hello["event"] == "hello"
+        assert {run["id"] for run in json.loads(hello["data"])["runs"]} >= {"old~20260101-000000"}
+        log = EventLog(events)
+        log.append(StepLogged(9, 9, 1.25))
+        log.close()
+        kinds: dict[str, dict[str, object]] = {}
+        while kinds.keys() < {"line", "run"}:
+            message = next(messages)
+            kinds[message["event"]] = json.loads(message["data"])
+        assert kinds["line"]["loss"] == 1.25
+        assert kinds["run"]["loss"] == 1.25
+        served.call("PATCH", "/api/v1/queue", {"paused": True})
+        while message["event"] != "queue":
+            message = next(messages)
+            if message["event"] == "queue":
+                assert json.loads(message["data"])["paused"]["why"]
+            assert message["event"] in {"queue", "run", "line"}
+        served.call("PATCH", "/api/v1/queue", {"paused": False})
+
+
+def test_so_many_streams_are_open_and_no_more(served: Served) -> None:
+    with ExitStack() as stack:
+        for _ in range(STREAMS):
+            stack.enter_context(served.stream("/api/v1/stream"))
+        found = served.call("GET", "/api/v1/stream")
+        assert found.status == 429
+        assert found.headers["retry-after"]
+        assert served.call("GET", "/api/v1/runs").status == 200
+    wait_for(lambda: _opens(served), seconds=5, pause=0.05)
+
+
+def _opens(served: Served) -> bool:
+    try:
+        with served.stream("/api/v1/stream"):
+            return True
+    except AssertionError:
+        return False
+
+
+def test_a_log_is_read_in_parts(served: Served, place: Project) -> None:
+    log = place.runs / "old" / "20260101-000000" / "log.txt"
+    log.write_bytes(b"one\ntwo\n\xff\x1b[31mred\x1b[0m\n")
+    found = served.call("GET", f"{OLD}/log?bytes=4&from=4")
+    assert (found.text, found.headers["forge-next"]) == ("two\n", "8")
+    tail = served.call("GET", f"{OLD}/log?bytes=14")
+    assert tail.headers["content-type"] == "text/plain; charset=utf-8"
+    assert tail.headers["forge-size"] == str(log.stat().st_size)
+    assert "\ufffd" in served.call("GET", f"{OLD}/log").text
+
+
+def test_a_run_is_shown_with_its_curves_its_numbers_and_its_page(served: Served) -> None:
+    figures = served.get(f"{OLD}/charts")["figures"]
+    assert figures[0]["name"] == "loss"
+    assert figures[0]["html"].startswith("<figure")
+    one = served.call("GET", f"{OLD}/charts/loss")
+    assert "sandbox" in one.headers["content-security-policy"]
+    series = served.get(f"{OLD}/series?points=4")
+    assert len(series["steps"]["loss"][0]) <= 4
+    report = served.call("GET", f"{OLD}/report")
+    assert report.body.startswith(b"<!DOCTYPE html>")
+    assert "sandbox" in report.headers["content-security-policy"]
+    assert served.call("GET", f"{OLD}/charts/nothing").status == 404
+
+
+def test_a_damaged_run_is_shown_as_far_as_it_can_be(served: Served, place: Project) -> None:
+    folder = place.runs / "broken" / "20260102-000000"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text("{")
+    (folder / "events.jsonl").write_bytes(b'{"kind": "failed", "error": 3}\n[1]\nnull\n\x00\n')
+    wait_for(lambda: served.call("GET", "/api/v1/runs/broken~20260102-000000").status == 200, seconds=5, pause=0.05)
+    found = served.get("/api/v1/runs/broken~20260102-000000")
+    assert "plan" in found["unread"]
+    assert served.call("GET", "/api/v1/runs/broken~20260102-000000/report").status == 200
+    assert served.call("POST", "/api/v1/runs/broken~20260102-000000/resume", {}).status == 409
+
+
+def test_lists_are_read_page_by_page(served: Served) -> None:
+    every = [run["id"] for run in served.get("/api/v1/runs")["runs"]]
+    first = served.get("/api/v1/runs?limit=1")
+    assert [run["id"] for run in first["runs"]] == every[:1]
+    if len(every) > 1:
+        assert first["after"] == every[0]
+        assert [run["id"] for run in served.get(f"/api/v1/runs?after={every[0]}")["runs"]] == every[1:]
+    assert served.get("/api/v1/runs?state=running")["runs"] == []
+    assert served.call("GET", "/api/v1/runs?limit=0").status == 422
+    assert served.call("GET", "/api/v1/runs?after=nothing").status == 404
+
+
+def test_thinning_keeps_what_is_lowest_and_highest() -> None:
+    y = [0.0] * 1000
+    y[500], y[501] = 9.0, -9.0
+    x, values = thinned(list(range(1000)), y, 20)
+    assert len(x) <= 20
+    assert {9.0, -9.0} <= set(values)
+    assert thinned([1, 2], [1.0, float("nan")], 5) == [[1, 2], [1.0, None]]

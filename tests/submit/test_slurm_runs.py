@@ -1,0 +1,116 @@
+"""Jobs in a real Slurm: trained, out of time and queued again, cancelled, failed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from forge.api import Bundle, Job
+from forge_submit.slurm import Slurm, SlurmOptions
+from support.projects import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.projects import Project
+
+pytestmark = pytest.mark.slow
+
+STUB = """#!/bin/bash
+for word in "$@"; do run=$word; done
+called="$run/called.$FORGE_NODE"
+trap 'echo "asked to stop" >>"$called"; exit 130' TERM
+printf '%s\\n' "$*" "$MASTER_ADDR:$MASTER_PORT" >"$called"
+while :; do sleep 0.2; done
+"""
+
+
+def submit(project: Project, *arguments: str) -> Path:
+    """Submit the project's job and return its run folder."""
+    project.forge("submit", "job.toml", "--to", "slurm", *arguments)
+    return next(project.runs.glob("*/*/ticket.json")).parent
+
+
+def test_a_job_is_trained_and_its_folder_is_here(cluster: dict[str, str], project: Project) -> None:
+    submit(project, "-o", "time=20")
+    said = project.forge("logs", "job", "--follow")
+    assert "start 1: forge run" in said
+    assert "step 4/4" in said
+    assert "trained  slurm" in project.forge("runs")
+    assert "trained" in project.forge("fetch", "job")
+    assert (project.newest().path / "submit" / "ended").read_text() == "0\n"
+
+
+def test_at_its_time_limit_a_job_saves_is_queued_again_and_ends(cluster: dict[str, str], project: Project) -> None:
+    long = ("train.max_steps=12000", "train.save_steps=1000000", "train.logging_steps=1000")
+    changes = [each for change in long for each in ("--set", change)]
+    folder = submit(project, "-o", "time=2", "-o", "seconds_before_limit=60", *changes)
+    log = folder / "submit" / "slurm.log"
+    wait_for(lambda: log.exists() and "goes back into the queue" in log.read_text(), 180, 0.5)
+    assert not (folder / "trained.json").exists()
+    assert "waiting  slurm" in project.forge("runs")
+    number = project.forge("runs", "job").split("slurm ")[1].split(":")[0]
+    # Slurm lets a job that was queued again wait for two minutes, at each of its time limits.
+    start = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
+
+    def ended() -> bool:
+        subprocess.run(start, capture_output=True)
+        return (folder / "submit" / "ended").exists()
+
+    wait_for(ended, 400, 3)
+    said = project.forge("logs", "job", "--follow")
+    assert "start 2: forge resume" in said
+    assert re.search(r"train   12000 steps from step [1-9]", said)
+    assert "step 12000/12000" in said
+    assert "trained  slurm" in project.forge("runs")
+
+
+def test_a_job_that_is_cancelled_saves_a_checkpoint_and_is_not_queued_again(
+    cluster: dict[str, str], project: Project
+) -> None:
+    endless = ("--set", "train.max_steps=100000", "--set", "train.save_steps=1000000")
+    folder = submit(project, "-o", "time=20", *endless)
+    events = folder / "events.jsonl"
+    wait_for(lambda: events.exists() and '"progress"' in events.read_text(), 120, 0.2)
+    project.forge("cancel", "job")
+    wait_for(lambda: "stopped" in project.forge("runs"), 60, 1)
+    assert list(folder.glob("checkpoints/*/complete.json"))
+    assert "CANCELLED" in project.forge("runs")
+    assert "has ended already" in project.forge("cancel", "job", code=2)
+
+
+def test_a_job_that_fails_leaves_its_log(cluster: dict[str, str], project: Project) -> None:
+    (project.folder / "rows.jsonl").write_text('{"messages": 3}\n')
+    submit(project, "-o", "time=20")
+    said = project.forge("logs", "job", "--follow")
+    assert "error" in said
+    runs = project.forge("runs")
+    assert "failed" in runs
+    assert "exit code 2" in runs
+
+
+def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str], tmp_path: Path) -> None:
+    """What stands in for forge writes down how it was called on each node."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    run = tmp_path / "runs" / "job" / "1"
+    (run / "submit").mkdir(parents=True)
+    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}}).model_copy()
+    object.__setattr__(job, "launch", SimpleNamespace(nodes=2))
+    bundle = Bundle(run=run, name="job/1", job=job)
+    sent = Slurm(SlurmOptions(time="20", python=str(stub)))
+    sent.write(bundle)
+    number, _ = sent.submit(bundle)
+    wait_for(lambda: len(list(run.glob("called.*"))) == 2, 60, 0.2)
+    subprocess.run(["scancel", "--signal=TERM", number], check=True)
+    wait_for(lambda: (run / "submit" / "ended").exists(), 60, 0.2)
+    assert (run / "submit" / "ended").read_text() == "130\n"
+    first, second = ((run / f"called.{node}").read_text().splitlines() for node in "01")
+    address = f"127.0.0.1:{20000 + int(number) % 20000}"
+    assert first == [f"-P -m forge run {run}/submit/job.toml --folder {run}", address, "asked to stop"]
+    assert second == [f"-P -m forge worker-node {run}", address, "asked to stop"]
