@@ -32,6 +32,12 @@ PROCESS = {
     "os.chdir('/')\nos.environ.clear()\nsys.path.clear()\nsys.meta_path.clear()\nsys.modules['wave'] = None\n"
     "warnings.simplefilter('error')\nlogging.disable(50)\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     f"locale.setlocale(locale.LC_ALL, 'C')\nsys.stdout = sys.stderr = None\n{FINE}",
+    "floods": f"for _ in range(2000): print('x' * 1000)\n{FINE}",
+    "recodes": f"import sys\nsys.stdout.reconfigure(encoding='utf-16')\n{FINE}",
+    "patches-builtins": f"import builtins\nbuiltins.len = None\n{FINE}",
+    "clears-modules": f"import sys\nsys.modules.clear()\n{FINE}",
+    "limits-recursion": f"import sys\nsys.setrecursionlimit(60)\n{FINE}",
+    "acts-at-its-exit": f"import atexit, os\natexit.register(os._exit, 5)\n{FINE}",
     "changes-forge": "import json\nimport forge.discovery.loading\n"
     f"forge.discovery.loading.load = json.dumps = None\n{FINE}",
 }

@@ -44,6 +44,9 @@ REASONS = {
     "options-exit": "SystemExit",
     "options-clash": "adds the key format to [export], which is one of forge's own there",
     "options-load": "offers load with options, and no table of a job is this stage's",
+    "endless": "yields more than 1000 offers",
+    "own-error": "RuntimeError",
+    "recurses": "RecursionError",
     "config-missing": "names nowhere:Keys, which cannot be used",
 }
 
