@@ -133,7 +133,7 @@ class EventHooks:
 
     @hookspec
     def forge_event(self, event: Event, run: Run) -> None:
-        """See an event of a run. What an observer raises is logged, never fatal."""
+        """See an event of a run. What an observer raises is told once and logged, never fatal."""
 
 
 class Hooks(pluggy.PluginManager):

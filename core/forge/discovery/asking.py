@@ -34,7 +34,7 @@ from forge.discovery.faults import MOST
 from forge.discovery.guard import import_guard
 from forge.discovery.loading import load
 from forge.discovery.told import Told
-from forge.errors import ForgeError
+from forge.errors import ForgeError, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Desk:
         except ForgeError as error:
             return {"refusal": error.to_json()}
         except BaseException as error:  # noqa: BLE001 - this process is there for it
-            return {"error": f"{type(error).__name__}: {error}".rstrip(": ")}
+            return {"error": told_by(error)}
         return found
 
     def on_describe(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,13 +127,13 @@ def _keys_fault(told: Told) -> str | None:
             if fault := options_fault(stage, model) or default_fault(model):
                 return fault
         except BaseException as error:  # noqa: BLE001 - a stranger's module may raise anything
-            return f"names {reference}, which cannot be used: {type(error).__name__}: {error}"
+            return f"names {reference}, which cannot be used: {told_by(error)}"
     for reference in sorted(configs):
         try:
             if fault := default_fault(checked_model(reference)):
                 return fault
         except BaseException as error:  # noqa: BLE001
-            return f"names {reference}, which cannot be used: {type(error).__name__}: {error}"
+            return f"names {reference}, which cannot be used: {told_by(error)}"
     return None
 
 

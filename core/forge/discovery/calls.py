@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forge.discovery.guard import NoAnswer, import_guard
-from forge.errors import ForgeError, PluginError
+from forge.errors import ForgeError, PluginError, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def failed(plugin: Plugin, what: str, why: str) -> PluginError:
 
 def reason_of(error: BaseException) -> str:
     """Return what a plugin raised, as a phrase."""
-    return line_of(str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__}: {error}")
+    return line_of(str(error) if isinstance(error, NoAnswer) else told_by(error))
 
 
 def line_of(text: str) -> str:

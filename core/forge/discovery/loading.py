@@ -19,6 +19,7 @@ from forge.api.target import Target
 from forge.discovery.faults import MOST, fault_of
 from forge.discovery.guard import import_guard
 from forge.discovery.told import Told
+from forge.errors import told_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +54,7 @@ def load(point: EntryPoint) -> Told:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
-            reason = f"{type(error).__name__}: {error}{_line(error, point.value)}"
+            reason = f"{told_by(error)}{_line(error, point.value)}"
     if reason is None and commands and known_code(point.value):
         reason = "brings commands, which only an installed plugin can: no job is read when one is called"
     if seen:

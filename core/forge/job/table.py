@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from forge.errors import ForgeError, Mistake, Mistakes, PluginError
+from forge.errors import ForgeError, Mistake, Mistakes, PluginError, told_by
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -107,4 +107,4 @@ def judged(model: type[T], value: Any, context: Any = None) -> T:
         raise
     except BaseException as error:
         what = f"{model.__module__}.{model.__qualname__} failed at the keys of a job"
-        raise PluginError(what, f"{type(error).__name__}: {error}", "update its plugin, or go on without it") from error
+        raise PluginError(what, told_by(error), "update its plugin, or go on without it") from error
