@@ -30,6 +30,7 @@ from forge.api.code import know_code
 from forge.api.deprecated import heard
 from forge.api.hooks import API
 from forge.api.reference import load_object
+from forge.discovery.calls import taken
 from forge.discovery.faults import MOST
 from forge.discovery.guard import import_guard
 from forge.discovery.loading import load
@@ -80,7 +81,8 @@ class Desk:
         told, index, name = self._told(question), question["index"], question["function"]
         if told.reason is not None:
             raise ImportError(told.reason)
-        return _result(told.function(index, name), question)
+        function: Any = told.function(index, name)
+        return _result(function, {**question, "options": taken(function, question["options"])})
 
     def on_reference(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Call a function by its name."""
@@ -167,6 +169,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(nothing.fileno(), 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent ends this process
+    _write(answers, {"ready": os.getpid()})
     if not hasattr(os, "fork"):
         _serve(questions, answers)
     while line := questions.readline():

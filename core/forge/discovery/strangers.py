@@ -38,6 +38,10 @@ LIMIT = 15.0
 """Seconds after which it is not waited for; ``FORGE_PLUGIN_SECONDS`` says another number."""
 
 
+_START = 60.0
+"""Seconds that the process may take to start: on a machine that has much to do it takes some."""
+
+
 class Strangers:
     """The process in which plugins of others are asked, one at a time."""
 
@@ -119,6 +123,13 @@ class Strangers:
             assert self._process.stdout is not None
             threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
             self._end = weakref.finalize(self, _ended, self._process)
+            with suppress(
+                queue.Empty
+            ):  # how long that takes is no plugin's matter; what is wrong with it, the next tells
+                while b'"ready"' not in (line := self._answers.get(timeout=_START)) and line:
+                    pass
+                if not line:
+                    self._answers.put(line)
         return self._process
 
     def _waited(self, found: Found, what: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -186,6 +197,7 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 _RECORDS = {
     "Problem": "forge.errors:Problem",
+    "Finding": "forge.api.offer:Finding",
     "Decision": "forge.job.decisions:Decision",
     "Estimate": "forge.api.estimate:Estimate",
     "Pace": "forge.api.pace:Pace",

@@ -314,9 +314,12 @@ def _praise(choice: Choice, fit: Sequence[Choice], job: Job) -> str:
         return f"[use] prefer = {list(job.use.prefer)}".replace("'", '"')
     own = [each for each in fit if each.plugin.own]
     if not choice.plugin.own and own:
+        without = f"FORGE_PLUGINS=-{choice.plugin.name} goes without it"
+        if _rank(own[0], job) < _rank(choice, job):
+            return f"{own[0].plugin.name} goes before it, and does not fit what serves the other stages; {without}"
         made = " and ".join(sorted(choice.offer.platforms | choice.offer.accelerators))
         before = f"priority {choice.offer.priority} against {own[0].offer.priority} of {own[0].plugin.name}"
-        return f"made for {made}: {before}; FORGE_PLUGINS=-{choice.plugin.name} goes without it"
+        return f"made for {made}: {before}; {without}" if made else f"{before}; {without}"
     # Others that were not asked are not counted: nobody knows whether they can.
     return "the only one that can" if len(own or fit) == 1 else "preferred among those that can"
 

@@ -45,7 +45,7 @@ REASONS = {
     "options-clash": "adds the key format to [export], which is one of forge's own there",
     "options-load": "offers load with options, and no table of a job is this stage's",
     "endless": "yields more than 1000 offers",
-    "own-error": "RuntimeError",
+    "own-error": "Own",
     "recurses": "RecursionError",
     "config-missing": "names nowhere:Keys, which cannot be used",
 }
@@ -169,9 +169,11 @@ def probe(machine, job, facts):
 def check(job):
     yield Problem("train.method", f"is {{job.train.method}}")
 
-def decide(machine, job, facts):
+def decide(machine, job, facts, *, named=()):
     if job.name == "odd":
         yield "a text"
+    if "model.dtype" in named:
+        return
     yield Decision("model.dtype", "float32", f"on {{machine.platform}}")
 
 def estimate(machine, job, facts, *, longest=None):
@@ -243,6 +245,7 @@ def test_what_a_plugin_of_a_stranger_returns_comes_as_records(asked: Plugin) -> 
     assert offer.decide is not None
     assert list(offer.check(job())) == [Problem("train.method", "is sft")]
     assert list(offer.decide(CPU, job(), FACTS)) == [Decision("model.dtype", "float32", "on linux")]
+    assert list(offer.decide(CPU, job(), FACTS, named=frozenset({"model.dtype"}), later=3)) == []  # type: ignore[call-arg]
     odd = [type(each).__name__ for each in offer.decide(CPU, job(name="odd"), FACTS)]
     assert odd == ["str", "Decision"]
     assert asked.named("asked_mod:estimate")(CPU, job(), FACTS) == Estimate(
