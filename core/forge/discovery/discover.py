@@ -160,6 +160,7 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         functions=told.functions,
         commands=told.commands,
         targets=told.targets,
+        checks=told.checks,
         describe=told.describe,
         code=found.code,
         deprecated=told.deprecated,
@@ -187,7 +188,8 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
         twin = next((brought for brought in _brought(plugin) if homes[brought] != plugin.name), None)
         if twin:
             reason = f"brings the {twin}, as plugin {homes[twin]} does; use one of the two"
-            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands", "targets"), ())
+            names = ("offers", "extensions", "functions", "commands", "targets", "checks")
+            left: dict[str, Any] = dict.fromkeys(names, ())
             found.append(replace(plugin, status="broken", reason=reason, describe=None, **left))
         else:
             found.append(plugin)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from forge.api.check import Check
 from forge.api.command import Command
 from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import ABILITIES, NAMES, Stage
@@ -35,12 +36,12 @@ def name_fault(name: str) -> str | None:
 
 
 def fault_of(plugin: str, described: Sequence[object], brought: Sequence[object], *, describes: bool) -> str | None:
-    """Return what is wrong with what a plugin yields, or None; ``brought`` are its commands and targets."""
+    """Return what is wrong with what a plugin yields, or None; ``brought`` are its commands, targets and checks."""
     if not described and not brought and not describes:
-        hooks = "forge_offers, forge_commands and forge_targets"
+        hooks = "forge_offers, forge_commands, forge_targets and forge_checks"
         return f"offers nothing: its hooks {hooks} yield nothing and it has no forge_describe"
     if max(len(described), len(brought)) > MOST:
-        return f"yields more than {MOST} offers, commands or targets"
+        return f"yields more than {MOST} offers, commands, targets or checks"
     for item in described:
         if isinstance(item, Function):
             if fault := _function_fault(plugin, item):
@@ -51,8 +52,8 @@ def fault_of(plugin: str, described: Sequence[object], brought: Sequence[object]
         if fault := _offer_fault(plugin, item) if isinstance(item, Offer) else _extension_fault(item):
             return fault
     for item in brought:
-        if not isinstance(item, Command | Target):
-            return f"yields {type(item).__name__} where forge.api.Command or Target is due"
+        if not isinstance(item, Command | Target | Check):
+            return f"yields {type(item).__name__} where forge.api.Command, Target or Check is due"
         kind = type(item).__name__.lower()
         if not isinstance(item.name, str) or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.name):
             return f"brings the {kind} {item.name!r}; a name is of lower-case letters, digits and dashes"

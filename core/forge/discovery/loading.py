@@ -9,6 +9,7 @@ from itertools import chain, islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from forge.api.check import Check
 from forge.api.code import known_code
 from forge.api.command import Command
 from forge.api.deprecated import DEPRECATED, SERVES_IN_SUPPORTS, heard, in_described, used
@@ -34,6 +35,7 @@ def load(point: EntryPoint) -> Told:
     described: list[Any] = []
     commands: list[Any] = []
     targets: list[Any] = []
+    checks: list[Any] = []
     with import_guard() as seen, heard() as old:
         try:
             manager, module = Hooks(PlanHooks, beside=EventHooks), point.load()
@@ -41,8 +43,9 @@ def load(point: EntryPoint) -> Told:
             described += (_today(point.name, item) for item in _some(manager.hook.forge_offers()))
             commands += _some(manager.hook.forge_commands())
             targets += _some(manager.hook.forge_targets())
+            checks += _some(manager.hook.forge_checks())
             describes = bool(manager.hook.forge_describe.get_hookimpls())
-            reason = fault_of(point.name, described, [*commands, *targets], describes=describes)
+            reason = fault_of(point.name, described, [*commands, *targets, *checks], describes=describes)
             observes = Hooks(EventHooks, beside=PlanHooks).parse_hookimpl_opts(module, "forge_event") is not None
             if reason is None and observes and not any(_is_observer(each, point.value) for each in described):
                 reason = f'has a forge_event, and offers no Extension(impl="{point.value}") that would call it'
@@ -67,6 +70,7 @@ def load(point: EntryPoint) -> Told:
         functions=tuple(item for item in described if isinstance(item, Function)),
         commands=tuple(item for item in commands if isinstance(item, Command)),
         targets=tuple(item for item in targets if isinstance(item, Target)),
+        checks=tuple(item for item in checks if isinstance(item, Check)),
         describe=partial(_describe, manager) if describes else None,
         deprecated=tuple(old),
     )
