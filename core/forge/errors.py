@@ -271,13 +271,31 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__ or each.__context__
 
 
+def told_by(error: BaseException) -> str:
+    """Return what somebody else's error is and says, as a phrase.
+
+    >>> told_by(KeyError("beta"))
+    "KeyError: 'beta'"
+    """
+    said = text_of(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of somebody else's error; nothing of one that raises where it is asked."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - a stranger's class may do anything
+        return ""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what somebody else's error says, as a phrase; its class where it says nothing.
 
     >>> first_line(OSError("no such file."))
     'no such file'
     """
-    lines = str(error).strip().splitlines()
+    lines = text_of(error).strip().splitlines()
     return lines[0].rstrip(". ") if lines else type(error).__name__
 
 

@@ -123,6 +123,11 @@ def command() -> str:
     return attributes(api.Command)
 
 
+def check() -> str:
+    """The fields of a check of `forge doctor`."""
+    return described([api.Check])
+
+
 def targets() -> str:
     """What a place to send jobs to is, how it is served, and the records of it."""
     kinds = (api.Target, api.Submitter, api.Bundle, api.Ticket, api.Status)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge.api import Target, hookimpl
+from forge.api import Check, Target, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,3 +20,9 @@ def forge_targets() -> Iterable[Target]:
     yield Target("hf-jobs", "Hugging Face Jobs: one machine of theirs, by the minute.", "forge_submit.hf_jobs:HfJobs")
     yield Target("skypilot", "A cloud, by SkyPilot's managed jobs.", "forge_submit.skypilot:SkyPilot")
     yield Target("slurm", "A Slurm cluster that shares its disk with this machine.", "forge_submit.slurm:Slurm")
+
+
+@hookimpl
+def forge_checks() -> Iterable[Check]:
+    """Bring what `forge doctor` says of them."""
+    yield Check("tools", "What a job is sent with: sbatch, sky, huggingface_hub.", "forge_submit.checks:tools")

@@ -15,6 +15,7 @@ from pydantic import Field
 from forge.api import Bundle, Finding, ForgeError, MachineError, Status, Submitter, Table, Ticket, first_line, masked
 from forge.disk.files import files_below, write_json, write_text
 from forge.disk.script import LIMIT, script_text
+from forge_submit.checks import INSTALL_HUB, NO_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 RUNS = "/runs"
 """Where the bucket is mounted."""
 
-_INSTALL = 'pip install -U "huggingface-hub>=1.33"'
 _STATES: dict[str, Any] = {
     "SCHEDULING": "waiting",
     "RUNNING": "running",
@@ -94,10 +94,10 @@ class HfJobs(Submitter[HfJobsOptions]):
         try:
             from huggingface_hub import HfApi, get_token
         except ImportError:
-            yield Finding("error", "huggingface_hub is not installed here", _INSTALL)
+            yield Finding("error", NO_HUB, INSTALL_HUB)
             return
         if not (hasattr(HfApi, "run_uv_job") and hasattr(HfApi, "sync_bucket")):
-            yield Finding("error", "this huggingface_hub knows no jobs with buckets", _INSTALL)
+            yield Finding("error", "this huggingface_hub knows no jobs with buckets", INSTALL_HUB)
             return
         if options.attempts > 1 and "attempts" not in _arguments(HfApi.run_uv_job):
             yield Finding("error", "this huggingface_hub knows no attempts", 'pip install -U "huggingface-hub>=2.4"')

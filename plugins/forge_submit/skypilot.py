@@ -11,6 +11,7 @@ from pydantic import Field
 
 from forge.api import Bundle, Finding, ForgeError, Status, Submitter, Table, Ticket
 from forge.disk.files import write_text
+from forge_submit.checks import INSTALL_SKY, NO_SKY
 from forge_submit.tools import answer, call, is_there, said, stream
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class SkyPilot(Submitter[SkyPilotOptions]):
         """Look for the tool, the bucket, and the secrets."""
         options = self.options
         if not is_there("sky"):
-            yield Finding("error", "sky is not installed here", 'pip install "skypilot[aws]", then `sky check`')
+            yield Finding("error", NO_SKY, INSTALL_SKY)
         if options.bucket is None:
             why = "no bucket is named, and without one the run goes with its machine"
             yield Finding("error", why, "--option bucket=s3://mine/runs")

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from forge.api import Bundle, Finding, ForgeError, Status, Submitter, Table, Ticket
 from forge.disk.files import write_text
+from forge_submit.checks import NO_SBATCH, SEND_THERE
 from forge_submit.tools import answer, call, is_there, lines_of, said
 
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ class Slurm(Submitter[SlurmOptions]):
     def check(self, bundle: Bundle) -> Iterator[Finding]:
         """Let Slurm itself say whether it would take the job."""
         if not is_there("sbatch"):
-            do = "send it from a login node of the cluster, where sbatch is"
-            yield Finding("error", "sbatch is not installed here, so this machine is of no Slurm cluster", do)
+            yield Finding("error", NO_SBATCH, SEND_THERE)
             return
         code, out, error = call(["sbatch", "--test-only"], self.text(bundle))
         if code:

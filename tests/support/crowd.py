@@ -79,6 +79,9 @@ BROKEN: Mapping[str, str] = {
     "options-load": offering('yield Offer(stage=Stage.LOAD, impl="a:b", supports=frozenset(), options="MODULE:Keys")')
     + "from forge.api import Table\nclass Keys(Table):\n    mine: int = 3\n",
     "unknown-word": offering('yield Offer(stage=Stage.TRAIN, impl="a:b", serves=frozenset({"stf"}))'),
+    "endless": offering("while True: yield Extension(impl='a')"),
+    "own-error": "class Own(BaseException):\n    def __str__(self): raise RuntimeError\nraise Own\n",
+    "recurses": "def again(): again()\nagain()\n",
     "closes": "import os, sys\nsys.stdout.close()\nos.close(1)\nraise RuntimeError('closed')\n",
 }
 """Modules that cannot be used, by what they do."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from forge.api.check import Check
 from forge.api.command import Command
 from forge.api.deprecated import DEPRECATED as _DEPRECATED
 from forge.api.deprecated import ForgeDeprecationWarning
@@ -151,6 +152,7 @@ __all__ = [
     "AnswersShown",
     "BackendImportError",
     "Bundle",
+    "Check",
     "CheckpointSaved",
     "Collated",
     "Command",
@@ -283,6 +285,7 @@ _LATER = {
         "Adapted",
         "Answering",
         "AnswersShown",
+        "Check",
         "CheckpointSaved",
         "Collated",
         "Custom",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.api.reference import load_object
-from forge.errors import DataError, ForgeError, PluginError
+from forge.errors import DataError, ForgeError, PluginError, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,5 +80,5 @@ def rows_of(job: Job, source: Source, path: str) -> Iterator[dict[str, Any]]:
     except (ForgeError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        why = f"plugin {name.partition('/')[0]}: {type(error).__name__}: {error}"
+        why = f"plugin {name.partition('/')[0]}: {told_by(error)}"
         raise DataError(f"{path} cannot be read", why) from error

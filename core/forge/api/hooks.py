@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from forge.api.check import Check
     from forge.api.command import Command
     from forge.api.event import Event
     from forge.api.generation import Generator
@@ -55,6 +56,11 @@ class PlanHooks:
     @hookspec
     def forge_targets(self) -> Iterable[Target]:
         """Yield the places where the plugin can send jobs."""
+        raise NotImplementedError
+
+    @hookspec
+    def forge_checks(self) -> Iterable[Check]:
+        """Yield what `forge doctor` checks of the plugin on a machine."""
         raise NotImplementedError
 
     @hookspec
@@ -133,7 +139,7 @@ class EventHooks:
 
     @hookspec
     def forge_event(self, event: Event, run: Run) -> None:
-        """See an event of a run. What an observer raises is logged, never fatal."""
+        """See an event of a run. What an observer raises is told once and logged, never fatal."""
 
 
 class Hooks(pluggy.PluginManager):

@@ -92,7 +92,8 @@ class Offer:
         check: A light, pure function of the job that yields a :class:`Problem` for each contradiction that no single
             key shows; ``Problem.where`` names the key. They are mistakes of the job.
         decide: A light, pure function of machine, job and model facts that yields a :class:`Decision` for each value
-            that the job leaves open. Decisions stand in the plan with their reasons.
+            that the job leaves open. Decisions stand in the plan with their reasons. With a parameter ``named`` beside
+            those, ``named=()``, it is told which keys the user wrote, as ``train.max_steps``.
         preflight: ``"package.module:function"`` of ``(job, run, data)`` that yields :class:`Finding` objects in the
             worker after collating and before the model is loaded; an error stops the run.
         resumes: For exports: whether the implementation goes on from what an earlier try left in ``out``. Without it,

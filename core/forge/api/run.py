@@ -88,8 +88,8 @@ class Run:
     def of(self, plugin: str) -> Run:
         """Return the run as a plugin sees it: the same one, whose ``config`` is that plugin's."""
         view: _View = object.__new__(_View)
-        view.__dict__ = self.__dict__  # what one of them learns, all know
-        view.plugin = plugin
+        object.__setattr__(view, "__dict__", self.__dict__)  # what one of them learns, all know
+        object.__setattr__(view, "plugin", plugin)
         return view
 
     def emit(self, event: Event) -> None:
@@ -98,14 +98,20 @@ class Run:
 
     def learn(self, facts: ModelFacts) -> None:
         """Take over what a stage found out about the model, such as the commit that a download told."""
-        self.plan = replace(self.plan, facts=facts)
+        self.__dict__["plan"] = replace(self.plan, facts=facts)
 
     def decide(self, decision: Decision) -> None:
         """Settle a value that the job left open and no plan could: later stages, resumed runs and the lock have it."""
-        self.plan = replace(self.plan, decisions=(*self.plan.decisions, decision))
+        self.__dict__["plan"] = replace(self.plan, decisions=(*self.plan.decisions, decision))
 
 
 class _View(Run):
     """A run as one plugin sees it: all but ``plugin`` is the run's own."""
 
     __slots__ = ("plugin",)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse to let a plugin change what all the others see. Raises :class:`AttributeError`."""
+        if name in Run.__dataclass_fields__:
+            raise AttributeError(f"run.{name} is not for a plugin to set")
+        super().__setattr__(name, value)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from forge.cli.terminal import Unwritable, say, standard_streams
-from forge.errors import ForgeError, Interrupted, PluginError, UsageError, no_text
+from forge.errors import ForgeError, Interrupted, PluginError, UsageError, no_text, told_by
 
 COMMANDS = {
     "run": "Train what a job file says.",
@@ -101,7 +101,7 @@ def plugin_command(name: str) -> click.Command | None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PluginError(what, f"{type(error).__name__}: {error}", f"see `forge plugins {plugin.name}`") from error
+        raise PluginError(what, told_by(error), f"see `forge plugins {plugin.name}`") from error
     if not isinstance(command, click.Command):
         raise PluginError(what, f"{brought.impl} is no click command")
     return command
@@ -163,7 +163,7 @@ def _exit_code() -> int:
             say(known, err=True)
             _tell_programs(known)
             return known.exit_code
-        what = f"forge itself failed: {type(error).__name__}: {error}"
+        what = f"forge itself failed: {told_by(error)}"
         say(f"{what}; FORGE_DEBUG=1 shows the traceback, please report it", err=True)
         return 1
     return code if isinstance(code, int) else 0

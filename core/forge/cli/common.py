@@ -16,6 +16,7 @@ from forge.errors import UsageError, no_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from forge.api.code import Code
     from forge.discovery.catalogue import Catalogue
     from forge.job.read import Change, JobFile
     from forge.machine.machine import Machine
@@ -97,6 +98,33 @@ def situation(job: Path, changes: Sequence[Change], *, pretend: bool, folder: Pa
     if wish and str(wish[0]) in file.overrides[len(changes) :]:
         file = replace(file, config=str(wishes.path))
     return Situation(file, catalogue, machine)
+
+
+def with_files(words: Sequence[str]) -> tuple[list[str], Catalogue]:
+    """Find the plugins, also those that are files, and return the names of those that are meant by some words.
+
+    Args:
+        words: Names of plugins, or files as ``[use] plugins`` names them, relative to the current folder.
+
+    Raises:
+        UsageError: A file cannot be a plugin.
+    """
+    from forge.discovery.discover import discover
+
+    files = [word for word in words if word.endswith(".py")]
+    code: list[Code] = []
+    if files:
+        from forge.discovery.installed import installed
+        from forge.discovery.local import read_code
+
+        taken = [found.point.name for found in installed()]
+        for text in files:
+            read, fault = read_code(text, Path(), [*taken, *(each.name for each in code)])
+            if read is None:
+                raise UsageError(f"{text} cannot be used as a plugin", fault, "see docs/plugins/one-file.md")
+            code.append(read)
+    names = [Path(word).stem if word in files else word for word in words]
+    return names, discover(code=code)
 
 
 def this_machine(*, pretend: bool) -> Machine:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forge.discovery.guard import NoAnswer, import_guard
-from forge.errors import ForgeError, PluginError
+from forge.errors import ForgeError, PluginError, told_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from forge.discovery.catalogue import Plugin
 
@@ -38,18 +39,36 @@ def call(plugin: Plugin, what: str, function: Callable[..., T], *arguments: Any)
         raise failed(plugin, what, reason_of(error)) from error
 
 
+def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some keyword arguments that a function takes: it may be older than they are.
+
+    >>> taken(lambda job, *, named=(): named, {"named": {"train.seed"}, "rows": 3})
+    {'named': {'train.seed'}}
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return dict(offered)
+    names = {each.name for each in parameters if each.kind in {each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD}}
+    return {name: value for name, value in offered.items() if name in names}
+
+
 def records_of(
     plugin: Plugin,
     what: str,
     kind: type[T] | tuple[type[T], ...],
     function: Callable[..., Iterable[T]] | None,
     *arguments: Any,
+    **offered: Any,
 ) -> list[T]:
-    """Call a function of a plugin that yields records. Raises :class:`PluginError` also where it yields others."""
+    """Call a function of a plugin that yields records, with what it takes of what is offered by name.
+
+    Raises:
+        PluginError: It raised something, or yields other things.
+    """
     if function is None:
         return []
     try:
-        found = call(plugin, what, lambda: list(function(*arguments)))
+        found = call(plugin, what, lambda: list(function(*arguments, **taken(function, offered))))
     except ForgeError as error:
         if isinstance(error, PluginError):
             raise
@@ -68,4 +87,13 @@ def failed(plugin: Plugin, what: str, why: str) -> PluginError:
 
 def reason_of(error: BaseException) -> str:
     """Return what a plugin raised, as a phrase."""
-    return str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__}: {error}"
+    return line_of(str(error) if isinstance(error, NoAnswer) else told_by(error))
+
+
+def line_of(text: str) -> str:
+    """Return what a plugin says as one line, and not a long one: it stands in lists."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+_LONGEST = 400

@@ -11,6 +11,7 @@ from forge.api.reference import load_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from forge.api.check import Check
     from forge.api.code import Code
     from forge.api.command import Command
     from forge.api.offer import Extension, Function, Offer
@@ -40,6 +41,7 @@ class Plugin:
         functions: The functions that jobs may name.
         commands: The commands that it brings.
         targets: The places where it can send jobs.
+        checks: What `forge doctor` checks of it.
         describe: Its hook ``forge_describe``, if it has one.
         code: The file that it is, if it is one beside the job.
         deprecated: What it uses and should not any more, each as a phrase.
@@ -56,6 +58,7 @@ class Plugin:
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     targets: tuple[Target, ...] = ()
+    checks: tuple[Check, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
     code: Code | None = None
     deprecated: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ files, and called there: what they do to it harms nobody.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from forge.api.code import know_code
 from forge.api.functions import know
 from forge.api.hooks import API
 from forge.api.reference import load_object
+from forge.discovery.calls import line_of
 from forge.discovery.catalogue import OWN, Catalogue, Plugin
 from forge.discovery.faults import LONGEST, name_fault
 from forge.discovery.guard import NoAnswer
@@ -66,6 +68,7 @@ def discover(
     for each in candidates:
         if each.point.group == API:
             twice.setdefault(each.point.name, set()).add((each.source, each.point.value))
+    own = {_plain(each.point.name) for each in candidates if each.point.group == API and each.source[0] == OWN}
     plugins, seen = [], set()
     strangers: _Asked | None = None
     for each in candidates:
@@ -78,10 +81,9 @@ def discover(
             plugins.append(_unusable(each, "other API", f"speaks {point.group}, this forge speaks {API}"))
         elif not wanted(each):
             plugins.append(_unusable(each, "disabled", "switched off by FORGE_PLUGINS"))
-        elif each.source[0] != OWN and any(source[0] == OWN for source, _ in twice[point.name]):
-            plugins.append(
-                _unusable(each, "duplicate", f"{point.name} is a plugin of forge's own; it needs another name")
-            )
+        elif each.source[0] != OWN and _plain(point.name) in own:
+            reason = f"{_plain(point.name)} is a plugin of forge's own; it needs another name"
+            plugins.append(_unusable(each, "duplicate", reason))
         elif len(same := {key for key in twice[point.name] if (key[0][0] == OWN) is (each.source[0] == OWN)}) > 1:
             names = " and ".join(sorted(f"{name} {version}" for (name, version), _ in same))
             plugins.append(_unusable(each, "duplicate", f"two plugins have this name: {names}; uninstall one"))
@@ -158,6 +160,7 @@ def _plugin(found: Found, told: Told, named: Callable[[str], Any]) -> Plugin:
         functions=told.functions,
         commands=told.commands,
         targets=told.targets,
+        checks=told.checks,
         describe=told.describe,
         code=found.code,
         deprecated=told.deprecated,
@@ -185,7 +188,8 @@ def _without_twins(plugins: Sequence[Plugin]) -> list[Plugin]:
         twin = next((brought for brought in _brought(plugin) if homes[brought] != plugin.name), None)
         if twin:
             reason = f"brings the {twin}, as plugin {homes[twin]} does; use one of the two"
-            left: dict[str, Any] = dict.fromkeys(("offers", "extensions", "functions", "commands", "targets"), ())
+            names = ("offers", "extensions", "functions", "commands", "targets", "checks")
+            left: dict[str, Any] = dict.fromkeys(names, ())
             found.append(replace(plugin, status="broken", reason=reason, describe=None, **left))
         else:
             found.append(plugin)
@@ -201,7 +205,13 @@ def _brought(plugin: Plugin) -> list[str]:
 def _unusable(found: Found, status: Status, reason: str) -> Plugin:
     distribution, version = found.source
     name = found.point.name if len(found.point.name) <= LONGEST else f"{found.point.name[: LONGEST - 1]}…"
-    return Plugin(name=name, distribution=distribution, version=version, status=status, reason=masked(reason))
+    line = line_of(masked(reason))
+    return Plugin(name=name, distribution=distribution, version=version, status=status, reason=line)
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people do not tell names apart by: capitals, and which sign joins its parts."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _wanted(variable: str | None) -> Callable[[Found], bool]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from forge.api.check import Check
 from forge.api.command import Command
 from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import ABILITIES, NAMES, Stage
@@ -19,22 +20,28 @@ REFERENCE = re.compile(r"[\w.]+:\w+")
 MODULE = re.compile(r"[\w.]+")
 LONGEST = 64
 """Letters of a plugin's name; it becomes part of messages, tables and names of files."""
+MOST = 1000
+"""What a plugin yields at most; one that never comes to an end must not fill the memory."""
+LETTERS = "letters (a-z), digits, dashes, underscores and dots"
+_WORD = r"[A-Za-z0-9_.-]+"
 RESERVED = re.compile(r"PATH|HOME|USER|LD_.*|DYLD_.*|PYTHON.*|FORGE_.*")
 """Variables that no offer may set: a worker that cannot find its modules would blame the wrong plugin."""
 
 
 def name_fault(name: str) -> str | None:
     """Return what is wrong with a plugin's name, or None."""
-    if len(name) > LONGEST or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        return f"a plugin's name is of at most {LONGEST} letters (a-z), digits, dashes and dots"
+    if len(name) > LONGEST or not re.fullmatch(rf"[A-Za-z0-9_]({_WORD})?", name):
+        return f"a plugin's name is of at most {LONGEST} {LETTERS}"
     return None
 
 
 def fault_of(plugin: str, described: Sequence[object], brought: Sequence[object], *, describes: bool) -> str | None:
-    """Return what is wrong with what a plugin yields, or None; ``brought`` are its commands and targets."""
+    """Return what is wrong with what a plugin yields, or None; ``brought`` are its commands, targets and checks."""
     if not described and not brought and not describes:
-        hooks = "forge_offers, forge_commands and forge_targets"
+        hooks = "forge_offers, forge_commands, forge_targets and forge_checks"
         return f"offers nothing: its hooks {hooks} yield nothing and it has no forge_describe"
+    if max(len(described), len(brought)) > MOST:
+        return f"yields more than {MOST} offers, commands, targets or checks"
     for item in described:
         if isinstance(item, Function):
             if fault := _function_fault(plugin, item):
@@ -45,8 +52,8 @@ def fault_of(plugin: str, described: Sequence[object], brought: Sequence[object]
         if fault := _offer_fault(plugin, item) if isinstance(item, Offer) else _extension_fault(item):
             return fault
     for item in brought:
-        if not isinstance(item, Command | Target):
-            return f"yields {type(item).__name__} where forge.api.Command or Target is due"
+        if not isinstance(item, Command | Target | Check):
+            return f"yields {type(item).__name__} where forge.api.Command, Target or Check is due"
         kind = type(item).__name__.lower()
         if not isinstance(item.name, str) or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.name):
             return f"brings the {kind} {item.name!r}; a name is of lower-case letters, digits and dashes"
@@ -62,7 +69,11 @@ def _is_reference(value: object) -> bool:
 
 
 def _holds(kind: type[frozenset[Any] | tuple[Any, ...]]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kind) and all(isinstance(each, str) for each in value)
+    return lambda value: isinstance(value, kind) and all(map(_is_text, value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value)
 
 
 def _optional(test: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -73,7 +84,7 @@ _WORDS = ("frozenset({'…'})", _holds(frozenset))
 _TEXTS = ("('…',)", _holds(tuple))
 _NAMED = ("package.module:name", _optional(_is_reference))
 _FUNCTION = ("a function", _optional(callable))
-_TEXT = ("a text", _optional(lambda value: isinstance(value, str)))
+_TEXT = ("a text", _optional(_is_text))
 
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "impl": ("package.module:function", _is_reference),
@@ -98,7 +109,9 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "environment": (
         "a dict of texts",
         lambda value: (
-            isinstance(value, Mapping) and all(isinstance(each, str) for pair in value.items() for each in pair)
+            isinstance(value, Mapping)
+            and all(isinstance(each, str) and "\0" not in each for pair in value.items() for each in pair)
+            and all(name and "=" not in name for name in value)
         ),
     ),
     "priority": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
@@ -124,7 +137,11 @@ def _offer_fault(plugin: str, offer: Offer) -> str | None:
         ("serves", offer.serves, NAMES.get(offer.stage, frozenset())),
         ("supports", offer.supports, ABILITIES[offer.stage]),
     ):
-        if strange := sorted(word for word in words if word not in known and not word.startswith(f"{plugin}/")):
+        rest = sorted(word for word in words if word not in known)
+        mine = {word for word in rest if word.startswith(f"{plugin}/")}
+        if odd := [word for word in sorted(mine) if not re.fullmatch(_WORD, word.removeprefix(f"{plugin}/"))]:
+            return f"{name} {odd[0]!a:.80} at {offer.stage}; a word of its own is {plugin}/ and then {LETTERS}"
+        if strange := [word for word in rest if word not in mine]:
             other = "serves" if name == "supports" else "supports"
             if set(strange) <= (ABILITIES if name == "serves" else NAMES).get(offer.stage, frozenset()):
                 return f"{name} {', '.join(strange)} at {offer.stage}; that belongs to {other}"
@@ -136,8 +153,8 @@ def _offer_fault(plugin: str, offer: Offer) -> str | None:
 
 
 def _function_fault(plugin: str, function: Function) -> str | None:
-    if not isinstance(function.name, str) or not re.fullmatch(rf"{re.escape(plugin)}/[\w.-]+", function.name):
-        return f"brings the function {function.name!r}; its name is {plugin}/ and a word"
+    if not isinstance(function.name, str) or not re.fullmatch(rf"{re.escape(plugin)}/{_WORD}", function.name):
+        return f"brings the function {function.name!r}; its name is {plugin}/ and then {LETTERS}"
     if not _is_reference(function.impl):
         return f"brings the function {function.name} as {function.impl!r}; write package.module:function"
     return None

@@ -95,7 +95,8 @@ def _points(folder: Path) -> Iterator[Found]:
             group = line.strip("[]").strip()
         elif re.fullmatch(r"forge_v\d+", group) and line and line[0] not in "#;":
             name, equals, value = (part.strip() for part in line.partition("="))
-            damaged = None if equals and name and value else f"its entry_points.txt is damaged: {line[:80]!r}"
+            usable = equals and name and EntryPoint.pattern.match(value)
+            damaged = None if usable else f"its entry_points.txt is damaged: {line[:80]!r}"
             yield Found(EntryPoint(name or "?", value, group), source, str(folder), fault or damaged, needs)
 
 

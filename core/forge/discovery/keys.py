@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from forge.discovery.guard import import_guard
 from forge.discovery.ranking import rank, unsuited
 from forge.errors import ForgeError
 from forge.job.keys import SELECTORS, Settings
+from forge.job.table import judged
 from forge.job.tables import TABLES
 
 if TYPE_CHECKING:
@@ -75,7 +77,9 @@ class PluginKeys:
         for model in models:
             mine = {name: value for name, value in written.items() if name in model.model_fields}
             try:
-                model.model_validate(mine)
+                judged(model, mine)
+            except ForgeError as error:
+                return error.why or error.what
             except ValidationError as error:
                 from forge.job.explain import faults
 
@@ -194,6 +198,17 @@ def checked_model(reference: str, *arguments: str) -> type[BaseModel]:
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise TypeError("it is no pydantic model")
     return found
+
+
+def default_fault(model: type[BaseModel]) -> str | None:
+    """Return what is wrong with the defaults and the types of a model's keys, or None."""
+    try:
+        json.dumps(model.model_construct().model_dump(mode="json", warnings=False), allow_nan=False)
+        model.model_json_schema()
+    except Exception as error:  # noqa: BLE001 - a type of somebody's may raise anything
+        why = " ".join(str(error).split())
+        return f"the keys of {model.__qualname__} are not all JSON data with a schema: {type(error).__name__}: {why}"
+    return None
 
 
 def options_fault(stage: Stage, model: type[BaseModel]) -> str | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import traceback
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from forge.api.check import Check
 from forge.api.code import known_code
 from forge.api.command import Command
 from forge.api.deprecated import DEPRECATED, SERVES_IN_SUPPORTS, heard, in_described, used
@@ -14,11 +17,13 @@ from forge.api.hooks import EventHooks, Hooks, PlanHooks
 from forge.api.offer import Extension, Function, Offer
 from forge.api.stage import NAMES, Stage
 from forge.api.target import Target
-from forge.discovery.faults import fault_of
+from forge.discovery.faults import MOST, fault_of
 from forge.discovery.guard import import_guard
 from forge.discovery.told import Told
+from forge.errors import told_by
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
@@ -30,25 +35,29 @@ def load(point: EntryPoint) -> Told:
     described: list[Any] = []
     commands: list[Any] = []
     targets: list[Any] = []
+    checks: list[Any] = []
     with import_guard() as seen, heard() as old:
         try:
             manager, module = Hooks(PlanHooks, beside=EventHooks), point.load()
             manager.admit(module, point.name)
-            described += (_today(point.name, item) for items in manager.hook.forge_offers() for item in items)
-            commands += (item for items in manager.hook.forge_commands() for item in items)
-            targets += (item for items in manager.hook.forge_targets() for item in items)
+            described += (_today(point.name, item) for item in _some(manager.hook.forge_offers()))
+            commands += _some(manager.hook.forge_commands())
+            targets += _some(manager.hook.forge_targets())
+            checks += _some(manager.hook.forge_checks())
             describes = bool(manager.hook.forge_describe.get_hookimpls())
-            reason = fault_of(point.name, described, [*commands, *targets], describes=describes)
+            reason = fault_of(point.name, described, [*commands, *targets, *checks], describes=describes)
             observes = Hooks(EventHooks, beside=PlanHooks).parse_hookimpl_opts(module, "forge_event") is not None
             if reason is None and observes and not any(_is_observer(each, point.value) for each in described):
                 reason = f'has a forge_event, and offers no Extension(impl="{point.value}") that would call it'
+            if not isinstance(module, ModuleType):
+                reason = f"its entry point names {point.value}, of the type {type(module).__name__}; it names a module"
             for each in described if reason is None else ():
                 for deprecation in in_described(each):
                     used(deprecation)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises is its own verdict
-            reason = f"{type(error).__name__}: {error}{_line(error, point.value)}"
+            reason = f"{told_by(error)}{_line(error, point.value)}"
     if reason is None and commands and known_code(point.value):
         reason = "brings commands, which only an installed plugin can: no job is read when one is called"
     if reason is None and targets and known_code(point.value):
@@ -63,9 +72,15 @@ def load(point: EntryPoint) -> Told:
         functions=tuple(item for item in described if isinstance(item, Function)),
         commands=tuple(item for item in commands if isinstance(item, Command)),
         targets=tuple(item for item in targets if isinstance(item, Target)),
+        checks=tuple(item for item in checks if isinstance(item, Check)),
         describe=partial(_describe, manager) if describes else None,
         deprecated=tuple(old),
     )
+
+
+def _some(items: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    """Yield what hooks yield, and no more than it takes to see that one does not end."""
+    return islice(chain.from_iterable(items), MOST + 1)
 
 
 def _is_observer(described: object, module: str) -> bool:

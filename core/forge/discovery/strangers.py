@@ -1,6 +1,6 @@
-"""Asking plugins of others in a process of their own, so that none can harm the one that plans.
+"""Asking plugins of others in processes of their own, so that none can harm the one that plans, or another.
 
-The process is started when there is a question, and anew after a plugin has ended it. A plugin that takes long is
+The first process is started when there is a question, and anew after a plugin has ended it. A plugin that takes long is
 named, and one that takes too long is not waited for.
 """
 
@@ -11,9 +11,11 @@ import json
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,11 +38,17 @@ LIMIT = 15.0
 """Seconds after which it is not waited for; ``FORGE_PLUGIN_SECONDS`` says another number."""
 
 
+_START = 60.0
+"""Seconds that the process may take to start: on a machine that has much to do it takes some."""
+
+
 class Strangers:
-    """The process in which plugins of others are asked."""
+    """The process in which plugins of others are asked, one at a time."""
 
     def __init__(self) -> None:
         self.limit = _limit()
+        self._asked: tuple[str, str] | None = None
+        self._number = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
         self._end: Any = None
@@ -62,61 +70,99 @@ class Strangers:
             raise lost
         whole = {**question, "name": found.point.name, "value": found.point.value, "path": sys.path}
         whole |= {"distribution": "=".join(found.source), "code": found.code}
-        process = self._started()
-        assert process.stdin is not None
-        with suppress(OSError):  # it has ended already, and its answers tell so
-            process.stdin.write(base64.b64encode(pickle.dumps(whole)) + b"\n")
-            process.stdin.flush()
         try:
-            line = self._waited(found, what, process)
+            if self._asked not in {None, found.source}:  # what one plugin did to its process is nothing to the next
+                self._leave(found)
+            self._asked = found.source
+            answer = self._exchange(found, what, whole)
         except NoAnswer as error:
             self._lost[found.point.name, what] = error
             raise
-        answer: dict[str, Any] = json.loads(line)
         if "refusal" in answer:
             raise error_from_json(answer["refusal"])
         if "error" in answer:
             raise NoAnswer(answer["error"])
         return answer
 
+    def _exchange(self, found: Found, what: str, whole: Mapping[str, Any]) -> dict[str, Any]:
+        process = self._started()
+        self._number += 1
+        with suppress(queue.Empty):  # what a plugin wrote, and how it ended, when nothing had been asked
+            while self._answers.get_nowait().endswith(b"\n"):
+                pass
+            self._answers.put(b"")
+        assert process.stdin is not None
+        with suppress(OSError):  # it has ended already, and its answers tell so
+            process.stdin.write(base64.b64encode(pickle.dumps({**whole, "number": self._number})) + b"\n")
+            process.stdin.flush()
+        answer = self._waited(found, what, process)
+        if "ended" in answer:
+            raise NoAnswer(_ending(answer["ended"]))
+        return answer
+
+    def _leave(self, found: Found) -> None:
+        if self._process is not None and hasattr(os, "fork"):
+            with suppress(NoAnswer):  # the next question starts it anew
+                self._exchange(found, "the one before it is left", {"do": "leave"})
+        else:
+            self.close()
+
     def close(self) -> None:
         """End the process."""
         if self._end is not None:
             self._end()
-        self._process = self._end = None
+        self._process = self._end = self._asked = None
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             command = [sys.executable, "-P", "-m", "forge.discovery.asking"]
             shown = None if os.environ.get("FORGE_DEBUG", "") not in {"", "0"} else subprocess.DEVNULL
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=shown)
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=shown, start_new_session=True)
             self._answers = queue.Queue()
             assert self._process.stdout is not None
             threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
             self._end = weakref.finalize(self, _ended, self._process)
+            with suppress(
+                queue.Empty
+            ):  # how long that takes is no plugin's matter; what is wrong with it, the next tells
+                while b'"ready"' not in (line := self._answers.get(timeout=_START)) and line:
+                    pass
+                if not line:
+                    self._answers.put(line)
         return self._process
 
-    def _waited(self, found: Found, what: str, process: subprocess.Popen[bytes]) -> bytes:
-        try:
-            line = self._answers.get(timeout=min(NAMED_AFTER, self.limit))
-        except queue.Empty:
-            line = self._after_naming(found, what, self.limit)
-        if not line.endswith(b"\n"):
-            code = process.wait()
-            self.close()
-            how = f"code {code}" if code >= 0 else f"signal {-code}"
-            raise NoAnswer(f"it ended the process that asked it, with {how}")
-        return line
+    def _waited(self, found: Found, what: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+        """Return the answer to the last question; whatever else a plugin may have written there is passed over."""
+        began, until = time.monotonic(), min(NAMED_AFTER, self.limit)
+        while True:
+            try:
+                line = self._answers.get(timeout=max(0.0, began + until - time.monotonic()))
+            except queue.Empty:
+                if until < self.limit:
+                    name, version = found.source
+                    told = f"waiting for plugin {found.point.name} ({name} {version}): {what}"
+                    print(told, file=sys.stderr, flush=True)  # noqa: T201 - somebody waits
+                    until = self.limit
+                    continue
+                self.close()
+                raise NoAnswer(f"it gave no answer within {self.limit:g} seconds") from None
+            if not line.endswith(b"\n"):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=1)
+                code = process.returncode
+                self.close()
+                raise NoAnswer("it closed the way by which it answers" if code is None else _ending(code))
+            answer = None
+            with suppress(ValueError):
+                answer = json.loads(line)
+            if isinstance(answer, dict) and ("ended" in answer or answer.get("number") == self._number):
+                return answer
 
-    def _after_naming(self, found: Found, what: str, limit: float) -> bytes:
-        if limit > NAMED_AFTER:
-            name, version = found.source
-            told = f"waiting for plugin {found.point.name} ({name} {version}): {what}"
-            print(told, file=sys.stderr, flush=True)  # noqa: T201 - somebody waits
-            with suppress(queue.Empty):
-                return self._answers.get(timeout=limit - NAMED_AFTER)
-        self.close()
-        raise NoAnswer(f"it gave no answer within {limit:g} seconds")
+
+def _ending(code: int) -> str:
+    how = f"code {code}" if code >= 0 else f"signal {-code}"
+    return f"it ended the process that asked it, with {how}"
 
 
 def _limit() -> float:
@@ -132,23 +178,26 @@ def _limit() -> float:
 
 
 def _read(stream: IO[bytes], answers: queue.Queue[bytes]) -> None:
-    with suppress(ValueError):  # closed while it is read
+    with stream:  # only here, since to close it waits for who reads it
         for line in stream:
             answers.put(line)
-        answers.put(b"")
+    answers.put(b"")
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None and hasattr(os, "killpg"):
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what plugins have started
     process.kill()
     process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
 
 
 _RECORDS = {
     "Problem": "forge.errors:Problem",
+    "Finding": "forge.api.offer:Finding",
     "Decision": "forge.job.decisions:Decision",
     "Estimate": "forge.api.estimate:Estimate",
     "Pace": "forge.api.pace:Pace",

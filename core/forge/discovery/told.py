@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge.api.check import Check
 from forge.api.command import Command
 from forge.api.offer import Extension, Function, Offer, Package
 from forge.api.stage import Stage
@@ -31,6 +32,7 @@ class Told:
         functions: The functions that jobs may name.
         commands: The commands that it brings.
         targets: The places where it can send jobs.
+        checks: What `forge doctor` checks of it.
         describe: Its hook ``forge_describe``, if it has one.
         deprecated: What it uses and should not any more, each as a phrase.
     """
@@ -41,6 +43,7 @@ class Told:
     functions: tuple[Function, ...] = ()
     commands: tuple[Command, ...] = ()
     targets: tuple[Target, ...] = ()
+    checks: tuple[Check, ...] = ()
     describe: Callable[..., ModelFacts | None] | None = None
     deprecated: tuple[str, ...] = ()
 
@@ -53,6 +56,7 @@ class Told:
             "functions": [asdict(function) for function in self.functions],
             "commands": [asdict(command) for command in self.commands],
             "targets": [asdict(target) for target in self.targets],
+            "checks": [asdict(check) for check in self.checks],
             "describe": self.describe is not None,
             "deprecated": list(self.deprecated),
         }
@@ -85,6 +89,7 @@ class Told:
             tuple(Function(**each) for each in data.get("functions", ())),
             tuple(Command(**each) for each in data["commands"]),
             tuple(Target(**each) for each in data.get("targets", ())),
+            tuple(Check(**each) for each in data.get("checks", ())),
             function(-1, "forge_describe") if data["describe"] else None,
             tuple(data["deprecated"]),
         )

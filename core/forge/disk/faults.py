@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from forge.errors import DiskFull, MachineError
+from forge.errors import DiskFull, MachineError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +158,7 @@ def _number(error: BaseException) -> int | None:
     """Return the system's error number that one exception holds, in its text if nowhere else."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    text = str(error)
+    text = text_of(error)
     if rust := re.search(r"\(os error (\d+)\)", text):
         return int(rust[1])
     if "can't start new thread" in text:
@@ -183,7 +183,7 @@ def _why_unwritten(place: Path) -> int:
 
 
 def _lacks_temporary(error: BaseException) -> bool:
-    return isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error)
+    return isinstance(error, FileNotFoundError) and "No usable temporary directory" in text_of(error)
 
 
 def _named(error: BaseException) -> Path | None:

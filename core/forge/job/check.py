@@ -14,7 +14,7 @@ from forge.errors import Problem
 from forge.job.job import Job
 from forge.job.keys import SELECTORS
 from forge.job.nearest import nearest
-from forge.job.table import Hint, Table
+from forge.job.table import Hint, Table, judged
 from forge.job.tables import TABLES
 from forge.job.values import take_out_unfit
 
@@ -195,7 +195,7 @@ class JobCheck:
         mine = {key[len(prefix)] for key in self.changed if len(key) > len(prefix) and key[: len(prefix)] == prefix}
         context = {"changed": mine if prefix else set()}
         try:
-            return model.model_validate(value, context=context)
+            return judged(model, value, context)
         except ValidationError as error:
             from forge.job.explain import beside, faults, first_there
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from forge.errors import Mistake, Mistakes, Problem
 from forge.job.nearest import did_you_mean
+from forge.job.table import judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,7 +115,7 @@ def beside(
     for key in faulty:
         rest = _without(rest, key)
     try:
-        model.model_validate(rest, context=context)
+        judged(model, rest, context)
     except ValidationError as error:
         for fault in faults(model, rest, error, prefix):
             if fault.between and fault not in found and not names.search(" ".join((fault.message, *fault.names))):
@@ -192,7 +193,7 @@ def problems_of(model: type[BaseModel], value: Any, where: str) -> list[Problem]
         train.reward.0.args.colum unknown key did you mean column?
     """
     try:
-        model.model_validate(value)
+        judged(model, value)
     except ValidationError as error:
         table = tuple(where.split("."))
         found = []

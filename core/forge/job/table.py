@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from forge.errors import Mistake, Mistakes
+from forge.errors import ForgeError, Mistake, Mistakes, PluginError, told_by
+
+T = TypeVar("T", bound=BaseModel)
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -87,3 +91,20 @@ class Extensible(Table):
     def options(self) -> Mapping[str, Any]:
         """The plugins' keys."""
         return self.model_extra or {}
+
+
+def judged(model: type[T], value: Any, context: Any = None) -> T:
+    """Return a table as a model makes it, which may be a plugin's and do anything.
+
+    Raises:
+        ValidationError: The table has mistakes.
+        PluginError: The model raised something else.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            return model.model_validate(value, context=context)
+    except (ValidationError, ForgeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        what = f"{model.__module__}.{model.__qualname__} failed at the keys of a job"
+        raise PluginError(what, told_by(error), "update its plugin, or go on without it") from error

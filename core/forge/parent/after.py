@@ -14,7 +14,7 @@ from forge.disk.faults import disk_errors
 from forge.disk.files import write_json
 from forge.disk.folder import EVALUATION, RunFolder
 from forge.disk.inputs import altered
-from forge.errors import ForgeError, Interrupted, RunError
+from forge.errors import ForgeError, Interrupted, PluginError, RunError
 from forge.job.job import Job, load_job
 from forge.parent.process import work
 from forge.planning.needs import asked_models
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 
 def heed(outcome: Outcome, folder: RunFolder) -> None:
-    """Stop after a worker that was asked to and came to its end all the same. Raises :class:`Interrupted`."""
+    """Stop after a worker that came to its end, and was asked to before, or has left nothing.
+
+    Raises:
+        Interrupted: The user asked it to stop.
+        PluginError: It said that it was done, and it was not: only a plugin can do that.
+    """
+    if folder.trained() is None:
+        what = "the worker said that it was done, and has left no trained weights"
+        raise PluginError(what, "a plugin ended it in its name", f"see {folder.log}")
     job = load_job(folder.plan().job)
     if outcome.asked and (job.export or job.eval):
         left = " and ".join(name for name, asked in (("evaluation", job.eval), ("exports", job.export)) if asked)
@@ -148,11 +156,12 @@ def export_all(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: 
                 show(Warned(f"export {job.export[index].format} failed: {error}"))
     if failures:
         names = ", ".join(name for name, _ in failures)
-        raise ForgeError(
-            f"the model is trained and safe in {folder.path}, but not exported ({names})",
-            str(failures[0][1]),
-            f"then `forge export {folder.path}`",
-        )
+        state, do = "trained and safe", f"then `forge export {folder.path}`"
+        try:
+            folder.check_trained()
+        except ForgeError as error:  # what failed may have harmed them
+            state, do = "trained, and harmed,", str(error)
+        raise ForgeError(f"the model is {state} in {folder.path}, but not exported ({names})", str(failures[0][1]), do)
 
 
 def export(folder: RunFolder, job: Job, index: int, catalogue: Catalogue, machine: Machine, show: Show) -> None:

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forge.api.event import Done, Event, Failed, Noted, Stopped
+from forge.api.event import Done, Event, Failed, Noted, StageChanged, Stopped
 from forge.api.plan import Plan
 from forge.disk.cache import kept_for_later
 from forge.disk.checkpoints import newest_marked
@@ -85,6 +85,7 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
         show(Noted(f"what is compiled is not kept for later runs: {cold}"))
     events, ranks = Follower(folder.events), ranks_of(folder, plan)
     last: Event | None = None
+    stage: StageChanged | None = None
     with folder.log.open("ab") as log:
         module = "forge.launcher" if ranks else "forge.worker"
         if ranks and ranks.meeting.nodes > 1:
@@ -99,6 +100,8 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
                 for event in events.poll():
                     if isinstance(event, Failed | Stopped | Done):
                         last = event
+                    if isinstance(event, StageChanged):
+                        stage = event
                     show(event)
                 if ended:
                     break
@@ -108,7 +111,7 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
             worker.stdin.close()
     if ranks:
         let_go(folder)
-    error = verdict(worker.returncode, last, folder, wishes, ranks)
+    error = verdict(worker.returncode, last, folder, wishes, ranks, stage)
     if ranks and error and not isinstance(error, Interrupted):
         keep(folder, error, last)
     return Outcome(error, asked=bool(wishes))
@@ -253,7 +256,12 @@ def death(code: int) -> Death:
 
 
 def verdict(
-    code: int, last: Event | None, folder: RunFolder, wishes: Sequence[int] = (), ranks: Ranks | None = None
+    code: int,
+    last: Event | None,
+    folder: RunFolder,
+    wishes: Sequence[int] = (),
+    ranks: Ranks | None = None,
+    stage: StageChanged | None = None,
 ) -> ForgeError | None:
     """Say what a worker died of, or None if it did what it should.
 
@@ -263,6 +271,7 @@ def verdict(
         folder: The run.
         wishes: The signals by which the user asked it to stop.
         ranks: The workers, where several train together; then the code is their launcher's.
+        stage: The last stage that it told of.
     """
     if code == 0 and isinstance(last, Done):
         return None
@@ -282,14 +291,16 @@ def verdict(
     if len(wishes) > 1:
         kept = f"the last whole checkpoint is {where.name}" if where else "no checkpoint had been saved"
         return Interrupted("stopped at once", kept, resume_line)
-    return _silent(code, folder, "the launcher" if ranks else "the worker")
+    return _silent(code, folder, "the launcher" if ranks else "the worker", stage)
 
 
-def _silent(code: int, folder: RunFolder, who: str) -> ForgeError:
+def _silent(code: int, folder: RunFolder, who: str, stage: StageChanged | None = None) -> ForgeError:
     """Say how a process ended that reported nothing."""
     where = newest_marked(folder.checkpoints)
     do = f"see {folder.log}" + (f"; go on with: forge resume {folder.path}" if where or folder.trained() else "")
     end = death(code)
+    if stage is not None and stage.plugin:  # of an end of a stage, no plugin is told
+        who += f", in {stage.stage} of plugin {stage.plugin},"
     if end.killed:
         kept = f"; the last whole checkpoint is {where.name}" if where else "; it had saved no checkpoint yet"
         return ForgeError(f"{who} was killed ({end.how})", f"{end.why}{kept}", do)

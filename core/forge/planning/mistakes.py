@@ -13,6 +13,7 @@ from forge.discovery.requirements import lacking
 from forge.errors import JobError, Problem
 from forge.job.decisions import settle
 from forge.job.keys import SELECTORS
+from forge.job.table import judged
 from forge.job.tables import TABLES
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _contradictions(
             if key in model.model_fields and (_written(f"{prefix}.{key}", named) or f"{prefix}.{key}" in decided)
         }
         try:
-            model.model_validate(values)
+            judged(model, values)
         except ValidationError as error:
             yield from _explained(model, values, error, prefix, named, decided)
 

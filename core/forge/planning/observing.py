@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from forge.discovery.keys import config_models
 from forge.discovery.requirements import missing_requirement
 from forge.errors import PlanError
+from forge.job.table import judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -80,7 +81,7 @@ def configs(job: Job, plugins: Iterable[Plugin]) -> dict[str, dict[str, Any]]:
             continue
         for model in config_models(plugin):
             try:
-                found.setdefault(plugin.name, {}).update(model().model_dump(mode="json"))
+                found.setdefault(plugin.name, {}).update(judged(model, {}).model_dump(mode="json"))
             except ValidationError as error:
                 missing = ", ".join(str(each["loc"][0]) for each in error.errors() if each["loc"])
                 raise PlanError(

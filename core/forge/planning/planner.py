@@ -269,9 +269,10 @@ def _decisions(
     What loads the model knows how it can be trained.
     """
     found: dict[str, Decided] = {}
+    wrote = frozenset(named)
     for voice in heard:
         what = f"its decide of {voice.about}"
-        for decision in records_of(voice.plugin, what, Decision, voice.says.decide, machine, job, facts):
+        for decision in records_of(voice.plugin, what, Decision, voice.says.decide, machine, job, facts, named=wrote):
             if not decidable(job, decision.key):
                 raise failed(voice.plugin, what, f"it decides {decision.key}, which is no key that a plan decides")
             if decision.key in named and value_at(job, decision.key) not in ("auto", decision.value):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from forge.api.plan import Against, Verdict
 from forge.api.stage import Stage
-from forge.discovery.calls import call, failed
+from forge.discovery.calls import call, failed, line_of
 from forge.discovery.ranking import preferred, rank, unsuited
 from forge.errors import ForgeError, PlanError
 from forge.planning.fitting import PREFERENCE, Choice, clash, combination
@@ -192,7 +192,7 @@ def refusal(choice: Choice, machine: Machine, job: Job, facts: ModelFacts) -> Un
     if reason is not None and not isinstance(reason, str):
         due = failed(plugin, "its probe", f"it returns {type(reason).__name__} where a reason or None is due")
         return Unfit(Against.PROBE, f"its probe failed: {due.why}")
-    return Unfit(Against.PROBE, reason) if reason else None
+    return Unfit(Against.PROBE, reason if plugin.own else line_of(reason)) if reason else None
 
 
 def refuse_unable(need: Need, catalogue: Catalogue) -> None:
@@ -321,9 +321,12 @@ def _praise(choice: Choice, fit: Sequence[Choice], job: Job) -> str:
         return f"[use] prefer = {list(job.use.prefer)}".replace("'", '"')
     own = [each for each in fit if each.plugin.own]
     if not choice.plugin.own and own:
+        without = f"FORGE_PLUGINS=-{choice.plugin.name} goes without it"
+        if _rank(own[0], job) < _rank(choice, job):
+            return f"{own[0].plugin.name} goes before it, and does not fit what serves the other stages; {without}"
         made = " and ".join(sorted(choice.offer.platforms | choice.offer.accelerators))
         before = f"priority {choice.offer.priority} against {own[0].offer.priority} of {own[0].plugin.name}"
-        return f"made for {made}: {before}; FORGE_PLUGINS=-{choice.plugin.name} goes without it"
+        return f"made for {made}: {before}; {without}" if made else f"{before}; {without}"
     # Others that were not asked are not counted: nobody knows whether they can.
     return "the only one that can" if len(own or fit) == 1 else "preferred among those that can"
 

@@ -23,6 +23,7 @@ from forge.api.hooks import EventHooks, Hooks, PlanHooks, RunHooks, hookimpl
 from forge.api.reference import load_object
 from forge.api.stage import Stage
 from forge.discovery.calls import call, records_of
+from forge.discovery.checks import findings
 from forge.discovery.discover import discover
 from forge.discovery.guard import HEAVY
 from forge.discovery.keys import STAGES, PluginKeys, config_models, model_of, options_fault
@@ -97,6 +98,10 @@ def _check(plugin: Plugin) -> None:
     for command in plugin.commands:
         said = f"{command.impl} is no click.Command"
         assert isinstance(load_object(command.impl), click.Command), said
+    for check in plugin.checks:
+        for label, machine in PRESETS.items():
+            found = [findings(plugin, check, machine) for _ in range(2)]
+            assert found[0] == found[1], f"{plugin.name}'s check {check.name} says two things of {label}"
     for model in config_models(plugin):
         assert model.model_config.get("extra") == "forbid", f"{model.__name__} accepts unknown keys: a typo would pass"
         model()
@@ -154,7 +159,10 @@ def _check_say(plugin: Plugin, says: Offer | Extension, place: str, machine: Mac
     facts = ModelFacts(id="m", source="unknown")
     problems = [records_of(plugin, "its check", Problem, says.check, job) for _ in range(2)]
     assert problems[0] == problems[1], f"{place}: its check finds other problems the second time"
-    decided = [records_of(plugin, "its decide", Decision, says.decide, machine, job, facts) for _ in range(2)]
+    decided = [
+        records_of(plugin, "its decide", Decision, says.decide, machine, job, facts, named=frozenset())
+        for _ in range(2)
+    ]
     assert decided[0] == decided[1], f"{place}: it decides otherwise the second time"
     for decision in decided[0]:
         assert decidable(job, decision.key), f"{place}: it decides {decision.key}, which is no key that a plan decides"

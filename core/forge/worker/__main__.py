@@ -6,11 +6,15 @@ user talks to. The worker reads its plan and chooses nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
+from forge.api.event import Noted
 from forge.api.plan import Plan
 from forge.api.run import Run
 from forge.disk.events import EventLog
@@ -22,6 +26,29 @@ from forge.worker.control import listen
 from forge.worker.perform import perform
 from forge.worker.ranks import rank_of, take_place
 from forge.worker.sink import Sink
+
+
+def await_threads(run: Run, code: int) -> None:
+    """Wait for threads that plugins have left, as the interpreter would, and say so after a while; a stop ends it."""
+    left = [each for each in threading.enumerate() if each is not threading.current_thread() and not each.daemon]
+    until = time.monotonic() + 5
+    while any(each.is_alive() for each in left) and not run.stop.is_set():
+        if time.monotonic() > until:
+            names = ", ".join(each.name for each in left if each.is_alive())
+            told = f"all is done, but a plugin or library has left threads running: {names}; Ctrl-C ends them"
+            run.emit(Noted(told))
+            until = math.inf
+        time.sleep(0.05)
+    if any(each.is_alive() for each in left):
+        flush()
+        os._exit(code)
+
+
+def flush() -> None:
+    """Write out what was printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a plugin may have closed it
+            stream.flush()
 
 
 def main(arguments: list[str]) -> int:
@@ -36,10 +63,9 @@ def main(arguments: list[str]) -> int:
     run.group.rank = rank  # which is known before the others can be reached
     listen(run)
     code = perform(run, folder, sink, BEGAN)
+    await_threads(run, code)
     if several and code:  # what is left to tear down may wait for a process that is gone
-        with suppress(OSError):  # the log may lie on a disk that is full
-            sys.stdout.flush()
-            sys.stderr.flush()
+        flush()
         os._exit(code)
     return code
 

@@ -12,8 +12,6 @@ import queue
 import sys
 import threading
 import time
-import traceback
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,10 +21,11 @@ from forge.api.generation import Answer, Sampling
 from forge.api.plan import Answers
 from forge.api.run import Run
 from forge.disk.folder import RunFolder
-from forge.errors import ForgeError
+from forge.errors import ForgeError, told_by
 from forge.job.decisions import settle
 from forge.job.job import load_job
 from forge.masking import mask_output
+from forge.worker.faults import log_traceback
 from forge.worker.imports import check_imports, preload
 from forge.worker.perform import machine_fault
 from forge.worker.sink import Sink
@@ -79,8 +78,8 @@ def serve(talk: Talk, generator: Generator) -> None:
         except ForgeError as error:
             talk.write(kind="failed", error=error.to_json())
         except Exception as error:  # noqa: BLE001 - the next question may well be answered
-            traceback.print_exc()
-            what = ForgeError("the answer failed", f"{type(error).__name__}: {error}", "the traceback is in the log")
+            log_traceback()
+            what = ForgeError("the answer failed", told_by(error), "the traceback is in the log")
             talk.write(kind="failed", error=what.to_json())
 
 
@@ -124,11 +123,10 @@ def main(arguments: list[str]) -> int:
         generator = Stages(run, settle(load_job(plan.job), plan.decisions)).generate(trained, plan.models[0])
         check_imports(plan)
     except BaseException as error:  # noqa: BLE001 - the parent shows it, whatever it is
-        with suppress(OSError):  # the log may lie on a full disk
-            traceback.print_exc()
+        log_traceback()
         fault = machine_fault(error, RunFolder(Path(arguments[0])))
         known = fault or (error if isinstance(error, ForgeError) else None)
-        what = known or ForgeError("the model cannot be loaded", f"{type(error).__name__}: {error}", "see the log")
+        what = known or ForgeError("the model cannot be loaded", told_by(error), "see the log")
         talk.write(kind="failed", error=what.to_json())
         return what.exit_code
     serve(talk, generator)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from forge.disk.files import files_below
@@ -12,6 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.api.results import Trained
+
+
+def log_traceback() -> None:
+    """Print the traceback of what is being handled into the log, if a plugin has left one to print into."""
+    with suppress(Exception):
+        traceback.print_exc()
 
 
 def trained_fault(trained: Trained, folder: Path) -> str | None:

@@ -6,12 +6,12 @@ import gc
 import importlib
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 from forge.api.stage import Stage
 from forge.disk.cache import COMPILERS
-from forge.errors import BackendImportError, PluginError
+from forge.errors import BackendImportError, PluginError, told_by
+from forge.worker.faults import log_traceback
 
 if TYPE_CHECKING:
     from forge.api.plan import Plan
@@ -49,7 +49,7 @@ def _import(name: str, plan: Plan) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:  # Unsloth raises NotImplementedError where there is no GPU
-        traceback.print_exc()
-        why = f"{type(error).__name__}: {error}"
+        log_traceback()
+        why = told_by(error)
         loader = next((step.plugin for step in plan.steps if step.stage is Stage.LOAD), plan.steps[0].plugin)
         raise BackendImportError(f"cannot import {name}", why, plugin=loader) from error

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import time
-import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,9 +25,11 @@ from forge.errors import (
     PeerLost,
     PluginError,
     RunError,
+    told_by,
 )
 from forge.job.decisions import settle
 from forge.job.job import load_job
+from forge.worker.faults import log_traceback
 from forge.worker.imports import preload
 from forge.worker.keeping import keep
 from forge.worker.ranks import join, peer_lost
@@ -107,12 +108,9 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
         except Interrupted as error:
             run.emit(Stopped(f"{error.what}: {error.why}" if error.why else error.what))
             return error.exit_code
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 - the last line of defence: nothing may end without a word
             owned.close()  # the fault may be that no further file can be opened
-            with contextlib.suppress(OSError):  # the log may lie on the disk that is full
-                traceback.print_exc()
+            log_traceback()
             known = explain(error, run, folder)
             with contextlib.suppress(OSError, MachineError):  # then the parent looks at the disk itself
                 run.emit(Failed(known.to_json()))
@@ -134,7 +132,7 @@ def explain(error: BaseException, run: Run, folder: RunFolder) -> ForgeError:
         return fault
     if isinstance(error, ForgeError):
         return error
-    return ForgeError("forge itself failed", f"{type(error).__name__}: {error}", f"please report it with {folder.log}")
+    return ForgeError("forge itself failed", told_by(error), f"please report it with {folder.log}")
 
 
 def machine_fault(error: BaseException, folder: RunFolder) -> MachineError | None:

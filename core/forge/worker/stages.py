@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import time
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,10 +25,11 @@ from forge.api.reference import load_object
 from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
 from forge.api.stage import Stage
 from forge.disk.events import plain
-from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError
+from forge.errors import BackendImportError, ForgeError, OutOfMemory, PluginError, UsageError, told_by
 from forge.job.decisions import Decision, settle
 from forge.job.literal import setting
-from forge.worker.faults import trained_fault
+from forge.worker.faults import log_traceback, trained_fault
+from forge.worker.place import coming_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,23 +62,23 @@ class Stages:
                 for reference in filter(None, (step.impl, step.preflight, step.upload)):
                     self._function(step, reference)
                 self._hooks(step)
-            self._tell_of(_name(step), old)
+            self._tell_of(name_of(step), old)
         for name, reference in self.run.plan.functions.items():
             try:
                 with heard() as old:
                     load_object(reference)
-            except (ForgeError, KeyboardInterrupt):
+            except ForgeError:
                 raise
             except BaseException as error:
-                traceback.print_exc()
-                why, owner = f"{type(error).__name__}: {error}", name.partition("/")[0]
+                log_traceback()
+                why, owner = told_by(error), name.partition("/")[0]
                 raise PluginError(f"{name} cannot be imported", why, f"update plugin {owner}") from error
             owner = name.partition("/")[0]
             self._tell_of(f"plugin {owner} ({self.run.plan.versions().get(owner)})", old)
 
     def collate(self) -> Data:
         """Turn the sources into rows."""
-        data = self._call(Stage.COLLATE, Data, job=self.job)
+        data = self._call(Stage.COLLATE, Data, job=self._copy())
         self.job = settle(self.job, self.run.plan.decisions)  # the rows may have settled what the plan could not
         return data
 
@@ -93,7 +93,9 @@ class Stages:
             return
         function: Callable[..., Iterable[Decision]] = self._import(step, step.fit)
         arguments = {"asked": plan.asked(), "named": frozenset(plan.named), "rows": data.summary}
-        found = self._guarded(step, "its fit", lambda: list(function(plan.machine, self.job, plan.facts, **arguments)))
+        found = self._guarded(
+            step, "its fit", lambda: list(function(plan.machine, self._copy(), plan.facts, **arguments))
+        )
         for decision in (each for each in found if isinstance(each, Decision)):  # the plan has refused the rest
             if plan.decided(decision.key) != decision.value:
                 self.run.decide(decision)
@@ -126,15 +128,15 @@ class Stages:
 
     def load(self, data: Data) -> Loaded:
         """Load the base model."""
-        return self._with_traits(Stage.LOAD, job=self.job, data=data)
+        return self._with_traits(Stage.LOAD, job=self._copy(), data=data)
 
     def adapt(self, loaded: Loaded) -> Loaded:
         """Make the model trainable."""
-        return self._with_traits(Stage.ADAPT, job=self.job, loaded=loaded)
+        return self._with_traits(Stage.ADAPT, job=self._copy(), loaded=loaded)
 
     def train(self, loaded: Loaded, data: Data) -> Trained:
         """Train it."""
-        trained = self._call(Stage.TRAIN, Trained, job=self.job, loaded=loaded, data=data)
+        trained = self._call(Stage.TRAIN, Trained, job=self._copy(), loaded=loaded, data=data)
         return trained if self.run.dry_run else self._sound(trained)
 
     def generate(self, trained: Trained, source: Who) -> Generator:
@@ -143,57 +145,62 @@ class Stages:
         plan = self.run.plan
         file = Path(plan.gguf) if source is Who.GGUF and isinstance(plan, Answers) and plan.gguf else None
         made: Generator = self._call(
-            Stage.GENERATE, object, step, job=self.job, trained=trained, source=source, file=file
+            Stage.GENERATE, object, step, job=self._copy(), trained=trained, source=source, file=file
         )  # type: ignore[assignment]
         if missing := [name for name in ("chat", "complete", "losses", "base", "close") if not hasattr(made, name)]:
-            raise PluginError(f"{_name(step)} returned {type(made).__name__}, which has no {missing[0]}")
+            raise PluginError(f"{name_of(step)} returned {type(made).__name__}, which has no {missing[0]}")
         return made
 
     def evaluate(self, trained: Trained) -> Evaluated:
         """Ask the held-out rows of the plan's models."""
         generate = functools.partial(self.generate, trained)
-        return self._call(Stage.EVALUATE, Evaluated, job=self.job, trained=trained, generate=generate)
+        return self._call(Stage.EVALUATE, Evaluated, job=self._copy(), trained=trained, generate=generate)
 
     def export(self, trained: Trained, export: ExportTable, out: Path) -> Exported:
         """Write one export."""
-        return self._call(Stage.EXPORT, Exported, job=self.job, trained=trained, export=export, out=out)
+        table = export.model_copy(deep=True)
+        return self._call(Stage.EXPORT, Exported, job=self._copy(), trained=trained, export=table, out=out)
 
     def upload(self, export: ExportTable, folder: Path) -> str:
         """Upload a finished export as its table says, and return its address."""
         step = self.run.plan.step(Stage.EXPORT)
         if step.upload is None:
-            raise PluginError(f"{_name(step)} cannot upload", "its offer names no upload")
+            raise PluginError(f"{name_of(step)} cannot upload", "its offer names no upload")
         function: Callable[..., str] = self._function(step, step.upload)
-        return self._guarded(step, "upload", lambda: function(folder, export))
+        return self._guarded(step, "upload", lambda: function(folder, export.model_copy(deep=True)))
+
+    def _copy(self) -> Job:
+        """Return the job for one stage: what that changes in it is not what the next one does, nor what is recorded."""
+        return self.job.model_copy(deep=True)
 
     def _sound(self, trained: Trained) -> Trained:
         """Return what training left without numbers that are none; refuse what no later worker could read."""
         step = self.run.plan.step(Stage.TRAIN)
         if wrong := trained_fault(trained, self.run.folder):
             where = f"what it wrote is in {self.run.folder}; with the plugin mended, `forge resume` goes on"
-            raise PluginError(f"{_name(step)} returned a Trained that cannot be kept", wrong, where)
+            raise PluginError(f"{name_of(step)} returned a Trained that cannot be kept", wrong, where)
         told = plain(trained.metrics)  # which makes null of what is not finite
         metrics = {name: value for name, value in told.items() if isinstance(value, int | float)}
         if odd := sorted(told.keys() - metrics.keys()):
-            self.run.emit(Warned(f"{_name(step)} measured no finite number for {', '.join(odd)}; it is left out"))
+            self.run.emit(Warned(f"{name_of(step)} measured no finite number for {', '.join(odd)}; it is left out"))
         return replace(trained, metrics=metrics)
 
     def _with_traits(self, stage: Stage, **arguments: Any) -> Loaded:
         loaded = self._call(stage, Loaded, **arguments)
         step = self.run.plan.step(stage)
         if missing := set(step.provides) - loaded.traits:
-            raise PluginError(f"{_name(step)} did not provide {', '.join(sorted(missing))}, as its offer says")
+            raise PluginError(f"{name_of(step)} did not provide {', '.join(sorted(missing))}, as its offer says")
         if kept := set(step.removes) & loaded.traits:
-            raise PluginError(f"{_name(step)} did not remove {', '.join(sorted(kept))}, as its offer says")
+            raise PluginError(f"{name_of(step)} did not remove {', '.join(sorted(kept))}, as its offer says")
         return loaded
 
     def _findings(self, step: Step, reference: str, data: Data) -> list[Finding]:
         check: Callable[..., Iterable[Finding]] = self._function(step, reference)
-        found = self._guarded(step, "preflight", lambda: list(check(self.job, self.run.of(step.plugin), data)))
+        found = self._guarded(step, "preflight", lambda: list(check(self._copy(), self.run.of(step.plugin), data)))
         for each in found:
             if not isinstance(each, Finding) or each.severity not in _FINDINGS:
                 due = f"{each!r:.80} where forge.api.Finding with the severity error, warning or note is due"
-                raise PluginError(f"preflight failed in {_name(step)}", f"it yields {due}", "update it")
+                raise PluginError(f"preflight failed in {name_of(step)}", f"it yields {due}", "update it")
         return found
 
     def _call(self, stage: Stage, kind: type[T], step: Step | None = None, **arguments: Any) -> T:
@@ -206,7 +213,7 @@ class Stages:
         start = time.perf_counter()
         result = self._guarded(step, stage.value, lambda: getattr(manager.hook, hook)(**arguments))
         if not isinstance(result, kind):
-            raise PluginError(f"{_name(step)} returned {type(result).__name__}, not {kind.__name__}")
+            raise PluginError(f"{name_of(step)} returned {type(result).__name__}, not {kind.__name__}")
         self.run.emit(StageChanged(stage.value, "finished", seconds=round(time.perf_counter() - start, 3)))
         return result
 
@@ -216,7 +223,7 @@ class Stages:
         try:
             manager.admit(SimpleNamespace(**{hook: hookimpl(self._function(step, step.impl))}))
         except (pluggy.PluginValidationError, AttributeError) as error:  # what is built in cannot be marked
-            raise PluginError(f"{_name(step)} does not fit the hook {hook}", str(error)) from error
+            raise PluginError(f"{name_of(step)} does not fit the hook {hook}", str(error)) from error
         return manager
 
     def _tell_of(self, who: str, deprecated: Iterable[str]) -> None:
@@ -227,13 +234,13 @@ class Stages:
     def _import(self, step: Step, reference: str) -> Any:
         try:
             return load_object(reference)
-        except (ForgeError, KeyboardInterrupt):
+        except ForgeError:
             raise
         except BaseException as error:  # an import can raise anything: Unsloth without a GPU raises NotImplementedError
-            traceback.print_exc()
+            log_traceback()
             raise BackendImportError(
-                f"{_name(step)} cannot be imported",
-                f"{type(error).__name__}: {error}",
+                f"{name_of(step)} cannot be imported",
+                told_by(error),
                 "see `forge doctor`",
                 plugin=step.plugin,
             ) from error
@@ -241,21 +248,22 @@ class Stages:
     def _function(self, step: Step, reference: str) -> Callable[..., Any]:
         found: Callable[..., Any] = self._import(step, reference)
         if not callable(found):
-            raise PluginError(f"{_name(step)} names {reference}, which is no function", None, "update it")
+            raise PluginError(f"{name_of(step)} names {reference}, which is no function", None, "update it")
         return found
 
     def _guarded(self, step: Step, what: str, call: Callable[[], T]) -> T:
         try:
-            return call()
-        except (ForgeError, KeyboardInterrupt):
+            with coming_back():
+                return call()
+        except ForgeError:
             raise
         except BaseException as error:
-            traceback.print_exc()
+            log_traceback()
             if isinstance(error, MemoryError):
                 raise OutOfMemory(f"{what} ran out of memory", str(error) or None) from error
             raise PluginError(
-                f"{what} failed in {_name(step)}",
-                f"{type(error).__name__}: {error}",
+                f"{what} failed in {name_of(step)}",
+                told_by(error),
                 f"the traceback is in {self.run.folder / 'log.txt'}",
             ) from error
 
@@ -263,5 +271,6 @@ class Stages:
 _FINDINGS = {"error": Objected, "warning": Warned, "note": Noted}
 
 
-def _name(step: Step) -> str:
+def name_of(step: Step) -> str:
+    """Return the plugin of a step, for messages."""
     return f"plugin {step.plugin} ({step.distribution} {step.version})"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forge.api.event import EvaluationDone, ExportDone, Noted, TrainingDone
+from forge.api.event import EvaluationDone, ExportDone, Noted, TrainingDone, Warned
 from forge.api.plan import Answers, Export, Plan, Preview, Task, Training
 from forge.api.stage import Stage
 from forge.disk.events import plain
@@ -18,9 +19,11 @@ from forge.job.job import load_job
 from forge.masking import masked
 from forge.worker.faults import export_fault
 from forge.worker.imports import check_imports
+from forge.worker.place import kept, some
+from forge.worker.stages import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from forge.api.results import Data, Trained
@@ -96,7 +99,8 @@ def export(job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
         write_json(out / "export.json", report | {"waiting": table.push_to_hub})  # until it is there
         run.emit(Noted(f"uploading {out} to {table.push_to_hub}"))
         try:
-            report["url"] = stages.upload(table, out)
+            with harmless(run, trained, Stage.EXPORT, "uploaded"):
+                report["url"] = stages.upload(table, out)
         except ForgeError as error:
             own = load_job(folder.plan().job).export
             mine = len(own) > index and own[index].push_to_hub == table.push_to_hub
@@ -134,11 +138,11 @@ def make(run: Run, stages: Stages, trained: Trained, table: ExportTable, out: Pa
     if not run.plan.step(Stage.EXPORT).resumes:
         shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, exist_ok=True)
-    exported = stages.export(trained, table, part)
+    with harmless(run, trained, Stage.EXPORT, "exported", part):
+        exported = stages.export(trained, table, part)
     if fault := export_fault(part, exported.files, exported.report):
-        step = run.plan.step(Stage.EXPORT)
-        who = f"plugin {step.plugin} ({step.distribution} {step.version})"
         shutil.rmtree(part, ignore_errors=True)
+        who = name_of(run.plan.step(Stage.EXPORT))
         raise ExportError(f"{who} made no usable export", fault, "update it; the trained weights are safe")
     report = {"format": table.format, "report": dict(exported.report), "url": None, "files": seal(part)}
     write_json(part / "export.json", report)
@@ -147,11 +151,39 @@ def make(run: Run, stages: Stages, trained: Trained, table: ExportTable, out: Pa
     return report
 
 
+@contextmanager
+def harmless(run: Run, trained: Trained, stage: Stage, did: str, out: Path | None = None) -> Iterator[None]:
+    """Refuse what a plugin did if it harmed the run; what it deleted is put back, as far as that goes.
+
+    Args:
+        run: The run.
+        trained: The trained weights.
+        stage: The plugin's stage.
+        did: What it did there.
+        out: The folder that it may write; it is deleted with what came of it.
+
+    Raises:
+        PluginError: It deleted files of the run, or wrote over them.
+    """
+    who = name_of(run.plan.step(stage))
+    try:
+        with kept(run.folder, {trained.weights, trained.processor}, out) as harm:
+            yield
+    finally:
+        if harm.added:
+            run.emit(Warned(f"{who} wrote {some(harm.added)} while it {did}, which is among the run's own files"))
+        if harm.done:
+            if out is not None:
+                shutil.rmtree(out, ignore_errors=True)
+            raise PluginError(f"{who} harmed the run while it {did}", str(harm), "update it")
+
+
 def evaluate(_job: Job, run: Run, stages: Stages, folder: RunFolder) -> None:
     """Ask the held-out rows, and write down what came of it; the weights are not touched."""
     trained = folder.weights_or_refuse()
     folder.check_trained()
-    found = asdict(stages.evaluate(trained))
+    with harmless(run, trained, Stage.EVALUATE, "evaluated"):
+        found = asdict(stages.evaluate(trained))
     path = folder.path / _plan(run, Answers).target
     path.parent.mkdir(exist_ok=True)
     write_json(path, without_logins(plain(found)))  # rows and answers may hold addresses

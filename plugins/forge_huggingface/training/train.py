@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from forge.api import Data, Interrupted, Loaded, Noted, OutOfMemory, PluginError, Trained, TrainerMade, load_object
+from forge.api import (
+    Data,
+    Interrupted,
+    Loaded,
+    Noted,
+    OutOfMemory,
+    PluginError,
+    Stage,
+    Trained,
+    TrainerMade,
+    load_object,
+)
 from forge.disk.checkpoints import is_last, newest_marked
 from forge.disk.faults import machine_error
 from forge.disk.folder import RunFolder
@@ -67,6 +78,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     """
     from forge_huggingface.training.callbacks import DryRunEnded  # imports transformers
 
+    check_adapter(loaded.model, job, run)
     trainable = trainable_names(loaded.model, job)
     run.group.same("weights to train", sums(loaded.model), lambda found: f"sums of {len(found)} tensors")
     try:
@@ -218,6 +230,20 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
         "non_blocking": cuda and values.get("dataloader_pin_memory", True),
     }
     return values
+
+
+def check_adapter(model: Any, job: Job, run: Run) -> None:
+    """Refuse an adapter that is none of peft's: it could be trained, and neither saved nor read back.
+
+    Raises:
+        PluginError: There is another one, or none.
+    """
+    if job.adapter.type == "none" or hasattr(model, "peft_config"):
+        return
+    what = f'[adapter] type = "{job.adapter.type}" gave a {type(model).__name__} without an adapter of peft'
+    mend = 'update it: it is to wrap the model by peft, or to say removes=frozenset({"hf-model"})'
+    why = f"plugin {run.plan.step(Stage.ADAPT).plugin} left the trait hf-model, and only peft's can be saved"
+    raise PluginError(what, why, mend)
 
 
 def trainable_names(model: Any, job: Job) -> list[str]:

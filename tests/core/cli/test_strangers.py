@@ -262,3 +262,57 @@ def test_a_key_that_no_backend_takes_and_one_of_a_named_backend_are_mistakes(sit
     write(site, '[train]\noptim = "adafactor"\n[use]\nbackend = "swift"\n')
     done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
     assert "swift could train, but it has no key optim for [train]" in done.stderr
+
+
+def test_a_plugin_in_one_file_is_shown_and_adds_its_keys_to_the_schema(site: Site) -> None:
+    text = offering('yield Offer(stage=Stage.EXPORT, impl="a:b", serves=frozenset({"mine/tar"}), options="mine:Keys")')
+    text += "from forge.api import Table\nclass Keys(Table):\n    level: int = 6\n"
+    (site.folder / "mine.py").write_text(text)
+    (site.folder / "sick.py").write_text("raise RuntimeError('no licence')\n")
+    shown = json.loads(site.forge("plugins", "./mine.py", "--json").stdout)
+    assert (shown["name"], shown["status"], shown["offers"][0]["serves"]) == ("mine", "ok", ["mine/tar"])
+    assert "broken\nRuntimeError: no licence" in site.forge("plugins", "./sick.py").stdout
+    assert "level" in json.loads(site.forge("schema", "./mine.py").stdout)["$defs"]["ExportTable"]["properties"]
+    for words in (("plugins", "./none.py"), ("schema", "./none.py")):
+        done = site.forge(*words)
+        assert (done.returncode, "./none.py cannot be used as a plugin: there is no file" in done.stderr) == (2, True)
+
+
+CHECKS = f"""{HEAD}
+import os, sys
+from forge.api import Check, Finding
+
+@hookimpl
+def forge_checks():
+    for name in ("fine", "tells", "exits", "ends", "odd", "grave", "gone"):
+        yield Check(name, "Looks.", f"looks_mod:{{name}}")
+
+def fine(machine): print("looking"); return ()
+def tells(machine): yield Finding("warning", f"no key on {{machine.platform}}", "buy one")
+def exits(machine): sys.exit(3)
+def ends(machine): os._exit(4)
+def odd(machine): return ["a text"]
+def grave(machine): yield Finding("grave", "no")
+"""
+
+
+def test_doctor_tells_what_the_checks_of_a_plugin_find_and_which_of_them_fail(site: Site) -> None:
+    site.install("forge-looks", {"looks_mod": CHECKS}, "[forge_v1]\nlooks = looks_mod\n")
+    done = site.forge("doctor", "--json", FORGE_MACHINE="linux-cpu")
+    mine = next(each for each in json.loads(done.stdout)["plugins"] if each["name"] == "looks")
+    told = {each["check"]: f"{each['severity']}: {each['message']}" for each in mine["checks"]}
+    failed = "error: plugin looks (forge-looks 1.0): its check"
+    assert told == {
+        "fine": "note: fine: ok",
+        "tells": "warning: no key on linux",
+        "exits": f"{failed} exits failed: SystemExit: 3",
+        "ends": f"{failed} ends failed: it ended the process that asked it, with code 4",
+        "odd": f"{failed} odd failed: it yields str where forge.api.Finding is due",
+        "grave": f"{failed} grave failed: ValueError: severity: input should be 'error', 'warning' or 'note', "
+        "not 'grave'",
+        "gone": f"{failed} gone failed: ImportError: looks_mod has no gone",
+    }
+    text = site.forge("doctor", FORGE_MACHINE="linux-cpu").stdout
+    assert "looks: ok\n" in text
+    assert "  warning: no key on linux; buy one\n" in text
+    assert "  check fine        Looks." in site.forge("plugins", "looks").stdout

@@ -305,7 +305,7 @@ def test_a_plugin_with_an_odd_name_is_listed_as_broken(plugins: Plugins, name: s
     plugins.add("good", GOOD)
     plugins.points.append(EntryPoint(name, "forge_discovery_test_good", API))
     (odd,) = plugins.discover().unusable
-    assert odd.reason == "a plugin's name is of at most 64 letters (a-z), digits, dashes and dots"
+    assert odd.reason == "a plugin's name is of at most 64 letters (a-z), digits, dashes, underscores and dots"
     assert odd.name == (name if len(name) < 65 else "x" * 63 + "…")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,8 +117,11 @@ def test_a_model_that_nobody_knows_is_unknown_with_a_note() -> None:
 
 
 def test_a_plugin_that_fails_at_a_model_is_named() -> None:
-    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\): its description of m failed: ValueError: oops"):
-        described(describing("a", ValueError("oops")))
+    said = "plugin a (forge-a 1): its description of m failed: ValueError: oops"
+    assert str(described(describing("a", ValueError("oops"))).note).endswith(said)
+    assert described(describing("a", ValueError("oops")), describing("b", True)).model_type == "b"
+    with pytest.raises(PluginError, match=re.escape(said.replace("forge-a", OWN))):
+        described(describing("a", ValueError("oops"), own=True))
 
 
 def test_two_plugins_cannot_bring_one_command(site: Site) -> None:
@@ -162,5 +166,5 @@ def test_a_stranger_is_asked_about_what_forges_own_do_not_know() -> None:
 
     assert describe_model(found(sure), "org/name", None, Path()) == sure
     assert describe_model(found(None), "org/name", None, Path()) == unsure
-    with pytest.raises(PluginError, match=r"plugin a \(forge-a 1\): its description of org/name failed"):
-        describe_model(found({"id": "org/name"}), "org/name", None, Path())
+    said = "offline; plugin a (forge-a 1): its description of org/name failed: it returns dict where"
+    assert said in str(describe_model(found({"id": "org/name"}), "org/name", None, Path()).note)

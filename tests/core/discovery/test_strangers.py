@@ -14,7 +14,7 @@ from forge.discovery.catalogue import Plugin
 from forge.discovery.describe import describe_model
 from forge.discovery.discover import discover
 from forge.discovery.remembered import Memory
-from forge.errors import ModelError, PluginError, UsageError
+from forge.errors import ModelError, UsageError
 from forge.machine.presets import PRESETS
 from forge.planning.fitting import Choice
 from forge.planning.needs import Need
@@ -44,6 +44,9 @@ REASONS = {
     "options-exit": "SystemExit",
     "options-clash": "adds the key format to [export], which is one of forge's own there",
     "options-load": "offers load with options, and no table of a job is this stage's",
+    "endless": "yields more than 1000 offers",
+    "own-error": "Own",
+    "recurses": "RecursionError",
     "config-missing": "names nowhere:Keys, which cannot be used",
 }
 
@@ -81,7 +84,7 @@ def test_whatever_a_plugin_does_when_it_is_imported_is_its_own_verdict_alone(
     verdicts = {plugin.name.removeprefix("bad-"): plugin for plugin in found.plugins}
     assert {way: verdicts[way].status for way in BROKEN} == dict.fromkeys(BROKEN, "broken")
     assert {way: said for way, said in REASONS.items() if said not in str(verdicts[way].reason)} == {}
-    assert verdicts["good"].status == "ok"
+    assert verdicts["good"].status == "ok", verdicts["good"].reason
     assert "METADATA is missing" in str(verdicts["no-metadata"].reason)
     assert "entry_points.txt is damaged: 'no-value ='" in str(verdicts["no-value"].reason)
     assert [plugin.status for plugin in found.plugins if plugin.name == "twin"] == ["duplicate", "duplicate"]
@@ -166,9 +169,11 @@ def probe(machine, job, facts):
 def check(job):
     yield Problem("train.method", f"is {{job.train.method}}")
 
-def decide(machine, job, facts):
+def decide(machine, job, facts, *, named=()):
     if job.name == "odd":
         yield "a text"
+    if "model.dtype" in named:
+        return
     yield Decision("model.dtype", "float32", f"on {{machine.platform}}")
 
 def estimate(machine, job, facts, *, longest=None):
@@ -240,6 +245,7 @@ def test_what_a_plugin_of_a_stranger_returns_comes_as_records(asked: Plugin) -> 
     assert offer.decide is not None
     assert list(offer.check(job())) == [Problem("train.method", "is sft")]
     assert list(offer.decide(CPU, job(), FACTS)) == [Decision("model.dtype", "float32", "on linux")]
+    assert list(offer.decide(CPU, job(), FACTS, named=frozenset({"model.dtype"}), later=3)) == []  # type: ignore[call-arg]
     odd = [type(each).__name__ for each in offer.decide(CPU, job(name="odd"), FACTS)]
     assert odd == ["str", "Decision"]
     assert asked.named("asked_mod:estimate")(CPU, job(), FACTS) == Estimate(
@@ -253,9 +259,8 @@ def test_a_stranger_describes_models_from_the_other_process(asked: Plugin) -> No
     assert describe_model(found, "other", None, Path()).source == "unknown"
     with pytest.raises(ModelError, match="it is gone: deleted; take another"):
         describe_model(found, "gone", None, Path())
-    ended = r"plugin asked \(forge-asked 1.0\): its description of end failed: it ended the process"
-    with pytest.raises(PluginError, match=ended):
-        describe_model(found, "end", None, Path())
+    ended = "plugin asked (forge-asked 1.0): its description of end failed: it ended the process"
+    assert ended in str(describe_model(found, "end", None, Path()).note)
 
 
 def test_nothing_is_asked_and_no_process_started_where_there_are_no_strangers(monkeypatch: pytest.MonkeyPatch) -> None:

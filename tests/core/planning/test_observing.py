@@ -66,6 +66,15 @@ def test_an_observer_decides_what_the_job_leaves_open_and_what_no_stage_decides(
         plan(WITH.replace("[use]", 'on_bad_row = "error"\n[use]'), decide=decide)
 
 
+def test_what_decides_is_told_which_keys_the_user_wrote_where_it_asks_for_them(plan: Any) -> None:
+    def decide(machine: Any, job: Any, facts: Any, named: Any = ()) -> Any:
+        if "data.on_bad_row" not in named:
+            yield Decision("data.on_bad_row", "drop", "it is watched")
+
+    assert plan(WITH, decide=decide).decided("data.on_bad_row") == "drop"
+    assert plan(WITH.replace("[use]", 'on_bad_row = "error"\n[use]'), decide=decide).decided("data.on_bad_row") is None
+
+
 def test_an_observer_finds_mistakes_of_the_job(plan: Any) -> None:
     def check(job: Any) -> Any:
         yield Problem("train.method", "cannot be watched")

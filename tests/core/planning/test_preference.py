@@ -76,6 +76,17 @@ def test_a_plugin_that_is_made_for_the_machine_wins_by_its_priority_and_says_how
     assert plan(mlx).step(Stage.TRAIN).plugin == "own"
 
 
+def test_a_stranger_that_is_taken_since_forges_own_does_not_fit_is_praised_for_that() -> None:
+    mine = plugin(
+        "mine",
+        offer(Stage.LOAD, provides=frozenset({"m"}), backend="mine"),
+        offer(Stage.ADAPT, depends=frozenset({"m"}), backend="mine"),
+        offer(Stage.TRAIN, depends=frozenset({"m"})),
+    )
+    found = describe(plan(mine, text='[use]\nload = "mine"\n'))
+    assert "adapt     mine  (own goes before it, and does not fit what serves the other stages; FORGE_P" in found
+
+
 def test_without_a_higher_priority_or_a_machine_of_its_own_a_stranger_comes_after_and_leaves_no_trace() -> None:
     alone = plan()
     for other in (

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from forge.api import Data, Job, Loaded, Run, Stage, Step
+from forge.api import Data, ExportTable, Job, Loaded, Run, Stage, Step
 from forge.errors import PluginError, UsageError
 from forge.worker.stages import Stages
 
@@ -94,7 +94,7 @@ def test_all_that_a_preflight_objects_to_is_emitted_before_the_run_fails(stages:
 
 def test_an_upload_that_goes_wrong_and_an_implementation_that_is_none_are_named(stages: Any) -> None:
     with pytest.raises(PluginError, match=r"upload failed in plugin x \(forge-x 1.0\): OSError: no network"):
-        stages(Stage.EXPORT, upload="staged:upload").upload(cast(Any, None), Path())
+        stages(Stage.EXPORT, upload="staged:upload").upload(ExportTable(format="merged"), Path())
     with pytest.raises(PluginError, match=r"plugin x \(forge-x 1.0\) names staged:number, which is no function"):
         stages(Stage.ADAPT, impl="staged:number").adapt(Loaded(model=None, traits=frozenset()))
 

@@ -122,8 +122,10 @@ def test_what_one_view_of_a_run_decides_all_know(tmp_path: Path) -> None:
     assert (view.config, run.config, view.dry_run) == ({"colour": "blue"}, {}, True)
     run.plan = cast(Any, SimpleNamespace(decisions=(Decision("plugins.x.colour", "red", "r"),), configs={}))
     assert view.config == {"colour": "red"}
-    view.resume = tmp_path
-    assert run.resume == tmp_path
+    run.resume = tmp_path
+    assert view.resume == tmp_path
+    with pytest.raises(AttributeError, match=r"run\.resume is not for a plugin to set"):
+        view.resume = None
     assert (run.plugin, view.plugin) == ("", "x")
 
 

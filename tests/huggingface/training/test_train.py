@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from forge.api import Data
+from forge.api import Data, Job, PluginError
 from forge_huggingface.training.save import final_metrics
-from forge_huggingface.training.train import held_out
+from forge_huggingface.training.train import check_adapter, held_out
+
+if TYPE_CHECKING:
+    from forge.api import Run
 
 
 @pytest.mark.parametrize(
@@ -28,3 +32,18 @@ def test_the_last_numbers_are_kept_as_far_as_they_are_numbers() -> None:
     """A training that has diverged has weights all the same, and they are recorded in JSON, which has no NaN."""
     history = [{"loss": 2.0, "reward": None}, {"loss": float("nan"), "eval_loss": 1.0}, {"train_loss": float("inf")}]
     assert final_metrics(history) == {"loss": 2.0, "eval_loss": 1.0}
+
+
+def test_an_adapter_that_is_none_of_pefts_is_refused_before_anything_is_trained() -> None:
+    step = SimpleNamespace(plugin="norms")
+    run = cast("Run", SimpleNamespace(plan=SimpleNamespace(step=lambda _stage: step)))
+    tables = {"model": {"id": "m"}, "data": {"path": "d"}}
+    theirs, none = (Job.model_validate({**tables, "adapter": {"type": word}}) for word in ("norms/only", "none"))
+    model = SimpleNamespace()
+    check_adapter(model, none, run)
+    check_adapter(SimpleNamespace(peft_config={}), theirs, run)
+    said = (
+        r'type = "norms/only" gave a SimpleNamespace without an adapter of peft: plugin norms left the trait hf-model'
+    )
+    with pytest.raises(PluginError, match=said):
+        check_adapter(model, theirs, run)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from forge.api.offer import Finding
 from forge.cli.common import json_option, print_json, this_machine
 from forge.cli.terminal import say
+from forge.errors import PluginError
 from forge.text.units import amount, size
 
 if TYPE_CHECKING:
-    from forge.discovery.catalogue import Catalogue
+    from forge.discovery.catalogue import Catalogue, Plugin
     from forge.disk.speeds import Speeds
     from forge.machine.machine import Machine
 
@@ -49,12 +52,16 @@ def command(machines: bool, measure: bool, as_json: bool) -> None:
         say(f"measured  {told}")
     for line in report:
         say()
-        good = line["status"] == "ok" and not line["reasons"]
+        told = line["checks"]
+        good = line["status"] == "ok" and not line["reasons"] and not any(each["severity"] == "error" for each in told)
         say(f"{line['name']}: {'works here' if good else line['status']}", fg="green" if good else "yellow")
         for stage in line["works"]:
             say(f"  {stage}: yes")
         for reason in line["reasons"]:
             say(f"  {reason}")
+        for each in told:
+            mark = "" if each["severity"] == "note" else f"{each['severity']}: "
+            say(f"  {mark}{each['message']}" + (f"; {each['do']}" if each["do"] else ""))
         if line["mend"]:
             say(f"  mend it: {line['mend']}", bold=True)
         if line["values"]:
@@ -110,7 +117,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
 
     Returns:
         For each plugin its name, status, the stages and commands that work, reasons against the others, one line that
-        mends what packages can mend, and what single values of a job would need beside.
+        mends what packages can mend, what single values of a job would need beside, and what its checks find.
     """
     from packaging.requirements import Requirement
 
@@ -156,8 +163,24 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
                 "reasons": reasons,
                 "mend": mend,
                 "values": values,
+                "checks": _checked(plugin, machine),
             }
         )
+    return found
+
+
+def _checked(plugin: Plugin, machine: Machine) -> list[dict[str, Any]]:
+    """Return what the checks of a plugin find; one that fails is a finding itself."""
+    from forge.discovery.checks import findings
+
+    found = []
+    for check in plugin.checks:
+        try:
+            said = findings(plugin, check, machine)
+        except PluginError as error:
+            said = [Finding("error", f"{error.what}: {error.why}", error.do)]
+        found += [{"check": check.name, **asdict(each)} for each in said]
+        found += [] if said else [{"check": check.name, "severity": "note", "message": f"{check.name}: ok", "do": None}]
     return found
 
 

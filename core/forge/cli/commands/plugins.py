@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.common import json_option, print_json
+from forge.cli.common import json_option, print_json, with_files
 from forge.cli.scaffold import scaffold
 from forge.cli.scaffold.kinds import KINDS
 from forge.cli.terminal import say
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 class PluginsGroup(click.Group):
-    """A group whose other words are names of plugins: ``forge plugins gguf`` shows that one."""
+    """A group whose other words are names or files of plugins: ``forge plugins gguf`` shows that one."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Return the command of a word, or one that shows the plugin of that name."""
         return super().get_command(ctx, cmd_name) or _show_command(cmd_name)
 
 
-@click.group(name="plugins", cls=PluginsGroup, invoke_without_command=True, subcommand_metavar="[NAME | new NAME]")
+@click.group(
+    name="plugins", cls=PluginsGroup, invoke_without_command=True, subcommand_metavar="[NAME | FILE.py | new NAME]"
+)
 @json_option
 @click.option("--again", is_flag=True, help="Ask plugins of others anew, also those whose files are as they were.")
 @click.pass_context
 def command(context: click.Context, as_json: bool, again: bool) -> None:
-    """List the plugins, or show one by NAME with its offers and commands.
+    """List the plugins, or show one by NAME, or by its file, with its offers and commands.
 
     FORGE_PLUGINS=a,b loads only these; FORGE_PLUGINS=-a loads all but that; FORGE_PLUGINS= only forge's own. What
     others' plugins can do is asked once for each version of their files, and remembered.
@@ -50,6 +52,7 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
         what |= dict.fromkeys(function.name for function in plugin.functions)
         what |= {f"forge {command.name}": None for command in plugin.commands}
         what |= {f"--to {target.name}": None for target in plugin.targets}
+        what |= {f"check {check.name}": None for check in plugin.checks}
         said = ", ".join(what) if plugin.status == "ok" else f"{plugin.status}: {plugin.reason}"
         say(f"{plugin.name:<17} {plugin.distribution} {plugin.version:<10}{said}")
         for old in plugin.deprecated:
@@ -83,10 +86,8 @@ def _show_command(name: str) -> click.Command:
     @click.pass_obj
     def show(before: bool, as_json: bool) -> None:
         """Show this plugin with its offers and commands."""
-        from forge.discovery.discover import discover
-
-        catalogue = discover()
-        plugin = catalogue.find(name)
+        (called,), catalogue = with_files([name])
+        plugin = catalogue.find(called)
         if plugin is None:
             there = ", ".join(plugin.name for plugin in catalogue.plugins)
             raise UsageError(f"there is no plugin {name}", f"there are {there}", f"often `pip install forge-{name}`")
@@ -126,6 +127,7 @@ def _whole(plugin: Plugin) -> dict[str, Any]:
         "functions": {function.name: function.impl for function in plugin.functions},
         "commands": {command.name: command.help for command in plugin.commands},
         "targets": {target.name: target.help for target in plugin.targets},
+        "checks": {check.name: check.help for check in plugin.checks},
     }
 
 
@@ -143,4 +145,5 @@ def _text(shown: dict[str, Any]) -> str:
     lines += [f"  function {name}  {impl}" for name, impl in shown["functions"].items()]
     lines += [f"  forge {name:<12}{said}" for name, said in shown["commands"].items()]
     lines += [f"  --to {name:<13}{said}" for name, said in shown["targets"].items()]
+    lines += [f"  check {name:<12}{said}" for name, said in shown["checks"].items()]
     return "\n".join(lines)
