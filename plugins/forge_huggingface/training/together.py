@@ -61,6 +61,15 @@ def slowest(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def joined(found: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """Return what processes have measured as if one had; the tokens so far, which each counts of its own, are a sum."""
+    every: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for each in found for name in each):
+        values = [value for each in found for value in each.get(name, ())]
+        every[name] = [sum(values)] if name == "num_tokens" else values
+    return every
+
+
 def filled_up(trainer: Any, data: Data) -> Noted | None:
     """Say of rows that the processes cannot share evenly that some count twice in an epoch; None if they can."""
     args = trainer.args
