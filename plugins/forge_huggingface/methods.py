@@ -66,6 +66,7 @@ class Method:
 # TRL warns at each import that these trainers may change; docs/methods.md says it.
 _QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1"}
 _DDP = frozenset({"ddp"})
+_SHARDED = frozenset({"ddp", "fsdp2"})
 _RECIPES = "forge_huggingface.training.recipes"
 _REWARDS = "forge_huggingface.rewards.preflight:findings"
 
@@ -102,7 +103,7 @@ METHODS: Mapping[str, Method] = {
             "tokens",
             "supervised fine-tuning",
             sees=True,
-            spreads=_DDP,
+            spreads=_SHARDED,
             measures=(*_TOKENS, "aux_loss", "mean_token_accuracy"),
         ),
         Method(
@@ -114,7 +115,7 @@ METHODS: Mapping[str, Method] = {
             sees=True,
             reference=True,
             mixes=("aot", "aot_unpaired", "bco_pair", "sft"),
-            spreads=_DDP,
+            spreads=_SHARDED,
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins"),
         ),
         Method(
