@@ -65,6 +65,8 @@ class Method:
 
 # TRL warns at each import that these trainers may change; docs/methods.md says it.
 _QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1"}
+_DDP = frozenset({"ddp"})
+_SHARDED = frozenset({"ddp", "fsdp2"})
 _RECIPES = "forge_huggingface.training.recipes"
 _REWARDS = "forge_huggingface.rewards.preflight:findings"
 
@@ -101,7 +103,7 @@ METHODS: Mapping[str, Method] = {
             "tokens",
             "supervised fine-tuning",
             sees=True,
-            spreads=frozenset({"ddp"}),
+            spreads=_SHARDED,
             measures=(*_TOKENS, "aux_loss", "mean_token_accuracy"),
         ),
         Method(
@@ -113,6 +115,7 @@ METHODS: Mapping[str, Method] = {
             sees=True,
             reference=True,
             mixes=("aot", "aot_unpaired", "bco_pair", "sft"),
+            spreads=_SHARDED,
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins"),
         ),
         Method(
@@ -124,6 +127,7 @@ METHODS: Mapping[str, Method] = {
             reference=True,
             mixes=("kto",),
             preflight="forge_huggingface.data.ratings:findings",
+            spreads=_DDP,
             measures=(*_TOKENS, *_PAIRS, "aux_loss", "kl", "rewards/margins"),
         ),
         Method(
@@ -135,6 +139,7 @@ METHODS: Mapping[str, Method] = {
             whole=True,
             mixes=("*",),  # the likelihood in it is a mean over the tokens of a batch
             environment=_QUIET,
+            spreads=_DDP,
             measures=(
                 *_PAIRS,
                 "rewards/accuracies",
@@ -153,6 +158,7 @@ METHODS: Mapping[str, Method] = {
             whole=True,
             mixes=("*",),  # the likelihood in it is a mean over the tokens of a batch
             environment=_QUIET,
+            spreads=_DDP,
             measures=(*_PAIRS, "rewards/accuracies", "rewards/margins", "nll_loss"),
         ),
         Method(
@@ -162,6 +168,7 @@ METHODS: Mapping[str, Method] = {
             "ranked",
             "a reward model",
             head="reward",
+            spreads=_DDP,
             measures=("accuracy", "margin", "max_reward", "mean_reward", "min_reward", "num_tokens"),
         ),
         Method(
@@ -174,6 +181,7 @@ METHODS: Mapping[str, Method] = {
             rewards=True,
             mixes=("bnpo",),
             preflight=_REWARDS,
+            spreads=_DDP,
             measures=(
                 *_ONLINE,
                 *_CALLS,
@@ -194,6 +202,7 @@ METHODS: Mapping[str, Method] = {
             online=True,
             rewards=True,
             preflight=_REWARDS,
+            spreads=_DDP,
             measures=_ONLINE,
         ),
         Method(
@@ -204,6 +213,7 @@ METHODS: Mapping[str, Method] = {
             "on-policy distillation from a teacher",
             online=True,
             teacher=True,
+            spreads=_DDP,
             measures=(*_TOKENS, *_LENGTHS, *_CALLS),
         ),
     )

@@ -25,6 +25,7 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.TRAIN,
         impl="forge_sdpo.train:train",
         serves=frozenset({"sdpo"}),
+        supports=frozenset({"ddp"}),
         requires_dist=(*MODELS, PEFT, TRL, DATASETS),
         packages=TRAINING,
         depends=frozenset({"hf-model"}),

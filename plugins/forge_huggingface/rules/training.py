@@ -74,6 +74,10 @@ def cannot_spread(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "models that take pictures train in one process so far"
     if job.train.options.get("train_sampling_strategy") == "batch_rebalance":
         return 'train_sampling_strategy = "batch_rebalance": it gives each number of processes other batches'
+    if job.train.options.get("loss_type") == "bnpo":
+        return 'loss_type = "bnpo": it is a mean over the tokens of a batch, into which answers are mixed by chance'
+    if job.train.options.get("use_vllm"):
+        return "use_vllm: vLLM in several processes has not been tried"
     from packaging.version import Version  # which listing plugins does not need
 
     there = machine.versions.get("accelerate", "0")

@@ -29,7 +29,7 @@ from forge_huggingface.model.device import peak
 from forge_huggingface.rows import text_of
 from forge_huggingface.training.outlook import outlook
 from forge_huggingface.training.probe import probe
-from forge_huggingface.training.resume import drop_old, recall, remember, restore_best
+from forge_huggingface.training.resume import drop_old, own, recall, remember, restore_best
 from forge_huggingface.training.save import check_written
 from forge_huggingface.training.together import check_wrapped, slowest
 from forge_huggingface.training.watch import Watch
@@ -221,10 +221,10 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         checkpoint = folder / f"checkpoint-{state.global_step}"
         start = time.monotonic()
         self.wanted = False
-        losses = self.run.group.gather(float(self.trainer._tr_loss))  # noqa: SLF001 - each has seen other rows
+        owned = self.run.group.gather(own(self.trainer))  # each has seen other rows
         if self.run.rank == 0:
             check_written(self.trainer.model, checkpoint)
-            remember(self.trainer, checkpoint, {"alike": self.alike, "losses": losses})
+            remember(self.trainer, checkpoint, owned, {"alike": self.alike})
             self.seal(args, state, control, checkpoint, start)
         self.run.group.first(None)  # none trains on, and none deletes, before it is sealed
         self.trainer.saving += round(time.monotonic() - start, 3)  # beside what the trainer itself took to write it

@@ -194,7 +194,8 @@ def optimizer_ballast(trainer: Any) -> list[Any]:
     if "adam" not in name.lower():
         return []
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    count = sum(each.numel() * (1 if "8bit" in name else each.element_size()) for each in trained)
+    here = [each.to_local() if hasattr(each, "to_local") else each for each in trained]  # of a sharded one its part
+    count = sum(each.numel() * (1 if "8bit" in name else each.element_size()) for each in here)
     return [torch.empty(2 * count, dtype=torch.uint8, device=trainer.args.device)]
 
 

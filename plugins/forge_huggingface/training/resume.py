@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from forge.api import RunError
 from forge.disk.checkpoints import rotate
 from forge.disk.files import write_text
+from forge_huggingface.training.together import joined
 
 NUMBERS = "numbers.json"
 """The numbers in a checkpoint that the trainer's own files lack."""
@@ -23,26 +25,42 @@ NUMBERS = "numbers.json"
 REFERENCE = "reference.safetensors"
 """A reference model that follows the trained one, in a checkpoint."""
 
-_COUNTERS = ("_total_train_tokens", "_step", "entropy_coef", "_last_world_entropy")
+_TOKENS = "_total_train_tokens"
+_COUNTERS = ("_step", "entropy_coef", "_last_world_entropy")
 _MEASURED = ("_metrics", "_stored_metrics")
 
 
-def remember(trainer: Any, checkpoint: Path, more: dict[str, Any]) -> None:
-    """Write into a checkpoint what the trainer only keeps in memory, with ``more`` beside it."""
+def own(trainer: Any) -> dict[str, Any]:
+    """Return what a process has in memory of its own rows: their tokens, and what was measured since the last log."""
+    kept = {name: found["train"] for name in _MEASURED if (found := getattr(trainer, name, None)) is not None}
+    return {
+        "loss": float(trainer._tr_loss),  # noqa: SLF001
+        "tokens": getattr(trainer, _TOKENS, 0),
+        "measured": {
+            name: {key: [*map(float, values)] for key, values in lists.items()} for name, lists in kept.items()
+        },
+    }
+
+
+def remember(trainer: Any, checkpoint: Path, owned: Sequence[dict[str, Any]], more: dict[str, Any]) -> None:
+    """Write into a checkpoint what the trainer only keeps in memory.
+
+    Args:
+        trainer: The trainer of rank 0.
+        checkpoint: The checkpoint.
+        owned: What :func:`own` gives in each process, by rank.
+        more: What is to be beside it.
+    """
     from transformers import EarlyStoppingCallback
 
-    kept = {name: found["train"] for name in _MEASURED if (found := getattr(trainer, name, None)) is not None}
     numbers = {
-        "loss": float(trainer._tr_loss),  # noqa: SLF001
+        "processes": owned,
         "total_loss": trainer._total_loss_scalar,  # noqa: SLF001
         "logged": trainer._globalstep_last_logged,  # noqa: SLF001
         "seconds": trainer.seconds(),
         "training": trainer.model.training,
         "learning": trainer.learning.state(),
         "counters": {name: getattr(trainer, name) for name in _COUNTERS if hasattr(trainer, name)},
-        "measured": {
-            name: {key: [*map(float, values)] for key, values in lists.items()} for name, lists in kept.items()
-        },
         "without_gain": [
             each.early_stopping_patience_counter
             for each in trainer.callback_handler.callbacks
@@ -71,20 +89,56 @@ def recall(trainer: Any, checkpoint: Path) -> dict[str, Any]:
         return {}
     numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
     trainer.learning.restore(numbers.get("learning"))
-    losses = numbers.get("losses", [numbers["loss"]])  # of each process; the trainer logs their mean
-    mine = losses[trainer.args.process_index] if len(losses) == trainer.args.world_size else sum(losses) / len(losses)
-    trainer._tr_loss = torch.tensor(mine, device=trainer.args.device)  # noqa: SLF001
+    mine = share(
+        owned(numbers), trainer.args.process_index, trainer.args.world_size, apart=getattr(trainer, "apart", False)
+    )
+    trainer._tr_loss = torch.tensor(mine["loss"], device=trainer.args.device)  # noqa: SLF001
+    if hasattr(trainer, _TOKENS):
+        setattr(trainer, _TOKENS, mine["tokens"])
     trainer._total_loss_scalar = numbers["total_loss"]  # noqa: SLF001
     trainer._globalstep_last_logged = numbers["logged"]  # noqa: SLF001
     trainer.seconds_before = numbers["seconds"]
     for name, value in numbers["counters"].items():
         setattr(trainer, name, value)
-    for name, kept in numbers["measured"].items():
+    for name, kept in mine["measured"].items():
         getattr(trainer, name)["train"].update(kept)
     stopping = [each for each in trainer.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
     for callback, count in zip(stopping, numbers["without_gain"], strict=True):
         callback.early_stopping_patience_counter = count
     return numbers
+
+
+def owned(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what each process had; a checkpoint of forge 0.1 has it of one, in another form."""
+    if "processes" in numbers:
+        found: list[dict[str, Any]] = numbers["processes"]
+        return found
+    tokens = numbers["counters"].get(_TOKENS, 0)
+    return [{"loss": numbers["loss"], "tokens": tokens, "measured": numbers["measured"]}]
+
+
+def share(every: Sequence[dict[str, Any]], rank: int, size: int, *, apart: bool) -> dict[str, Any]:
+    """Return what one of so many processes goes on with, where so many as ``every`` has left off.
+
+    Args:
+        every: What :func:`own` gave in each process.
+        rank: The process.
+        size: How many go on.
+        apart: Whether each had measured its own rows; else all have measured the same.
+    """
+    if len(every) == size:
+        return every[rank]
+    loss = sum(each["loss"] for each in every) / len(every)
+    if not apart:
+        return {**every[0], "loss": loss}
+    if rank:
+        return {"loss": loss, "tokens": 0, "measured": {}}
+    names = every[0]["measured"]
+    return {
+        "loss": loss,
+        "tokens": sum(each["tokens"] for each in every),
+        "measured": {name: joined([each["measured"][name] for each in every]) for name in names},
+    }
 
 
 def follows(trainer: Any) -> bool:
@@ -103,8 +157,9 @@ def take_weights(trainer: Any, checkpoint: Path) -> None:
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     restore_best(trainer.args, trainer.state)
     if numbers := recall(trainer, checkpoint):
-        total = numbers["total_loss"] + numbers["loss"]
-        left = numbers["measured"].get("_metrics", {}) if numbers["training"] else {}
+        whole = share(owned(numbers), 0, 1, apart=getattr(trainer, "apart", False))
+        total = numbers["total_loss"] + whole["loss"]
+        left = whole["measured"].get("_metrics", {}) if numbers["training"] else {}
         means = {name: sum(values) / len(values) for name, values in left.items() if values}
         end = {"train_loss": total / trainer.state.global_step, "train_runtime": round(numbers["seconds"], 4)}
         trainer.state.log_history.append({**end, **means})

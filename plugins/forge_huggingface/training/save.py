@@ -49,8 +49,26 @@ def result(
     )
 
 
-def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: Trained) -> None:
-    """Write weights and tokenizer under a temporary name, rename it, and add the model card."""
+def save(
+    model: Any,
+    processor: Any,
+    folder: Path,
+    job: Job,
+    run: Run,
+    trained: Trained,
+    weights: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights and tokenizer under a temporary name, rename it, and add the model card.
+
+    Args:
+        model: The model.
+        processor: The tokenizer, or what it is a part of.
+        folder: Where to.
+        job: The job.
+        run: The run.
+        trained: What is known of it.
+        weights: All of its weights, where the model holds a part of them only.
+    """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -59,7 +77,7 @@ def save(model: Any, processor: Any, folder: Path, job: Job, run: Run, trained: 
                 # A hub id means the same on every machine; a folder in this machine's cache does not.
                 config.base_model_name_or_path = run.plan.facts.path if is_folder(run) else job.model.id
                 config.revision = run.plan.facts.revision
-        model.save_pretrained(part, safe_serialization=True)
+        model.save_pretrained(part, safe_serialization=True, **({} if weights is None else {"state_dict": weights}))
         processor.save_pretrained(part)
         (part / "README.md").unlink(missing_ok=True)  # peft's; forge's own comes once the weights count
         check_written(model, part)

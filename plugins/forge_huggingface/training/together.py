@@ -52,6 +52,18 @@ def check_wrapped(trainer: Any, run: Run) -> None:
         raise PluginError(what, "the processes would not train together as planned", "please report this")
 
 
+def gathered(trainer: Any, run: Run) -> dict[str, Any] | None:
+    """Return all weights of a model that each process holds a part of, in main memory of rank 0; None if it has all.
+
+    The trainer's own saving of sharded weights depends on a setting and may write nothing, without a word
+    (transformers 5.17 and 5.23).
+    """
+    if run.plan.launch.shard != "full":
+        return None
+    found: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return found
+
+
 def slowest(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the longest time and the most memory of what all processes found."""
     return {
@@ -59,6 +71,15 @@ def slowest(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name in ("seconds", "memory")
         if (values := [each[name] for each in found if each.get(name) is not None])
     }
+
+
+def joined(found: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """Return what processes have measured as if one had; the tokens so far, which each counts of its own, are a sum."""
+    every: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for each in found for name in each):
+        values = [value for each in found for value in each.get(name, ())]
+        every[name] = [sum(values)] if name == "num_tokens" else values
+    return every
 
 
 def filled_up(trainer: Any, data: Data) -> Noted | None:

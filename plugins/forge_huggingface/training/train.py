@@ -42,7 +42,7 @@ from forge_huggingface.training.probe import explain_out_of_memory, explain_prep
 from forge_huggingface.training.rates import rates_of
 from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
-from forge_huggingface.training.together import check_together, filled_up, together
+from forge_huggingface.training.together import check_together, filled_up, gathered, together
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -115,8 +115,9 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     metrics = final_metrics(state.log_history)
     warnings = () if doubt is None else (doubt.message,)
     trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics, warnings=warnings)
+    weights = gathered(trainer, run)
     if run.rank == 0:
-        save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained)
+        save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained, weights)
     run.group.first(None)
     return trained
 

@@ -88,6 +88,21 @@ def test_a_step_that_the_named_processes_cannot_share_is_refused_with_the_neares
 
 
 @pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        ('method = "grpo"\nloss_type = "bnpo"', "is a mean over the tokens of a batch, into which answers are mixed"),
+        ('method = "grpo"\nuse_vllm = true', "vLLM in several processes has not been tried"),
+        ('train_sampling_strategy = "batch_rebalance"', "it gives each number of processes other batches"),
+    ],
+)
+def test_what_would_not_be_the_same_in_several_processes_is_refused(plan: Any, train: str, says: str) -> None:
+    reward = '[[train.reward]]\nuse = "math_answer"\n' if "grpo" in train else ""
+    with pytest.raises(PlanError) as raised:
+        plan(f"{HUGGINGFACE}[train]\nbatch_size = 16\n{train}\n{reward}[launch]\nprocesses = 2\n", CPU)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("machine", "launch", "says"),
     [
         (FOUR, "processes = 8", "4 GPUs are in sight, and each process uses one of its own; write 4 or less"),

@@ -43,23 +43,19 @@ class Unhurried:
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         if training and count is not None:  # of rows end to end, TRL would count what fills up the batch too
-            if self.args.world_size > 1:  # type: ignore[attr-defined]
-                here = torch.tensor(count, device=self.args.device)  # type: ignore[attr-defined]
-                count = int(self.accelerator.gather(here).sum())  # type: ignore[attr-defined]
             self._total_train_tokens = before + count
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]  # type: ignore[attr-defined]
         return found
 
     def _simple(self, inputs: Any) -> bool:
         """Whether the loss is one that is known here; TRL computes the others as it does."""
-        args, accelerator = self.args, self.accelerator  # type: ignore[attr-defined]
+        args = self.args  # type: ignore[attr-defined]
         special = (
             self.aux_loss_enabled  # type: ignore[attr-defined]
             or (self.compute_loss_func is not None and FUSED)  # type: ignore[attr-defined]
             or self.label_smoother is not None  # type: ignore[attr-defined]
             or args.use_liger_kernel
             or args.loss_type not in {"nll", "chunked_nll"}
-            or accelerator.num_processes > 1
             or "shift_labels" in inputs
         )
         return TRLS_OWN and not special
@@ -69,6 +65,8 @@ class Unhurried:
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         number = outputs.label_mask.sum()
         loss = -outputs.log_probs.sum() / torch.as_tensor(number if count is None else count).clamp(min=1)
+        if count is not None:  # it is that of all processes, of whose gradients the mean is taken
+            loss = loss * self.args.world_size  # type: ignore[attr-defined]
         return loss, outputs.entropy.detach().sum(), outputs.is_top1.sum(), number
 
     def _whole(self, model: Any, inputs: Any, count: Any) -> tuple[Any, ...]:

@@ -7,7 +7,9 @@ the mean of all that it is a mean of.
 
 Of several processes each takes every n-th batch, the same batches that one process would take, and measures it by
 itself; what they found is put together in the end. accelerate would fill the last batches up with rows that were seen
-before, and TRL 1.14 would then count a part of the tokens only.
+before, and TRL 1.14 would then count a part of the tokens only. In training too each measures its own batches, and what
+all have measured is put together when it is logged: they are the batches that one process would take one after another,
+and a number that is measured of a batch, as KTO's estimate of how far the model has moved, is the same.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from forge_huggingface.training.together import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class Weighed:
                 )
         finally:
             self._batches = None
-        if self._spread:
+        if self.args.world_size > 1:  # type: ignore[attr-defined]
             batches = [each for found in self.run.group.gather(batches) for each in found if each.counts["rows"]]  # type: ignore[attr-defined]
         if not math.isnan(loss := self.held_out_loss(batches)):  # it is where there is nothing to be the mean of
             output.metrics[f"{metric_key_prefix}_loss"] = loss
@@ -119,6 +123,22 @@ class Weighed:
         for name in self.names(batches):
             measured[name] = [self.held_out(name, batches)]  # the trainer averages what is in it when it logs
         return output
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        """Compute the loss of a batch from this batch alone, and measure it alone."""
+        if not self._spread or self._batches is not None:  # of an evaluation, it is so already
+            return super().compute_loss(*arguments, **options)  # type: ignore[misc]
+        with to_itself(self.accelerator):  # type: ignore[attr-defined]
+            return super().compute_loss(*arguments, **options)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Put together what all processes have measured in training since the last log, and log."""
+        if self._spread and self.model.training:  # type: ignore[attr-defined]
+            measured = self._measured("train")
+            found = joined(self.run.group.gather(floats(measured)))  # type: ignore[attr-defined]
+            measured.clear()
+            measured.update(found)
+        super().log(logs, start_time)  # type: ignore[misc]
 
     @property
     def _spread(self) -> bool:
@@ -132,11 +152,11 @@ class Weighed:
         rows = self.eval_dataset[rows] if isinstance(rows, str) else rows  # type: ignore[attr-defined]
         return share_of(self, rows)
 
-    def _measured(self) -> Any:
-        """Return what the trainer has measured in this evaluation: a list for each name, a value for each batch."""
+    def _measured(self, when: str = "eval") -> Any:
+        """Return what the trainer has measured since the last log: a list for each name, a value for each batch."""
         if (kept := getattr(self, "_metrics", None)) is not None:
-            return kept["eval"]
-        return kept["eval"] if (kept := getattr(self, "_stored_metrics", None)) is not None else {}
+            return kept[when]
+        return kept[when] if (kept := getattr(self, "_stored_metrics", None)) is not None else {}
 
 
 class Tokenwise(Weighed):
@@ -232,6 +252,21 @@ def by_itself(trainer: Any) -> Iterator[None]:
         args.average_tokens_across_devices = averages
         trainer.gather_function = gather
         del accelerator.gather_for_metrics  # the class's own is there again
+
+
+@contextlib.contextmanager
+def to_itself(accelerator: Any) -> Iterator[None]:
+    """Have what is asked of all processes answered by this one."""
+    accelerator.gather = accelerator.gather_for_metrics = alone
+    try:
+        yield
+    finally:
+        del accelerator.gather, accelerator.gather_for_metrics  # the class's own are there again
+
+
+def floats(measured: Mapping[str, list[Any]]) -> dict[str, list[float]]:
+    """Return what was measured as numbers."""
+    return {name: [*map(float, values)] for name, values in measured.items()}
 
 
 def alone(value: Any, *_: Any, **__: Any) -> Any:

@@ -1,0 +1,95 @@
+"""Every method trains in several processes as it does in one: all that it logs is the same, not the loss alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge.disk.events import read_events
+from support.projects import Project
+from support.resuming import untimed
+from support.rows import METHODS, ONLINE, prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    Rows = Callable[[Sequence[Any]], None]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several processes are looked for in /proc")
+
+HERE = Path(__file__).parents[1] / "support" / "together"
+FULL = {"type": "none", "r": None, "lora_alpha": None}
+GROUPS: dict[str, Any] = {"num_generations": 8}  # more answers to a prompt than one process gives
+
+
+def together(project: Project, *arguments: str, **environ: str) -> list[dict[str, Any]]:
+    """Run the job with the changes of ``support/together``, and return what the trainer logged."""
+    path = f"{HERE}:{os.environ.get('PYTHONPATH', '')}"
+    project.forge("run", "job.toml", *arguments, PYTHONPATH=path, **environ)
+    lines = [event for event in read_events(project.newest().events) if event["kind"] in {"step", "eval"}]
+    return [{name: value for name, value in untimed(line).items() if isinstance(value, int | float)} for line in lines]
+
+
+MIXED = {"kl", "entropy", "sdpo/gain", "sdpo/divergence"}
+"""What an online method measures as means over the tokens of batches, into which its answers are mixed by chance."""
+
+
+def hold_alike(one: list[dict[str, Any]], other: list[dict[str, Any]], *, but: AbstractSet[str] = frozenset()) -> None:
+    """Hold what two runs logged against each other, by 1e-6 of each number, and 1e-5 of the norm of the gradient."""
+    assert [line.keys() for line in one] == [line.keys() for line in other]
+    for first, second in zip(one, other, strict=True):
+        near = {
+            name: pytest.approx(value, rel=1e-5 if name == "grad_norm" else 1e-6, abs=1e-6)
+            for name, value in first.items()
+        }
+        assert {**second, **dict.fromkeys(but)} == {**near, **dict.fromkeys(but)}
+
+
+def case(
+    method: str, *, fast: bool = False, rows: Any = None, adapter: Any = None, name: str = "", **train: Any
+) -> Any:
+    make, options = METHODS.get(method, (rows, {}))
+    marks = () if fast else pytest.mark.slow
+    return pytest.param(method, rows or make, {**options, **train}, adapter or {}, marks=marks, id=name or method)
+
+
+@pytest.mark.parametrize(
+    ("method", "make", "train", "adapter"),
+    [
+        case("sft", rows=lambda count: [{"text": "one two " * (1 + each % 5)} for each in range(count)]),
+        case("dpo", fast=True),
+        case("dpo", adapter=FULL, name="dpo-full"),
+        case("dpo", precompute_ref_log_probs=True, name="dpo-precomputed"),
+        case("kto"),
+        case("kto", precompute_ref_log_probs=True, name="kto-precomputed"),
+        case("orpo"),
+        case("cpo"),
+        case("reward"),
+        case("distill", temperature=1e-4),
+        case("grpo", fast=True, **GROUPS),
+        case("grpo", loss_type="grpo", beta=0.1, num_iterations=2, name="grpo-of-two-passes", **GROUPS),
+        case("rloo", **GROUPS),
+        case("sdpo", rows=prompts, **{**ONLINE, **GROUPS}),
+    ],
+)
+def test_a_method_is_the_same_in_two_processes(
+    project: Project,
+    rows: Rows,
+    method: str,
+    make: Callable[[int], Any],
+    train: dict[str, Any],
+    adapter: dict[str, Any],
+) -> None:
+    rows(make(16))
+    more = {"per_device_train_batch_size": 2, **train, "gradient_accumulation_steps": 2, "logging_steps": 2}
+    plugins = {"sdpo": {"success_reward_threshold": 0.0}} if method == "sdpo" else {}
+    project.write(train={"method": method, **more}, adapter=adapter, plugins=plugins)
+    one = together(project, FORGE_TESTS_ANSWERS="1")
+    assert all(line["grad_norm"] for line in one)
+    two = together(project, "--set", "launch.processes=2", FORGE_TESTS_ANSWERS="1")
+    hold_alike(one, two, but=MIXED if method in {"grpo", "rloo", "sdpo"} else frozenset())
