@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
-
 from runs.test_methods_together import FULL, hold_alike, together
+
 from support.projects import Project
 
 SHARD = ("--set", "launch.processes=2", "--set", "launch.shard=full")
