@@ -112,7 +112,7 @@ class Project:
     def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Start ``forge run job.toml`` and wait until its run folder is there."""
         known = len(list(self.runs.glob("*/*/plan.json")))
-        process = self.start("run", "job.toml", *arguments, **environ)
+        process = self.start("run", "job.toml", *arguments, cwd=None, **environ)
         wait_for(lambda: len(list(self.runs.glob("*/*/plan.json"))) > known)
         return process
 
