@@ -46,6 +46,8 @@ _PATTERNS = (
 _SECRETS = re.compile(r"(?:^|_)(?:TOKEN|API_?KEY|PASSWORD|PASSWD|SECRET|SECRET_KEY|ACCESS_KEY)$")
 """Names of variables of the environment whose values are hidden wherever they turn up."""
 
+_ENDS = ("TOKEN", "KEY", "PASSWORD", "PASSWD", "SECRET")  # looked at first: a log masks every line
+
 _SHORTEST = 8  # letters; a shorter value may be any word
 
 
@@ -57,9 +59,10 @@ def masked(text: str) -> str:
     """
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and value in text and _SECRETS.search(name):
-            text = text.replace(value, HIDDEN)
+    for name in os.environ:
+        if name.endswith(_ENDS) and _SECRETS.search(name):
+            value = os.environ.get(name, "")
+            text = text.replace(value, HIDDEN) if len(value) >= _SHORTEST else text
     return text
 
 
