@@ -18,6 +18,7 @@ import sysconfig
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -149,6 +150,8 @@ def main() -> None:
     with Path(os.devnull).open("r+b") as nothing:  # what a plugin prints is nobody's, and it is asked by no one else
         os.dup2(nothing.fileno(), 0)
         os.dup2(nothing.fileno(), 1)
+    import_module("forge.discovery.keys")  # most plugins need it, with pydantic: its import is not to count as theirs
+    answers.write(b"ready\n")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent ends this process
     lines: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_listen, args=(questions, lines), name="parent", daemon=True).start()

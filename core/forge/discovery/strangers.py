@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 NAMED_AFTER = 5.0
 """Seconds after which a plugin that has not answered is named."""
 
+START = 60.0
+"""Seconds that the process is given to start, before the plugin's own begin."""
+
 LIMIT = 15.0
 """Seconds after which it is not waited for; ``FORGE_PLUGIN_SECONDS`` says another number."""
 
@@ -94,6 +97,9 @@ class Strangers:
             assert self._process.stdout is not None
             threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
             self._end = weakref.finalize(self, _ended, self._process)
+            with suppress(queue.Empty):  # what it takes to start is nothing that the plugin does
+                if not self._answers.get(timeout=START).endswith(b"\n"):
+                    self._answers.put(b"")
         return self._process
 
     def _waited(self, found: Found, what: str, process: subprocess.Popen[bytes]) -> bytes:
