@@ -138,8 +138,8 @@ class _Asked:
         return told
 
     def _remembered(self, found: Found) -> Told | None:
-        data = self.memory.recall(found)
         with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged
+            data = self.memory.recall(found)
             return None if data is None else self._rebuilt(found, data)
         return None
 
