@@ -61,6 +61,8 @@ _PATTERNS = (
 _SECRETS = re.compile(r"(?:^|_)(?:TOKEN|API_?KEY|PASSWORD|PASSWD|SECRET|SECRET_KEY|ACCESS_KEY)$")
 """Names of variables of the environment whose values are hidden wherever they turn up."""
 
+_ENDS = ("TOKEN", "KEY", "PASSWORD", "PASSWD", "SECRET")  # looked at first: a log masks every line
+
 _SHORTEST = 8  # letters; a shorter value may be any word
 
 
@@ -74,9 +76,10 @@ def masked(text: str) -> str:
     for marks, pattern, instead in _PATTERNS:
         if any(mark in small for mark in marks):
             text = pattern.sub(instead, text)
-    for name, value in os.environ.items():
-        if _SECRETS.search(name) and len(value) >= _SHORTEST:
-            text = text.replace(value, HIDDEN)
+    for name in os.environ:
+        if name.endswith(_ENDS) and _SECRETS.search(name):
+            value = os.environ.get(name, "")
+            text = text.replace(value, HIDDEN) if len(value) >= _SHORTEST else text
     return text
 
 

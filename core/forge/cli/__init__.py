@@ -7,6 +7,8 @@ shell's completion take 60 ms and not 300.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -118,6 +120,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; errors that forge knows print as one message, without a traceback."""
+    gc.set_threshold(100_000)  # a command begins with objects by the hundred thousand, and next to none is garbage
+    atexit.register(gc.disable)  # else the interpreter looks through all of them once more before it ends
     # pydantic looks for plugins of its own in every distribution, and stops at the first whose metadata is damaged.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with standard_streams():

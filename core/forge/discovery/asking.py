@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from itertools import islice
 from pathlib import Path
@@ -168,6 +169,7 @@ def main() -> None:
     with Path(os.devnull).open("r+b") as nothing:  # what a plugin prints is nobody's, and it is asked by no one else
         os.dup2(nothing.fileno(), 0)
         os.dup2(nothing.fileno(), 1)
+    import_module("forge.discovery.keys")  # most plugins need it, with pydantic: its import is not to count as theirs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent ends this process
     _write(answers, {"ready": os.getpid()})
     if not hasattr(os, "fork"):

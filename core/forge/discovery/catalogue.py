@@ -91,7 +91,8 @@ class Catalogue:
 
     def find(self, name: str) -> Plugin | None:
         """Return the plugin of this name, usable or not; of several, the one that is."""
-        return next((plugin for plugin in (*self.usable, *self.plugins) if plugin.name == name), None)
+        named = [plugin for plugin in self.plugins if plugin.name == name]
+        return next((plugin for plugin in named if plugin.status == "ok"), named[0] if named else None)
 
     def command(self, name: str) -> tuple[Plugin, Command] | None:
         """Return a command that a usable plugin brings, with the plugin; one of forge's own goes first."""

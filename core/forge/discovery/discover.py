@@ -70,7 +70,7 @@ def discover(
             twice.setdefault(each.point.name, set()).add((each.source, each.point.value))
     own = {_plain(each.point.name) for each in candidates if each.point.group == API and each.source[0] == OWN}
     plugins, seen = [], set()
-    strangers: _Asked | None = None
+    strangers: dict[int, Found] = {}
     for each in candidates:
         point = each.point
         key = (point.name, point.group, each.source, point.value)
@@ -92,12 +92,14 @@ def discover(
         elif each.source[0] != OWN and (unmet := _unmet(each)):
             plugins.append(_unusable(each, "other forge", unmet))
         elif apart and each.source[0] != OWN:
-            strangers = strangers or _Asked(again=again)
-            plugins.append(_plugin(each, strangers.told(each), partial(strangers.function, each, -1)))
+            strangers[len(plugins)] = each
+            plugins.append(_unusable(each, "broken", "it was not asked"))
         else:
             plugins.append(_plugin(each, load(point), load_object))
-    if strangers is not None:
-        strangers.end()
+    if strangers:
+        asked = _Asked(again=again)
+        for place, told in zip(strangers, asked.told(list(strangers.values())), strict=True):
+            plugins[place] = _plugin(strangers[place], told, partial(asked.function, strangers[place], -1))
     catalogue = Catalogue(tuple(_without_twins(plugins)))
     know(catalogue.functions)
     return catalogue
@@ -122,25 +124,35 @@ class _Asked:
 
         return Remote(self.process, found, index, name)
 
-    def told(self, found: Found) -> Told:
-        """Return what a plugin says of itself."""
-        data = None if self.again else self.memory.recall(found)
-        if data is not None:
-            with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged
-                return self._rebuilt(found, data)
+    def told(self, every: Sequence[Found]) -> list[Told]:
+        """Return what plugins say of themselves, and remember it."""
+        known = [None if self.again else self._remembered(found) for found in every]
+        if None not in known:
+            return [told for told in known if told is not None]
+        from forge.discovery.crowds import ask_each
+
+        pending = [found for found, told in zip(every, known, strict=True) if told is None]
+        answers = iter(ask_each(pending, "it is asked what it can do", {"do": "describe"}))
+        told = [
+            self._kept(found, next(answers)) if told is None else told for found, told in zip(every, known, strict=True)
+        ]
+        self.memory.write()
+        return told
+
+    def _remembered(self, found: Found) -> Told | None:
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged
+            data = self.memory.recall(found)
+            return None if data is None else self._rebuilt(found, data)
+        return None
+
+    def _kept(self, found: Found, answer: Mapping[str, Any] | NoAnswer | ForgeError) -> Told:
         files: Iterable[str] | None = None
-        try:
-            answer = self.process.ask(found, "it is asked what it can do", {"do": "describe"})
+        if isinstance(answer, Exception):
+            data = Told(f"{answer}; `forge plugins --again` asks it once more").to_json()
+        else:
             data, files = answer["told"], answer["files"]
-        except (NoAnswer, ForgeError) as error:
-            data = Told(f"{error}; `forge plugins --again` asks it once more").to_json()
         self.memory.keep(found, data, files)
         return self._rebuilt(found, data)
-
-    def end(self) -> None:
-        """Write down what was said anew, and end the process in which plugins may have left something running."""
-        self.memory.write()
-        self.process.close()
 
     def _rebuilt(self, found: Found, data: Mapping[str, Any]) -> Told:
         return Told.from_json(data, partial(self.function, found))

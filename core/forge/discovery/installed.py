@@ -81,13 +81,9 @@ def of_code(code: Code) -> Found:
 
 def _points(folder: Path) -> Iterator[Found]:
     """Yield the entry points of one distribution."""
-    try:
-        raw = (folder / "entry_points.txt").read_bytes()
-    except OSError:  # it has none, or its link leads nowhere
+    text = _read(f"{folder}/entry_points.txt")
+    if text is None or "forge_v" not in text:
         return
-    if b"forge_v" not in raw:
-        return
-    text = raw.decode(errors="replace")
     source, fault, needs = _source(folder)
     group = ""
     for line in map(str.strip, text.splitlines()):
@@ -100,6 +96,15 @@ def _points(folder: Path) -> Iterator[Found]:
             yield Found(EntryPoint(name or "?", value, group), source, str(folder), fault or damaged, needs)
 
 
+def _read(path: str) -> str | None:
+    """Return a file's text, or None: it is not there, or its link leads nowhere."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - by every command, in hundreds
+            return file.read()
+    except OSError:
+        return None
+
+
 def _source(folder: Path) -> tuple[tuple[str, str], str | None, tuple[str, ...]]:
     """Return a distribution's name and version, what is wrong with its metadata, and what it depends on.
 
@@ -108,9 +113,8 @@ def _source(folder: Path) -> tuple[tuple[str, str], str | None, tuple[str, ...]]
     stem = folder.name.rpartition(".")[0]
     name, _, version = stem.partition("-")
     for file in ("METADATA", "PKG-INFO"):
-        try:
-            head = (folder / file).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+        head = _read(f"{folder}/{file}")
+        if head is None:
             continue
         head = head.partition("\n\n")[0]  # behind it comes the page of the package
         told = {key: re.search(rf"^{key}:[ \t]*(\S+)", head, re.MULTILINE) for key in ("Name", "Version")}

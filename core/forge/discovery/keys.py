@@ -99,11 +99,12 @@ class PluginKeys:
     def others(self, place: str, word: str, use: Mapping[str, Any], written: Written | None = None) -> list[str]:
         """Return the other plugins that serve a word of a table and add keys to it, without asking them."""
         owner = self._owner(place, word, use, written)
-        names = dict.fromkeys(
-            plugin.name for plugin, offer in self.catalogue.offers(_stage(place)) if word in offer.serves
-        )
         mine = self.references(place, word, owner.name) if owner else ()
-        return [name for name in names if (theirs := self.references(place, word, name)) and theirs != mine]
+        theirs: dict[str, dict[str, None]] = {}
+        for plugin, offer in self.catalogue.offers(_stage(place)):
+            if word in offer.serves and offer.options:
+                theirs.setdefault(plugin.name, {})[offer.options] = None
+        return [name for name, references in theirs.items() if tuple(references) != mine]
 
     def of(self, owners: Mapping[str, str]) -> PluginKeys:
         """Return the same where it is known which plugins serve."""

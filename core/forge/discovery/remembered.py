@@ -37,6 +37,7 @@ class Memory:
     def __init__(self, path: Path | None = None) -> None:
         self.path = _home() if path is None else path
         self.changed = False
+        self._stamps: dict[str, list[int] | None] = {}
         self.used: dict[str, Any] = {}
         self.known: Mapping[str, Any] = {}
         if self.path is not None:
@@ -47,11 +48,17 @@ class Memory:
     def recall(self, found: Found) -> dict[str, Any] | None:
         """Return what a plugin said, or None if it is to be asked."""
         entry = self.known.get(_key(found))
-        if entry is None or any(_stamp(path) != stamp for path, stamp in entry["files"].items()):
+        if entry is None or any(self._stamp(path) != stamp for path, stamp in entry["files"].items()):
             return None
         self.used[_key(found)] = entry
         told: dict[str, Any] = entry["told"]
         return told
+
+    def _stamp(self, path: str) -> list[int] | None:
+        """Return what tells one state of a file from another; plugins share many, so each is looked at once."""
+        if path not in self._stamps:
+            self._stamps[path] = _stamp(path)
+        return self._stamps[path]
 
     def keep(self, found: Found, told: Mapping[str, Any], files: Iterable[str] | None) -> None:
         """Remember what a plugin said.
@@ -95,7 +102,7 @@ def _key(found: Found) -> str:
 
 def _stamp(path: str) -> list[int] | None:
     try:
-        seen = Path(path).stat()
+        seen = os.stat(path)  # noqa: PTH116 - looked at by every command, in hundreds: a Path costs more than the look
     except OSError:
         return None
     return [seen.st_mtime_ns, seen.st_size]

@@ -123,9 +123,8 @@ class Strangers:
             assert self._process.stdout is not None
             threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
             self._end = weakref.finalize(self, _ended, self._process)
-            with suppress(
-                queue.Empty
-            ):  # how long that takes is no plugin's matter; what is wrong with it, the next tells
+            # How long that takes is no plugin's matter; what is wrong with it, the next question tells.
+            with suppress(queue.Empty):
                 while b'"ready"' not in (line := self._answers.get(timeout=_START)) and line:
                     pass
                 if not line:

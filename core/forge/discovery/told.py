@@ -132,7 +132,7 @@ def _extension(data: Mapping[str, Any], index: int, function: Callable[[int, str
 
 def _tuples(data: Any) -> Any:
     """Return JSON data with the sets and tuples that it was made of."""
-    if isinstance(data, Mapping):
+    if isinstance(data, dict):
         if data.keys() == {"set"}:
             return frozenset(data["set"])
         return {key: _tuples(item) for key, item in data.items()}

@@ -33,8 +33,9 @@ def job_schema(keys: Keys, plugins: Sequence[str]) -> dict[str, Any]:
     for name in SELECTORS:
         table = definitions[TABLES[name].__name__]
         table["additionalProperties"] = False  # the plugins' keys are named
-        for word in sorted(keys.words(name)):
-            for plugin in (each for each in plugins if word in keys.words(name, each)):
+        served = {plugin: keys.words(name, plugin) for plugin in plugins}
+        for word in sorted(frozenset().union(*served.values())):
+            for plugin in (each for each, words in served.items() if word in words):
                 for model in keys.of({name: plugin}).models(name, word, {}):
                     _merge(table, definitions, model)
     tables: dict[str, Any] = {}

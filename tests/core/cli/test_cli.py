@@ -78,6 +78,21 @@ finally:
 """
 
 
+SEARCHES = """
+import gc, sys
+searches = []
+gc.callbacks.append(lambda phase, told: searches.append(told["generation"]) if phase == "start" else None)
+sys.argv[0] = "forge"
+from forge.cli import main
+del searches[:]
+try:
+    main()
+finally:
+    sys.stdout.flush()
+    print(f"\\n{len(searches)} {gc.isenabled()}")
+"""
+
+
 def modules(site: Site, *arguments: str) -> set[str]:
     """Return the modules that a command loads."""
     (site.folder / "job.toml").write_text(JOB)
@@ -121,6 +136,12 @@ def test_what_only_looks_loads_few_modules(site: Site, arguments: list[str], mos
     # A third more than on Python 3.11 with pydantic 2.12. Importing torch alone loads 1,500; `benchmarks/startup.py`
     # tells the times.
     assert len(modules(site, *arguments)) < most
+
+
+def test_what_only_looks_searches_next_to_nothing_for_garbage(site: Site) -> None:
+    searched = site.python(SEARCHES, "schema").splitlines()[-1].split()
+    assert int(searched[0]) < 20  # 800, were it searched as often as python does
+    assert searched[1] == "True"  # what goes on for long needs it
 
 
 def test_help_opens_no_file_but_its_modules(site: Site) -> None:

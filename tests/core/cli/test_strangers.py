@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.discovery.catalogue import OWN
+from forge.discovery.discover import discover
 from support.crowd import HEAD, install_broken, install_crowd, install_good, install_unreadable, offering
 from support.sites import Site
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from forge.disk.folder import RunFolder
     from support.projects import Project
 
 JOB = '[model]\nid = "org/none"\n[data]\npath = "rows.jsonl"\n[[export]]\nformat = "merged"\n'
@@ -47,6 +50,7 @@ def test_plan_and_schema_are_the_same_with_a_crowd_of_strangers_and_without(both
     assert listed.returncode == 0, listed.stderr
     status = [plugin["status"] for plugin in json.loads(listed.stdout) if plugin["name"].startswith(("good-", "bad-"))]
     assert (status.count("ok"), status.count("broken")) == (20, 30)
+    assert listed_without(listed.stdout) == listed_without(plain.forge("plugins", "--json").stdout)
     first, second = (site.forge("plan", "job.toml", "--json") for site in both)
     assert second.stderr == ""
     assert without_machine(first.stdout, plain) == without_machine(second.stdout, crowd)
@@ -56,35 +60,99 @@ def test_plan_and_schema_are_the_same_with_a_crowd_of_strangers_and_without(both
         assert second.stdout.replace(str(crowd.folder), "HERE") == first.stdout.replace(str(plain.folder), "HERE")
 
 
+def test_the_lock_of_a_run_is_the_same_with_a_crowd_of_strangers_and_without(
+    project: Project, both: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, crowd = both
+    install_crowd(crowd, 10, 10)
+    project.write(export=[{"format": "merged"}])
+    monkeypatch.setenv("FORGE_CACHE", crowd.environment()["FORGE_CACHE"])
+    monkeypatch.setenv("FORGE_PLUGIN_SECONDS", "1")
+    locks = [lock_of(project.prepare()[1])]
+    monkeypatch.syspath_prepend(crowd.folder)
+    locks.append(lock_of(project.prepare()[1]))
+    assert discover({}).find("good-0")
+    assert locks[0] == locks[1]
+
+
+def lock_of(run: RunFolder) -> str:
+    return (run.path / "job.lock.toml").read_text(encoding="utf-8").replace(run.path.name, "RUN")
+
+
+def listed_without(text: str) -> list[Any]:
+    """Return what ``forge plugins --json`` says of forge's own."""
+    return [plugin for plugin in json.loads(text) if plugin["distribution"] == OWN and plugin["status"] == "ok"]
+
+
+def without_times(value: Any) -> Any:
+    """Return JSON data without what a clock tells."""
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if "second" not in key and key != "time"}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
+
+
+def furnish_quickstart(project: Project) -> list[str]:
+    """Make a project that of the quick start, with its small model and few rows, and return how it is run."""
+    for name in ("job.toml", "metrics.py"):
+        shutil.copy(QUICKSTART / name, project.folder / name)
+    (project.folder / "data").mkdir()
+    for name, count in (("train", 16), ("eval", 4)):
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"Give the country card of {name} {number}."},
+                    {"role": "assistant", "content": json.dumps({"capital": f"C{number}", "region": "R"})},
+                ]
+            }
+            for number in range(count)
+        ]
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (project.folder / "data" / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    small = ["train.max_steps=3", "train.eval_steps=3", "train.per_device_train_batch_size=2", "eval.max_new_tokens=4"]
+    return ["job.toml", *(part for each in small for part in ("--set", each))]
+
+
 @pytest.mark.slow
 def test_three_hundred_plugins_cost_a_plan_and_a_run_next_to_nothing(project: Project, tmp_path: Path) -> None:
-    """The default job, run beside 300 plugins of which 50 are broken: the same lock, plan and losses as without."""
+    """The quick start beside 300 plugins of which 50 are broken: the same output, lock, losses and answers."""
     crowd = Site(tmp_path / "crowd")
     install_crowd(crowd, 250, 50)
-    project.write(export=[{"format": "merged"}])
-    environ = {**crowd.environment(FORGE_PLUGIN_SECONDS="2"), "HF_HUB_OFFLINE": "1"}
-    crowd.forge("plugins", FORGE_PLUGIN_SECONDS="2")
+    job = furnish_quickstart(project)
+    environ = crowd.environment(FORGE_PLUGIN_SECONDS="2")
+    listed = json.loads(crowd.forge("plugins", "--json", FORGE_PLUGIN_SECONDS="2").stdout)
+    status = [plugin["status"] for plugin in listed if plugin["name"].startswith(("good-", "bad-"))]
+    assert (status.count("ok"), status.count("broken")) == (250, 50)
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(5):
         for with_them, variables in ((False, {}), (True, environ)):
             start = time.monotonic()
-            project.forge("plan", "job.toml", **variables)
+            project.forge("plan", *job, **variables)
             times[with_them].append(time.monotonic() - start)
     assert min(times[True]) - min(times[False]) < 0.6, times  # 0.1 s on a machine that does nothing else
     found = []
     for variables in ({}, environ):
-        project.forge("run", "job.toml", **variables)
+        said = {
+            "plan": re.sub(r"[\d.]+ GiB free", "what is free", project.forge("plan", *job, **variables)),
+            "schema": project.forge("schema", **variables),
+            "plugins": listed_without(project.forge("plugins", "--json", **variables)),
+        }
+        project.forge("run", *job, **variables)
         run = project.newest()
         plan = run.plan()
         events = [event for event in map(json.loads, run.events.read_text().splitlines()) if event["kind"] == "step"]
         found.append(
-            {
-                "lock": (run.path / "job.lock.toml").read_text().replace(run.path.name, "RUN"),
+            said
+            | {
+                "lock": lock_of(run),
                 "steps": plan.steps,
                 "environment": plan.environment,
                 "shed": plan.shed,
                 "refused": plan.refused,
                 "losses": [event["loss"] for event in events],
+                "evaluation": without_times(json.loads((run.path / "evaluation.json").read_text())),
                 "exported": sorted(path.name for path in (run.path / "exports" / "1-merged").iterdir()),
             }
         )

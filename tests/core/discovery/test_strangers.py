@@ -125,7 +125,9 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_costs_the_asking_alone(
     install_good(here, "good")
     one("good")
     (file,) = (tmp_path / "cache" / "plugins").iterdir()
-    for text in ("{", "[]", json.dumps({key: {"files": {}, "told": {}} for key in json.loads(file.read_text())})):
+    keys = json.loads(file.read_text())
+    damaged = [{"files": {}, "told": {}}, {}, [], 3]
+    for text in ("{", "[]", *(json.dumps(dict.fromkeys(keys, each)) for each in damaged)):
         file.write_text(text)
         one("good")
     (tmp_path / "no-folder").write_text("")
