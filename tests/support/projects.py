@@ -183,6 +183,14 @@ def wait_for(condition: Any, seconds: float = 120, pause: float = 0.002) -> None
         time.sleep(pause)
 
 
+def alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
 def cut_after(folder: RunFolder, step: int, weights: str = "adapter") -> None:
     """Leave a finished run as a kill after a checkpoint would have left it."""
     for path in checkpoints(folder.checkpoints):

@@ -326,7 +326,7 @@ def test_a_key_that_no_backend_takes_and_one_of_a_named_backend_are_mistakes(sit
     assert "train.lerning_rate: unknown key; did you mean learning_rate?" in done.stderr
     write(site, '[train]\noptim = "adafactor"\n[use]\ntrain = "swift"\n')
     done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
-    assert "train.optim: unknown key; it may be a key of huggingface: name it in [use] train" in done.stderr
+    assert "train.optim: unknown key; it may be a key of huggingface or mlx: name it in [use] train" in done.stderr
     write(site, '[train]\noptim = "adafactor"\n[use]\nbackend = "swift"\n')
     done = site.forge("plan", "job.toml", FORGE_MACHINE="linux-cpu")
     assert "swift could train, but it has no key optim for [train]" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import pytest
 
 from forge.discovery.discover import discover
 from support.crowd import install_good, offering
-from support.projects import wait_for
+from support.projects import alive, wait_for
 from support.sites import FORGE
 
 if TYPE_CHECKING:
@@ -63,5 +62,4 @@ def test_who_does_not_wait_for_plugins_leaves_nothing_behind(site: Site, tmp_pat
     command.send_signal(signal.SIGINT)
     assert "stopped" in command.communicate(timeout=60)[1]
     assert command.returncode == 130
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(told.read_text()), 0)
+    wait_for(lambda: not alive(int(told.read_text())), seconds=30)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from forge.discovery.discover import discover
 from support.crowd import HEAD, install_good, offering
+from support.projects import alive, wait_for
 
 if TYPE_CHECKING:
     from support.sites import Site
@@ -90,8 +90,7 @@ def test_the_process_of_a_plugin_that_hangs_ends_with_all_that_it_started(here: 
     found = discover({}).find("evil")
     assert found is not None
     assert "it gave no answer within 3 seconds" in str(found.reason)
-    state = Path("/proc", number.read_text().strip(), "status")
-    assert not state.exists() or "zombie" in state.read_text()
+    wait_for(lambda: not alive(int(number.read_text())), seconds=30)
 
 
 @pytest.mark.parametrize(
