@@ -98,7 +98,8 @@ def discover(
             plugins.append(_plugin(each, load(point), load_object))
     if strangers is not None:
         strangers.end()
-    catalogue = Catalogue(tuple(_without_twins(plugins)))
+    missed = _named(environ.get("FORGE_PLUGINS", "")) - {each.point.name for each in candidates}
+    catalogue = Catalogue(tuple(_without_twins(plugins)), tuple(sorted(missed)))
     know(catalogue.functions)
     return catalogue
 
@@ -212,6 +213,11 @@ def _unusable(found: Found, status: Status, reason: str) -> Plugin:
 def _plain(name: str) -> str:
     """Return a name without what people do not tell names apart by: capitals, and which sign joins its parts."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _named(variable: str) -> set[str]:
+    """Return the plugins that ``FORGE_PLUGINS`` names, to be there or not."""
+    return {part.strip().removeprefix("-") for part in variable.split(",") if part.strip()}
 
 
 def _wanted(variable: str | None) -> Callable[[Found], bool]:
