@@ -75,9 +75,15 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All plugins that were found, sorted by name."""
+    """All plugins that were found, sorted by name.
+
+    Attributes:
+        plugins: They.
+        missed: Names in ``FORGE_PLUGINS`` that none of them has.
+    """
 
     plugins: tuple[Plugin, ...]
+    missed: tuple[str, ...] = ()
 
     @property
     def usable(self) -> tuple[Plugin, ...]:

@@ -100,7 +100,8 @@ def discover(
         asked = _Asked(again=again)
         for place, told in zip(strangers, asked.told(list(strangers.values())), strict=True):
             plugins[place] = _plugin(strangers[place], told, partial(asked.function, strangers[place], -1))
-    catalogue = Catalogue(tuple(_without_twins(plugins)))
+    missed = _named(environ.get("FORGE_PLUGINS", "")) - {each.point.name for each in candidates}
+    catalogue = Catalogue(tuple(_without_twins(plugins)), tuple(sorted(missed)))
     know(catalogue.functions)
     return catalogue
 
@@ -224,6 +225,11 @@ def _unusable(found: Found, status: Status, reason: str) -> Plugin:
 def _plain(name: str) -> str:
     """Return a name without what people do not tell names apart by: capitals, and which sign joins its parts."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _named(variable: str) -> set[str]:
+    """Return the plugins that ``FORGE_PLUGINS`` names, to be there or not."""
+    return {part.strip().removeprefix("-") for part in variable.split(",") if part.strip()}
 
 
 def _wanted(variable: str | None) -> Callable[[Found], bool]:

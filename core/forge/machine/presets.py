@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.errors import UsageError
 from forge.machine.machine import Accelerator, Machine, TorchBuild
-from forge.machine.probe import probe
+from forge.machine.probe import probe, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 def current(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> Machine:
     """Return the machine that ``FORGE_MACHINE`` describes, or else this one.
+
+    Of packages that no preset tells, those that are installed here are taken to be there.
 
     Args:
         environ: The environment.
@@ -32,7 +36,10 @@ def current(environ: Mapping[str, str] = os.environ, folder: Path | None = None)
     if not value:
         return probe(folder)
     if value in PRESETS:
-        return PRESETS[value]
+        preset = PRESETS[value]
+        told = {name for each in PRESETS.values() for name in each.versions}
+        here = {name: version for name, version in versions(sys.path).items() if name not in told}
+        return replace(preset, versions={**here, **preset.versions})
     presets = ", ".join(PRESETS)
     do = f"give a preset ({presets}) or a JSON file like the `machine` part of a plan.json"
     path = Path(os.path.expanduser(value))  # noqa: PTH111 - a home that is not there is a file that is not

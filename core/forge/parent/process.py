@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forge.api.event import Done, Event, Failed, Noted, StageChanged, Stopped
+from forge.api.event import Done, Event, Failed, Noted, StageChanged, Stopped, Warned
 from forge.api.plan import Plan
 from forge.disk.cache import kept_for_later
 from forge.disk.checkpoints import newest_marked
@@ -21,6 +21,7 @@ from forge.disk.faults import disk_errors, machine_error
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
 from forge.disk.meeting import Meeting
+from forge.disk.spare import restore, some
 from forge.errors import ForgeError, Interrupted, MachineError, RunError, from_json
 from forge.parent.ranks import Ranks
 
@@ -111,6 +112,8 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
             worker.stdin.close()
     if ranks:
         let_go(folder)
+    if not folder.busy() and (back := restore(folder.path)):
+        show(Warned(f"a plugin had deleted {some(back)} of the run when its worker ended; put back"))
     error = verdict(worker.returncode, last, folder, wishes, ranks, stage)
     if ranks and error and not isinstance(error, Interrupted):
         keep(folder, error, last)

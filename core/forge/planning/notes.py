@@ -37,6 +37,9 @@ def notes(
     for text in job.use.plugins:
         if plugin := catalogue.find(Path(text).stem):
             yield f"local code: this job runs {text} (sha256 {plugin.version}…), as [use] plugins says"
+    for name in catalogue.missed:
+        hint = did_you_mean(name, [plugin.name for plugin in catalogue.plugins], "see `forge plugins`")
+        yield f"FORGE_PLUGINS names {name}, and there is no such plugin here; {hint}"
     yield from _locked(job, catalogue)
     yield from old_ways([*(choice.plugin for choice in chosen), *(each.plugin for each in observers)])
     yield from _preferences(job, file.config, catalogue, chosen)

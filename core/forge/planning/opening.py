@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from forge.discovery.catalogue import Catalogue
 from forge.discovery.discover import discover
 from forge.discovery.installed import installed
 from forge.discovery.keys import PluginKeys
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forge.api.code import Code
-    from forge.discovery.catalogue import Plugin
+    from forge.discovery.catalogue import Catalogue, Plugin
     from forge.job.job import Job
     from forge.job.read import Change, JobFile
     from forge.machine.machine import Machine
@@ -55,7 +56,7 @@ def open_job(
         raise JobError(str(path), [_at(text, key, _REFUSED, _DO) for key, _ in named])
     code = _read(named, text, str(path), folder)
     found = discover(code=code)
-    catalogue = Catalogue((*found.plugins, *beside)) if beside else found
+    catalogue = replace(found, plugins=(*found.plugins, *beside))
     _refuse_unusable(code, named, catalogue, text, str(path))
     file = parse(text, str(path), folder, PluginKeys(catalogue, machine), changes, wishes)
     _refuse_other(file.job, code, text, str(path))

@@ -6,7 +6,6 @@ user talks to. The worker reads its plan and chooses nothing.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -27,21 +26,26 @@ from forge.worker.perform import perform
 from forge.worker.ranks import rank_of, take_place
 from forge.worker.sink import Sink
 
+PATIENCE = 5.0
+"""Seconds after which it is told what this process waits for when all is done."""
 
-def await_threads(run: Run, code: int) -> None:
-    """Wait for threads that plugins have left, as the interpreter would, and say so after a while; a stop ends it."""
-    left = [each for each in threading.enumerate() if each is not threading.current_thread() and not each.daemon]
-    until = time.monotonic() + 5
-    while any(each.is_alive() for each in left) and not run.stop.is_set():
-        if time.monotonic() > until:
-            names = ", ".join(each.name for each in left if each.is_alive())
-            told = f"all is done, but a plugin or library has left threads running: {names}; Ctrl-C ends them"
-            run.emit(Noted(told))
-            until = math.inf
-        time.sleep(0.05)
-    if any(each.is_alive() for each in left):
-        flush()
-        os._exit(code)
+
+def tell_of_threads(run: Run, code: int) -> None:
+    """Say after a while for which threads of plugins and libraries the interpreter waits; a stop ends it then."""
+    asked = run.stop.is_set()
+
+    def watch() -> None:
+        time.sleep(PATIENCE)
+        left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+        if left:
+            what = f"all is done, but a plugin or library has left threads running: {', '.join(left)}"
+            run.emit(Noted(f"{what}; {'once more' if asked else 'Ctrl-C'} to stop at once"))
+        if not asked:  # else the parent ends this process
+            run.stop.wait()
+            flush()
+            os._exit(code)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def flush() -> None:
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> int:
     run.group.rank = rank  # which is known before the others can be reached
     listen(run)
     code = perform(run, folder, sink, BEGAN)
-    await_threads(run, code)
+    tell_of_threads(run, code)
     if several and code:  # what is left to tear down may wait for a process that is gone
         flush()
         os._exit(code)

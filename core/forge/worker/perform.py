@@ -16,6 +16,7 @@ from forge.api.plan import Task, Training
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked, newest_whole
 from forge.disk.faults import is_hard, machine_error
 from forge.disk.files import sweep
+from forge.disk.spare import restore
 from forge.errors import (
     BackendImportError,
     ExportError,
@@ -90,6 +91,7 @@ def perform(run: Run, folder: RunFolder, sink: Sink, began: float | None = None)
             if run.rank == 0:
                 owned.enter_context(folder.own())
                 sweep(folder.path)
+                restore(folder.path)
             job = settle(load_job(plan.job), plan.decisions)
             know_code(folder.code(plan))
             preload(plan)

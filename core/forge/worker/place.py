@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forge.disk.spare import restore, some, spare
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 
 @contextmanager
@@ -70,24 +71,18 @@ def kept(run: Path, weights: Iterable[str] = (), out: Path | None = None) -> Ite
         What became of them, filled in when the block ends, also by an error.
     """
     own = (*_OWN, *(f"{place}/" for place in weights))
-    aside, before, harm = run.with_name(f".{run.name}.kept"), _seen(run, own, out), Harm()
-    with suppress(OSError):
-        shutil.rmtree(aside, ignore_errors=True)  # of a worker that was killed
-        aside.mkdir()
-        for number, name in enumerate(before):
-            os.link(run / name, aside / str(number))
+    before, harm = _seen(run, own, out), Harm()
+    spare(run, before)
     try:
         yield harm
     finally:
         after = _seen(run, own, out)
-        for number, name in enumerate(before):
-            if name not in after:
-                back = _put_back(aside / str(number), run / name)
-                (harm.restored if back else harm.lost).append(name)
-            elif not name.startswith(_LIVING) and after[name] != before[name]:
-                harm.changed.append(name)
-        harm.added += [name for name in after if name not in before and not name.startswith(_LIVING)]
-        shutil.rmtree(aside, ignore_errors=True)
+        harm.restored += restore(run)
+        harm.lost += [name for name in before if name not in after and name not in harm.restored]
+        harm.changed += [
+            name for name in before if name in after and after[name] != before[name] and not _is_living(name)
+        ]
+        harm.added += [name for name in after if name not in before and not _is_living(name)]
 
 
 _OWN = (
@@ -102,7 +97,6 @@ _OWN = (
     "plugins/",
 )
 """How the names of what forge writes begin, beside the weights."""
-
 
 _LIVING = ("log.txt", "events.", ".lock", "ticket.json")
 """What is written to while plugins work."""
@@ -123,19 +117,5 @@ def _seen(run: Path, own: tuple[str, ...], out: Path | None) -> dict[str, tuple[
     return found
 
 
-def _put_back(kept: Path, path: Path) -> bool:
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept.replace(path)
-        return True
-    return False
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are.
-
-    >>> some(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    rest = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
+def _is_living(name: str) -> bool:
+    return name.startswith(_LIVING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,7 +67,7 @@ class Sink:
             for what in old:
                 run.emit(Warned(f"plugin {plugin} ({run.plan.versions().get(plugin)}) uses {what}"))
         if self._views:
-            threading.Thread(target=self._watch, name="observers", daemon=True).start()
+            threading.Thread(target=_watch, args=(weakref.ref(self),), name="observers", daemon=True).start()
 
     def __call__(self, event: Event) -> None:
         """Write an event down and show it; what an observer raises is told once, and stops nothing."""
@@ -95,13 +96,11 @@ class Sink:
             told = f"observer {name} has taken {taken:.0f} of the {whole:.0f} seconds so far; training waits for it"
             self._tell(name, "slow", Warned(told))
 
-    def _watch(self) -> None:
+    def look(self) -> None:
         """Name an observer that does not come to an end."""
-        while True:
-            time.sleep(NAMED_AFTER / 5)
-            for name, start in self._active[-1:]:
-                if time.monotonic() - start > NAMED_AFTER:
-                    self._tell(name, "hangs", Noted(f"waiting for observer {name}, which is not done with an event"))
+        for name, start in self._active[-1:]:
+            if time.monotonic() - start > NAMED_AFTER:
+                self._tell(name, "hangs", Noted(f"waiting for observer {name}, which is not done with an event"))
 
     def _tell(self, name: str, kind: str, event: Event) -> None:
         """Write an event about an observer down, once of its kind; no observer sees it."""
@@ -109,3 +108,10 @@ class Sink:
             self._told.add((name, kind))
             with suppress(Exception):  # the disk may be full, which the next event tells
                 self._log.append(event)
+
+
+def _watch(sink: weakref.ref[Sink]) -> None:
+    while (there := sink()) is not None:
+        there.look()
+        del there
+        time.sleep(NAMED_AFTER / 5)

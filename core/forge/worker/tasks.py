@@ -14,12 +14,13 @@ from forge.api.stage import Stage
 from forge.disk.events import plain
 from forge.disk.files import broken_seal, seal, sha256, write_json
 from forge.disk.inputs import Prints, imported, of_job
+from forge.disk.spare import some
 from forge.errors import ExportError, ForgeError, PluginError, RunError
 from forge.job.job import load_job
 from forge.masking import masked
 from forge.worker.faults import export_fault
 from forge.worker.imports import check_imports
-from forge.worker.place import kept, some
+from forge.worker.place import kept
 from forge.worker.stages import name_of
 
 if TYPE_CHECKING:

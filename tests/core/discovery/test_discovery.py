@@ -238,6 +238,12 @@ def test_forge_plugins_says_which_plugins_load(plugins: Plugins, variable: str |
     assert len(found.plugins) == 3
 
 
+def test_a_name_in_forge_plugins_that_no_plugin_has_is_told(plugins: Plugins) -> None:
+    plugins.add("one", GOOD)
+    assert plugins.discover({"FORGE_PLUGINS": "-one, -on,nobody"}).missed == ("nobody", "on")
+    assert plugins.discover({"FORGE_PLUGINS": "one"}).missed == ()
+
+
 def test_a_plugin_that_is_switched_off_is_not_imported(plugins: Plugins) -> None:
     plugins.add("off", "raise AssertionError('imported')")
     assert plugins.discover({"FORGE_PLUGINS": "-off"}).plugins[0].status == "disabled"

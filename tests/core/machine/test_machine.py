@@ -80,7 +80,11 @@ def test_the_probed_machine_survives_json() -> None:
 
 
 def test_forge_machine_names_a_preset_or_a_file(tmp_path: Path) -> None:
-    assert current({"FORGE_MACHINE": "macos"}) is PRESETS["macos"]
+    mac = current({"FORGE_MACHINE": "macos"})
+    assert replace(mac, versions={}) == replace(PRESETS["macos"], versions={})
+    assert PRESETS["macos"].versions.items() <= mac.versions.items()
+    assert "click" in mac.versions, "what no preset tells is taken to be there where it is here"
+    assert "bitsandbytes" not in mac.versions, "what another preset has is not"
     file = tmp_path / "machine.json"
     file.write_text(json.dumps(PRESETS["linux-cuda"].to_json()))
     assert current({"FORGE_MACHINE": str(file)}) == PRESETS["linux-cuda"]

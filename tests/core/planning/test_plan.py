@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,25 @@ def test_a_broken_plugin_leaves_no_trace_in_a_plan_unless_the_job_asks_for_it(pl
     assert plan(catalogue=broken) == plan()
     wished = plan(f'{BASE}[use]\nprefer = ["x"]\n', catalogue=broken)
     assert "[use] prefer names x, which is broken: imports torch at discovery" in wished.notes
+
+
+def test_a_name_in_forge_plugins_that_no_plugin_has_is_a_note(plan: Any, catalogue: Catalogue) -> None:
+    (told,) = set(plan(catalogue=replace(catalogue, missed=("huggingfce",))).notes) - set(plan().notes)
+    assert told == "FORGE_PLUGINS names huggingfce, and there is no such plugin here; did you mean huggingface?"
+
+
+@pytest.mark.parametrize("said", ["3", "1 / 0", "exit()"])
+def test_an_estimate_that_goes_wrong_is_a_note(
+    plan: Any, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    (tmp_path / "estimates.py").write_text(f"def estimate(machine, job, facts):\n    return {said}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "estimates", raising=False)
+    words, given = frozenset({"text", "4bit", "8bit", "full"}), frozenset({"hf-model"})
+    offer = Offer(stage=Stage.LOAD, impl="x:y", supports=words, provides=given, estimate="estimates:estimate")
+    found = plan(f'{BASE}[use]\nload = "x"\n', catalogue=strangers(catalogue, offer))
+    assert found.estimate is None
+    assert [note.partition(" (")[0] for note in found.notes][-1] == "the memory is not estimated: x failed at it"
 
 
 @pytest.mark.parametrize("hook", ["check", "decide"])

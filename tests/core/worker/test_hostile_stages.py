@@ -65,9 +65,8 @@ COLLATE = 'collate = "evil"\n[train]\nmax_steps = 2\n'
 @pytest.mark.parametrize(
     "act",
     [
-        "os.chdir('/'); os.environ.clear(); locale.setlocale(locale.LC_ALL, 'C')",
-        "sys.stdout.close(); os.close(1); os.close(2); sys.stdout = sys.stderr = None",
-        "sys.stdout.reconfigure(encoding='utf-16'); print('of no account')",
+        "os.chdir('/'); os.environ.clear(); sys.stdout.close(); os.close(1); os.close(2); sys.stdout = None",
+        "locale.setlocale(locale.LC_ALL, 'C'); sys.stdout.reconfigure(encoding='utf-16'); print('of no account')\n"
         "job.train.options['max_steps'] = 7; job.export.clear()",
     ],
 )
@@ -75,7 +74,7 @@ def test_what_a_stage_does_to_its_process_and_to_its_copy_of_the_job_harms_no_la
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = evil(tmp_path, STAGES, act, COLLATE + '[[export]]\nformat = "merged"\n')
+    ran = evil(Path(), STAGES, act, COLLATE + '[[export]]\nformat = "merged"\n')
     assert ran.trained.metrics == {"train_loss": 1.0}
     assert [path.name for path in ran.exports] == ["1-merged"]
 
@@ -87,7 +86,6 @@ def test_what_a_stage_does_to_its_process_and_to_its_copy_of_the_job_harms_no_la
         ("os.kill(os.getpid(), 9)", "the worker, in collate of plugin evil, was killed (SIGKILL)"),
         ("run.emit(Done('train')); os._exit(0)", "said that it was done, and has left no trained weights"),
         ("raise KeyboardInterrupt", "collate failed in plugin evil (local code"),
-        ("run.folder = run.folder.parent", "AttributeError: run.folder is not for a plugin to set"),
         (
             "class Own(BaseException):\n    def __str__(self): raise RuntimeError\nraise Own",
             "collate failed in plugin evil (local code",
@@ -118,6 +116,17 @@ def test_an_export_that_deletes_the_run_is_refused_and_all_is_put_back(tmp_path:
         "merged"
     ]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_what_an_export_has_deleted_is_put_back_although_it_ends_its_worker(tmp_path: Path) -> None:
+    act = "shutil.rmtree(run.folder / trained.weights); os._exit(0)"
+    with pytest.raises(ForgeError, match=r"trained and safe in .*: the worker, in export of plugin evil, ended with"):
+        evil(tmp_path, EXPORT, act, ASKS)
+    (folder,) = (tmp_path / "runs" / "job").iterdir()
+    assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def test_an_export_that_writes_over_the_weights_is_named_and_they_are_not_called_safe(tmp_path: Path) -> None:
@@ -168,6 +177,19 @@ def test_what_cannot_be_put_back_where_files_have_one_name_is_told(
     with kept(run) as harm:
         (run / "plan.json").unlink()
     assert (str(harm), harm.done) == ("deleted and lost: plan.json", True)
+
+
+def test_what_cannot_end_since_a_plugin_left_a_thread_is_told_and_ends_by_a_stop(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, threading, time, types\nimport forge.worker.__main__ as main\nfrom forge.api import Run\n"
+        "main.PATIENCE = 0.1\nthreading.Thread(target=time.sleep, args=(600,), name='left').start()\n"
+        "run = Run(folder=pathlib.Path(), plan=None)\n"
+        "run.sink = lambda event: (print(event.message, flush=True), run.stop.set())\n"
+        "main.tell_of_threads(run, 3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    said = "all is done, but a plugin or library has left threads running: left; Ctrl-C to stop at once\n"
+    assert (done.returncode, done.stdout) == (3, said), done.stderr
 
 
 class Own(BaseException):
@@ -232,11 +254,8 @@ def test_an_error_whose_text_cannot_be_had_is_told_by_its_class() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_a_run_can_be_stopped_though_a_stage_ignores_signals_and_leaves_a_thread(tmp_path: Path) -> None:
-    act = (
-        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)\n"
-        "threading.Thread(target=time.sleep, args=(600,)).start()"
-    )
+def test_a_run_can_be_stopped_though_a_stage_ignores_signals(tmp_path: Path) -> None:
+    act = "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)"
     (tmp_path / "evil.py").write_text(STAGES.replace("DO", textwrap.indent(act, "    ").strip()))
     toml = '[use]\nplugins = ["./evil.py"]\ncollate = "evil"\n[train]\nmax_steps = 600\npause = 0.1\n'
     code = "import sys, pathlib, forge.testing as t; t.run_job(sys.argv[1], pathlib.Path(sys.argv[2]))"

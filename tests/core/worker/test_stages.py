@@ -41,6 +41,12 @@ def upload(folder, export):
 
 def adapt(loaded):
     return Loaded(model=None, traits=frozenset({"hf-model"}))
+
+def nothing(loaded):
+    pass
+
+def leaves(loaded):
+    sys.exit(3)
 """
 DATA = Data(processor=None, train=[], eval={}, layout="tokens", digest="d")
 
@@ -97,6 +103,16 @@ def test_an_upload_that_goes_wrong_and_an_implementation_that_is_none_are_named(
         stages(Stage.EXPORT, upload="staged:upload").upload(ExportTable(format="merged"), Path())
     with pytest.raises(PluginError, match=r"plugin x \(forge-x 1.0\) names staged:number, which is no function"):
         stages(Stage.ADAPT, impl="staged:number").adapt(Loaded(model=None, traits=frozenset()))
+
+
+def test_a_stage_that_returns_another_type_or_lacks_a_trait_is_named(stages: Any) -> None:
+    loaded = Loaded(model=None, traits=frozenset({"hf-model"}))
+    with pytest.raises(PluginError, match=r"plugin x \(forge-x 1.0\) did not provide fast, as its offer says"):
+        stages(Stage.ADAPT, provides=("fast",)).adapt(loaded)
+    with pytest.raises(PluginError, match=r"plugin x \(forge-x 1.0\) returned NoneType, not Loaded"):
+        stages(Stage.ADAPT, impl="staged:nothing").adapt(loaded)
+    with pytest.raises(PluginError, match=r"adapt failed in plugin x \(forge-x 1.0\): SystemExit: 3"):
+        stages(Stage.ADAPT, impl="staged:leaves").adapt(loaded)
 
 
 def test_a_stage_that_keeps_a_trait_which_its_offer_takes_away_is_refused(stages: Any) -> None:

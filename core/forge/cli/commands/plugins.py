@@ -46,6 +46,8 @@ def command(context: click.Context, as_json: bool, again: bool) -> None:
     if as_json:
         print_json([_whole(plugin) for plugin in catalogue.plugins])
         return
+    for name in catalogue.missed:
+        say(f"FORGE_PLUGINS names {name}, and there is no such plugin here", err=True)
     for plugin in catalogue.plugins:
         what = dict.fromkeys(offer.stage.value for offer in plugin.offers)
         what |= {"observer": None} if plugin.extensions else {}
