@@ -69,6 +69,18 @@ def test_a_process_that_hangs_is_waited_for_as_long_as_the_job_says(project: Pro
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("call", [2, 5])
+def test_one_that_hangs_where_the_first_has_worked_alone_is_not_waited_for_longer(project: Project, call: int) -> None:
+    """The first process is waited for with patience, and does not wait so itself."""
+    project.write(train=SHORT, launch={"timeout": 8})
+    stop = "import signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    said, seconds = Befallen(project, "forge.worker.ranks:Together.first", stop, call).run()
+    assert "does not answer" in said
+    assert "process 1 was still there" in said
+    assert seconds < 40
+
+
+@pytest.mark.slow
 def test_nothing_outlives_a_launcher_or_a_parent_that_is_killed(project: Project) -> None:
     project.write(train=SHARED)
     process, folder, pids = begin(project, trained(5))
