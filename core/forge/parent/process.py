@@ -21,7 +21,7 @@ from forge.disk.faults import disk_errors, machine_error
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
 from forge.disk.meeting import Meeting
-from forge.errors import ForgeError, Interrupted, MachineError, RunError, from_json
+from forge.errors import ForgeError, Interrupted, MachineError, PeerLost, RunError, from_json
 from forge.parent.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -276,6 +276,8 @@ def verdict(
             return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")
 
         said = ranks.primary(said, silent, stopped=isinstance(last, Stopped))
+    if isinstance(said, PeerLost) and (fault := _unwritable(folder)):
+        return fault  # of which the one that met it could write no word
     if said:
         return said
     where = newest_marked(folder.checkpoints)

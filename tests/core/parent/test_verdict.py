@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from forge.disk.folder import RunFolder
-from forge.errors import Interrupted
+from forge.errors import DiskFull, Interrupted, PeerLost
 from forge.parent.process import verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from forge.parent.ranks import Ranks
 
 
 @pytest.mark.parametrize("code", [130, -signal.SIGTERM])
@@ -33,3 +37,21 @@ def test_one_that_crashed_while_it_was_asked_crashed(tmp_path: Path) -> None:
 def test_a_second_wish_is_told_as_what_it_was(tmp_path: Path) -> None:
     said = verdict(-signal.SIGKILL, None, RunFolder(tmp_path), [signal.SIGINT, signal.SIGINT])
     assert "stopped at once" in str(said)
+
+
+def test_a_lost_process_that_could_write_no_word_is_blamed_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost:
+        size = 2
+
+        def primary(self, *_: object, **__: object) -> PeerLost:
+            return PeerLost("another process of the training is gone")
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lost = cast("Ranks", Lost())
+    assert isinstance(verdict(1, None, RunFolder(tmp_path), ranks=lost), PeerLost)
+    monkeypatch.setattr(os, "fsync", full)
+    assert isinstance(verdict(1, None, RunFolder(tmp_path), ranks=lost), DiskFull)
