@@ -109,6 +109,19 @@ def test_a_stop_is_agreed_on_and_goes_on_where_it_was(project: Project) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.slow
+def test_a_second_wish_ends_also_what_hangs(project: Project) -> None:
+    project.write(train=SHARED)
+    process, folder, pids = begin(project, trained(5))
+    os.kill(pids[1], signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = end(process, folder, pids, 20)
+    assert process.returncode == 130
+    assert "stopped at once: the last whole checkpoint is" in said
+
+
 def goes_on(project: Project, folder: RunFolder) -> None:
     """Hold that a run that something befell ends like one that nothing did."""
     project.forge("resume", str(folder.path))
