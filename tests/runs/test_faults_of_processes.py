@@ -69,6 +69,18 @@ def test_a_process_that_hangs_is_waited_for_as_long_as_the_job_says(project: Pro
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("call", [2, 5])
+def test_one_that_hangs_where_the_first_has_worked_alone_is_not_waited_for_longer(project: Project, call: int) -> None:
+    """The first process is waited for with patience, and does not wait so itself."""
+    project.write(train=SHORT, launch={"timeout": 8})
+    stop = "import signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    said, seconds = Befallen(project, "forge.worker.ranks:Together.first", stop, call).run()
+    assert "does not answer" in said
+    assert "process 1 was still there" in said
+    assert seconds < 40
+
+
+@pytest.mark.slow
 def test_nothing_outlives_a_launcher_or_a_parent_that_is_killed(project: Project) -> None:
     project.write(train=SHARED)
     process, folder, pids = begin(project, trained(5))
@@ -95,6 +107,19 @@ def test_a_stop_is_agreed_on_and_goes_on_where_it_was(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     end(process, folder, pids, 20)
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+def test_a_second_wish_ends_also_what_hangs(project: Project) -> None:
+    project.write(train=SHARED)
+    process, folder, pids = begin(project, trained(5))
+    os.kill(pids[1], signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = end(process, folder, pids, 20)
+    assert process.returncode == 130
+    assert "stopped at once: the last whole checkpoint is" in said
 
 
 def goes_on(project: Project, folder: RunFolder) -> None:
@@ -150,16 +175,15 @@ def test_one_process_that_runs_out_of_memory_is_told(project: Project, call: int
 
 @pytest.mark.slow
 def test_rows_that_differ_are_refused_before_the_model_loads(project: Project) -> None:
-    """Process 1 finds another file: it comes later, when a row is gone."""
+    """Process 1 finds another file: it comes eight seconds later, when a row is gone."""
     project.write(train=SHORT, data={"streaming": True})
-    collated = "import pathlib; run = pathlib.Path(sys.argv[1])"
-    later = "[time.sleep(0.05) for _ in range(400) if '\"kind\": \"data\"' not in (run / 'events.jsonl').read_text()]"
-    rows = project.folder / "rows.jsonl"
-    cut = f"p = pathlib.Path({str(rows)!r}); p.write_text(p.read_text().split(chr(10), 1)[1])"
-    said, seconds = Befallen(project, stage("collate"), f"{collated}; {later}; {cut}").run(code=2)
+    rows, later = project.folder / "rows.jsonl", project.folder / "later.jsonl"
+    later.write_text(rows.read_text().split("\n", 1)[1])
+    change = f"time.sleep(8); os.replace({str(later)!r}, {str(rows)!r})"
+    said, seconds = Befallen(project, stage("collate"), change).run(code=2)
     assert "the processes do not have the same rows" in said
     assert "and process 1 has some of the digest" in said
-    assert seconds < 25
+    assert seconds < 23
     assert not in_stage("load")(project.newest())
 
 

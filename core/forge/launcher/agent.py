@@ -29,7 +29,7 @@ GRACE = 5.0
 """Seconds in which workers may say what they know once one of them has failed; then they are killed."""
 
 _LOOK = 0.02
-_MONITOR = 0.25  # rarer than the looks: what the agent has seen first is gone
+_MONITOR = 0.25
 
 
 class Agent:
@@ -121,13 +121,20 @@ class Agent:
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK):
-            for rank, pid in self.workers().items():
-                if (code := _code(pid)) is not None:
-                    self._note(rank, pid, code)
+            found = [(rank, pid, code) for rank, pid in self.workers().items() if (code := self._code(pid)) is not None]
+            # Of several at one look, those that were made to end come last.
+            for rank, pid, code in sorted(found, key=lambda each: each[2] == -signal.SIGTERM):
+                self._note(rank, pid, code)
             if self._failed is not None and time.time() - self._failed > GRACE:
                 for pid in self.workers().values():
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(pid, signal.SIGKILL)  # each has a session of its own
+
+    def _code(self, pid: int) -> int | None:
+        """Return how a worker ended, whoever has seen it first, the agent or this; None while it runs."""
+        context = self._agent._pcontext  # noqa: SLF001 - it tells of ends no sooner than of all
+        handlers = context.subprocess_handlers.values() if context is not None else ()
+        return next((each.proc.poll() for each in handlers if each.proc.pid == pid), None)
 
     def _note(self, rank: int, pid: int, code: int) -> None:
         now = time.time()
@@ -135,16 +142,3 @@ class Agent:
         self._ended[rank] = Ended(rank, pid, code, now, helped)
         if code and self._failed is None:
             self._failed = now
-
-
-def _code(pid: int) -> int | None:
-    """Return how a child ended, without taking that from the agent; None while it runs."""
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return None
-    try:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    if found is None:
-        return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

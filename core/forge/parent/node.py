@@ -63,7 +63,7 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
         raise RunError(
             what, f"waited {wait:.0f} s for it", "begin it on the first node, and give this one the same disk"
         )
-    if code in {None, Interrupted.exit_code}:
+    if code in {None, Interrupted.exit_code} or (code and wish.count):
         raise Interrupted("stopped with the training" if code else "stopped before the training began")
     if code:
         raise ForgeError("the processes of this node failed", f"code {code}", f"see {log} and what node 0 says")

@@ -22,7 +22,7 @@ from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
 from forge.disk.meeting import Meeting
 from forge.disk.spare import restore, some
-from forge.errors import ForgeError, Interrupted, MachineError, RunError, from_json
+from forge.errors import ForgeError, Interrupted, MachineError, PeerLost, RunError, from_json
 from forge.parent.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -279,17 +279,22 @@ def verdict(
     if code == 0 and isinstance(last, Done):
         return None
     said = from_json(last.error) if isinstance(last, Failed) else None
-    if ranks and len(wishes) < 2 and not (code == Interrupted.exit_code and last is None):
+    # Slurm sends TERM to all: a process that is not yet up ends of it without a word.
+    wordless = last is None and bool(wishes) and (ranks is not None or code == -signal.SIGTERM)
+    asked = code == Interrupted.exit_code or wordless
+    if ranks and len(wishes) < 2 and not (asked and last is None):
 
         def silent(each: Ended) -> ForgeError:
             return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")
 
         said = ranks.primary(said, silent, stopped=isinstance(last, Stopped))
+    if isinstance(said, PeerLost) and (fault := _unwritable(folder)):
+        return fault  # of which the one that met it could write no word
     if said:
         return said
     where = newest_marked(folder.checkpoints)
     resume_line = f"go on with: forge resume {folder.path}" if where or folder.trained() else None
-    if isinstance(last, Stopped) or code == Interrupted.exit_code:
+    if isinstance(last, Stopped) or (asked and len(wishes) < 2):
         return Interrupted(last.message if isinstance(last, Stopped) else "stopped", do=resume_line)
     if len(wishes) > 1:
         kept = f"the last whole checkpoint is {where.name}" if where else "no checkpoint had been saved"

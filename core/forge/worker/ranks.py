@@ -77,7 +77,7 @@ class Together(Group):
     def __init__(self, timeout: timedelta) -> None:
         import torch.distributed as dist
 
-        self._dist = dist
+        self._dist, self._timeout = dist, timeout
         backend = "cpu:gloo,cuda:nccl" if _has_gpu() else "gloo"
         with _told("the processes cannot find each other"):
             dist.init_process_group(backend, timeout=timeout)
@@ -106,10 +106,18 @@ class Together(Group):
         return bool(said.item())
 
     def first(self, value: T) -> T:
-        """Return the value of rank 0."""
+        """Return the value of rank 0.
+
+        The others wait for its word with patience, and it for them no longer than in a step: a word is sent once the
+        other side takes it.
+        """
+        import torch
+
         held = [value]
         with _told():
-            self._dist.broadcast_object_list(held, src=0, group=self._patient)
+            word = self._dist.broadcast(torch.zeros(1), src=0, group=self._patient, async_op=True)
+            word.wait(PATIENCE if self.rank else self._timeout)
+            self._dist.broadcast_object_list(held, src=0, group=self._quick)
         return held[0]
 
     def close(self) -> None:
@@ -123,7 +131,7 @@ def _told(what: str = "another process of the training is gone") -> Iterator[Non
     try:
         yield
     except Exception as error:
-        raise peer_lost(error, what) or PeerLost(what, first_line(error)) from error
+        raise peer_lost(error, what, sure=True) or PeerLost(what, first_line(error)) from error
 
 
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "Socket closed")
@@ -131,11 +139,19 @@ _SILENT = ("Timed out waiting", "timed out", "Timeout(ms)", "wait timeout", "wat
 _TORCH = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "c10d", "collective", "recvBytes")
 
 
-def peer_lost(error: BaseException, what: str = "another process of the training is gone") -> PeerLost | None:
-    """Return what torch raised of a collective as the loss of another process, or None if it says something else."""
+def peer_lost(
+    error: BaseException, what: str = "another process of the training is gone", *, sure: bool = False
+) -> PeerLost | None:
+    """Return what torch raised of a collective as the loss of another process, or None if it says something else.
+
+    Args:
+        error: What was raised.
+        what: What happened, where another process is gone.
+        sure: Whether a collective raised it, even if its words do not say so.
+    """
     for seen in chain(error):
         text = str(seen)
-        of_torch = isinstance(seen, RuntimeError) and any(word in text for word in _TORCH)
+        of_torch = isinstance(seen, RuntimeError) and (sure or any(word in text for word in _TORCH))
         if of_torch and any(word in text for word in _SILENT):
             why = f"it did not come to the same point within [launch] timeout ({first_line(seen)[:160]})"
             return PeerLost("another process of the training does not answer", why, "raise timeout if it was at work")
