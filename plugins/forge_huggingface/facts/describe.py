@@ -181,6 +181,11 @@ def _without_config(path: Path) -> ModelError:
     names = sorted(entry.name for entry in path.iterdir())
     if "adapter_config.json" in names:
         why, do = "it holds a peft adapter", "name the base model, or export the adapter merged and name that"
+    elif "model_index.json" in names:
+        why, do = (
+            "it holds a diffusion pipeline, and forge trains models that write text",
+            "take a tool for such models",
+        )
     elif any(name.lower().endswith(".gguf") for name in names):
         why, do = "it holds GGUF files, which forge writes but cannot train from", "name a safetensors folder"
     else:
@@ -224,6 +229,10 @@ def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str
     }
 
 
+_NO_SEQ2SEQ = ("EncoderModel", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+"""Classes of encoder-decoder families that write nothing."""
+
+
 def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = config.get("architectures")
     return tuple(map(str, names)) if isinstance(names, list) else ()
@@ -240,8 +249,11 @@ def _task(config: Mapping[str, Any]) -> ModelTask:
     if any(config.get(key) is not None for key in ("audio_config", "num_mel_bins", "vision_config", "encoder")):
         return "other"
     if config.get("is_encoder_decoder"):
-        return "seq2seq"
-    return "text" if names[0].endswith(("ForCausalLM", "LMHeadModel")) else "other"
+        return "other" if names[0].endswith(_NO_SEQ2SEQ) else "seq2seq"
+    if names[0].endswith(("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "GenerationDecoder")):
+        return "text"
+    brought = config.get("auto_map")  # code of its own, as of ChatGLM, which calls its model ChatGLMModel
+    return "text" if isinstance(brought, dict) and "AutoModelForCausalLM" in brought else "other"
 
 
 def _is_packed(quantization: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.attention import decide_attention
 from forge_huggingface.rules.data import decide_rows
+from forge_huggingface.rules.models import no_language_model
 from forge_huggingface.rules.placement import device, no_such_positions
 from forge_huggingface.rules.precision import precision
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot load the model, or None."""
-    if reason := no_such_positions(job, facts):
+    if reason := no_language_model(job, facts) or no_such_positions(job, facts):
         return reason
     if facts.quantized and job.adapter.type == "none":
         return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
