@@ -13,7 +13,7 @@ from forge.discovery.calls import call
 from forge.discovery.guard import import_guard
 from forge.discovery.ranking import rank, unsuited
 from forge.errors import ForgeError
-from forge.job.keys import SELECTORS, Settings
+from forge.job.keys import SELECTORS, Settings, keys_of
 from forge.job.tables import TABLES
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def checked_model(reference: str, *arguments: str) -> type[BaseModel]:
 def options_fault(stage: Stage, model: type[BaseModel]) -> str | None:
     """Return what is wrong with the keys that a plugin adds to its stage's table, or None."""
     table = next(name for name, its in STAGES.items() if its is stage)
-    if taken := sorted(model.model_fields.keys() & TABLES[table].model_fields.keys()):
+    if taken := sorted(keys_of(model).keys() & keys_of(TABLES[table]).keys()):
         return f"adds the key {taken[0]} to [{table}], which is one of forge's own there"
     return None
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from forge.errors import Mistake
 from forge.job.data import DataTable
 from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, MODEL_KEYS, advice, folded
+from forge.job.keys import keys_of
 from forge.job.table import Extensible, Hint, NonEmpty, Table
 
 
@@ -64,6 +65,16 @@ class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
     type: NonEmpty = Field("lora", description="`lora`, or `none` to train every weight.")
+    from_: NonEmpty | None = Field(
+        None,
+        alias="from",
+        description="Go on from this adapter: a run, a folder with `adapter_config.json`, or a hub id. "
+        "It brings the other keys of this table.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of `from` on the hub. The lock pins it.")
+    digest: str | None = Field(
+        None, description="Refuse another adapter in `from` than this. Written by forge into the lock."
+    )
     r: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
     lora_alpha: int = Field(32, ge=1, description="LoRA scale: the update is multiplied by `lora_alpha / r`.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
@@ -108,8 +119,11 @@ class AdapterTable(Extensible):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):
                 yield Mistake(f"{' and '.join(both)} are both false, which leaves nothing to train", both)
+        if self.from_ is None and (alone := [name for name in ("revision", "digest") if getattr(self, name)]):
+            yield Mistake(f"{' and '.join(alone)} without from does nothing; remove it", tuple(alone))
         # A frozen vision tower is a way to train all the rest.
-        extra = (self.model_fields_set & type(self).model_fields.keys()) - {"type", "finetune_vision_layers"}
+        extra = {key for key, name in keys_of(type(self)).items() if name in self.model_fields_set}
+        extra -= {"type", "finetune_vision_layers"}
         if self.type == "none" and extra:
             names = ", ".join(sorted(extra))
             what = f'type = "none" trains every weight, so {names} would do nothing; remove them'

@@ -111,6 +111,7 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
 
 def _adapt(job: Job, _facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
     words = {job.adapter.type, *asked, *(["dora"] if job.adapter.use_dora else [])}
+    words |= {"from"} if job.adapter.from_ else set()
     yield _need(Stage.ADAPT, words, named=_named(job, Stage.ADAPT), backend=_backend(job))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Adapted, Loaded, ModelError, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.model import parts
+from forge_huggingface.model.start import go_on_from
 
 if TYPE_CHECKING:
     from forge.api import AdapterTable, Job, Run
@@ -17,7 +18,8 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
     """Make the model trainable, as ``[adapter]`` says.
 
     Raises:
-        ModelError: A name in ``target_modules`` or ``modules_to_save`` fits no module.
+        ModelError: A name in ``target_modules`` or ``modules_to_save`` fits no module; the adapter to go on from does
+            not fit the model.
     """
     model = loaded.model
     if job.adapter.type == "none":
@@ -26,6 +28,9 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
         if job.adapter.finetune_vision_layers is False:
             parts.freeze_tower(model)
             targets = ["all weights but the vision tower's"]
+    elif job.adapter.from_:
+        model = go_on_from(model, job, run, task_type(model))
+        targets = adapted_names(model)
     else:
         model, targets = add_lora(model, job)
     layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
@@ -74,8 +79,12 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     if config.task_type != "SEQ_CLS":
         set_seed(job.train.options.get("seed", 42))
     wrapped = get_peft_model(model, config)
-    adapted = {name.rpartition(".")[2] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
-    return wrapped, sorted(adapted)
+    return wrapped, adapted_names(wrapped)
+
+
+def adapted_names(model: Any) -> list[str]:
+    """Return the last names of the modules that have LoRA."""
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")})
 
 
 def keep_in_float32(model: Any, *, every: bool) -> None:

@@ -13,6 +13,7 @@ from forge_huggingface.rules.data import decide_rows
 from forge_huggingface.rules.models import no_language_model
 from forge_huggingface.rules.placement import device, no_such_positions
 from forge_huggingface.rules.precision import precision
+from forge_huggingface.rules.start import cannot_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +50,8 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
         return f"{', '.join(job.adapter.parts)}: the model takes no images, so it has no such parts; remove the key"
     if job.adapter.type != "lora":
         return None
+    if job.adapter.from_:
+        return cannot_start(job, facts)
     asked = job.adapter.target_modules
     names = {name: name.rpartition(".")[2] for name in ([asked] if isinstance(asked, str) else asked)}
     if "lm_head" in names.values():
