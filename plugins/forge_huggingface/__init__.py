@@ -76,7 +76,19 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.LOAD,
         impl="forge_huggingface.model.load:load",
         supports=frozenset(
-            {"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code", "ddp", "fsdp2"}
+            {
+                "text",
+                "vision",
+                "seq2seq",
+                "reward-head",
+                "4bit",
+                "8bit",
+                "full",
+                "remote-code",
+                "dequantize",
+                "ddp",
+                "fsdp2",
+            }
         ),
         requires_dist=MODELS,
         packages=LOADING,
@@ -95,7 +107,7 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.ADAPT,
         impl="forge_huggingface.model.adapt:adapt",
         serves=frozenset({"lora", "none"}),
-        supports=frozenset({"dora", "from"}),
+        supports=frozenset({"dora", "from", "target_parameters"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-patched"}),  # Unsloth puts its kernels in where it makes the adapter

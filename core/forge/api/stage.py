@@ -49,9 +49,21 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
         }
     ),
     Stage.LOAD: frozenset(
-        {"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code", "ddp", "fsdp2"}
+        {
+            "text",
+            "vision",
+            "seq2seq",
+            "reward-head",
+            "4bit",
+            "8bit",
+            "full",
+            "remote-code",
+            "dequantize",
+            "ddp",
+            "fsdp2",
+        }
     ),
-    Stage.ADAPT: frozenset({"dora", "from"}),
+    Stage.ADAPT: frozenset({"dora", "from", "target_parameters"}),
     Stage.TRAIN: frozenset({"vision", "seq2seq", "ddp", "fsdp2"}),
     Stage.GENERATE: frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "gguf"}),
     Stage.EVALUATE: frozenset({"text", "vision", "seq2seq"}),

@@ -30,6 +30,11 @@ class ModelTable(Table):
     load_in_4bit: bool = Field(False, description="Load the base in 4 bit (NF4, bitsandbytes): QLoRA.")
     load_in_8bit: bool = Field(False, description="Load the base in 8 bit (bitsandbytes).")
     load_in_16bit: bool = Field(False, description="Load the base in 16 bit even where `auto` would take 32.")
+    dequantize: bool | None = Field(
+        None,
+        description="Load weights that are stored in `mxfp4` or `fp8` as 16 bit ones. Decided where they could not be "
+        "trained on otherwise.",
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Type of the weights in memory. `auto` decides by machine and says why."
     )
@@ -80,7 +85,13 @@ class AdapterTable(Extensible):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | list[str] = Field(
         "auto",
-        description="`auto` (attention and MLP projections), `all-linear`, or names of modules, as they end.",
+        description="`auto` (attention and MLP projections), `all-linear`, names of modules, as they end, or a regular "
+        "expression for whole names.",
+    )
+    target_parameters: list[str] | None = Field(
+        None,
+        description="Parameters to adapt beside these, as their names end: the experts of a mixture are such, "
+        '`["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]`.',
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
     modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
@@ -115,6 +126,12 @@ class AdapterTable(Extensible):
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""
+        if isinstance(self.target_modules, str) and (fault := _fault(self.target_modules)):
+            yield Mistake(f"target_modules is no regular expression: {fault}", ("target_modules",))
+        if self.target_parameters:
+            for name in ("lora_dropout", "use_dora"):
+                if getattr(self, name):
+                    yield Mistake(f"{name} is not for target_parameters, as peft says; leave it out", (name,))
         for one, other in (("vision_layers", "language_layers"), ("attention_modules", "mlp_modules")):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):
@@ -137,6 +154,15 @@ class AdapterTable(Extensible):
             for name in type(self).model_fields
             if name.startswith("finetune_") and (value := getattr(self, name)) is not None
         }
+
+
+def _fault(pattern: str) -> str | None:
+    """Return what is wrong with a regular expression, or None."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return None
 
 
 class TrainTable(Extensible):
