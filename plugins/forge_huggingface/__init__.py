@@ -16,6 +16,7 @@ from forge_huggingface.rules.data import cannot_collate, data_problems, decide_r
 from forge_huggingface.rules.export import cannot_merge, export_problems
 from forge_huggingface.rules.loading import cannot_adapt, cannot_generate, cannot_load, decide_weights
 from forge_huggingface.rules.packages import LOADING, TRAINING
+from forge_huggingface.rules.start import decide_start, start_problems
 from forge_huggingface.rules.training import (
     cannot_train_seq2seq,
     decide_training,
@@ -75,7 +76,19 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.LOAD,
         impl="forge_huggingface.model.load:load",
         supports=frozenset(
-            {"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code", "ddp", "fsdp2"}
+            {
+                "text",
+                "vision",
+                "seq2seq",
+                "reward-head",
+                "4bit",
+                "8bit",
+                "full",
+                "remote-code",
+                "dequantize",
+                "ddp",
+                "fsdp2",
+            }
         ),
         requires_dist=MODELS,
         packages=LOADING,
@@ -94,12 +107,14 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.ADAPT,
         impl="forge_huggingface.model.adapt:adapt",
         serves=frozenset({"lora", "none"}),
-        supports=frozenset({"dora"}),
+        supports=frozenset({"dora", "from", "target_parameters"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),
         conflicts=frozenset({"unsloth-patched"}),  # Unsloth puts its kernels in where it makes the adapter
         backend="huggingface",
         probe=cannot_adapt,
+        check=start_problems,
+        decide=decide_start,
     )
     for method in METHODS.values():
         yield method_offer(method, "forge_huggingface.training.train:train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +218,36 @@ def checkpointing(given: Given, draft: Draft) -> None:
     for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs", "vit_gradient_checkpointing"):
         if name in given:
             draft.drop(name, given.take(name), "forge decides by the memory; the training is the same")
+
+
+def start(draft: Draft, key: str, adapters: list[str], *, reference: bool = True) -> None:
+    """Write the adapter that a training goes on from: it brings its own rank, alpha and targets.
+
+    Args:
+        draft: The job.
+        key: What the other tool calls it.
+        adapters: Those that it names.
+        reference: Whether its reference is the adapter as it was, as forge's; else it is the bare base.
+    """
+    if len(adapters) > 1:
+        draft.lack(key, adapters, "forge goes on from one adapter: merge the first ones into the model")
+        return
+    if not reference and draft.get("train.method") in {"dpo", "kto", "grpo", "rloo"}:
+        draft.lack(key, adapters[0], "the reference there is the bare base; forge's is the adapter as it was")
+        return
+    dropout = draft.get("adapter.lora_dropout")
+    draft.tables["adapter"] = {"type": "lora"}
+    draft.set("adapter.from", adapters[0], "it brings rank, alpha and targets")
+    draft.set("adapter.lora_dropout", dropout)
+
+
+def targets(words: list[str]) -> str | list[str]:
+    """Return targets as a job writes them: one that is no name is peft's regular expression.
+
+    >>> targets(["q_proj"]), targets(["model.*_proj"])
+    (['q_proj'], 'model.*_proj')
+    """
+    return words[0] if len(words) == 1 and re.fullmatch(r"[\w.-]+", words[0]) is None else words
 
 
 def adapter(draft: Draft, *, rank: Any, alpha: Any, dropout: Any, note: str | None = None) -> None:

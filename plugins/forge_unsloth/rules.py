@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
+from forge_huggingface.facts.targets import is_pattern
 from forge_huggingface.rules.attention import APART, VARLEN, has_varlen, lays_rows
 from forge_huggingface.rules.precision import OVERFLOWING, precision
 from forge_unsloth.families import COMPARED, KERNELS, METHODS, TEXT
@@ -183,6 +184,8 @@ def _cannot_adapt(job: Job) -> str | None:
         return f'target_modules: Unsloth would train {moved[0]} whole; write modules_to_save = ["{moved[0]}"]'
     if table.init_lora_weights not in (True, False, "gaussian"):
         return f'init_lora_weights = "{table.init_lora_weights}": forge has it for transformers alone'
+    if isinstance(table.target_modules, str) and is_pattern(table.target_modules):
+        return "target_modules: forge gives Unsloth names of modules, no regular expression; write names"
     if table.bias != "none":
         return f'bias = "{table.bias}": Unsloth has no kernels for it'
     return None

@@ -87,7 +87,6 @@ def test_axolotl_without_an_adapter_trains_every_weight_in_bfloat16(migrate: Mig
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ("lora_target_modules: 'model.*q_proj'", "lora_target_modules"),
         ("unfrozen_parameters: [lm_head]", "unfrozen_parameters"),
         ("rl: ebft", "rl"),
         ("plugins: [axolotl.integrations.spectrum.SpectrumPlugin]", "plugins"),
@@ -277,6 +276,53 @@ def test_whose_it_is_can_be_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be told"):
         read(path)
     assert [read(path, tool).tool for tool in TOOLS] == list(TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "missing"),
+    [
+        (
+            "model_name_or_path: m\nfinetuning_type: lora\nstage: sft\nlora_rank: 4\nadapter_name_or_path: out/sft\n",
+            1,
+            "",
+        ),
+        ("model_name_or_path: m\nfinetuning_type: lora\nstage: dpo\nadapter_name_or_path: out/sft\n", 0, "bare base"),
+        ("model_name_or_path: m\nfinetuning_type: lora\nadapter_name_or_path: a,b\nstage: sft\n", 0, "one adapter"),
+        (
+            "model_name_or_path: m\nfinetuning_type: lora\nadapter_name_or_path: a\ncreate_new_adapter: true\n",
+            0,
+            "merge it first",
+        ),
+        (
+            "base_model: m\nadapter: lora\nlora_r: 4\nlora_model_dir: out/sft\nrl: dpo\nlora_target_linear: true\n",
+            1,
+            "",
+        ),
+    ],
+)
+def test_an_adapter_to_go_on_from(migrate: Migrate, text: str, start: int, missing: str) -> None:
+    job, draft = migrate(text)
+    assert job["adapter"].get("from") == ("out/sft" if start else None)
+    said = [each for each in draft.missing if "adapter" in each.key]
+    assert len(said) == (not start)
+    assert not said or missing in said[0].why
+    if start:
+        assert set(job["adapter"]) <= {"type", "from", "lora_dropout"}
+
+
+def test_targets_that_are_a_regular_expression_or_parameters(migrate: Migrate) -> None:
+    job, draft = migrate(
+        """
+        base_model: org/base
+        adapter: lora
+        lora_r: 4
+        lora_target_modules: 'model.layers.[0-3].self_attn.(q|v)_proj'
+        lora_target_parameters: [mlp.experts.down_proj]
+        """
+    )
+    assert job["adapter"]["target_modules"] == "model.layers.[0-3].self_attn.(q|v)_proj"
+    assert job["adapter"]["target_parameters"] == ["mlp.experts.down_proj"]
+    assert not [each for each in draft.missing if "target" in each.key]
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,21 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
         }
     ),
     Stage.LOAD: frozenset(
-        {"text", "vision", "seq2seq", "reward-head", "4bit", "8bit", "full", "remote-code", "ddp", "fsdp2"}
+        {
+            "text",
+            "vision",
+            "seq2seq",
+            "reward-head",
+            "4bit",
+            "8bit",
+            "full",
+            "remote-code",
+            "dequantize",
+            "ddp",
+            "fsdp2",
+        }
     ),
-    Stage.ADAPT: frozenset({"dora"}),
+    Stage.ADAPT: frozenset({"dora", "from", "target_parameters"}),
     Stage.TRAIN: frozenset({"vision", "seq2seq", "ddp", "fsdp2"}),
     Stage.GENERATE: frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "gguf"}),
     Stage.EVALUATE: frozenset({"text", "vision", "seq2seq"}),
@@ -59,5 +71,6 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
 }
 """The words that ``Offer.supports`` may hold; a plugin adds its own as ``<plugin>/<word>``, for ``Offer.asks``.
 
-``ddp`` and ``fsdp2`` say that a stage may run in several processes at once, each with the whole model or with a part of
-it: it heeds :attr:`forge.api.Run.rank` and :attr:`forge.api.Run.group`."""
+``from`` says that a stage goes on from the adapter that ``[adapter] from`` names. ``ddp`` and ``fsdp2`` say that it may
+run in several processes at once, each with the whole model or with a part of it: it heeds
+:attr:`forge.api.Run.rank` and :attr:`forge.api.Run.group`."""

@@ -14,7 +14,7 @@ from forge.discovery.calls import call
 from forge.discovery.guard import import_guard
 from forge.discovery.ranking import rank, unsuited
 from forge.errors import ForgeError
-from forge.job.keys import SELECTORS, Settings
+from forge.job.keys import SELECTORS, Settings, keys_of
 from forge.job.table import judged
 from forge.job.tables import TABLES
 
@@ -215,7 +215,7 @@ def default_fault(model: type[BaseModel]) -> str | None:
 def options_fault(stage: Stage, model: type[BaseModel]) -> str | None:
     """Return what is wrong with the keys that a plugin adds to its stage's table, or None."""
     table = next(name for name, its in STAGES.items() if its is stage)
-    if taken := sorted(model.model_fields.keys() & TABLES[table].model_fields.keys()):
+    if taken := sorted(keys_of(model).keys() & keys_of(TABLES[table]).keys()):
         return f"adds the key {taken[0]} to [{table}], which is one of forge's own there"
     return None
 

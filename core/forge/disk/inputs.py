@@ -126,14 +126,14 @@ def imported(job: Job, run: Path) -> dict[str, Path]:
 
 
 def _at(job: Job, text: str) -> dict[str, Path]:
-    """Return the file that a text of a job may mean, those of a model if it is the folder of one; {} else."""
+    """Return the file that a text of a job may mean, those of a model or adapter if it is its folder; {} else."""
     if not text or len(text) > 1000 or "\n" in text or "://" in text:
         return {}
     path = job.path(text)
     try:
         if path.is_file():
             return {text: path}
-        if (path / "config.json").is_file():
+        if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             return {f"{text}/{name}": each for name, each in _of_model(path).items()}
         return {}
     except (OSError, ValueError):  # no path at all

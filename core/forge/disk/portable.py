@@ -34,18 +34,21 @@ class Portable:
         facts: What is known about its model.
         name: Its name, for a job that has none.
         carry: Whether local files go with it. Otherwise it names them by their whole paths.
+        adapter: The folder of the adapter that it goes on from, where that is one of this machine.
 
     Attributes:
         files: Which file is to lie where, relative to the job.
     """
 
-    def __init__(self, file: JobFile, facts: ModelFacts, name: str, *, carry: bool) -> None:
+    def __init__(self, file: JobFile, facts: ModelFacts, name: str, *, carry: bool, adapter: str | None = None) -> None:
         self.job, self.carry = file.job, carry
         self.files: dict[str, Path] = {}
         self._places: dict[Path, str] = {}
         tables = {"name": name, **written(file)}
         pinned = {"revision": facts.revision} if facts.source in {"cache", "hub"} and facts.revision else {}
         tables["model"] = {**tables["model"], **pinned}
+        if adapter is not None:
+            tables["adapter"] = {**tables["adapter"], "from": adapter}
         self.tables: dict[str, Any] = {key: self._found(value, key) for key, value in tables.items() if key != "name"}
         self.tables = {"name": tables["name"], **self.tables}
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from forge.errors import Problem
 from forge.job.job import Job
-from forge.job.keys import SELECTORS
+from forge.job.keys import SELECTORS, keys_of
 from forge.job.nearest import nearest
 from forge.job.table import Hint, Table, judged
 from forge.job.tables import TABLES
@@ -100,7 +100,7 @@ class JobCheck:
         name, place = str(key[0]), ".".join(map(str, key))
         core, selector = TABLES[name], SELECTORS[name]
         word = table.get(selector, core.model_fields[selector].default)
-        extra = {key: table.pop(key) for key in list(table) if key not in core.model_fields}
+        extra = {key: table.pop(key) for key in list(table) if key not in keys_of(core)}
         self.written[place] = extra
         words = sorted(self.keys.words(name))
         if word in words:
@@ -166,7 +166,7 @@ class JobCheck:
         known_keys = {name for model in models for name in model.model_fields}
         hints = [model.forge_hint for model in (core, *models) if issubclass(model, Table)]
         for name in sorted(set(extra) - known_keys):
-            self.unknown((*key, name), [*core.model_fields, *sorted(known_keys)], hints, others)
+            self.unknown((*key, name), [*keys_of(core), *sorted(known_keys)], hints, others)
 
     def plugin_tables(self, raw: dict[str, Any]) -> None:
         """Check ``[plugins.X]`` by the model of X, whether or not X is chosen: the same file works everywhere."""
@@ -213,7 +213,7 @@ class JobCheck:
         if len(names) == 1:
             fields: Iterable[str] = ["name", *TABLES, "plugins"]
         elif len(names) == 2 and names[0] in TABLES:
-            fields = [field.alias or name for name, field in TABLES[names[0]].model_fields.items()]
+            fields = keys_of(TABLES[names[0]])
         else:
             fields = model.model_fields
         hints = [_other_name] if len(names) == 1 else [model.forge_hint] if issubclass(model, Table) else []
@@ -236,7 +236,7 @@ class JobCheck:
         if key[0] in TABLES and (home_there := elsewhere(name, str(key[0]))):
             self.add(key, "is not a key of this table", home_there)
             return
-        homes = [table for table, model in TABLES.items() if table != key[0] and name in model.model_fields]
+        homes = [table for table, model in TABLES.items() if table != key[0] and name in keys_of(model)]
         # [eval] has keys that mean something else in [train]: seed, path, batch_size.
         home = next((table for table in homes if table not in {"eval", "generation"}), None)
         near = nearest(name, fields)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forge.job.keys import SELECTORS
+from forge.job.keys import SELECTORS, keys_of
 
 if TYPE_CHECKING:
     from forge.job.job import Job
@@ -49,8 +49,9 @@ def settle(job: Job, decisions: Iterable[Decision]) -> Job:
             own = {**job.plugins.get(plugin, {}), key: decision.value}
             job = job.model_copy(update={"plugins": {**job.plugins, plugin: own}})
         else:
-            table = getattr(job, name).model_copy(update={key: decision.value})
-            job = job.model_copy(update={name: table})
+            table = getattr(job, name)
+            told = {keys_of(type(table)).get(key, key): decision.value}
+            job = job.model_copy(update={name: table.model_copy(update=told)})
     return job
 
 
@@ -73,7 +74,7 @@ def decidable(job: Job, key: str) -> bool:
     if name == "plugins":
         return "." in rest
     table = getattr(job, name, None) if name in type(job).model_fields else None
-    fields = getattr(type(table), "model_fields", {})
+    fields = keys_of(type(table)) if table is not None else {}
     return rest in fields or rest in (getattr(table, "model_extra", None) or {})
 
 
@@ -83,8 +84,12 @@ def value_at(job: Job, key: str) -> Any:
     if name == "plugins":
         plugin, _, rest = rest.partition(".")
         return job.plugins.get(plugin, {}).get(rest)
-    return getattr(getattr(job, name), rest, None)
+    table = getattr(job, name)
+    return getattr(table, keys_of(type(table)).get(rest, rest), None)
 
+
+PINNED = frozenset({"adapter.from"})
+"""Keys whose value is a name that a plan pins: that of a run becomes its folder, so that a later one does not count."""
 
 _ASKED = frozenset({"model.id", "model.revision", *(f"{table}.{key}" for table, key in SELECTORS.items())})
 

@@ -70,7 +70,6 @@ NOT_HERE: Mapping[str, str] = {
     "preprocessing_num_workers": "forge makes rows in one process, and tokenizers use all cores; remove it",
     "quantization_bit": "write load_in_4bit = true or load_in_8bit = true",
     "shuffle": 'rows are shuffled; [train] train_sampling_strategy = "sequential" keeps their order',
-    "target_parameters": "forge adapts whole modules: write their names into target_modules",
     "use_cache": "forge sets it itself; remove it",
 }
 """What keys of other tools have no counterpart, with what to do."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from forge.errors import Mistake, Mistakes, Problem
+from forge.job.keys import keys_of
 from forge.job.nearest import did_you_mean
 from forge.job.table import judged
 
@@ -146,7 +147,7 @@ def _translated(model: type[BaseModel], details: Sequence[ErrorDetails], key: Ke
     kind, place, given = details[0]["type"], details[0]["loc"], details[0]["input"]
     if kind == "extra_forbidden":
         table = table_at(model, place[:-1]) or model
-        say = did_you_mean(str(key[-1]), table.model_fields, known(table.model_fields))
+        say = did_you_mean(str(key[-1]), keys_of(table), known(keys_of(table)))
         yield Fault(key, "unknown key", say, stranger_in=table)
     elif kind == "list_type" and isinstance(given, dict) and table_at(model, (*place, 0)):
         path = ".".join(map(str, key))

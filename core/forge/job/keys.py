@@ -21,6 +21,11 @@ Written = Mapping[str, Any]
 """Keys of one table that are not the core's, and their values, as the user wrote them."""
 
 
+def keys_of(table: type[BaseModel]) -> dict[str, str]:
+    """Return the keys of a table as a file has them, each with its name here: ``from`` is no name in Python."""
+    return {field.alias or name: name for name, field in table.model_fields.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is known of a plugin's own table, ``[plugins.<name>]``.

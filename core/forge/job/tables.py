@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from forge.errors import Mistake
 from forge.job.data import DataTable
 from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, MODEL_KEYS, advice, folded
+from forge.job.keys import keys_of
 from forge.job.table import Extensible, Hint, NonEmpty, Table
 
 
@@ -29,6 +30,11 @@ class ModelTable(Table):
     load_in_4bit: bool = Field(False, description="Load the base in 4 bit (NF4, bitsandbytes): QLoRA.")
     load_in_8bit: bool = Field(False, description="Load the base in 8 bit (bitsandbytes).")
     load_in_16bit: bool = Field(False, description="Load the base in 16 bit even where `auto` would take 32.")
+    dequantize: bool | None = Field(
+        None,
+        description="Load weights that are stored in `mxfp4` or `fp8` as 16 bit ones. Decided where they could not be "
+        "trained on otherwise.",
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Type of the weights in memory. `auto` decides by machine and says why."
     )
@@ -68,12 +74,28 @@ class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
     type: NonEmpty = Field("lora", description="`lora`, or `none` to train every weight.")
+    from_: NonEmpty | None = Field(
+        None,
+        alias="from",
+        description="Go on from this adapter: a run, a folder with `adapter_config.json`, or a hub id. "
+        "It brings the other keys of this table.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of `from` on the hub. The lock pins it.")
+    digest: str | None = Field(
+        None, description="Refuse another adapter in `from` than this. Written by forge into the lock."
+    )
     r: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
     lora_alpha: int = Field(32, ge=1, description="LoRA scale: the update is multiplied by `lora_alpha / r`.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | list[str] = Field(
         "auto",
-        description="`auto` (attention and MLP projections), `all-linear`, or names of modules, as they end.",
+        description="`auto` (attention and MLP projections), `all-linear`, names of modules, as they end, or a regular "
+        "expression for whole names.",
+    )
+    target_parameters: list[str] | None = Field(
+        None,
+        description="Parameters to adapt beside these, as their names end: the experts of a mixture are such, "
+        '`["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]`.',
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
     modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
@@ -112,6 +134,12 @@ class AdapterTable(Extensible):
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""
+        if isinstance(self.target_modules, str) and (fault := _fault(self.target_modules)):
+            yield Mistake(f"target_modules is no regular expression: {fault}", ("target_modules",))
+        if self.target_parameters:
+            for name in ("lora_dropout", "use_dora"):
+                if getattr(self, name):
+                    yield Mistake(f"{name} is not for target_parameters, as peft says; leave it out", (name,))
         for one, other in (("vision_layers", "language_layers"), ("attention_modules", "mlp_modules")):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):
@@ -122,8 +150,15 @@ class AdapterTable(Extensible):
             begin = f'init_lora_weights = "{self.init_lora_weights}"'
             what = f"use_dora cannot be with {begin}: its magnitudes are those of the whole base"
             yield Mistake(what, ("use_dora", "init_lora_weights"))
+        if self.takes_from_the_base and (self.from_ or self.target_parameters):
+            other = "from" if self.from_ else "target_parameters"
+            what = f'init_lora_weights = "{self.init_lora_weights}" cannot be with {other}'
+            yield Mistake(what, ("init_lora_weights", other))
+        if self.from_ is None and (alone := [name for name in ("revision", "digest") if getattr(self, name)]):
+            yield Mistake(f"{' and '.join(alone)} without from does nothing; remove it", tuple(alone))
         # A frozen vision tower is a way to train all the rest.
-        extra = (self.model_fields_set & type(self).model_fields.keys()) - {"type", "finetune_vision_layers"}
+        extra = {key for key, name in keys_of(type(self)).items() if name in self.model_fields_set}
+        extra -= {"type", "finetune_vision_layers"}
         if self.type == "none" and extra:
             names = ", ".join(sorted(extra))
             what = f'type = "none" trains every weight, so {names} would do nothing; remove them'
@@ -142,6 +177,15 @@ class AdapterTable(Extensible):
             for name in type(self).model_fields
             if name.startswith("finetune_") and (value := getattr(self, name)) is not None
         }
+
+
+def _fault(pattern: str) -> str | None:
+    """Return what is wrong with a regular expression, or None."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return None
 
 
 class TrainTable(Extensible):

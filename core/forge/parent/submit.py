@@ -135,7 +135,8 @@ def prepare(
     """
     facts = describe_model(catalogue, file.job.model.id, file.job.model.revision, file.job.folder)
     plan = make_plan(file, catalogue, machine, facts, task=Task.TRAIN)
-    portable = Portable(file, facts, RunFolder.name_of(file), carry=not submitter.shares_disk)
+    adapter = plan.decided("adapter.from")
+    portable = Portable(file, facts, RunFolder.name_of(file), carry=not submitter.shares_disk, adapter=adapter)
     if (large := portable.bytes()) > submitter.limit:
         raise UsageError(
             f"{size(large)} of local files would have to be sent to {target}, at most {size(submitter.limit)}",

@@ -12,7 +12,7 @@ from forge.discovery.keys import STAGES, PluginKeys, word_of
 from forge.discovery.requirements import lacking
 from forge.errors import JobError, Problem
 from forge.job.decisions import settle
-from forge.job.keys import SELECTORS
+from forge.job.keys import SELECTORS, keys_of
 from forge.job.table import judged
 from forge.job.tables import TABLES
 
@@ -163,7 +163,7 @@ def _contradictions(
         values = {
             key: value
             for key, value in whole.items()
-            if key in model.model_fields and (_written(f"{prefix}.{key}", named) or f"{prefix}.{key}" in decided)
+            if key in keys_of(model) and (_written(f"{prefix}.{key}", named) or f"{prefix}.{key}" in decided)
         }
         try:
             judged(model, values)

@@ -105,12 +105,16 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
         words.add("full")
     if job.model.trust_remote_code:
         words.add("remote-code")
+    if job.model.dequantize:
+        words.add("dequantize")
     words |= _spread(job)
     yield _need(Stage.LOAD, words, named=_named(job, Stage.LOAD), backend=_backend(job))
 
 
 def _adapt(job: Job, _facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
     words = {job.adapter.type, *asked, *(["dora"] if job.adapter.use_dora else [])}
+    words |= {"from"} if job.adapter.from_ else set()
+    words |= {"target_parameters"} if job.adapter.target_parameters else set()
     yield _need(Stage.ADAPT, words, named=_named(job, Stage.ADAPT), backend=_backend(job))
 
 

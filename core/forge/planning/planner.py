@@ -12,7 +12,7 @@ from forge.api.stage import Stage
 from forge.discovery.calls import call, failed, records_of
 from forge.discovery.keys import PluginKeys
 from forge.errors import ForgeError, JobError, PlanError, Problem
-from forge.job.decisions import Decision, decidable, settle, value_at
+from forge.job.decisions import PINNED, Decision, decidable, settle, value_at
 from forge.job.job import dump_job
 from forge.masking import masked
 from forge.planning.choosing import choose
@@ -275,7 +275,8 @@ def _decisions(
         for decision in records_of(voice.plugin, what, Decision, voice.says.decide, machine, job, facts, named=wrote):
             if not decidable(job, decision.key):
                 raise failed(voice.plugin, what, f"it decides {decision.key}, which is no key that a plan decides")
-            if decision.key in named and value_at(job, decision.key) not in ("auto", decision.value):
+            free = decision.key in PINNED or value_at(job, decision.key) in ("auto", decision.value)
+            if decision.key in named and not free:
                 raise failed(voice.plugin, what, f"it decides {decision.key}, which the job sets")
             found.setdefault(decision.key, Decided(decision, voice))
     return found

@@ -14,7 +14,7 @@ from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, i
 from forge_huggingface.facts import safetensors
 from forge_huggingface.facts.folder import MODEL, reading
 from forge_huggingface.hub.snapshot import snapshot
-from forge_huggingface.model.load import model_class
+from forge_huggingface.model.load import model_class, widening
 from forge_huggingface.rendering import tokenizers
 from forge_huggingface.vision import processors
 
@@ -54,7 +54,9 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
     processor = processors.load(job, weights) if vision else tokenizers.load(job, weights)
     prompts = image_probes(processor) if vision else probes(processor, job.data.variables)
     computed = "float32" if name == "float32" or there not in LIMITS else there
-    settings = {"num_labels": 1} if trained.task == "reward" else {}
+    settings: dict[str, Any] = {"num_labels": 1} if trained.task == "reward" else {}
+    if adapter is not None and (wide := widening(job, run)) is not None:
+        settings["quantization_config"] = wide
     model = read(kind, folder, computed, job, **settings)
     if trained.task == "reward":  # it reads its number at the last token that is no padding
         model.config.get_text_config().pad_token_id = processor.pad_token_id

@@ -53,7 +53,7 @@ def _described(id: str, revision: str | None, folder: Path, offline: bool | None
         raise ModelError(f"{id} is a file", why, f"name its folder: {path.parent}")
     if path.is_symlink():
         raise ModelError(f"the model folder {id} is not there", f"the link {path} leads nowhere", "mend the link")
-    if _is_path(id):
+    if is_path(id):
         raise ModelError(f"the model folder {id} is not there", f"no folder {path}", _near(path))
 
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", id):
@@ -85,7 +85,7 @@ def _expanded(id: str) -> Path:  # noqa: A002
         ) from error
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
     """Whether a text can only mean a folder: ids on the hub have at most one slash, and it is inside."""
     return text.startswith((".", "/", "~")) or text.endswith("/") or "\\" in text or ":" in text or text.count("/") > 1
 
@@ -139,7 +139,7 @@ def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw:
         dtype=facts.dtype if facts.quantized and facts.dtype else weights.dtype(headers) or facts.dtype,
         # A cache without a tokenizer may get one later; a folder will not.
         chat_template=bool(_chat_template(path)) if facts.source == "folder" else _chat_template(path),
-        digest=_digest(path, raw, headers),
+        digest=digest(path, raw, headers),
         shape=shape,
         note=note,
     )
@@ -181,6 +181,11 @@ def _without_config(path: Path) -> ModelError:
     names = sorted(entry.name for entry in path.iterdir())
     if "adapter_config.json" in names:
         why, do = "it holds a peft adapter", "name the base model, or export the adapter merged and name that"
+    elif "model_index.json" in names:
+        why, do = (
+            "it holds a diffusion pipeline, and forge trains models that write text",
+            "take a tool for such models",
+        )
     elif any(name.lower().endswith(".gguf") for name in names):
         why, do = "it holds GGUF files, which forge writes but cannot train from", "name a safetensors folder"
     else:
@@ -224,6 +229,10 @@ def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str
     }
 
 
+_NO_SEQ2SEQ = ("EncoderModel", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+"""Classes of encoder-decoder families that write nothing."""
+
+
 def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = config.get("architectures")
     return tuple(map(str, names)) if isinstance(names, list) else ()
@@ -240,8 +249,11 @@ def _task(config: Mapping[str, Any]) -> ModelTask:
     if any(config.get(key) is not None for key in ("audio_config", "num_mel_bins", "vision_config", "encoder")):
         return "other"
     if config.get("is_encoder_decoder"):
-        return "seq2seq"
-    return "text" if names[0].endswith(("ForCausalLM", "LMHeadModel")) else "other"
+        return "other" if names[0].endswith(_NO_SEQ2SEQ) else "seq2seq"
+    if names[0].endswith(("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "GenerationDecoder")):
+        return "text"
+    brought = config.get("auto_map")  # code of its own, as of ChatGLM, which calls its model ChatGLMModel
+    return "text" if isinstance(brought, dict) and "AutoModelForCausalLM" in brought else "other"
 
 
 def _is_packed(quantization: Mapping[str, Any]) -> bool:
@@ -263,7 +275,7 @@ def _chat_template(path: Path) -> bool | None:
 SAMPLE = 64 * 1024
 
 
-def _digest(folder: Path, config: bytes, headers: tuple[Header, ...]) -> str:
+def digest(folder: Path, config: bytes, headers: tuple[Header, ...]) -> str:
     """Hash what makes the model this one, without reading gigabytes: of the weights, both ends of each file."""
     total = hashlib.sha256(len(config).to_bytes(8, "little") + config)
     for header in headers:

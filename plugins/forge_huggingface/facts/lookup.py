@@ -71,8 +71,10 @@ def token(environ: Mapping[str, str] = os.environ) -> str | None:
         return None
 
 
-def cached(model: str, revision: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the cache's snapshot folder of a model, if it holds a config.json; its name is the commit."""
+def cached(
+    model: str, revision: str | None, environ: Mapping[str, str] = os.environ, *, file: str = "config.json"
+) -> Path | None:
+    """Return the cache's snapshot folder of a model, if it holds its config; its name is the commit."""
     revision = revision or "main"
     folder = cache_folder(environ) / f"models--{model.replace('/', '--')}"
     commit = revision
@@ -82,13 +84,13 @@ def cached(model: str, revision: str | None, environ: Mapping[str, str] = os.env
         except (OSError, ValueError):
             return None
     snapshot = folder / "snapshots" / commit
-    return snapshot if commit and (snapshot / "config.json").is_file() else None
+    return snapshot if commit and (snapshot / file).is_file() else None
 
 
 def fetch_config(
-    model: str, revision: str | None, environ: Mapping[str, str] = os.environ
+    model: str, revision: str | None, environ: Mapping[str, str] = os.environ, *, file: str = "config.json"
 ) -> tuple[dict[str, Any], str | None]:
-    """Ask the hub for a model's config.json.
+    """Ask the hub for a model's config.json, or for the config of an adapter.
 
     Returns:
         The config, and the commit that the revision stands for.
@@ -126,27 +128,27 @@ def fetch_config(
     if secret:
         headers["Authorization"] = f"Bearer {secret}"
     try:
-        request = urllib.request.Request(f"{base}/{model}/resolve/{rev}/config.json", headers=headers)  # noqa: S310 - seen to be http
+        request = urllib.request.Request(f"{base}/{model}/resolve/{rev}/{file}", headers=headers)  # noqa: S310 - seen to be http
         with urllib.request.build_opener(Redirect).open(request, timeout=_TIMEOUT) as response:
             commit = response.headers.get("X-Repo-Commit") or commit
             config = json.loads(response.read(_LIMIT))
     except urllib.error.HTTPError as error:
         with error:
-            refusal = _refusal(model, revision, base, error.code, error.headers, logged_in=secret is not None)
+            refusal = _refusal(model, revision, base, error.code, error.headers, file, logged_in=secret is not None)
         raise refusal from None
     except urllib.error.URLError as error:
         raise Unreachable(f"could not reach the hub at {base}: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"could not reach the hub at {base}: {error or type(error).__name__}") from None
     except ValueError:  # a page of some proxy; an endpoint that is no address; a token with a line break
-        raise Unreachable(f"the hub at {base} gave no config.json that can be read") from None
+        raise Unreachable(f"the hub at {base} gave no {file} that can be read") from None
     if not isinstance(config, dict):
-        raise Unreachable(f"the hub at {base} gave a config.json that is no JSON object")
+        raise Unreachable(f"the hub at {base} gave a {file} that is no JSON object")
     return config, commit
 
 
 def _refusal(
-    model: str, revision: str | None, base: str, status: int, headers: Any, *, logged_in: bool
+    model: str, revision: str | None, base: str, status: int, headers: Any, file: str, *, logged_in: bool
 ) -> ModelError | Unreachable:
     code = headers.get("X-Error-Code")
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
@@ -160,6 +162,8 @@ def _refusal(
     if code == "RevisionNotFound":
         why = f"the model has no branch, tag or commit {revision or 'main'}"
         return ModelError(f"{model} was not found", why, f"see {base}/{model}/tree/main for its revisions")
+    if code == "EntryNotFound" and file != "config.json":
+        return ModelError(f"{model} is no adapter of peft", f"it has no {file}", "name a repository that has one")
     if code == "EntryNotFound":
         why = "it has no config.json; a repository of GGUF files or of an adapter has none"
         return ModelError(f"{model} is no transformers model", why, "name the model that it was made from")

@@ -56,6 +56,8 @@ def model_card(
     adapter_keys = {"type": job.adapter.type}
     if job.adapter.type != "none":
         adapter_keys |= {"r": job.adapter.r, "lora_alpha": job.adapter.lora_alpha}  # type: ignore[dict-item]
+        if job.adapter.from_ and job.adapter.revision:  # a folder of this machine says nothing elsewhere
+            adapter_keys["from"] = job.adapter.from_
     tables = {
         "model": {"id": base, "max_seq_length": job.model.max_seq_length, "dtype": job.model.dtype},
         "adapter": adapter_keys,

@@ -36,9 +36,39 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
         ModelError: The model cannot be had.
     """
     facts = run.plan.facts
-    name = job.model.id
     if facts.source == "folder" and facts.path:
         return Path(facts.path)
+    patterns = [*_SMALL, *(_WEIGHTS if weights else ())]
+    if job.model.trust_remote_code:
+        patterns.append("*.py")
+    folder = download(
+        job.model.id, facts.revision or job.model.revision, patterns, f"the model {job.model.id}", "model"
+    )
+    refuse_adapter(folder)
+    if facts.revision is None:
+        pin(job, run, folder)
+    return folder
+
+
+def adapter_snapshot(job: Job, revision: str | None) -> Path:
+    """Return the local folder of the hub's adapter that a job goes on from. Raises :class:`ModelError`."""
+    name = str(job.adapter.from_)
+    return download(name, revision, ["adapter_config.json", *_WEIGHTS, *_SMALL], f"the adapter {name}", "adapter")
+
+
+def download(name: str, revision: str | None, patterns: list[str], about: str, table: str) -> Path:
+    """Bring files of a repository of the hub here, and return their folder.
+
+    Args:
+        name: The repository.
+        revision: Branch, tag or commit.
+        patterns: Which files.
+        about: What it is, for people.
+        table: The table of the job that names it.
+
+    Raises:
+        ModelError: It cannot be had.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -50,14 +80,11 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
         RevisionNotFoundError,
     )
 
-    patterns = [*_SMALL, *(_WEIGHTS if weights else ())]
-    if job.model.trust_remote_code:
-        patterns.append("*.py")
-    revision = facts.revision or job.model.revision
-    what = f"the model {name} cannot be had"
+    key = f"[{table}] {'id' if table == 'model' else 'from'}"
+    what = f"{about} cannot be had"
     login = "`hf auth login` or set HF_TOKEN"
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)))
     except GatedRepoError as error:
         raise ModelError(
             what,
@@ -65,15 +92,15 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
             f"accept it at https://huggingface.co/{name}, then {login}",
         ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(what, f"it has no revision {revision!r}", "mend [model] revision") from error
+        raise ModelError(what, f"it has no revision {revision!r}", f"mend [{table}] revision") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
             what,
-            "there is no such folder here, and no such model on the hub that you may see",
-            f"mend [model] id; for a private model, {login}",
+            f"there is no such folder here, and no such {table} on the hub that you may see",
+            f"mend {key}; for a private {table}, {login}",
         ) from error
     except HFValidationError as error:
-        raise ModelError(what, "there is no such folder here, and it is no hub id", "mend [model] id") from error
+        raise ModelError(what, "there is no such folder here, and it is no hub id", f"mend {key}") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, *transport_errors()) as error:
         raise ModelError(
             what,
@@ -86,10 +113,6 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
         if error.errno == 28:
             raise DiskFull(f"{what}", "the disk of the cache is full", "free some, or set HF_HOME") from error
         raise
-    refuse_adapter(folder)
-    if facts.revision is None:
-        pin(job, run, folder)
-    return folder
 
 
 def pin(job: Job, run: Run, folder: Path) -> None:

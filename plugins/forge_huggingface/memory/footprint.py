@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.targets import is_pattern, share
 
 if TYPE_CHECKING:
     from forge.api import AdapterTable, Job, Linear, ModelFacts, Shape
@@ -41,6 +42,9 @@ STATES: Mapping[str, tuple[float, int]] = {
     "adamw_apex_fused": (2, 0),
 }
 """What optimizers keep, by transformers' names; ``paged_…`` lies in memory that the GPU can give away."""
+
+GATE_UP = frozenset({"gate_proj", "up_proj", "w1", "w3"})
+"""What files call the two layers of an expert that transformers keeps as one, ``gate_up_proj``."""
 
 BLOCK = 64  # values that share a scale in 4 bit; with double quantisation a scale is 1 byte, and 256 share 4 (QLoRA)
 
@@ -110,11 +114,14 @@ class Setting:
         return self.job.adapter.type != "none"
 
     @property
+    def stored(self) -> str | None:
+        """The format in which the base stays quantised, if it is."""
+        return None if self.job.model.dequantize else self.facts.quantized
+
+    @property
     def casts(self) -> bool:
         """Whether each linear layer keeps a 16-bit copy of its own: peft casts to 32 bit, and autocast back."""
-        rounded = (
-            self.job.model.bits or self.facts.quantized
-        )  # peft's layers on these leave the input as autocast has it
+        rounded = self.job.model.bits or self.stored  # peft's layers on these leave the input as autocast has it
         return self.size == 2 and (not rounded if self.lora else self.stream == 4)
 
     @property
@@ -136,18 +143,25 @@ class Setting:
 def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]]:
     """Return the linear layers that LoRA adapts, each with how many of them, and the rank."""
     found = []
-    names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+    asked = table.target_modules
+    pattern = asked if isinstance(asked, str) and is_pattern(asked) else None
+    names = [asked] if isinstance(asked, str) else asked
     wide = names in (["auto"], ["all-linear"])
     wanted = {name.rpartition(".")[2] for name in names}
     for linear in shape.linears:
         attention = not feeds(shape, linear) and linear.name not in ROUTERS
-        if linear.part == "experts" or linear.name in (table.exclude_modules or ()):
+        if linear.name in (table.exclude_modules or ()):
+            continue
+        if linear.part == "experts":  # a parameter for all of them, of gate and up together, with rank r for each
+            ends = {name.rpartition(".")[2] for name in table.target_parameters or () if "experts" in name}
+            if any(linear.name == end or (end == "gate_up_proj" and linear.name in GATE_UP) for end in ends):
+                found.append((linear, float(linear.count), table.r))
             continue
         if linear.part == "joint" and names == ["auto"]:
             continue
         if wide and linear.name in ROUTERS and names == ["auto"]:
             continue
-        if not wide and linear.name not in wanted:
+        if pattern is None and not wide and linear.name not in wanted:
             continue
         if table.finetune_vision_layers is False and linear.part == "vision":
             continue
@@ -158,6 +172,10 @@ def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]
         ):
             continue
         count = float(linear.count)
+        if pattern is not None:
+            count *= share(pattern, linear.name, shape.layers)
+            if not count:
+                continue
         if table.layers_to_transform is not None:
             count *= min(1.0, len(set(table.layers_to_transform)) / shape.layers)
         ranks = (rank for name, rank in table.rank_pattern.items() if re.match(rf"(.*\.)?({name})$", linear.name))
@@ -199,7 +217,7 @@ def total(setting: Setting) -> int:
 
 def weights(setting: Setting) -> int:
     """Return the bytes of the base model as it is loaded."""
-    if setting.facts.quantized and setting.facts.weight_bytes:
+    if setting.stored and setting.facts.weight_bytes:
         return setting.facts.weight_bytes
     bits, count = setting.job.model.bits, total(setting)
     if bits is None:

@@ -118,10 +118,13 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     if found is None:
         return None
     s, load = found
-    exact = facts.parameters is not None or bool(facts.quantized and facts.weight_bytes)
+    exact = facts.parameters is not None or bool(s.stored and facts.weight_bytes)
     base = footprint.weights(s)
     values, whole = footprint.trained(s)
     small = (values * s.adapter + whole * s.stream) if s.lora else 0
+    compared = bool(load.reference and load.reference(s.options))
+    if s.job.adapter.from_ and compared:
+        small *= 2  # the adapter as it was stays beside it
     gradients = values * (s.adapter if s.lora else s.stream) + whole * s.stream
     states, name = footprint.optimizer(s)
     parts = [
@@ -131,7 +134,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         Part("optimizer", states, "estimated", name),
     ]
     fixed = base + small + states
-    if load.reference and load.reference(s.options) and not s.lora:
+    if compared and not s.lora:
         parts.append(Part("reference", base, "estimated", "a frozen copy of the model"))
         fixed += base
     if load.teacher:
@@ -181,7 +184,7 @@ def vllm(s: Setting) -> tuple[int, str]:
 
 def _about_weights(s: Setting, *, exact: bool) -> str:
     count, bits = amount(footprint.total(s)), s.job.model.bits
-    kind = f"{s.facts.quantized}, as they are stored" if s.facts.quantized else bits or s.job.model.dtype
+    kind = f"{s.stored}, as they are stored" if s.stored else bits or s.job.model.dtype
     return f"{count} parameters, {kind}" + ("" if exact else ", from config.json alone")
 
 

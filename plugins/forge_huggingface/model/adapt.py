@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Adapted, Loaded, ModelError, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.targets import is_pattern
 from forge_huggingface.model import parts
 from forge_huggingface.model.residual import keep
+from forge_huggingface.model.start import go_on_from
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -21,7 +23,8 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
     """Make the model trainable, as ``[adapter]`` says.
 
     Raises:
-        ModelError: A name in ``target_modules`` or ``modules_to_save`` fits no module.
+        ModelError: A name in ``target_modules`` or ``modules_to_save`` fits no module; the adapter to go on from does
+            not fit the model.
     """
     model = loaded.model
     if job.adapter.type == "none":
@@ -30,6 +33,9 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
         if job.adapter.finetune_vision_layers is False:
             parts.freeze_tower(model)
             targets = ["all weights but the vision tower's"]
+    elif job.adapter.from_:
+        model = go_on_from(model, job, run, task_type(model))
+        targets = adapted_names(model)
     else:
         model, targets = add_lora(model, job)
         if job.adapter.takes_from_the_base and run.rank == 0:
@@ -68,8 +74,7 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     if config.task_type != "SEQ_CLS":
         set_seed(job.train.options.get("seed", 42))
     wrapped = get_peft_model(model, config)
-    adapted = {name.rpartition(".")[2] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
-    return wrapped, sorted(adapted)
+    return wrapped, adapted_names(wrapped)
 
 
 def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> LoraConfig:
@@ -82,6 +87,7 @@ def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> Lo
         lora_alpha=table.lora_alpha,
         lora_dropout=table.lora_dropout,
         target_modules=targets if isinstance(targets, str) else sorted(targets),
+        target_parameters=parameters(model, table),
         exclude_modules=table.exclude_modules,
         modules_to_save=table.modules_to_save,
         layers_to_transform=table.layers_to_transform,
@@ -92,6 +98,11 @@ def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> Lo
         use_dora=table.use_dora,
         init_lora_weights=table.init_lora_weights,
     )
+
+
+def adapted_names(model: Any) -> list[str]:
+    """Return the last names of the modules that have LoRA."""
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")})
 
 
 def keep_in_float32(model: Any, *, every: bool) -> None:
@@ -152,7 +163,10 @@ def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
         inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
         # Training with LoRA what chooses the experts of a mixture makes the choice drift.
         return sorted(inside - ROUTERS) or "all-linear"
-    return named_targets(model, table, linear) or []
+    named = named_targets(model, table, linear) or []
+    if isinstance(table.target_modules, str) and is_pattern(table.target_modules):
+        return table.target_modules  # hundreds of names in adapter_config.json cannot be read
+    return named
 
 
 def named_targets(model: Any, table: AdapterTable, linear: list[str]) -> list[str] | None:
@@ -163,12 +177,54 @@ def named_targets(model: Any, table: AdapterTable, linear: list[str]) -> list[st
     """
     if table.target_modules in ("auto", "all-linear"):
         return None
+    if isinstance(table.target_modules, str) and is_pattern(table.target_modules):
+        return matched(model, table.target_modules, linear)
     names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
     for name in names:
         if not fits(name, linear):
             refuse_whole(model, name, linear)
             require_match(name, linear, "target_modules")
     return names
+
+
+def matched(model: Any, pattern: str, linear: list[str]) -> list[str]:
+    """Return the full names of the linear layers that a regular expression reaches, as peft matches.
+
+    Raises:
+        ModelError: It reaches none, or other modules, which LoRA does not take.
+    """
+    found = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
+    what = f"[adapter] target_modules: {pattern}"
+    if not found:
+        leaves = sorted({full.rpartition(".")[2] for full in linear})
+        raise ModelError(
+            f"{what} fits no module of the model", f"there are {', '.join(leaves)}", "it is for whole names"
+        )
+    if others := sorted(set(found) - set(linear)):
+        raise ModelError(f"{what} fits {others[0]} too", "LoRA is for linear layers before the last", "narrow it down")
+    return found
+
+
+def parameters(model: Any, table: AdapterTable) -> list[str] | None:
+    """Return peft's ``target_parameters``. Raises :class:`ModelError` for a name that fits none, or a layer's."""
+    every = [name for name, _ in model.named_parameters()]
+    for name in table.target_parameters or []:
+        if not fits(name, every):
+            leaves = sorted({full for full in (_last(each) for each in every) if "expert" in full})
+            why = f"there are {', '.join(leaves)}" if leaves else "the model has no experts in one parameter"
+            raise ModelError(f"[adapter] target_parameters: {name} fits no parameter of the model", why)
+        if name.endswith(".weight") and any(
+            full.endswith(name) for full in (f"{each}.weight" for each in linear_modules(model))
+        ):
+            raise ModelError(f"[adapter] target_parameters: {name} is a layer's", None, "name it in target_modules")
+    return table.target_parameters
+
+
+def _last(name: str) -> str:
+    """Return a parameter's name behind its block's number."""
+    parts = name.split(".")
+    numbers = [index for index, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbers[0] + 1 :] if numbers else parts)
 
 
 def refuse_whole(model: Any, name: str, linear: list[str]) -> None:

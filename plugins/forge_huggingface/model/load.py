@@ -83,10 +83,10 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
         "trust_remote_code": table.trust_remote_code,
         "use_safetensors": True,
         "local_files_only": True,
-        "quantization_config": quantization(job, unquantised(job, run, folder)),
+        "quantization_config": widening(job, run) or quantization(job, unquantised(job, run, folder)),
         **changes,
     }
-    if arguments["quantization_config"] is not None:
+    if job.model.bits:
         arguments["device_map"] = {"": device}
     task = task or run.plan.facts.task
     if task == "reward":
@@ -152,6 +152,15 @@ def unquantised(job: Job, run: Run, folder: str) -> list[str] | None:
             names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
             found.add(next(each for each in names if each not in above))
     return sorted(found)
+
+
+def widening(job: Job, run: Run) -> Any:
+    """Return transformers' setting to load quantised weights as 16 bit ones, or None where they stay as they are."""
+    if not job.model.dequantize:
+        return None
+    from transformers import FineGrainedFP8Config, Mxfp4Config
+
+    return (Mxfp4Config if run.plan.facts.quantized == "mxfp4" else FineGrainedFP8Config)(dequantize=True)
 
 
 def quantization(job: Job, kept: list[str] | None = None) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem
 from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
+from forge_huggingface.rules.quantised import widens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 NO_ADAPTER = 'there is no adapter to export: [adapter] type = "none" trains the whole model'
 
 
-def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001
+def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why an adapter could not be merged after training, or None."""
-    if facts.quantized:
+    if facts.quantized and not widens(machine, job, facts):
         return f"the base is stored in {facts.quantized}, and merging would round the adapter away; export the adapter"
     return None
 

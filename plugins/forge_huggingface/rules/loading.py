@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
-from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.attention import decide_attention
 from forge_huggingface.rules.data import decide_rows
+from forge_huggingface.rules.models import no_language_model
 from forge_huggingface.rules.placement import device, no_such_positions
 from forge_huggingface.rules.precision import precision
+from forge_huggingface.rules.quantised import cannot_quantised, decide_quantised
+from forge_huggingface.rules.start import cannot_start
+from forge_huggingface.rules.targets import cannot_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,12 +23,10 @@ if TYPE_CHECKING:
 
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot load the model, or None."""
-    if reason := no_such_positions(job, facts):
+    if reason := no_language_model(job, facts) or no_such_positions(job, facts):
         return reason
-    if facts.quantized and job.adapter.type == "none":
-        return f"the model is stored in {facts.quantized}, and quantised weights cannot be trained; use an adapter"
-    if facts.quantized == "mxfp4" and "kernels" not in machine.versions:
-        return "the model is stored in mxfp4, and without kernels it takes four times the memory (pip install kernels)"
+    if reason := cannot_quantised(machine, job, facts):
+        return reason
     if job.model.bits is None:
         return None
     bits = job.model.bits.removesuffix("bit")
@@ -48,16 +48,9 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
         return f"{', '.join(job.adapter.parts)}: the model takes no images, so it has no such parts; remove the key"
     if job.adapter.type != "lora":
         return None
-    asked = job.adapter.target_modules
-    names = {name: name.rpartition(".")[2] for name in ([asked] if isinstance(asked, str) else asked)}
-    if "lm_head" in names.values():
-        return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
-    if whole := [name for name, leaf in names.items() if leaf in EMBEDDINGS]:
-        tied = facts.shape is None or facts.shape.tied
-        why = "cannot merge LoRA on one that is the output layer too" if tied else "keeps a whole copy of it"
-        do = f"take it out, and write modules_to_save = {json.dumps(whole)}"
-        return f"target_modules: {whole[0]}: it is an embedding, and peft {why}; {do}"
-    return None
+    if job.adapter.from_:
+        return cannot_start(job, facts)
+    return cannot_target(job, facts)
 
 
 def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
@@ -72,5 +65,6 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
     found = precision(machine, job, facts)
     if job.model.dtype == "auto":
         yield Decision("model.dtype", found.weights, found.why)
+    yield from decide_quantised(machine, job, facts)
     yield from decide_attention(machine, job, facts)
     yield from decide_rows(machine, job, facts)

@@ -32,6 +32,7 @@ from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
+from forge_huggingface.model.start import REFERENCE, keep_start
 from forge_huggingface.rules.placement import device
 from forge_huggingface.training.apart import hold_apart
 from forge_huggingface.training.checkpointing import heed_layers
@@ -153,6 +154,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         heed_layers(loaded.model)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
     acting = apply(job, run, loaded.model)
+    if job.adapter.from_:
+        keep_start(loaded.model)
     kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
     trainer: Any = kind(
         model=loaded.model,
@@ -164,11 +167,10 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         **collator,
         **recipe.arguments,
     )
-    if "ref" in getattr(trainer.model, "peft_config", {}):
+    if REFERENCE in getattr(trainer.model, "peft_config", {}) and not job.adapter.from_:
         # TRL takes an adapter that it has not made for a trained one, and keeps a copy of it as the reference. This one
-        # is new, so the model without it is the same; and with a second adapter in the checkpoint, transformers 5.17
-        # does not read the first one back.
-        trainer.model.delete_adapter("ref")
+        # is new, so the model without it is the same.
+        trainer.model.delete_adapter(REFERENCE)
     if job.adapter.type != "none":
         keep_in_float32(trainer.model, every=trainer.args.fp16)
     check_together(trainer, run)

@@ -174,6 +174,7 @@ def _adapter(given: Given, draft: Draft) -> None:
     targets, linear = given.take("lora_target_modules"), truth(given.take("lora_target_linear"))
     more = {
         "lora_modules_to_save": "modules_to_save",
+        "lora_target_parameters": "target_parameters",
         "lora_rank_pattern": "rank_pattern",
         "lora_alpha_pattern": "alpha_pattern",
         "peft_use_dora": "use_dora",
@@ -202,12 +203,14 @@ def _adapter(given: Given, draft: Draft) -> None:
     if linear:
         draft.set("adapter.target_modules", "all-linear")
     elif isinstance(targets, str):
-        draft.lack("lora_target_modules", targets, "a regular expression there; name the modules as they end")
+        draft.set("adapter.target_modules", "all-linear" if targets == "all-linear" else common.targets([targets]))
     elif targets:
         draft.set("adapter.target_modules", list(targets))
     for name, value in taken.items():
         if value not in (None, False, [], {}):
             draft.set(f"adapter.{name}", value)
+    if begun := given.words("lora_model_dir"):
+        common.start(draft, "lora_model_dir", begun)
 
 
 def _steps(given: Given, draft: Draft) -> None:

@@ -174,11 +174,11 @@ def _weights(given: Given, draft: Draft) -> None:
                 draft.set(f"adapter.{name}", value=True)
     else:
         draft.lack("finetuning_type", kind, "forge has LoRA and the training of every weight")
-    start = given.take("adapter_name_or_path")
-    if start is not None:
-        draft.lack(
-            "adapter_name_or_path", start, "a new adapter begins here: merge that one first and train on the result"
-        )
+    begun, new = given.words("adapter_name_or_path"), truth(given.take("create_new_adapter"))
+    if begun and (new or kind != "lora"):
+        draft.lack("adapter_name_or_path", begun, "merge it first, and write the merged folder into [model] id")
+    elif begun:
+        common.start(draft, "adapter_name_or_path", begun, reference=False)
 
 
 def _optimizer(given: Given, draft: Draft) -> None:

@@ -158,7 +158,8 @@ def _weights(given: Given, draft: Draft) -> None:
         draft.set("model.dtype", dtype)
     common.adapter(draft, rank=rank, alpha=alpha, dropout=dropout)
     whole = not targets or targets in (["all-linear"], ["all"])
-    draft.set("adapter.target_modules", "all-linear" if whole else targets)
+    draft.set("adapter.target_modules", given.take("target_regex") or ("all-linear" if whole else targets))
+    draft.set("adapter.target_parameters", given.words("target_parameters") or None)
     draft.set("adapter.modules_to_save", saved or None)
     draft.set("adapter.bias", None if bias in (None, "none") else bias)
     if start not in (None, True, "true"):
@@ -166,6 +167,8 @@ def _weights(given: Given, draft: Draft) -> None:
     for name, on in flags.items():
         if on:
             draft.set(f"adapter.{name}", value=True)
+    if begun := given.words("adapters"):
+        common.start(draft, "adapters", begun, reference=False)
 
 
 def _rows(given: Given, draft: Draft) -> None:

@@ -112,15 +112,15 @@ def _weights(given: Given, draft: Draft) -> None:
         draft.tell("scales are quantised too here (use_bnb_nested_quant); weights differ from TRL's in the last bits")
     if kind != "nf4":
         draft.lack("bnb_4bit_quant_type", kind, "forge's 4 bit is NF4")
-    parameters = given.take("lora_target_parameters")
-    if parameters:
-        draft.lack("lora_target_parameters", parameters, "forge adapts whole modules")
+    parameters = given.words("lora_target_parameters")
     if not peft:
         common.whole(draft)
         return
     common.adapter(draft, rank=rank, alpha=alpha, dropout=dropout)
+    draft.set("adapter.target_parameters", parameters or None)
     if targets:
-        draft.set("adapter.target_modules", targets[0] if targets == ["all-linear"] else targets)
+        named = targets[0] if targets == ["all-linear"] else common.targets(targets)
+        draft.set("adapter.target_modules", named)
     else:
         draft.set(
             "adapter.target_modules", ["q_proj", "v_proj"], "peft's own for most models; look there for other kinds"

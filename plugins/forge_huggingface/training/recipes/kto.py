@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from trl import KTOConfig, KTOTrainer
+from trl.trainer.utils import use_adapter
 
 from forge_huggingface.data.ratings import foreign, two_answers
+from forge_huggingface.model.start import REFERENCE
 from forge_huggingface.training.recipe import Recipe
 from forge_huggingface.training.recipes.reference import reference
 from forge_huggingface.training.recipes.weighing import Batch, Weighed
@@ -81,7 +83,8 @@ class FinishedRatings(Weighed, KTOTrainer):  # type: ignore[misc]  # trl is Any 
             elif self.ref_model is not None:
                 before = super()._compute_kl_logps(self.ref_model, batch)
             else:
-                with self.accelerator.unwrap_model(self.model).disable_adapter():
+                model = self.accelerator.unwrap_model(self.model)
+                with use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None):
                     before = super()._compute_kl_logps(self.model, batch)
         return (now - before).float().cpu()
 

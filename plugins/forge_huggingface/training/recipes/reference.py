@@ -1,8 +1,9 @@
 """The reference model of preference methods: what the model was before it is trained.
 
-With an adapter it costs nothing, since the trainer switches the adapter off. Where all weights are trained, a second
-copy is needed. TRL would load it by itself from the model's name, in float32 under 1.14; this way it is the same model,
-from the same folder, in the same type, on every version.
+With a new adapter it costs nothing, since the trainer switches the adapter off. With one that goes on from another the
+reference is the adapter as it was, of which the trainer keeps a copy (:mod:`forge_huggingface.model.start`). Where all
+weights are trained, a second copy of the model is needed. TRL would load it by itself from the model's name, in float32
+under 1.14; this way it is the same model, from the same folder, in the same type, on every version.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""Targets of LoRA that reach nothing, told from the names in the weights' files before anything is loaded.
+
+Files may name layers otherwise than transformers does in memory: those of a vision model, whose parts have moved, and
+the experts of a mixture, which are one parameter there. Of these only loading tells.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge.api import ModelError, did_you_mean
+from forge_huggingface.facts.shape import EMBEDDINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forge.api import Job, ModelFacts
+
+PREFIXES = ("", "model.", "transformer.", "gpt_neox.")
+"""What a file may leave out of a module's name: that of the part that has all blocks."""
+
+
+def cannot_target(job: Job, facts: ModelFacts) -> str | None:
+    """Return why what ``[adapter]`` names cannot be adapted, or None."""
+    from forge_huggingface.facts.targets import is_pattern  # as below: only who names targets needs it
+
+    asked = job.adapter.target_modules
+    if asked in ("auto", "all-linear"):
+        return None
+    if isinstance(asked, str) and is_pattern(asked):
+        return _unmatched([asked], facts)
+    names = [asked] if isinstance(asked, str) else asked
+    leaves = {name: name.rpartition(".")[2] for name in names}
+    if "lm_head" in leaves.values():
+        return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
+    if whole := [name for name, leaf in leaves.items() if leaf in EMBEDDINGS]:
+        tied = facts.shape is None or facts.shape.tied
+        why = "cannot merge LoRA on one that is the output layer too" if tied else "keeps a whole copy of it"
+        do = f"take it out, and write modules_to_save = {json.dumps(whole)}"
+        return f"target_modules: {whole[0]}: it is an embedding, and peft {why}; {do}"
+    return _unmatched(names, facts)
+
+
+def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
+    """Return which of some targets reach no layer of the files, or None."""
+    from forge_huggingface.facts.targets import fits, is_pattern
+
+    if facts.path is None or facts.quantized or facts.task != "text" or facts.shape is None:
+        return None
+    there = _modules(Path(facts.path))
+    outside = [name for name in there if ".experts." not in name]
+    leaves = sorted({name.rpartition(".")[2] for name in outside if any(part.isdigit() for part in name.split("."))})
+    for target in names:
+        key = target if is_pattern(target) else [target]
+        if any(fits(key, prefix + name) for name in outside for prefix in PREFIXES):
+            continue
+        if any(fits(key, name) for name in there):
+            return (
+                f"target_modules: {target} fits experts of the mixture alone, which transformers keeps in one "
+                'parameter for all; write target_parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]'
+            )
+        if facts.shape.mixture is not False:
+            continue  # transformers may call it so
+        say = did_you_mean(target, leaves, 'take some of them, or "auto"')
+        return f"target_modules: {target} fits no module of the model; there are {', '.join(leaves)}; {say}"
+    return None
+
+
+def _modules(folder: Path) -> list[str]:
+    """Return the full names of the layers in a model's files, which have a matrix as their weight."""
+    from forge_huggingface.facts.safetensors import read_folder
+
+    try:
+        headers = read_folder(folder)
+    except ModelError:  # whoever looks at the model tells
+        return []
+    return [
+        name.removesuffix(".weight")
+        for header in headers
+        for name, extents in header.shapes.items()
+        if name.endswith(".weight") and len(extents) == 2
+    ]

@@ -1,0 +1,116 @@
+"""What LoRA adapts: names, a regular expression, parameters of experts; and what reaches nothing is told early."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forge.errors import JobError, PlanError
+from support.projects import Project, json_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+LAYER = "base_model.model.model.layers"
+
+
+def names(folder: Path) -> set[str]:
+    return {name.split(".lora_")[0] for name in load_file(folder / "adapter" / "adapter_model.safetensors")}
+
+
+def test_a_regular_expression_is_for_whole_names(project: Project) -> None:
+    project.write(adapter={"target_modules": r"model\.layers\.0\.self_attn\.(q|v)_proj"})
+    done = project.perform()
+    assert done.code == 0, done.printed
+    assert names(done.folder.path) == {f"{LAYER}.0.self_attn.{letter}_proj" for letter in "qv"}
+    kept = json_of(done.folder.path / "adapter" / "adapter_config.json")["target_modules"]
+    assert kept == r"model\.layers\.0\.self_attn\.(q|v)_proj"
+    adapter = next(part for part in done.folder.plan().estimate.parts if part.name == "adapter")
+    assert adapter.bytes == 4 * done.of_kind("adapted")[0]["trainable"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "why"),
+    [
+        (["q_proj", "qproj"], "target_modules: qproj fits no module of the model; there are .*q_proj"),
+        (r"layers\..*\.wq", "fits no module of the model"),
+    ],
+)
+def test_targets_that_reach_nothing_are_told_when_planned(project: Project, targets: Any, why: str) -> None:
+    project.write(adapter={"target_modules": targets})
+    with pytest.raises(PlanError, match=why):
+        project.prepare()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "why"),
+    [
+        ({"target_modules": "(q_proj"}, "target_modules is no regular expression"),
+        ({"target_parameters": EXPERTS, "lora_dropout": 0.1}, "lora_dropout is not for target_parameters"),
+        ({"target_parameters": EXPERTS, "use_dora": True}, "use_dora is not for target_parameters"),
+    ],
+)
+def test_what_contradicts_itself_is_a_mistake(project: Project, adapter: dict[str, Any], why: str) -> None:
+    project.write(adapter=adapter)
+    with pytest.raises(JobError, match=why):
+        project.prepare()
+
+
+def mixture(folder: Path, tokenizer: Path) -> None:
+    """Write a tiny Qwen3-MoE in place of a project's model."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        vocab_size=json_of(tokenizer / "config.json")["vocab_size"],
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    shutil.rmtree(folder)
+    shutil.copytree(tokenizer, folder)
+    (folder / "model.safetensors").unlink()
+    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+
+
+def test_the_experts_of_a_mixture_are_adapted_as_parameters_and_merged(project: Project, tiny_model: Path) -> None:
+    mixture(project.folder / "model", tiny_model)
+    project.write(adapter={"target_parameters": EXPERTS}, export=[{"format": "merged"}])
+    done = project.perform()
+    assert done.code == 0, done.printed
+    found = names(done.folder.path)
+    assert {name for name in found if "experts" in name}
+    assert {name for name in found if name.endswith("q_proj")}
+    assert not {name for name in found if name.endswith("gate")}
+    adapter = next(part for part in done.folder.plan().estimate.parts if part.name == "adapter")
+    assert adapter.bytes == pytest.approx(4 * done.of_kind("adapted")[0]["trainable"], rel=0.35)
+    project.forge("export", str(done.folder.path), code=None)
+    assert [*done.folder.path.glob("exports/*merged*/model.safetensors")]
+
+
+def test_layers_of_experts_are_told_to_be_parameters(project: Project, tiny_model: Path) -> None:
+    mixture(project.folder / "model", tiny_model)
+    project.write(adapter={"target_modules": ["q_proj", "gate_proj"]})
+    with pytest.raises(PlanError, match="write target_parameters"):
+        project.prepare()
+
+
+def test_a_parameter_that_is_not_there_is_told(project: Project) -> None:
+    project.write(adapter={"target_parameters": EXPERTS})
+    done = project.perform()
+    assert done.code != 0
+    assert "the model has no experts in one parameter" in done.printed
