@@ -46,7 +46,8 @@ def forge_offers() -> Iterable[Offer]:
         backend="mlx",
         probe=cannot_load,
         decide=decide_weights,
-        fit="forge_huggingface.memory.fit:blind",
+        estimate="forge_mlx.memory:estimate",
+        fit="forge_mlx.memory:fit",
         **everywhere,
     )
     yield Offer(

@@ -57,6 +57,26 @@ def test_a_family_computes_what_it_does_in_transformers(families: Callable[[str]
     assert not otherwise
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_familys_loss_needs_logits_of_the_asked_tokens_only(families: Callable[[str], Path], family: str) -> None:
+    import mlx.core as mx
+
+    from forge_mlx.training.batches import batch_of
+    from forge_mlx.training.objectives import log_likelihoods
+
+    folder = families(family)
+    module = read_model(asked(folder), folder)
+    rows = [
+        {"input_ids": list(range(5, 5 + count)), "labels": [-100] * 3 + list(range(8, 5 + count))} for count in (9, 30)
+    ]
+    found = log_likelihoods(module, batch_of(rows)).tolist()
+    for row, value in zip(rows, found, strict=True):
+        scores = module(mx.array([row["input_ids"]]))[0].astype(mx.float32)
+        chances = scores - mx.logsumexp(scores, axis=-1, keepdims=True)
+        expected = sum(float(chances[place - 1, row["labels"][place]]) for place in range(3, len(row["labels"])))
+        assert value == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_the_angles_of_positions_are_the_models_own(tmp_path: Path, family: str, kind: str) -> None:

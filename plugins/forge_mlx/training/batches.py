@@ -110,12 +110,16 @@ class Batch:
 
     Attributes:
         ids: Shape (rows, tokens).
-        labels: The token that each place is to predict; shape (rows, tokens), :data:`IGNORED` where none is asked.
+        rows: Of each place at which a token is asked, its row; what fills the places up has the row -1.
+        places: Where in its row it is.
+        labels: The token that is asked there.
         counted: How many are asked.
         tokens: How many tokens the rows have.
     """
 
     ids: mx.array
+    rows: mx.array
+    places: mx.array
     labels: mx.array
     counted: int
     tokens: int
@@ -124,13 +128,24 @@ class Batch:
 def batch_of(rows: Sequence[Mapping[str, Any]]) -> Batch:
     """Return rows with ``input_ids`` and ``labels`` as a batch. A row's first token is predicted by none."""
     lengths = [len(row["input_ids"]) for row in rows]
-    width = -(-max(lengths) // GRAIN) * GRAIN
-    ids: Any = np.zeros((len(rows), width), dtype=np.int32)
-    labels: Any = np.full((len(rows), width), IGNORED, dtype=np.int32)
+    ids: Any = np.zeros((len(rows), _rounded(max(lengths))), dtype=np.int32)
+    labels: Any = np.full(ids.shape, IGNORED, dtype=np.int32)
     for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         ids[index, :length] = row["input_ids"]
         labels[index, : length - 1] = row["labels"][1:]
-    return Batch(mx.array(ids), mx.array(labels), int((labels != IGNORED).sum()), sum(lengths))
+    asked = np.nonzero(labels != IGNORED)
+    counted = len(asked[0])
+    more = _rounded(counted) - counted
+    columns = (
+        np.pad(each, (0, more), constant_values=value)
+        for each, value in ((asked[0], -1), (asked[1], 0), (labels[asked], 0))
+    )
+    found = [mx.array(each.astype(np.int32)) for each in columns]
+    return Batch(mx.array(ids), found[0], found[1], found[2], counted, sum(lengths))
+
+
+def _rounded(count: int) -> int:
+    return max(1, -(-count // GRAIN)) * GRAIN
 
 
 def split(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

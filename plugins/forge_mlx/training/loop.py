@@ -26,6 +26,7 @@ from forge.api import (
     TrainingStarted,
     first_line,
 )
+from forge_huggingface.training.outlook import estimate_again
 from forge_mlx.training.batches import Schedule, rates, split
 from forge_mlx.training.checkpointing import recompute
 from forge_mlx.training.objectives import Prepared, objective_of
@@ -229,8 +230,9 @@ class Loop:
         self.run.emit(Probed(rows=len(rows), tokens=tokens, seconds=seconds, memory=memory, loss=loss))
         if self.run.dry_run:
             of_a_step = round(seconds * self.options["gradient_accumulation_steps"], 3)
-            longest = self.data.summary.get("longest")
-            self.run.emit(DryRunDone(self.steps, of_a_step, memory=memory, longest=longest))
+            longest, estimate = self.data.summary.get("longest"), estimate_again(self.job, self.run, self.data)
+            told = estimate.to_json() if estimate else None
+            self.run.emit(DryRunDone(self.steps, of_a_step, memory=memory, longest=longest, estimate=told))
 
     def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         """Return training rows."""

@@ -6,7 +6,8 @@ so that a token weighs the same in whatever batch it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,10 +51,33 @@ class Objective(Protocol):
 
 
 def log_likelihoods(module: Any, batch: Batch) -> mx.array:
-    """Return the logarithm of each asked token's probability, 0 where none is asked; shape (rows, tokens)."""
-    asked = batch.labels != IGNORED
-    losses = nn.losses.cross_entropy(module(batch.ids).astype(mx.float32), mx.where(asked, batch.labels, 0))
-    return mx.where(asked, -losses, 0.0)
+    """Return for each row the sum of the logarithms of its asked tokens' probabilities; shape (rows,).
+
+    Logits are made where a token is asked only: they are the largest thing of all in a step.
+    """
+    with picking(module, batch):
+        logits = module(batch.ids)[0].astype(mx.float32)
+    found = -nn.losses.cross_entropy(logits, batch.labels)
+    return mx.where(batch.rows[None] == mx.arange(len(batch.ids))[:, None], found[None], 0.0).sum(axis=1)
+
+
+@contextmanager
+def picking(module: Any, batch: Batch) -> Iterator[None]:
+    """Have a model make logits of the batch's asked places alone, as one row of them.
+
+    The part that all of mlx-lm's models call ``model`` ends before the output layer, which takes each place by itself.
+    """
+    inner = module.model
+    kind = type(inner)
+
+    def call(layer: Any, *arguments: Any, **named: Any) -> Any:
+        return kind.__call__(layer, *arguments, **named)[mx.maximum(batch.rows, 0), batch.places][None]
+
+    inner.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+    try:
+        yield
+    finally:
+        inner.__class__ = kind
 
 
 class Likelihood:
@@ -88,7 +112,7 @@ class Preference:
         now = trained(module) if self.untrained else {}
         switch(module, on=False)
         take(module, self.untrained or {})
-        before = log_likelihoods(module, batch).sum(axis=1)
+        before = log_likelihoods(module, batch)
         mx.eval(before)
         switch(module, on=True)
         take(module, now)
@@ -96,7 +120,7 @@ class Preference:
 
     def sums(self, module: Any, prepared: Prepared) -> tuple[mx.array, dict[str, mx.array]]:
         """Return the sum of the pairs' losses, and of their rewards."""
-        gains = self.beta * (log_likelihoods(module, prepared.batch).sum(axis=1) - prepared.known["before"])
+        gains = self.beta * (log_likelihoods(module, prepared.batch) - prepared.known["before"])
         better, worse = gains[: prepared.count], gains[prepared.count :]
         margins = better - worse
         return -nn.log_sigmoid(margins).sum(), {
