@@ -72,36 +72,49 @@ def load(project: Project, seconds: float, rate: float, rounds: int, *, apart: b
         for process, cores in ((worker, [first]), (server, others), (psutil.Process(), others)):
             for thread in process.threads():
                 psutil.Process(thread.id).cpu_affinity(cores)
-    quiet, loaded, asked = [pace(folder / "events.jsonl", seconds)], [], []
-    spent = []
+    events = folder / "events.jsonl"
+    quiet, loaded, asked, spent = [pace(events, worker, seconds)], [], [], []
     for _ in range(rounds):
         before = sum(server.cpu_times()[:2])
-        steps, found = ask(served, run, seconds, rate, folder / "events.jsonl")
+        steps, found = ask(served, run, seconds, rate, events, worker)
         spent.append(sum(server.cpu_times()[:2]) - before)
         loaded.append(steps)
         asked.append(found)
-        quiet.append(pace(folder / "events.jsonl", seconds))
+        quiet.append(pace(events, worker, seconds))
     served.post(f"/api/v1/runs/{run}/stop", {"now": True})
     served.settled(run)
     served.stop()
-    slower = [1 - pair[0] / statistics.mean(pair[1:]) for pair in zip(loaded, quiet, quiet[1:], strict=False)]
+    slower, dearer = (
+        [asked / statistics.mean(around) - 1 for asked, *around in zip(*each, strict=False)]
+        for each in (
+            (
+                [1 / steps for steps, _ in loaded],
+                [1 / steps for steps, _ in quiet],
+                [1 / steps for steps, _ in quiet[1:]],
+            ),
+            ([cpu for _, cpu in loaded], [cpu for _, cpu in quiet], [cpu for _, cpu in quiet[1:]]),
+        )
+    )
     return {
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
-        "steps_a_second_quiet": quiet,
-        "steps_a_second_asked": loaded,
+        "steps_a_second_quiet": [steps for steps, _ in quiet],
+        "steps_a_second_asked": [steps for steps, _ in loaded],
         "slower": slower,
         "slower_median": statistics.median(slower),
+        "more_cpu_a_step": dearer,
+        "more_cpu_a_step_median": statistics.median(dearer),
         "server_cpu_share": statistics.median(spent) / seconds,
         "rounds": asked,
     }
 
 
-def pace(events: Path, seconds: float) -> float:
-    """Return the steps a second that a training makes for a while."""
-    first, begun = last_step(events), time.monotonic()
+def pace(events: Path, worker: psutil.Process, seconds: float) -> tuple[float, float]:
+    """Return the steps a second that a training makes for a while, and the processor time of each in seconds."""
+    first, begun, before = last_step(events), time.monotonic(), sum(worker.cpu_times()[:2])
     time.sleep(seconds)
-    return (last_step(events) - first) / (time.monotonic() - begun)
+    steps = last_step(events) - first
+    return steps / (time.monotonic() - begun), (sum(worker.cpu_times()[:2]) - before) / steps
 
 
 def last_step(events: Path) -> int:
@@ -113,12 +126,14 @@ def last_step(events: Path) -> int:
     return max(steps)
 
 
-def ask(served: Served, run: str, seconds: float, rate: float, events: Path) -> tuple[float, dict[str, Any]]:
+def ask(
+    served: Served, run: str, seconds: float, rate: float, events: Path, worker: psutil.Process
+) -> tuple[tuple[float, float], dict[str, Any]]:
     """Open streams and ask at a rate, from one process beside; return the training's pace meanwhile and what it saw."""
     command = [sys.executable, __file__, "--ask", str(served.port), served.token, run, str(seconds), str(rate)]
     asker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     time.sleep(1)
-    steps = pace(events, seconds - 2)
+    steps = pace(events, worker, seconds - 2)
     out, _ = asker.communicate()
     return steps, json.loads(out)
 

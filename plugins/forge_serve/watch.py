@@ -80,18 +80,31 @@ class View:
         seen["time"] = event.get("time", seen.get("time"))
         if kind == "training":
             seen["of"] = event.get("steps", seen.get("of"))
+            self.go_back(event.get("from") or 0)
         elif kind in {"step", "progress", "checkpoint"}:
             for name in ("step", "of", "loss", "seconds_left", "memory", "tokens_per_second"):
                 if event.get(name) is not None:
                     seen[name] = event[name]
         elif kind == "eval":
             seen["eval_loss"] = event.get("eval_loss", seen.get("eval_loss"))
+            seen["eval_step"] = event.get("step")
         elif kind == "stage":
             seen["stage"] = event.get("stage") if event.get("state") == "started" else None
         elif kind == "failed":
             self.error = event["error"] if isinstance(event.get("error"), dict) else {"what": "failed"}
         elif kind in {"done", "preloaded"}:
             self.error = None
+
+    def go_back(self, step: object) -> None:
+        """Forget what was told of steps that are trained again: a run that was killed goes on from a checkpoint."""
+        seen = self.seen
+        if not isinstance(step, int) or not isinstance(last := seen.get("step"), int) or last <= step:
+            return
+        seen["step"] = step
+        for name in ("loss", "seconds_left", "tokens_per_second"):
+            seen.pop(name, None)
+        if not isinstance(at := seen.get("eval_step"), int) or at > step:
+            seen.pop("eval_loss", None)
 
     def line(self) -> dict[str, Any]:
         """Return the run as lists show it."""

@@ -11,7 +11,9 @@ import pytest
 
 from forge.api.event import StepLogged
 from forge.disk.events import EventLog
-from forge_serve.web.drawing import thinned
+from forge.disk.folder import RunFolder
+from forge_serve.watch import View
+from forge_serve.web.drawing import curves, thinned
 from forge_serve.web.server import STREAMS
 from support.projects import wait_for
 
@@ -141,6 +143,33 @@ def test_a_run_is_shown_with_its_curves_its_numbers_and_its_page(served: Served)
     assert report.body.startswith(b"<!DOCTYPE html>")
     assert "sandbox" in report.headers["content-security-policy"]
     assert served.call("GET", f"{OLD}/charts/nothing").status == 404
+
+
+def test_a_run_that_went_on_from_a_checkpoint_shows_no_step_that_was_trained_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "name" / "20260101-000000")
+    folder.path.mkdir(parents=True)
+    (folder.path / "plan.json").write_text("{")
+    view = View(folder, "name~20260101-000000")
+
+    def happened(*events: dict[str, object]) -> dict[str, object]:
+        with folder.events.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"time": 1.0, **event}) + "\n" for event in events)
+        view.read()
+        return view.line()
+
+    def trained(steps: range, loss: float) -> list[dict[str, object]]:
+        return [{"kind": "step", "step": step, "of": 8, "loss": loss} for step in steps]
+
+    begun: list[dict[str, object]] = [{"kind": "training", "steps": 8, "from": 0}, *trained(range(1, 7), 2.0)]
+    line = happened(*begun, {"kind": "eval", "step": 4, "eval_loss": 1.0})
+    assert (line["step"], line["loss"], line["eval_loss"]) == (6, 2.0, 1.0)
+    line = happened({"kind": "training", "steps": 8, "from": 4})
+    assert (line["step"], line["loss"], line["eval_loss"]) == (4, None, 1.0)
+    line = happened(*trained(range(5, 7), 3.0))
+    assert (line["step"], line["loss"]) == (6, 3.0)
+    assert curves(folder)["series"]["steps"]["loss"] == [[1, 2, 3, 4, 5, 6], [2.0] * 4 + [3.0] * 2]
+    line = happened({"kind": "training", "steps": 8, "from": 2})
+    assert (line["step"], line["eval_loss"]) == (2, None)
 
 
 def test_a_damaged_run_is_shown_as_far_as_it_can_be(served: Served, place: Project) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,13 +19,10 @@ import tomli_w
 from forge.disk.events import read_events
 from forge.disk.folder import RunFolder
 from support.projects import wait_for, worker_pid
-from support.serving import serve, serving
+from support.serving import Served, serve, serving
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.projects import Project
-    from support.serving import Served
 
 
 def longer(job: str, **train: Any) -> str:
@@ -211,8 +211,11 @@ def test_a_trained_run_is_exported_measured_asked_and_thrown_away(place: Project
     base = served.post(f"{run}/chat", {"question": "Who?", "max_new_tokens": 4, "temperature": 0, "model": "base"}, 200)
     assert answer["tokens"] <= 4
     assert base["question"] == "Who?"
+    asked = chats(place)
+    assert len(asked) >= 2  # each with its worker
     entry = served.post(f"{run}/export", {"format": "merged"})
     served.until(entry["id"], lambda found: found["state"] == "trained" and found["exports"])
+    wait_for(lambda: not asked & chats(place))  # the models have left memory to what began to run
     found = served.get(run)
     assert found["exports"][0]["format"] == "merged", found["error"]
     names = {each["name"] for each in found["files"]}
@@ -226,6 +229,41 @@ def test_a_trained_run_is_exported_measured_asked_and_thrown_away(place: Project
     assert served.call("DELETE", run, {"confirm": "old~20260101-000000"}).status == 200
     assert served.call("GET", run).status == 404
     assert list((place.runs / ".trash").glob("old~20260101-000000-*/trained.json"))
+
+
+@pytest.mark.slow
+def test_a_model_that_answers_leaves_memory_with_its_server(place: Project, trained: Any) -> None:
+    copied = place.runs / "asked" / "20260101-000000"
+    shutil.copytree(trained[1].path, copied)
+    for end in (Served.kill, Served.stop):
+        served = serve(place.folder)
+        body = {"question": "Who?", "max_new_tokens": 2}
+        served.post("/api/v1/runs/asked~20260101-000000/chat", body, 200)
+        asked = chats(place)
+        assert asked
+        end(served)
+        wait_for(lambda asked=asked: not asked & chats(place))
+
+
+def chats(place: Project) -> set[int]:
+    """Return the processes that answer for runs of a project: `forge chat`, and its worker."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            said = path.read_bytes()
+            if b"\0chat\0" + str(place.runs).encode() in said:
+                found.add(int(path.parent.name))
+    return found | {
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if (said := _read(path)) and int(said.rpartition(") ")[2].split()[1]) in found
+    }
+
+
+def _read(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 @pytest.mark.slow

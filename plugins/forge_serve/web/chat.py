@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -45,11 +46,13 @@ class Talk:
         process: ``forge chat``, which takes a question a line.
         used: When it was asked last.
         lock: Held by who asks.
+        leaving: Whether it ends once nobody waits for its answer: what began to run since needs the memory.
     """
 
     process: asyncio.subprocess.Process
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    leaving: bool = False
 
 
 async def ask(request: Request) -> Response:
@@ -138,17 +141,25 @@ async def asked(talk: Talk, question: str) -> dict[str, Any]:
 
 
 async def forget(server: Server) -> None:
-    """End processes that nobody asks any more."""
+    """End processes that nobody asks any more, whose run is gone, or whose memory is needed by what begins to run."""
+    going = running(server)
     try:
         while server.talks:
             await asyncio.sleep(1)
+            before, going = going, running(server)
             for key, talk in list(server.talks.items()):
-                idle = time.monotonic() - talk.used > IDLE and not talk.lock.locked()
-                if idle or talk.process.returncode is not None:
+                talk.leaving |= bool(going - before) or not Path(key[0]).is_dir()
+                over = talk.leaving or time.monotonic() - talk.used > IDLE
+                if (over and not talk.lock.locked()) or talk.process.returncode is not None:
                     close(server.talks.pop(key))
     finally:
         for talk in server.talks.values():
             close(talk)
+
+
+def running(server: Server) -> set[str]:
+    """Return what runs, by id."""
+    return {name for name, line in server.watch.lines.items() if line["state"] == "running"}
 
 
 def close(talk: Talk) -> None:

@@ -34,6 +34,9 @@ QUIET = 10.0
 POLL = 0.1
 """Seconds between two looks at a run's events."""
 
+SMALL = 2**14
+"""Bytes of events that are read at once: a thread for them would take longer."""
+
 LONGEST = 64 * PIECE
 """Bytes of a line that is sent; one that is longer is left out."""
 
@@ -128,10 +131,12 @@ async def _lines(path: Path, after: int) -> AsyncGenerator[str]:
     """Yield a run's events from a byte on, as messages of a stream, and go on as they are written."""
     said = time.monotonic()
     while True:
-        size = _size(path)
+        size = _size(path, int(time.monotonic() / POLL))
         after = min(after, size)  # the file may have been cut
         messages = ""
-        if size > after:
+        if 0 < size - after <= SMALL:
+            messages, after = _messages(path, after, size)
+        elif size > after:
             messages, after = await run_in_threadpool(_messages, path, after, size)
         if messages:
             said = time.monotonic()
@@ -140,10 +145,15 @@ async def _lines(path: Path, after: int) -> AsyncGenerator[str]:
         if time.monotonic() - said > QUIET:
             said = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(
+            POLL - time.monotonic() % POLL
+        )  # all streams look at the same moments, and share what they see
 
 
-def _size(path: Path) -> int:
+@lru_cache(maxsize=16)
+def _size(path: Path, moment: int) -> int:
+    """Return the size of a file, looked at once in a moment for all streams."""
+    del moment
     try:
         return path.stat().st_size
     except OSError:

@@ -53,6 +53,17 @@ def test_axe_finds_nothing(served: Served, look: Callable[..., Looker], view: st
     assert looker.violations() == []
 
 
+def test_the_token_stays_in_no_address(served: Served, look: Callable[..., Looker]) -> None:
+    page = look(served).page
+    page.get_by_role("heading", level=1).wait_for()
+    assert served.token not in page.url
+    assert page.evaluate("() => document.referrer") == ""
+    page.go_back()
+    assert served.token not in page.url
+    page.go_forward()
+    assert served.token not in page.url
+
+
 def test_a_job_is_one_text_in_form_and_editor(served: Served, look: Callable[..., Looker], job: str) -> None:
     page = look(served).go("training")
     page.get_by_role("radio", name="TOML").check()
