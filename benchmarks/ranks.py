@@ -22,7 +22,10 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).resolve().parent.parent
 ASKED = 200
@@ -128,7 +131,7 @@ def member() -> None:
     group = Together(timedelta(seconds=300))
     found: dict[str, Any] = {"meeting, ms": round(1000 * (time.perf_counter() - began), 1)}
     found["sockets"] = sockets()
-    questions = {
+    questions: dict[str, Callable[[], object]] = {
         "agree": lambda: group.agree(False),
         "gather a digest": lambda: group.gather("0" * 64),
         "first": lambda: group.first(None),

@@ -98,7 +98,7 @@ class Project:
 
     # In real processes.
 
-    def start(self, *arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, cwd: Path | str | None = None, **environ: str) -> subprocess.Popen[str]:
         """Start ``forge`` with arguments in the project's folder, or another one."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "forge", *arguments],
