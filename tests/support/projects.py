@@ -98,7 +98,7 @@ class Project:
 
     # In real processes.
 
-    def start(self, *arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, cwd: Path | str | None = None, **environ: str) -> subprocess.Popen[str]:
         """Start ``forge`` with arguments in the project's folder, or another one."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "forge", *arguments],
@@ -210,9 +210,9 @@ def processes_of(folder: RunFolder) -> dict[int, int]:
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = (place / "cmdline").read_text().split("\0")
+            words = (place / "cmdline").read_text(errors="replace").split("\0")
             if "forge.worker" in words and folder.path in {(place / "cwd").readlink() / word for word in words}:
-                environment = (place / "environ").read_text().split("\0")
+                environment = (place / "environ").read_text(errors="replace").split("\0")
                 found[int(next(each[5:] for each in environment if each.startswith("RANK=")))] = int(place.name)
         except (OSError, StopIteration):
             continue

@@ -51,8 +51,8 @@ def scaffold(name: str, folder: Path, kind: str = "observer", *, commands: Colle
     if kind == "command" and name in commands:
         why = f"forge {name} is a command already, and would go first"
         raise UsageError(f"{name} is taken", why, "choose another name")
-    if kind == "target" and (target := _target(name)):
-        raise UsageError(f"{name} is taken", f"{target} sends jobs to {name}", "choose another name")
+    if kind == "target" and (sender := _target(name)):
+        raise UsageError(f"{name} is taken", f"{sender} sends jobs to {name}", "choose another name")
     root = folder / f"forge-{name}"
     if root.exists():
         raise UsageError(f"{root} exists", do="choose another name")
