@@ -50,6 +50,10 @@ def hold_alike(one: list[dict[str, Any]], other: list[dict[str, Any]], *, but: A
         assert {**second, **dict.fromkeys(but)} == {**near, **dict.fromkeys(but)}
 
 
+def texts(count: int) -> list[dict[str, str]]:
+    return [{"text": "one two " * (1 + each % 5)} for each in range(count)]
+
+
 def case(
     method: str, *, fast: bool = False, rows: Any = None, adapter: Any = None, name: str = "", **train: Any
 ) -> Any:
@@ -61,7 +65,8 @@ def case(
 @pytest.mark.parametrize(
     ("method", "make", "train", "adapter"),
     [
-        case("sft", rows=lambda count: [{"text": "one two " * (1 + each % 5)} for each in range(count)]),
+        case("sft", rows=texts),
+        case("sft", rows=texts, adapter={"modules_to_save": ["lm_head"]}, name="sft-head"),
         case("dpo", fast=True),
         case("dpo", adapter=FULL, name="dpo-full"),
         case("dpo", precompute_ref_log_probs=True, name="dpo-precomputed"),

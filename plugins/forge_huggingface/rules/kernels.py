@@ -57,6 +57,8 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     options, table = job.train.options, job.adapter
     if facts.task == "seq2seq":
         return dict.fromkeys(KERNELS, "they are for models that only decode")
+    if job.launch.shard == "full":
+        return dict.fromkeys(KERNELS, "each process holds a part of the weights")
     if options.get("torch_compile"):
         return dict.fromkeys(KERNELS, "torch_compile makes kernels of its own")
     reasons: dict[str, str] = {}

@@ -30,6 +30,9 @@ SHARDING = "1.15"
 ROUTED = "5.23"
 """A version of transformers whose ``granitemoe`` records what its router says; 5.17 does not, and fails for it."""
 
+SHARDED = frozenset({None, "adamw_torch", "adamw_torch_fused", "sgd"})
+"""Optimizers that take each weight's numbers one by one, so that a part of them is trained as within the whole."""
+
 ATTENTIONS = (
     "auto",
     "eager",
@@ -78,13 +81,41 @@ def cannot_spread(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return 'loss_type = "bnpo": it is a mean over the tokens of a batch, into which answers are mixed by chance'
     if job.train.options.get("use_vllm"):
         return "use_vllm: vLLM in several processes has not been tried"
+    return (
+        f'[launch] shard = "full": {why}'
+        if job.launch.shard == "full" and (why := _whole(machine, job, facts))
+        else None
+    )
+
+
+def _whole(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
+    """Return why each process needs the whole model, or None."""
     from packaging.version import Version  # which listing plugins does not need
 
-    there = machine.versions.get("accelerate", "0")
-    if job.launch.shard == "full" and Version(there) < Version(SHARDING):
-        return (
-            f'[launch] shard = "full": accelerate {there} saves a part of an adapter only; {SHARDING} saves all of it'
-        )
+    options, full = job.train.options, job.adapter.type == "none"
+    there, optim = machine.versions.get("accelerate", "0"), options.get("optim")
+    if Version(there) < Version(SHARDING):
+        return f"accelerate {there} saves a part of an adapter only; {SHARDING} saves all of it"
+    if job.model.bits or facts.quantized:
+        return "weights in 4 or 8 bit stay whole on each GPU, so nothing is gained by it"
+    if facts.task == "seq2seq":
+        return "models with an encoder and a decoder have not been tried"
+    if options.get("fp16"):
+        return "fp16 scales the loss by what it finds in all gradients, and each process has a part of them; take bf16"
+    if full and options.get("bf16") is not False and (job.model.dtype == "bfloat16" or job.model.load_in_16bit):
+        return "accelerate trains 16-bit weights in 32 bit under bf16; leave [model] dtype out, or write bf16 = false"
+    if job.adapter.use_dora:
+        return "use_dora measures whole weights, and each process has a part of them"
+    if job.adapter.modules_to_save:
+        return "modules_to_save: whole modules beside an adapter get other gradients than in one process"
+    if not full and options.get("use_liger_kernel"):
+        return "use_liger_kernel: its loss takes whole weights of the output layer, and a part is there; leave it out"
+    if options.get("sync_ref_model"):
+        return "sync_ref_model copies whole weights"
+    if optim not in SHARDED:
+        return f'optim = "{optim}" is not known to train a part of a weight as it trains the whole; leave it out'
+    if isinstance(options.get("kernels"), list):
+        return "forge's kernels take whole weights; leave kernels out"
     return None
 
 

@@ -30,6 +30,21 @@ def together(job: Job, run: Run) -> dict[str, Any]:
     return {**values, "ddp_find_unused_parameters": False}
 
 
+def keep_exact(config: Any) -> None:
+    """Have a sharded model compute as a whole one does: accelerate (1.15) would round its outputs and gradients too.
+
+    Under ``bf16`` a whole model multiplies in 16 bit; its log-probabilities and the gradients of weights in 32 bit
+    are in 32 bit.
+    """
+    if not config.fsdp or not config.bf16:
+        return
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    config.fsdp_plugin_args["mixed_precision_policy"] = policy
+
+
 def check_together(trainer: Any, run: Run) -> None:
     """Refuse a trainer that would train in another number of processes. Raises :class:`PluginError`."""
     if (there := trainer.accelerator.num_processes) != run.world_size:

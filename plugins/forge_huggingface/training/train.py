@@ -43,7 +43,7 @@ from forge_huggingface.training.probe import explain_out_of_memory, explain_prep
 from forge_huggingface.training.rates import rates_of
 from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
-from forge_huggingface.training.together import check_together, filled_up, gathered, together
+from forge_huggingface.training.together import check_together, filled_up, gathered, keep_exact, together
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -138,6 +138,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     known = recipe.config.__dataclass_fields__  # type: ignore[attr-defined]
     values = {name: value for name, value in values.items() if name in known}
     config = recipe.config(output_dir=str(run.folder / "checkpoints"), **values)
+    keep_exact(config)
     every = recipe.every(config) if recipe.every else 1
     by_steps = str(getattr(config.save_strategy, "value", config.save_strategy)) == "steps"
     if by_steps and every > 1 and config.save_steps >= 1 and config.save_steps % every:

@@ -117,6 +117,34 @@ def test_what_a_machine_cannot_run_is_refused_at_the_key(plan: Any, machine: Any
     assert says in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("[model]\nload_in_4bit = true", "stay whole on each GPU, so nothing is gained"),
+        ("[train]\nuse_liger_kernel = true", "leave it out"),
+        ('[train]\noptim = "adamw_8bit"', "is not known to train a part of a weight as it trains the whole"),
+        ("[adapter]\nuse_dora = true", "use_dora measures whole weights"),
+        ('[adapter]\nmodules_to_save = ["lm_head"]', "get other gradients than in one process"),
+        ('[model]\ndtype = "bfloat16"\n[adapter]\ntype = "none"', "trains 16-bit weights in 32 bit under bf16"),
+        ('[train]\nkernels = ["rope"]', "forge's kernels take whole weights"),
+        ('[train]\nmethod = "kto"', "fsdp2"),
+    ],
+)
+def test_a_model_that_cannot_be_sharded_is_refused_with_the_reason(plan: Any, keys: str, says: str) -> None:
+    model, _, rest = keys.partition("[model]\n")[2].partition("[") if keys.startswith("[model]") else ("", "", keys[1:])
+    text = HUGGINGFACE.replace('id = "m"\n', f'id = "m"\n{model}\n') + (f"[{rest}\n" if rest else "")
+    with pytest.raises(PlanError) as raised:
+        plan(f'{text}[launch]\nprocesses = 2\nshard = "full"\n', FOUR)
+    assert says in str(raised.value)
+
+
+def test_forges_kernels_are_not_used_on_parts_of_weights(plan: Any) -> None:
+    made = plan(f'{HUGGINGFACE}[launch]\nprocesses = 2\nshard = "full"\n', FOUR)
+    decided = {each.key: each for each in made.decisions}["train.kernels"]
+    assert decided.value == "none"
+    assert "each process holds a part of the weights" in decided.reason
+
+
 def test_unsloth_says_why_it_shards_nothing_and_goes_to_no_second_node() -> None:
     plan = planner(discover())
     for launch, says in (('shard = "full"', "Unsloth shards no model"), ("nodes = 2", "the GPUs of one node")):

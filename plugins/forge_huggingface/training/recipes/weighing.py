@@ -122,6 +122,8 @@ class Weighed:
         measured = self._measured()
         for name in self.names(batches):
             measured[name] = [self.held_out(name, batches)]  # the trainer averages what is in it when it logs
+        if self._spread and "num_tokens" in measured:
+            measured["num_tokens"] = [sum(self.run.group.gather(self._total_train_tokens))]  # type: ignore[attr-defined]
         return output
 
     def compute_loss(self, *arguments: Any, **options: Any) -> Any:
