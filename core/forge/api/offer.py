@@ -118,6 +118,8 @@ class Offer:
         trial: For a stage ``load`` with a ``backend``: ``"package.module:function"`` of ``(folder, machine)`` that
             writes ``job.toml`` there, with a model and rows of no meaning: what ``forge doctor --measure`` trains. It
             is imported in the process of the command, so it must be light.
+        untried: By value of ``sys.platform``: what nobody has tried of it there, each as a sentence that says what to
+            do and what should come out. ``forge doctor`` prints it where the offer works.
 
     A model of ``options`` or ``config`` that derives from :class:`forge.api.Table` may say more about keys and words
     that it does not know (``forge_hint``, ``forge_word``), and which keys contradict each other (``contradictions``).
@@ -170,6 +172,7 @@ class Offer:
     fit: str | None = None
     pace: str | None = None
     trial: str | None = None
+    untried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def words(self) -> frozenset[str]:

@@ -101,6 +101,13 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
             isinstance(value, Mapping) and all(isinstance(each, str) for pair in value.items() for each in pair)
         ),
     ),
+    "untried": (
+        "a dict of tuples of texts",
+        lambda value: (
+            isinstance(value, Mapping)
+            and all(isinstance(key, str) and _TEXTS[1](tasks) for key, tasks in value.items())
+        ),
+    ),
     "priority": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "backend": _TEXT,
     "resumes": ("true or false", lambda value: isinstance(value, bool)),

@@ -61,6 +61,10 @@ def command(machines: bool, measure: bool, as_json: bool) -> None:
             say("  not here, for single values of a job:")
         for value in line["values"]:
             say(f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else ""))
+        if line["untried"]:
+            say(f"  not tried by anyone on {machine.platform} yet, and worth a report:", fg="yellow")
+        for number, task in enumerate(line["untried"], 1):
+            say(f"    {number}. {task}")
 
 
 def _measure(catalogue: Catalogue, machine: Machine, *, as_json: bool) -> None:
@@ -110,7 +114,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
 
     Returns:
         For each plugin its name, status, the stages and commands that work, reasons against the others, one line that
-        mends what packages can mend, and what single values of a job would need beside.
+        mends what packages can mend, what single values of a job would need beside, and what nobody has tried here.
     """
     from packaging.requirements import Requirement
 
@@ -121,6 +125,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
         works: list[str] = []
         reasons: list[str] = []
         missing: list[str] = []
+        untried: list[str] = []
         if plugin.status != "ok":
             reasons.append(str(plugin.reason))
         for offer in plugin.offers:
@@ -132,8 +137,9 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             elif lacking := missing_requirement(offer.requires_dist, machine):
                 reasons.append(f"{offer.stage}: {lacking.reason}")
                 missing += lacking.install
-            elif offer.stage.value not in works:
-                works.append(offer.stage.value)
+            else:
+                works += [offer.stage.value] if offer.stage.value not in works else []
+                untried += [task for task in offer.untried.get(machine.platform, ()) if task not in untried]
         values = []
         for package in dict.fromkeys(package for offer in plugin.offers for package in offer.packages):
             if absent := missing_package(package, machine):
@@ -156,6 +162,7 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
                 "reasons": reasons,
                 "mend": mend,
                 "values": values,
+                "untried": untried,
             }
         )
     return found
