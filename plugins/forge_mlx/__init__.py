@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Offer, Stage, hookimpl
+from forge.api import Check, Offer, Stage, hookimpl
 from forge_huggingface.distributions import DATASETS, MODELS, PEFT
 from forge_huggingface.rules.export import export_problems
 from forge_mlx.rules import cannot_adapt, cannot_export, cannot_generate, cannot_load, cannot_train
@@ -28,6 +28,12 @@ TRAINED = frozenset({"hf-model"})
 MLX = ("mlx>=0.32", "mlx-lm>=0.32")
 REQUIRES = (*MLX, *MODELS, PEFT)
 """MLX and its models; transformers tells a model's settings, and peft where an adapter goes."""
+
+
+@hookimpl
+def forge_checks() -> Iterable[Check]:
+    """Bring what a Mac's owner must still try."""
+    yield Check("untried", "What no Apple hardware has run yet.", "forge_mlx.checks:untried")
 
 
 @hookimpl

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.cli.commands.doctor import examine
 from forge.discovery.discover import discover
 from forge.errors import PlanError
 from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
 from forge.testing import check_plugin
+from forge_mlx.checks import UNTRIED
 from support.mlx import NEEDED
 from support.planning import BASE, planner
 
@@ -30,8 +32,8 @@ def plan() -> Callable[..., Plan]:
     """Plan a short job with forge's own backends."""
     make = planner(discover({"FORGE_PLUGINS": "huggingface,mlx"}))
 
-    def planned(text: str = "", machine: Any = MAC, facts: ModelFacts = FACTS) -> Plan:
-        return make(BASE + text, machine, facts)
+    def planned(text: str = "", machine: Any = MAC, facts: ModelFacts = FACTS, base: str = BASE) -> Plan:
+        return make(base + text, machine, facts)
 
     return planned
 
@@ -57,6 +59,13 @@ def test_a_mac_with_the_packages_takes_mlx_by_itself_and_says_why(plan: Callable
     assert decided["model.dtype"] == ("bfloat16", "the frozen base needs no more, and the adapter is kept in 32 bit")
     assert decided["train.learning_rate"][0] == 2e-4
     assert not {"train.kernels"} & decided.keys()
+
+
+def test_a_plan_says_whose_four_bits_they_are(plan: Callable[..., Plan]) -> None:
+    planned = plan("[model]\nid = 'm'\nload_in_4bit = true\n", base="[data]\npath = 'd.jsonl'\n")
+    assert chosen(planned) == {"mlx"}
+    (said,) = (each.reason for each in planned.decisions if each.key == "model.dtype")
+    assert said == "the base is in 4bit in MLX's own groups, not in bitsandbytes', and unpacked to it"
 
 
 def test_a_mac_without_the_packages_takes_transformers_and_says_what_to_install(plan: Callable[..., Plan]) -> None:
@@ -124,3 +133,13 @@ def test_a_model_that_it_does_not_know_is_transformers(
     planned = plan(facts=replace(FACTS, **changes))
     assert chosen(planned) == {"huggingface"}
     assert reason(planned) == said
+
+
+def test_doctor_lists_on_a_mac_what_must_still_be_tried() -> None:
+    catalogue = discover({"FORGE_PLUGINS": "huggingface,mlx"})
+    (mac,) = (line for line in examine(catalogue, MAC) if line["name"] == "mlx")
+    said = [each["message"] for each in mac["checks"]]
+    assert [f"{len(said)}: {task}" in text for text, task in zip(said, UNTRIED, strict=True)] == [True] * len(UNTRIED)
+    for machine in (PRESETS["linux-cpu"], PRESETS["macos"]):  # the second has no MLX
+        (line,) = (line for line in examine(catalogue, machine) if line["name"] == "mlx")
+        assert [each["message"] for each in line["checks"]] == ["untried: ok"]

@@ -164,8 +164,14 @@ def test_the_gradients_of_an_adapter_are_pefts(families: Callable[[str], Path], 
     [
         {"adapter": FULL, "train": {"lr_scheduler_type": "cosine", "warmup_steps": 4, "weight_decay": 0.1}},
         {"adapter": {"use_dora": True}, "train": {"max_grad_norm": 0.05, "gradient_checkpointing": True}},
-        {"adapter": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "use_rslora": True}},
-        {"train": {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "polynomial", "weight_decay": 0.1}},
+        pytest.param(
+            {"adapter": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "use_rslora": True}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"train": {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "polynomial", "weight_decay": 0.1}},
+            marks=pytest.mark.slow,
+        ),
         {
             "train": {
                 "gradient_accumulation_steps": 3,
@@ -173,8 +179,14 @@ def test_the_gradients_of_an_adapter_are_pefts(families: Callable[[str], Path], 
                 "warmup_steps": 0.1,
             }
         },
-        {"train": {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}},
-        {"data": {"path": "texts.jsonl"}, "train": {"max_steps": -1, "num_train_epochs": 1.5}},
+        pytest.param(
+            {"train": {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"data": {"path": "texts.jsonl"}, "train": {"max_steps": -1, "num_train_epochs": 1.5}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["full", "dora", "patterns", "sgd", "by-length", "min-lr", "texts"],
 )
@@ -240,7 +252,9 @@ def pairs(project: Project) -> None:
     (project.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
 
-@pytest.mark.parametrize("adapter", [{"lora_alpha": 64}, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "adapter", [{"lora_alpha": 64}, pytest.param(FULL, marks=pytest.mark.slow)], ids=["lora", "full"]
+)
 def test_dpo_is_transformers(llama: Project, adapter: dict[str, Any]) -> None:
     pairs(llama)
     train = {"method": "dpo", "max_steps": 12, "save_steps": 12, "learning_rate": 1e-3}
@@ -262,7 +276,7 @@ def test_dpo_goes_on_to_the_same_bits(llama: Project) -> None:
     assert dict(parted(llama)) == {3: [], 6: []}
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_base_of_few_bits_is_trained_on_and_says_what_it_is(llama: Project, bits: int) -> None:
     exact = done(llama, **MLX)
     rounded = done(llama, **merged(MLX, {"model": {f"load_in_{bits}bit": True}}))
@@ -285,6 +299,22 @@ def test_a_loss_that_is_no_number_ends_the_run(llama: Project) -> None:
     error = llama.perform().error
     assert error["what"] == "the training has failed"
     assert error["why"].startswith("the loss of step ")
+
+
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
+    llama: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forge_mlx.training.objectives import Likelihood
+
+    def short(*_: Any) -> Any:  # no test can fill the memory of the machine that it runs on
+        raise RuntimeError("[metal::malloc] Attempting to allocate 68719476736 bytes")
+
+    monkeypatch.setattr(Likelihood, "sums", short)
+    llama.write(**merged(MLX, {"train": {"per_device_train_batch_size": None, "batch_size": 8}}))
+    error = llama.perform().error
+    assert error["what"].endswith("tokens do not fit into memory")
+    assert error["why"] == "[metal::malloc] Attempting to allocate 68719476736 bytes"
+    assert error["relief"], "a smaller batch takes less"
 
 
 def test_a_dry_run_tries_the_longest_batch_and_trains_nothing(llama: Project) -> None:

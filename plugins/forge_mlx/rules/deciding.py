@@ -33,6 +33,9 @@ def _dtype(machine: Machine, job: Job) -> tuple[str, str]:
         return "bfloat16", "the job says load_in_16bit"
     if job.adapter.type == "none":
         return "float32", "all weights are trained, and small updates vanish in 16 bit"
+    if job.model.bits:
+        dtype = "bfloat16" if machine.platform == "darwin" else "float32"
+        return dtype, f"the base is in {job.model.bits} in MLX's own groups, not in bitsandbytes', and unpacked to it"
     if machine.platform == "darwin":
         return "bfloat16", "the frozen base needs no more, and the adapter is kept in 32 bit"
     return "float32", "MLX computes on the processor here, exact in 32 bit"

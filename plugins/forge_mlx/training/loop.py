@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from forge.api import (
     first_line,
 )
 from forge_huggingface.training.outlook import estimate_again
+from forge_huggingface.training.probe import relief
 from forge_mlx.training.batches import Schedule, rates, split
 from forge_mlx.training.checkpointing import recompute
 from forge_mlx.training.objectives import Prepared, objective_of
@@ -37,6 +39,7 @@ from forge_mlx.training.when import When
 if TYPE_CHECKING:
     from forge.api import Job, Run
 
+_SHORT = re.compile(r"memory|alloc", re.IGNORECASE)
 _HIGHER = ("accuracies", "margins", "chosen")
 """Ends of what is better the higher it is."""
 
@@ -151,10 +154,27 @@ class Loop:
 
     def backward(self, batch: Prepared) -> tuple[dict[str, float], Arrays]:
         """Return the sums of a batch, the loss among them, and its gradients by name."""
-        (loss, measured), gradients = self.gradients(self.module, batch)
-        flat = dict(tree_flatten(gradients))
-        mx.eval(loss, measured, flat)
+        try:
+            (loss, measured), gradients = self.gradients(self.module, batch)
+            flat = dict(tree_flatten(gradients))
+            mx.eval(loss, measured, flat)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and not _SHORT.search(str(error)):
+                raise
+            raise self.too_large(batch, error) from error
         return {"loss": float(loss), **{name: float(value) for name, value in measured.items()}}, flat
+
+    def too_large(self, batch: Prepared, error: BaseException) -> OutOfMemory:
+        """Return what is told of a batch that does not fit, with what takes less if it is the probe's."""
+        probing = self.state.step == 0
+        rows, width = batch.batch.ids.shape
+        return OutOfMemory(
+            f"{rows} rows of up to {width} tokens do not fit into memory",
+            first_line(error),
+            "lower per_device_train_batch_size or [model] max_seq_length, or write gradient_checkpointing = true",
+            probing=probing,
+            relief=relief(None, self.job, self.run, self.data, evaluating=False) if probing else [],
+        )
 
     def evaluate(self) -> None:
         """Take the means of the held-out rows: over tokens, or over pairs."""
@@ -215,16 +235,8 @@ class Loop:
         start = time.monotonic()
         self.module.train()
         mx.random.seed(self.options["seed"])
-        try:
-            batch = self.prepared(rows)
-            sums, _ = self.backward(batch)
-        except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error).lower() and "allocate" not in str(error).lower():
-                raise
-            width = max(lengths(rows))
-            what = f"{len(rows)} rows of up to {width} tokens do not fit into memory"
-            do = "lower per_device_train_batch_size or [model] max_seq_length, or write gradient_checkpointing = true"
-            raise OutOfMemory(what, first_line(error), do, probing=True) from error
+        batch = self.prepared(rows)
+        sums, _ = self.backward(batch)
         seconds, memory = round(time.monotonic() - start, 3), mx.get_peak_memory()
         loss, tokens = sums["loss"] / max(1, batch.count), batch.batch.ids.size
         self.run.emit(Probed(rows=len(rows), tokens=tokens, seconds=seconds, memory=memory, loss=loss))

@@ -139,8 +139,8 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
             elif lacking := missing_requirement(offer.requires_dist, machine):
                 reasons.append(f"{offer.stage}: {lacking.reason}")
                 missing += lacking.install
-            elif offer.stage.value not in works:
-                works.append(offer.stage.value)
+            else:
+                works += [offer.stage.value] if offer.stage.value not in works else []
         values = []
         for package in dict.fromkeys(package for offer in plugin.offers for package in offer.packages):
             if absent := missing_package(package, machine):
