@@ -85,6 +85,7 @@ def forge_offers() -> Iterable[Offer]:
                 "8bit",
                 "full",
                 "remote-code",
+                "config",
                 "dequantize",
                 "ddp",
                 "fsdp2",

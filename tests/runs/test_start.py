@@ -11,7 +11,10 @@ import tomli
 import torch
 from safetensors.torch import load_file, save_file
 
-from forge.errors import JobError, PlanError
+from forge.disk.folder import RunFolder
+from forge.errors import JobError, PlanError, RunError
+from forge.job.read import change_of
+from forge.parent.resume import refuse_changes
 from support.projects import Finished, Project, cut_after, json_of
 from support.resuming import parted, resumed
 from support.rows import METHODS, ONLINE, pairs, prompts
@@ -248,3 +251,14 @@ def test_the_adapters_files_are_watched_on_a_resume(project: Project) -> None:
     done = project.perform()
     assert done.code == 0, done.printed
     assert str(start / "adapter") + "/adapter_model.safetensors" in (done.folder.inputs() or {})
+
+
+def test_a_finished_run_says_why_it_is_not_made_longer_and_what_trains_on(project: Project) -> None:
+    start = RunFolder(sft(project))
+    with pytest.raises(RunError, match=r"its learning rate with it \(linear\)") as told:
+        refuse_changes(start, [change_of("train.max_steps=6")])
+    said = str(told.value).split("forge run ")[1].split(" --set ")
+    assert said[1:] == [f"adapter.from={start.path}", "train.max_steps=6"]
+    project.write(adapter={"from": str(start.path)}, train={"max_steps": 1, "save_steps": 1})  # the rest may stay
+    done = project.perform()
+    assert done.code == 0, done.printed

@@ -58,6 +58,7 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
             "8bit",
             "full",
             "remote-code",
+            "config",
             "dequantize",
             "ddp",
             "fsdp2",

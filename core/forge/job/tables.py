@@ -18,6 +18,9 @@ from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, MODEL_KEYS, advice, fold
 from forge.job.keys import keys_of
 from forge.job.table import Extensible, Hint, NonEmpty, Table
 
+_NOT_TO_CHANGE = frozenset({"architectures", "auto_map", "model_type", "quantization_config", "vocab_size"})
+"""Values of ``config.json`` that no job changes: the weights are what they say."""
+
 
 class ModelTable(Table):
     """``[model]``: what to start from."""
@@ -43,6 +46,10 @@ class ModelTable(Table):
         description="`auto`, `sdpa`, `varlen`, `eager`, `flash_attention_2`, or any name that transformers knows.",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values to take instead of those in the model's `config.json`; tables go into its tables.",
+    )
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -52,6 +59,8 @@ class ModelTable(Table):
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""
+        for key in sorted(self.config.keys() & _NOT_TO_CHANGE):
+            yield Mistake(f"config.{key} says what the weights are; name another model instead", ("config",))
         asked = tuple(name for name in ("load_in_4bit", "load_in_8bit", "load_in_16bit") if getattr(self, name))
         if len(asked) > 1:
             yield Mistake(f"{' and '.join(asked)} contradict each other; keep one", asked)

@@ -15,19 +15,20 @@ from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
 from forge.disk.inputs import altered
 from forge.errors import ForgeError, RunError
-from forge.job.decisions import differences
+from forge.job.decisions import differences, settle
 from forge.job.job import load_job
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
 from forge.planning.renewing import renewed, renewed_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from forge.discovery.catalogue import Catalogue
     from forge.disk.folder import RunFolder
     from forge.job.job import Job
+    from forge.job.read import Change
     from forge.machine.machine import Machine
     from forge.parent.process import Ready, Show
 
@@ -57,6 +58,27 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
             raise outcome.error
         heed(outcome, folder)
     finish(folder, catalogue, machine, show)
+
+
+def refuse_changes(folder: RunFolder, changes: Sequence[Change]) -> None:
+    """Say why a run does not go on with other keys, and what does. Raises :class:`RunError` if there are any.
+
+    More steps are another schedule of the learning rate from the first step on, so a run with more of them is not the
+    run that it would have been; what a finished one left can be trained on from.
+    """
+    if not changes:
+        return
+    plan, trained = folder.plan(), folder.trained()
+    job, what = settle(load_job(plan.job), plan.decisions), f"{folder.path} cannot go on with other keys"
+    if trained is None:
+        why = "it goes on as it began: its learning rate and the order of its rows are those of its job"
+        raise RunError(what, why, f"`forge resume {folder.path}` goes on with it; `forge run` begins another")
+    schedule = job.train.options.get("lr_scheduler_type", "its schedule")
+    why = f"it has ended, and its learning rate with it ({schedule}): with more steps it would have been another run"
+    source = load_job(plan.job).folder / Path(plan.source).name
+    key = f"adapter.from={folder.path}" if trained.kind == "adapter" else f"model.id={folder.path / trained.weights}"
+    told = " ".join(f"--set {change}" for change in changes)
+    raise RunError(what, why, f"train on from what it left: forge run {source} --set {key} {told}")
 
 
 def check_unchanged(folder: RunFolder, plan: Plan, catalogue: Catalogue) -> None:

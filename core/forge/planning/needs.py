@@ -105,6 +105,8 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
         words.add("full")
     if job.model.trust_remote_code:
         words.add("remote-code")
+    if job.model.config:
+        words.add("config")
     if job.model.dequantize:
         words.add("dequantize")
     words |= _spread(job)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import DiskFull, ModelError, first_line
 from forge_huggingface.facts.describe import describe, refuse_adapter
+from forge_huggingface.hub.config import reconfigured
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -37,7 +38,7 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
     """
     facts = run.plan.facts
     if facts.source == "folder" and facts.path:
-        return Path(facts.path)
+        return reconfigured(Path(facts.path), job, run)
     patterns = [*_SMALL, *(_WEIGHTS if weights else ())]
     if job.model.trust_remote_code:
         patterns.append("*.py")
@@ -47,7 +48,7 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
     refuse_adapter(folder)
     if facts.revision is None:
         pin(job, run, folder)
-    return folder
+    return reconfigured(folder, job, run)
 
 
 def adapter_snapshot(job: Job, revision: str | None) -> Path:

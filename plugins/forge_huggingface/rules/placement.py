@@ -28,10 +28,28 @@ def too_long(job: Job, facts: ModelFacts) -> bool:
 
 def no_such_positions(job: Job, facts: ModelFacts) -> str | None:
     """Return why the longest row that the job names cannot be, or None."""
-    if not too_long(job, facts) or "max_seq_length" not in job.model.model_fields_set:
+    if "max_seq_length" not in job.model.model_fields_set:
         return None
     named, there = job.model.max_seq_length, facts.context
+    if not too_long(job, facts):
+        return _beyond(job, facts)
     return f"max_seq_length = {named} is beyond the model's {there} positions; write at most {there}"
+
+
+def _beyond(job: Job, facts: ModelFacts) -> str | None:
+    """Return why rows longer than a model was made for need a word on how its positions are to be scaled, or None."""
+    named, there = job.model.max_seq_length, facts.context
+    said = {**job.model.config, **(job.model.config.get("text_config") or {})}.keys()
+    usual = type(job.model).model_fields["max_seq_length"].default  # a lock writes it too
+    scales = {"rope_scaling", "rope_parameters", "max_position_embeddings"}
+    if there is None or named in (usual, -1) or named <= there or said & scales:
+        return None
+    scaled = f'config = {{ rope_scaling = {{ rope_type = "yarn", factor = {-(-named // there)}.0 }} }}'
+    return (
+        f"max_seq_length = {named} is beyond the {there} tokens that the model was made for; write at most {there}, or "
+        f"say how its positions are scaled: [model] {scaled}, or as they are: config = {{ max_position_embeddings = "
+        f"{named} }}"
+    )
 
 
 POSITIONED = frozenset(

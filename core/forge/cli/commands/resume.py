@@ -6,29 +6,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forge.cli.common import json_option, run_argument, runs_option, this_machine
+from forge.cli.common import json_option, run_argument, runs_option, set_option, this_machine
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from forge.job.read import Change
 
 
 @click.command(name="resume")
 @run_argument
 @runs_option
+@set_option
 @json_option
-def command(run: str, runs_dir: Path, as_json: bool) -> None:
+def command(run: str, runs_dir: Path, changes: list[Change], as_json: bool) -> None:
     """Go on with RUN (a folder, `name/id`, an id or a name) from its newest whole checkpoint.
 
     Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data,
     base model or code has changed since is refused, with the difference; of a finished one the difference is told.
-    Exports that are missing are made.
+    Exports that are missing are made. With --set it says why a run cannot go on otherwise than it began, and what
+    trains on from what it left.
     """
     from forge.cli.console import Console
     from forge.discovery.discover import discover
     from forge.disk.folder import RunFolder
-    from forge.parent.resume import resume
+    from forge.parent.resume import refuse_changes, resume
 
     folder = RunFolder.find(run, runs_dir)
+    refuse_changes(folder, changes)
     with Console(as_json=as_json) as console:
         resume(folder, discover(code=folder.code()), this_machine(pretend=False), console.show, ready=console.begin)
         console.finish(folder)
