@@ -131,7 +131,11 @@ def test_naming_unsloth_there_is_an_error_with_the_same_reason(catalogue: Catalo
 
 JOBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "the model's own length": ({"model": {"max_seq_length": -1}}, {}, "max_seq_length = -1: Unsloth needs a fixed"),
-    "a longer row than the model takes": ({"model": {"max_seq_length": 8192}}, {}, "beyond the model's 4096"),
+    "a longer row than the model takes": (
+        {"model": {"max_seq_length": 8192, "config": {"max_position_embeddings": 8192}}},
+        {},
+        "does not do config",
+    ),
     "an attention by name": ({"model": {"attn_implementation": "eager"}}, {}, "Unsloth chooses the attention itself"),
     "a model stored in gptq": ({}, {"quantized": "gptq"}, "stored in gptq"),
     "float32": ({"model": {"dtype": "float32"}}, {}, "Unsloth's kernels compute in 16 bit"),

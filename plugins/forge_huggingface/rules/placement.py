@@ -41,12 +41,8 @@ def _beyond(job: Job, facts: ModelFacts) -> str | None:
     named, there = job.model.max_seq_length, facts.context
     said = {**job.model.config, **(job.model.config.get("text_config") or {})}.keys()
     usual = type(job.model).model_fields["max_seq_length"].default  # a lock writes it too
-    if (
-        there is None
-        or named in (usual, -1)
-        or named <= there
-        or said & {"rope_scaling", "rope_parameters", "max_position_embeddings"}
-    ):
+    scales = {"rope_scaling", "rope_parameters", "max_position_embeddings"}
+    if there is None or named in (usual, -1) or named <= there or said & scales:
         return None
     scaled = f'config = {{ rope_scaling = {{ rope_type = "yarn", factor = {-(-named // there)}.0 }} }}'
     return (

@@ -283,7 +283,6 @@ def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monk
 @pytest.mark.parametrize(
     ("table", "key", "hint"),
     [
-        ("adapter", "target_parameters", "forge adapts whole modules"),
         ("data", "max_samples", "write max_rows"),
         ("train", "max_samples", "belongs to [data] max_rows"),
         ("model", "experts_implementation", "there is no key for it"),
@@ -291,7 +290,7 @@ def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monk
         ("data", "template", "write chat_template"),
         ("train", "use_peft", "belongs to [adapter] type"),
         ("train", "torch_dtype", "belongs to [model] dtype"),
-        ("train", "target_parameters", "forge adapts whole modules"),
+        ("train", "target_parameters", "target_parameters belongs to [adapter]"),
         ("train", "experts_implementation", "there is no key for it"),
         ("train", "template", "belongs to [data] chat_template"),
         ("train", "quantization_bit", "write load_in_4bit"),
