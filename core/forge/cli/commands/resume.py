@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 @click.command(name="resume")
 @run_argument
 @runs_option
+@click.option("--processes", type=click.IntRange(1), help="Go on in so many processes, where that is exact.")
 @json_option
-def command(run: str, runs_dir: Path, as_json: bool) -> None:
+def command(run: str, runs_dir: Path, processes: int | None, as_json: bool) -> None:
     """Go on with RUN (a folder, `name/id`, an id or a name) from its newest whole checkpoint.
 
     Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data,
@@ -30,5 +31,6 @@ def command(run: str, runs_dir: Path, as_json: bool) -> None:
 
     folder = RunFolder.find(run, runs_dir)
     with Console(as_json=as_json) as console:
-        resume(folder, discover(code=folder.code()), this_machine(pretend=False), console.show, ready=console.begin)
+        catalogue, machine = discover(code=folder.code()), this_machine(pretend=False)
+        resume(folder, catalogue, machine, console.show, ready=console.begin, processes=processes)
         console.finish(folder)
