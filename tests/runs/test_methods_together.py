@@ -78,6 +78,7 @@ def case(
         case("distill", temperature=1e-4),
         case("grpo", fast=True, **GROUPS),
         case("grpo", loss_type="grpo", beta=0.1, num_iterations=2, name="grpo-of-two-passes", **GROUPS),
+        case("grpo", steps_per_generation=4, name="grpo-of-two-steps", **GROUPS),
         case("rloo", **GROUPS),
         case("sdpo", rows=prompts, **{**ONLINE, **GROUPS}),
     ],

@@ -19,7 +19,7 @@ from forge.job.decisions import differences, settle
 from forge.job.job import load_job
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
-from forge.planning.renewing import renewed, renewed_plugins
+from forge.planning.renewing import renewed, renewed_plugins, respread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,8 +33,24 @@ if TYPE_CHECKING:
     from forge.parent.process import Ready, Show
 
 
-def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show, *, ready: Ready = quiet) -> None:
+def resume(
+    folder: RunFolder,
+    catalogue: Catalogue,
+    machine: Machine,
+    show: Show,
+    *,
+    ready: Ready = quiet,
+    processes: int | None = None,
+) -> None:
     """Go on with a run from its newest whole checkpoint, then make the evaluation and exports that are missing.
+
+    Args:
+        folder: The run's folder.
+        catalogue: The plugins.
+        machine: The machine.
+        show: Takes the events.
+        ready: Called once the plan is there.
+        processes: In how many processes of a node to go on; None for as many as before, or as there are GPUs by now.
 
     Raises:
         RunError: The run is in use, or its job, base model, plugins or number of processes have changed.
@@ -50,6 +66,8 @@ def resume(folder: RunFolder, catalogue: Catalogue, machine: Machine, show: Show
         for note in (*_moved(plan, machine), *renewed_plugins(plan.versions(), catalogue)):
             show(Warned(note))
         plan = renewed(plan, catalogue, machine)
+        launch = folder.job_file(PluginKeys(catalogue)).job.launch
+        plan = respread(plan, launch.model_copy(update={"processes": processes or launch.processes}), machine)
         plan = replace(plan, resume=True, task=Task.TRAIN, attempt=plan.attempt + 1)
         path = folder.add_plan(plan)
         ready(folder, plan)

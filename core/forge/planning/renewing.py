@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from forge.api.stage import Stage
 from forge.errors import RunError
+from forge.job.decisions import Decision, settle
 from forge.planning.planner import of_offers
+from forge.planning.spreading import usable_cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from forge.api.plan import Training
     from forge.discovery.catalogue import Catalogue
+    from forge.job.job import Job
+    from forge.job.tables import LaunchTable
     from forge.machine.machine import Machine
 
 
@@ -66,6 +70,51 @@ def renewed(plan: Training, catalogue: Catalogue, machine: Machine) -> Training:
         plugins={plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in found},
         **of_offers(offers, catalogue),
     )
+
+
+def respread(plan: Training, launch: LaunchTable, machine: Machine) -> Training:
+    """Return the plan of a run that goes on, for as many processes as are asked for by now, or as there are GPUs.
+
+    The checkpoint is of the whole training where each process holds the whole model, so another number can go on from
+    it, if what a step trains on stays what it was and no random numbers are drawn on the way: each process has its own.
+
+    Raises:
+        RunError: The run cannot go on in that many processes.
+    """
+    before, cards = plan.launch, usable_cards(plan.asked(), machine)
+    count, why = before.processes, ""
+    if launch.processes not in ("auto", before.processes):
+        count, why = launch.processes, "it was asked for"
+    elif isinstance(count, int) and 0 < cards < count:
+        count, why = cards, f"{cards} GPU{'s are' if cards > 1 else ' is'} in sight"
+    nodes = launch.nodes
+    if (count, nodes) == (before.processes, before.nodes) or not isinstance(count, int):
+        return plan
+    size, was, job = count * nodes, before.world_size, settle(plan.asked(), plan.decisions)
+    if reason := _tied(job, before.shard, size):
+        raise RunError(
+            f"the run cannot go on in {size} process{'es' * (size != 1)}, for {why}",
+            f"it began in {was}, and {reason}",
+            f"go on with {was}, or start a new run",
+        )
+    decisions = (Decision("launch.processes", count, why), Decision("launch.nodes", nodes, "it was asked for"))
+    return replace(plan, decisions=(*plan.decisions, *decisions))
+
+
+def _tied(job: Job, shard: str, size: int) -> str | None:
+    """Return why a training is tied to the number of processes that it began in, or None."""
+    options = job.train.options
+    if shard == "full" and size == 1:
+        return "its checkpoints are of a sharded model, which one process does not read"
+    steps = int(options.get("gradient_accumulation_steps") or 1)
+    if steps % size:
+        rows = options.get("per_device_train_batch_size")
+        return f"a step has {steps} batch{'es' * (steps != 1)} of {rows} rows, which {size} cannot share evenly"
+    if job.adapter.lora_dropout and job.adapter.type != "none":
+        return "lora_dropout draws random numbers, of which each process has its own"
+    if "max_completion_length" in options:
+        return f"each process draws the answers of {job.train.method} with random numbers of its own"
+    return None
 
 
 def _still(plan: Training, catalogue: Catalogue) -> Iterator[tuple[str, str]]:

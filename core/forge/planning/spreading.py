@@ -37,7 +37,7 @@ def spread(file: JobFile, machine: Machine, make: Make) -> Training:
         JobError: The same, where it is a mistake of the job.
     """
     refuse(file, list(_problems(file.job, machine)))
-    launch, cards = file.job.launch, _cards(file.job, machine)
+    launch, cards = file.job.launch, usable_cards(file.job, machine)
     if launch.processes != "auto":
         return _sharded(file.job, make, ())
     if cards < 2 or machine.platform == "win32":
@@ -57,7 +57,7 @@ def spread(file: JobFile, machine: Machine, make: Make) -> Training:
 
 def _problems(job: Job, machine: Machine) -> Iterator[Problem]:
     """Yield why the machine cannot run as many processes as the job names."""
-    launch, cards = job.launch, _cards(job, machine)
+    launch, cards = job.launch, usable_cards(job, machine)
     named = launch.processes if launch.processes != "auto" else 1
     if launch.world_size == 1:
         return
@@ -71,7 +71,7 @@ def _problems(job: Job, machine: Machine) -> Iterator[Problem]:
         yield Problem(where, "Apple's GPU is used by one process", "write 1, or [train] use_cpu = true")
 
 
-def _cards(job: Job, machine: Machine) -> int:
+def usable_cards(job: Job, machine: Machine) -> int:
     """Return how many GPUs the job may use."""
     if job.train.options.get("use_cpu"):
         return 0

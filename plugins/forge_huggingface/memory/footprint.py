@@ -67,6 +67,8 @@ class Setting:
         tiled: Whether it is TRL's since 1.15, made in tiles.
         head: Whether the model has a vocabulary to predict; a reward model has one number.
         adapter: Bytes of a value of the adapter.
+        processes: How many processes share a step.
+        shards: In how many parts of as many processes the weights are.
     """
 
     job: Job
@@ -82,6 +84,13 @@ class Setting:
     tiled: bool
     head: bool
     adapter: int
+    processes: int = 1
+    shards: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Batches of a step that one process takes."""
+        return max(int(self.options.get("gradient_accumulation_steps") or 1) // self.processes, 1)
 
     @property
     def options(self) -> Mapping[str, Any]:

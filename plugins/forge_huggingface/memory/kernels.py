@@ -197,7 +197,8 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
     shape, tokens = s.shape, s.tokens
     layer, work = kernels.kept(s) * tokens, kernels.worked(s) * tokens
     # Autocast keeps a 16-bit copy of 32-bit weights as long as something may need it.
-    copies = sum(x.parameters for x in shape.linears) * 2 if s.mixed and s.stream == 4 else 0
+    # Of a sharded model each layer is put together in 16 bit as it is needed.
+    copies = sum(x.parameters for x in shape.linears) * 2 if s.mixed and s.stream == 4 and s.shards == 1 else 0
     held = s.recomputed * kernels.boundary(s) * tokens + (shape.layers - s.recomputed) * layer
     inside = layer if s.checkpointing else 0
     kept_copies = copies * (shape.layers - s.recomputed) / shape.layers
@@ -205,7 +206,7 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
     whole = not s.lora
     vocabulary = shape.vocab * shape.hidden * s.stream
     head = vocabulary if (whole or "lm_head" in (s.job.adapter.modules_to_save or ())) and s.head else 0
-    earlier = gradients if (s.options.get("gradient_accumulation_steps") or 1) > 1 else 0
+    earlier = gradients if s.steps > 1 else 0
     # A trained output layer has its gradient summed up in 32 bit, beside the one that is there.
     forward = held + copies + loss
     begin = held + kept_copies + loss + (0 if earlier else head) + (head if s.tiled else 2 * head)

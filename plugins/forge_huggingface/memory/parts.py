@@ -108,6 +108,8 @@ def setting_of(
         tiled=since,
         head=load.head,
         adapter=4,  # float32, on any base: model.adapt
+        processes=job.launch.world_size,
+        shards=job.launch.world_size if job.launch.shard == "full" else 1,
     )
     return setting, load
 
@@ -119,14 +121,16 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         return None
     s, load = found
     exact = facts.parameters is not None or bool(s.stored and facts.weight_bytes)
-    base = footprint.weights(s)
+    loaded = footprint.weights(s)
+    base = loaded // s.shards
     values, whole = footprint.trained(s)
-    small = (values * s.adapter + whole * s.stream) if s.lora else 0
+    small = ((values * s.adapter + whole * s.stream) if s.lora else 0) // s.shards
     compared = bool(load.reference and load.reference(s.options))
     if s.job.adapter.from_ and compared:
         small *= 2  # the adapter as it was stays beside it
-    gradients = values * (s.adapter if s.lora else s.stream) + whole * s.stream
+    gradients = (values * (s.adapter if s.lora else s.stream) + whole * s.stream) // s.shards
     states, name = footprint.optimizer(s)
+    states //= s.shards
     parts = [
         Part("weights", base, "measured" if exact else "estimated", _about_weights(s, exact=exact)),
         Part("adapter", small, "estimated", f"{values + whole:,} values") if s.lora else None,
@@ -137,6 +141,9 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     if compared and not s.lora:
         parts.append(Part("reference", base, "estimated", "a frozen copy of the model"))
         fixed += base
+    if s.processes > 1:
+        parts.append(shared := together(s, gradients))
+        fixed += shared.bytes or 0
     if load.teacher:
         parts.append(Part("teacher", None, "unknown", "another model, which is not looked at here"))
     moving = activations(s, kernels, gradients)
@@ -152,12 +159,14 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         parts.append(Part("vllm", share, "estimated", where))
         peak = max(peak, fixed + share) if s.options.get("vllm_enable_sleep_mode") else peak + share
     elif load.answers:
-        rows = s.rows * int(s.options.get("steps_per_generation") or s.options.get("gradient_accumulation_steps") or 1)
+        sets = int(s.options.get("steps_per_generation") or 0) // s.processes
+        rows = s.rows * (sets or s.steps)
         cache = rows * s.length * s.shape.layers * 2 * s.shape.key * s.size
         parts.append(Part("cache", cache, "estimated", f"keys and values of {rows} answers while they are written"))
         peak = max(peak, fixed + gradients + cache)
     if facts.task == "vision":
         parts.append(Part("pictures", None, "unknown", "activations of the part that sees; their size is in the rows"))
+    peak = max(peak, loaded)  # each process reads the whole model, and keeps a part of it
     outside = CONTEXT if s.kind in {"cuda", "rocm"} else LIBRARIES
     peak += WORKSPACE if s.kind in {"cuda", "rocm"} else 0
     note = "the CUDA context, outside torch's allocator" if s.kind in {"cuda", "rocm"} else "Python and its libraries"
@@ -174,6 +183,21 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     )
 
 
+def together(s: Setting, gradients: int) -> Part:
+    """Return what a process holds because others train with it.
+
+    With the whole model in each, DDP copies all gradients to sum them up. Of a sharded one the layer that is computed
+    and the next one are whole, and the embeddings and the output layer, in the type of the arithmetic; the gradients
+    of a layer are whole until they are summed up, in 32 bit (FSDP2).
+    """
+    if s.shards == 1:
+        return Part("buckets", gradients, "estimated", f"gradients on their way between {s.processes} processes")
+    words = s.shape.vocab * s.shape.hidden * (1 if s.shape.tied else 2)
+    layer = max(footprint.total(s) - words, 0) // max(s.shape.layers, 1)
+    held = (2 * layer + words) * s.size + (0 if s.lora else 4 * layer)
+    return Part("gathered", held, "estimated", "two layers and the embeddings as a whole, while they are computed")
+
+
 def vllm(s: Setting) -> tuple[int, str]:
     """Return the bytes that vLLM takes beside the training, and where: weights and cache fill the share it is given."""
     if s.options.get("vllm_mode", "colocate") != "colocate":
@@ -185,7 +209,8 @@ def vllm(s: Setting) -> tuple[int, str]:
 def _about_weights(s: Setting, *, exact: bool) -> str:
     count, bits = amount(footprint.total(s)), s.job.model.bits
     kind = f"{s.stored}, as they are stored" if s.stored else bits or s.job.model.dtype
-    return f"{count} parameters, {kind}" + ("" if exact else ", from config.json alone")
+    held = f", one of {s.shards} parts" if s.shards > 1 else f", in each of {s.processes}" if s.processes > 1 else ""
+    return f"{count} parameters, {kind}{held}" + ("" if exact else ", from config.json alone")
 
 
 def _since(machine: Machine, version: str) -> bool:

@@ -77,6 +77,8 @@ def cannot_spread(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "models that take pictures train in one process so far"
     if job.train.options.get("train_sampling_strategy") == "batch_rebalance":
         return 'train_sampling_strategy = "batch_rebalance": it gives each number of processes other batches'
+    if (sets := job.train.options.get("steps_per_generation")) and sets % job.launch.world_size:
+        return f"steps_per_generation: {job.launch.world_size} processes cannot share {sets} batches of answers evenly"
     if job.train.options.get("loss_type") == "bnpo":
         return 'loss_type = "bnpo": it is a mean over the tokens of a batch, into which answers are mixed by chance'
     if job.train.options.get("use_vllm"):

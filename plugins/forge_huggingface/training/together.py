@@ -25,6 +25,8 @@ def together(job: Job, run: Run) -> dict[str, Any]:
         return {}
     steps = int(job.train.options["gradient_accumulation_steps"])
     values = {"gradient_accumulation_steps": steps // run.world_size, "ddp_timeout": job.launch.timeout}
+    if (sets := job.train.options.get("steps_per_generation")) is not None:
+        values["steps_per_generation"] = int(sets) // run.world_size
     if job.launch.shard == "full":
         return {**values, "fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}}
     return {**values, "ddp_find_unused_parameters": False}

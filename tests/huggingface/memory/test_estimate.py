@@ -277,6 +277,25 @@ def test_gradients_of_earlier_batches_are_there_beside_the_activations() -> None
     assert 0.5 * gradients < (often.peak or 0) - (once.peak or 0) <= gradients
 
 
+def test_of_several_processes_each_has_the_whole_model_or_a_part() -> None:
+    found = {}
+    for name, launch in {
+        "one": {},
+        "whole": {"processes": 4, "shard": "none"},
+        "parts": {"processes": 4, "shard": "full"},
+    }.items():
+        more = {"gradient_accumulation_steps": 4, **YES}
+        job = make_job({**FULL, "launch": launch}, **PLAIN, **more)
+        said = estimate(PRESETS["linux-cuda"], job, llama("1b"))
+        assert said is not None
+        found[name] = {part.name: part.bytes or 0 for part in said.parts} | {"peak": said.peak or 0}
+    for part in ("weights", "gradients", "optimizer"):
+        assert found["whole"][part] == found["one"][part]
+        assert found["parts"][part] == found["one"][part] // 4
+    assert found["whole"]["buckets"] == found["one"]["gradients"]
+    assert found["parts"]["peak"] < 0.5 * found["one"]["peak"] < found["one"]["peak"] <= found["whole"]["peak"]
+
+
 def test_methods_differ_in_what_they_hold() -> None:
     def part(method: str, tables: dict[str, Any] | None = None, **train: Any) -> dict[str, int | None]:
         found = estimate(on_gpu(140 * GIB), gpu_job(tables, 2, method=method, **train), llama("1b"))

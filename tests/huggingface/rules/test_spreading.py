@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from forge.api.plan import Training
 from forge.discovery.discover import discover
-from forge.errors import JobError, PlanError
+from forge.errors import JobError, PlanError, RunError
+from forge.job.tables import LaunchTable
 from forge.machine.presets import PRESETS
+from forge.planning.renewing import respread
 from support.planning import BASE, CUDA, FACTS, planner, reasons
 
 if TYPE_CHECKING:
@@ -91,6 +94,7 @@ def test_a_step_that_the_named_processes_cannot_share_is_refused_with_the_neares
     ("train", "says"),
     [
         ('method = "grpo"\nloss_type = "bnpo"', "is a mean over the tokens of a batch, into which answers are mixed"),
+        ('method = "grpo"\nsteps_per_generation = 3', "2 processes cannot share 3 batches of answers evenly"),
         ('method = "grpo"\nuse_vllm = true', "vLLM in several processes has not been tried"),
         ('train_sampling_strategy = "batch_rebalance"', "it gives each number of processes other batches"),
     ],
@@ -143,6 +147,35 @@ def test_forges_kernels_are_not_used_on_parts_of_weights(plan: Any) -> None:
     decided = {each.key: each for each in made.decisions}["train.kernels"]
     assert decided.value == "none"
     assert "each process holds a part of the weights" in decided.reason
+
+
+@pytest.mark.parametrize(
+    ("keys", "launch", "machine", "says"),
+    [
+        ("", {"processes": 1}, CPU, None),
+        ("[train]\ngradient_accumulation_steps = 4", {"processes": 4}, CPU, None),
+        ("[train]\ngradient_accumulation_steps = 2", {"processes": 4}, CPU, "4 cannot share evenly"),
+        ("[adapter]\nlora_dropout = 0.1", {"processes": 1}, CPU, "lora_dropout draws random numbers"),
+        ('[train]\nmethod = "distill"\nteacher_model_name_or_path = "t"', {"processes": 1}, CPU, "draws the answers"),
+        ("", {}, replace(CUDA, accelerators=CUDA.accelerators[:1]), None),
+        ('[adapter]\ntype = "none"\n[launch]\nshard = "full"', {"processes": 1}, CPU, "one process does not read"),
+    ],
+)
+def test_a_run_goes_on_in_another_number_of_processes_where_it_is_exact(
+    plan: Any, keys: str, launch: dict[str, Any], machine: Any, says: str | None
+) -> None:
+    text = f"{HUGGINGFACE}{keys}\n" + ("" if "[launch]" in keys else "[launch]\n") + "processes = 2\n"
+    text = text if launch else f"{HUGGINGFACE}"
+    made = plan(text, CPU if launch else replace(CUDA, accelerators=CUDA.accelerators[:1] * 2))
+    assert made.launch.world_size == 2
+    again = partial(respread, made, LaunchTable(**launch), machine)
+    if says is None:
+        assert again().launch.world_size == launch.get("processes", 1)
+        return
+    with pytest.raises(RunError) as raised:
+        again()
+    assert says in str(raised.value)
+    assert "it began in 2" in str(raised.value)
 
 
 def test_unsloth_says_why_it_shards_nothing_and_goes_to_no_second_node() -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @run_argument
 @runs_option
 @set_option
+@click.option("--processes", type=click.IntRange(1), help="Go on in so many processes, where that is exact.")
 @json_option
-def command(run: str, runs_dir: Path, changes: list[Change], as_json: bool) -> None:
+def command(run: str, runs_dir: Path, changes: list[Change], processes: int | None, as_json: bool) -> None:
     """Go on with RUN (a folder, `name/id`, an id or a name) from its newest whole checkpoint.
 
     Order of rows, optimizer, schedule and random numbers continue as if nothing had happened. A run whose job, data,
@@ -35,5 +36,6 @@ def command(run: str, runs_dir: Path, changes: list[Change], as_json: bool) -> N
     folder = RunFolder.find(run, runs_dir)
     refuse_changes(folder, changes)
     with Console(as_json=as_json) as console:
-        resume(folder, discover(code=folder.code()), this_machine(pretend=False), console.show, ready=console.begin)
+        catalogue, machine = discover(code=folder.code()), this_machine(pretend=False)
+        resume(folder, catalogue, machine, console.show, ready=console.begin, processes=processes)
         console.finish(folder)
