@@ -56,6 +56,30 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return not_here(machine, job) or cannot_know(facts) or next(reasons, None) or no_such_positions(job, facts)
 
 
+_ADAPTER = frozenset(
+    {
+        "alpha_pattern",
+        "bias",
+        "exclude_modules",
+        "finetune_attention_modules",
+        "finetune_language_layers",
+        "finetune_mlp_modules",
+        "finetune_vision_layers",
+        "init_lora_weights",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "modules_to_save",
+        "r",
+        "rank_pattern",
+        "target_modules",
+        "type",
+        "use_dora",
+        "use_rslora",
+    }
+)
+"""The keys of ``[adapter]`` that are followed, or refused by a reason of their own."""
+
 _ATTENTION = frozenset({"auto", "sdpa"})
 
 
@@ -86,6 +110,9 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if reason := not_here(machine, job) or cannot_adapt_at_all(machine, job, facts):
         return reason
     table = job.adapter
+    for name, field in type(table).model_fields.items():
+        if name not in _ADAPTER and getattr(table, name) != field.get_default(call_default_factory=True):
+            return f"{field.alias or name}: MLX's side of forge does not have it"
     if table.modules_to_save:
         return "modules_to_save: with MLX, LoRA's matrices alone are trained beside the frozen model"
     return (
