@@ -14,7 +14,9 @@ from forge_huggingface.generation.plain import SAID, trained_on_plain_text
 from forge_huggingface.generation.sampling import recommended
 from forge_huggingface.hub.snapshot import snapshot
 from forge_mlx.adapt import take_adapter
+from forge_mlx.families import WINDOWED
 from forge_mlx.load import read_model
+from forge_mlx.settings import settings_of
 
 if TYPE_CHECKING:
     from forge.api import Job, Run, Sampling
@@ -38,7 +40,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> MLXGenerator:
         )
     processor = load_processor(job, run, trained)
     renderer = make_renderer(job, run, processor, folder)
-    module = read_model(job, folder)
+    module, context = read_model(job, folder), shortest(run.plan.facts.context, folder)
     adapted = tuned and trained.kind == "adapter"
     if adapted:
         take_adapter(module, weights)
@@ -52,13 +54,24 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> MLXGenerator:
         stops=renderer.stops if plain else renderer.ends,
         sampling=found.sampling(),
         advice=f"{found.advice}; {SAID}" if plain else found.advice,
-        context=run.plan.facts.context,
+        context=context,
         positions=None,
         fixed={},
         plain=plain,
         shares_base=adapted,
     )
     return MLXGenerator(module, processor, renderer, settings, run)
+
+
+def shortest(context: int | None, folder: Path) -> int | None:
+    """Return the most tokens that a model takes in MLX: no more than a window that MLX does not have."""
+    settings = settings_of(folder, 1)
+    window = (
+        None
+        if settings["model_type"] in WINDOWED or settings.get("use_sliding_window") is False
+        else settings.get("sliding_window")
+    )
+    return min((each for each in (context, window) if each), default=None)
 
 
 class MLXGenerator(ModelGenerator):

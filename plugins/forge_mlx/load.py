@@ -43,6 +43,8 @@ def load(job: Job, run: Run) -> Loaded:
     from mlx_lm.utils import get_total_parameters
 
     folder = Path(snapshot(job, run, weights=True))
+    if job.train.options.get("use_cpu"):
+        mx.set_default_device(mx.cpu)
     module = read_model(job, folder)
     device = "gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu"
     values = {

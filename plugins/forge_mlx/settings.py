@@ -21,7 +21,7 @@ def settings_of(folder: Path, longest: int) -> dict[str, Any]:
 
     Args:
         folder: The model's folder.
-        longest: The longest row in tokens that will be trained on.
+        longest: The longest row in tokens that will be trained on; -1 for the longest that the model takes.
 
     Raises:
         ModelError: MLX would compute something else than the settings say.
@@ -49,10 +49,12 @@ def settings_of(folder: Path, longest: int) -> dict[str, Any]:
         raise ModelError(what, there, 'write [use] backend = "huggingface"')
     if kind in WINDOWED:
         found["sliding_window_pattern"] = _pattern(kind, layers)
-    elif window and found.get("use_sliding_window") is not False and longest > window and set(layers) != {_FULL}:
+    elif (
+        window and found.get("use_sliding_window") is not False and not 0 < longest <= window and set(layers) != {_FULL}
+    ):
         raise ModelError(
             f"MLX's {kind} looks back at all tokens, and this model at the last {window} only",
-            f"rows of up to {longest} tokens would be another model's",
+            f"rows of {'any length' if longest < 0 else f'up to {longest} tokens'} would be another model's",
             f'lower [model] max_seq_length to {window}, or write [use] backend = "huggingface"',
         )
     return found

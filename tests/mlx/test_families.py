@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from forge.api import Job, ModelError
 from forge_mlx.families import FAMILIES
+from forge_mlx.generate import shortest
 from forge_mlx.load import read_model
 from support.mlx import NEEDED, WINDOW, make
 
@@ -87,6 +88,9 @@ def test_the_angles_of_positions_are_the_models_own(tmp_path: Path, family: str,
 def test_a_window_that_mlx_leaves_out_is_refused_where_it_matters(tmp_path: Path) -> None:
     folder = make(tmp_path / "model", "mistral", sliding_window=32)
     read_model(asked(folder, max_seq_length=32), folder)
+    assert [shortest(context, folder) for context in (512, 16, None)] == [32, 16, 32]
+    with pytest.raises(ModelError, match="looks back at all tokens"):
+        read_model(asked(folder, max_seq_length=-1), folder)
     with pytest.raises(ModelError, match="looks back at all tokens, and this model at the last 32 only") as refused:
         read_model(asked(folder), folder)
     assert refused.value.do == 'lower [model] max_seq_length to 32, or write [use] backend = "huggingface"'

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.api import AdapterTable, Job, ModelTable
 from forge.cli.commands.doctor import examine
 from forge.discovery.discover import discover
 from forge.errors import PlanError
@@ -14,6 +16,7 @@ from forge.machine.presets import PRESETS
 from forge.model.facts import ModelFacts
 from forge.testing import check_plugin
 from forge_mlx.checks import UNTRIED
+from forge_mlx.rules import cannot_adapt, cannot_export, cannot_generate, cannot_load
 from support.mlx import NEEDED
 from support.planning import BASE, planner
 
@@ -133,6 +136,24 @@ def test_a_model_that_it_does_not_know_is_transformers(
     planned = plan(facts=replace(FACTS, **changes))
     assert chosen(planned) == {"huggingface"}
     assert reason(planned) == said
+
+
+def test_a_key_that_a_later_forge_has_is_not_left_out_in_silence() -> None:
+    class Later(AdapterTable):
+        beginning: str | None = None
+
+    class LaterModel(ModelTable):
+        later: str | None = None
+
+    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d.jsonl"}, "folder": Path("/jobs")})
+    assert cannot_adapt(MAC, job, FACTS) is None
+    other = job.model_copy(update={"adapter": Later(beginning="x")})
+    assert cannot_adapt(MAC, other, FACTS) == "beginning: MLX's side of forge does not have it"
+    drawn = job.model_copy(update={"adapter": AdapterTable.model_construct(init_lora_weights="pissa")})
+    assert str(cannot_adapt(MAC, drawn, FACTS)).startswith('init_lora_weights = "pissa": it begins with a part of')
+    model = job.model_copy(update={"model": LaterModel(id="m", later="y")})
+    for refuses in (cannot_load, cannot_generate, cannot_export):
+        assert refuses(MAC, model, FACTS) == "later: MLX's side of forge does not have it"
 
 
 def test_doctor_lists_on_a_mac_what_must_still_be_tried() -> None:

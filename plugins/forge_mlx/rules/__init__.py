@@ -9,10 +9,10 @@ from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.loading import cannot_adapt as cannot_adapt_at_all
 from forge_huggingface.rules.placement import no_such_positions
 from forge_mlx.families import FAMILIES
-from forge_mlx.rules.keys import HONOURED, LOSSES, NOT_SO, OPTIMIZERS, SCHEDULES
+from forge_mlx.rules.keys import ADAPTER, HONOURED, LOSSES, MODEL, NOT_SO, OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
-    from forge.api import Job, Machine, ModelFacts
+    from forge.api import AdapterTable, Job, Machine, ModelFacts, ModelTable
 
 
 _ARM = frozenset({"arm64", "aarch64"})
@@ -42,6 +42,14 @@ def cannot_know(facts: ModelFacts) -> str | None:
     return None if known else f"forge has not compared MLX's {facts.model_type} with transformers'"
 
 
+def unfollowed(table: AdapterTable | ModelTable, known: frozenset[str]) -> str | None:
+    """Return a key of a table that says something and that this plugin does not follow, as a reason, or None."""
+    for name, field in type(table).model_fields.items():
+        if name not in known and getattr(table, name) != field.get_default(call_default_factory=True):
+            return f"{field.alias or name}: MLX's side of forge does not have it"
+    return None
+
+
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot load the model, or None."""
     attention = job.model.attn_implementation
@@ -53,7 +61,13 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         ),
     }
     reasons = (reason for reason, holds in refused.items() if holds)
-    return not_here(machine, job) or cannot_know(facts) or next(reasons, None) or no_such_positions(job, facts)
+    return (
+        not_here(machine, job)
+        or cannot_know(facts)
+        or unfollowed(job.model, MODEL)
+        or next(reasons, None)
+        or no_such_positions(job, facts)
+    )
 
 
 _ATTENTION = frozenset({"auto", "sdpa"})
@@ -78,7 +92,7 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return f"the model is of the kind {facts.task}, and this writes models of text"
     if job.adapter.bias != "none" or job.adapter.modules_to_save:
         return "mlx-lm's adapters have LoRA's matrices alone; remove bias and modules_to_save"
-    return cannot_know(facts)
+    return cannot_know(facts) or unfollowed(job.model, MODEL)
 
 
 def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
@@ -86,6 +100,10 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if reason := not_here(machine, job) or cannot_adapt_at_all(machine, job, facts):
         return reason
     table = job.adapter
+    if reason := unfollowed(table, ADAPTER):
+        return reason
+    if table.init_lora_weights not in {True, False, "gaussian"}:
+        return f"init_lora_weights = {literal(table.init_lora_weights)}: it begins with a part of torch's weights"
     if table.modules_to_save:
         return "modules_to_save: with MLX, LoRA's matrices alone are trained beside the frozen model"
     return (

@@ -76,6 +76,45 @@ HONOURED = frozenset(
 )
 """Keys that change what is trained and are followed. Others may only have the value that they have by themselves."""
 
+ADAPTER = frozenset(
+    {
+        "alpha_pattern",
+        "bias",
+        "exclude_modules",
+        "finetune_attention_modules",
+        "finetune_language_layers",
+        "finetune_mlp_modules",
+        "finetune_vision_layers",
+        "init_lora_weights",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "modules_to_save",
+        "r",
+        "rank_pattern",
+        "target_modules",
+        "type",
+        "use_dora",
+        "use_rslora",
+    }
+)
+"""The keys of ``[adapter]`` that are followed, or refused by a reason of their own: whatever else comes is not."""
+
+MODEL = frozenset(
+    {
+        "attn_implementation",
+        "dtype",
+        "id",
+        "load_in_16bit",
+        "load_in_4bit",
+        "load_in_8bit",
+        "max_seq_length",
+        "revision",
+        "trust_remote_code",
+    }
+)
+"""The same of ``[model]``."""
+
 _MIXED = 'MLX has no mixed precision; write [model] dtype = "bfloat16" for a base in 16 bit'
 NOT_SO: Mapping[str, tuple[Any, str]] = {
     "bf16": (True, _MIXED),
