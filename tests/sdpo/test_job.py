@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from forge.api import Data, ModelFacts, PlanError, Stage
 from forge.api.run import Run
@@ -282,3 +283,28 @@ def test_what_is_logged_can_be_written_as_json(project):
     assert done.code == 0, done.printed
     assert json.dumps(done.of_kind("step"))
     assert torch.isfinite(torch.tensor(done.losses)).all()
+
+
+def test_the_teacher_begins_as_the_adapter_that_the_run_goes_on_from(project):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(project.folder / "model")
+    start = get_peft_model(
+        base, LoraConfig(r=2, init_lora_weights=False, task_type="CAUSAL_LM", target_modules=["q_proj"])
+    )
+    start.save_pretrained(project.folder / "start")
+    project.write(
+        adapter={"r": None, "lora_alpha": None, "from": "start"},
+        plugins={"sdpo": {"teacher": "frozen"}},
+        train={"max_steps": 2, "save_steps": 2},
+    )
+    done = project.perform()
+    assert done.code == 0, done.printed
+    held = load_file(done.folder.checkpoints / "checkpoint-2" / FILE)
+    before = load_file(project.folder / "start" / "adapter_model.safetensors")
+    assert len(held) == len(before)
+    assert {name.replace(".default", ""): value.tolist() for name, value in held.items()} == {
+        name: value.tolist() for name, value in before.items()
+    }
