@@ -177,14 +177,14 @@ def test_a_worker_killed_by_the_system_is_explained(project: Project) -> None:
     os.kill(worker_pid(folder), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "the worker was killed (SIGKILL)" in output
+    assert "the worker, in train of plugin huggingface, was killed (SIGKILL)" in output
     assert "ran out of memory" in output
     assert f"forge resume {folder.path.relative_to(project.folder)}" in output
     assert "Traceback" not in output
 
 
 def test_an_error_prints_one_message_and_the_log_has_the_traceback(project: Project) -> None:
-    project.write(adapter={"target_modules": ["nothing_proj"]})
+    project.write(adapter={"exclude_modules": ["nothing_proj"]})
     output = project.forge("run", "job.toml", code=2)
     assert output.count("error:") == 1
     assert "Traceback" not in output

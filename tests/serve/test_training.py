@@ -148,7 +148,7 @@ def test_a_killed_worker_is_told_as_in_a_terminal_and_the_queue_goes_on(place: P
         os.kill(worker_pid(RunFolder(folder)), signal.SIGKILL)
         run = served.until(run["id"], lambda found: found["state"] != "running", seconds=3)
         assert run["state"] == "failed"
-        assert run["error"]["what"] == "the worker was killed (SIGKILL)"
+        assert run["error"]["what"] == "the worker, in train of plugin huggingface, was killed (SIGKILL)"
         assert "the last whole checkpoint is checkpoint-" in run["error"]["why"]
         assert run["error"]["do"].endswith(f"go on with: forge resume {folder}")
         assert run["can"]["resume"] is True

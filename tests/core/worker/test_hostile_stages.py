@@ -265,4 +265,5 @@ def test_a_run_can_be_stopped_though_a_stage_ignores_signals(tmp_path: Path) -> 
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
-    assert "Interrupted: stopped; go on with: forge resume" in said, said
+    assert "Interrupted: stopped" in said, said
+    assert "go on with: forge resume" in said
