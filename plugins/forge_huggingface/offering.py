@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Offer, Stage
@@ -14,7 +15,7 @@ from forge_huggingface.rules.packages import TRAINING
 from forge_huggingface.rules.training import cannot_train, decide_training, train_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from forge.api import Job, Problem
 
@@ -28,7 +29,8 @@ def method_offer(method: Method, impl: str, **changes: Any) -> Offer:
     Args:
         method: The method. That of another plugin is named ``<plugin>/<word>``.
         impl: ``"package.module:function"`` of the stage.
-        changes: Fields of the offer that are to be others, as ``options`` for further keys, or ``config``.
+        changes: Fields of the offer that are to be others, as ``options`` for further keys, or ``config``. A ``probe``,
+            ``check`` or ``decide`` comes beside that of huggingface: what it decides goes before.
 
     Example:
         >>> mine = Method("mine/sft", "SFTConfig", "forge_mine.train:recipe", "tokens", "my way")
@@ -58,7 +60,25 @@ def method_offer(method: Method, impl: str, **changes: Any) -> Offer:
         decide=decide_training if own else partial(decide_training, method=method),
         fit="forge_huggingface.memory.fit:blind",  # where what loads the model cannot tell
     )
+    for name, beside in (("probe", _either), ("check", _both), ("decide", _both)):
+        if changes.get(name) is not None:
+            changes[name] = beside(changes[name], getattr(offer, name))
     return replace(offer, **changes)
+
+
+def _either(theirs: Callable[..., str | None], ours: Callable[..., str | None]) -> Callable[..., str | None]:
+    return lambda *arguments: theirs(*arguments) or ours(*arguments)
+
+
+def _both(theirs: Callable[..., Iterable[Any]], ours: Callable[..., Iterable[Any]]) -> Callable[..., Iterable[Any]]:
+    """Return a function that yields what both yield; ``named`` is passed to those that take it."""
+
+    def both(*arguments: Any, **named: Any) -> Iterable[Any]:
+        for each in (theirs, ours):
+            wanted = signature(each).parameters
+            yield from each(*arguments, **{name: value for name, value in named.items() if name in wanted})
+
+    return both
 
 
 def _problems(method: Method, job: Job) -> Iterable[Problem]:

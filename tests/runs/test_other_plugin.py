@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.api import Stage
+from forge.api import Decision, Problem, Stage
 from forge.discovery.catalogue import Catalogue, Plugin
 from forge.discovery.discover import discover
 from forge.errors import JobError
+from forge_huggingface.methods import Method
+from forge_huggingface.offering import method_offer
 from support.guide import files_of
 from support.planning import BASE, HELD_OUT, planner
 from support.projects import perform_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from forge.api import Job, Plan
     from support.projects import Project
     from support.sites import Site
 
@@ -75,6 +80,32 @@ class ZipOptions(BaseModel):
 """,
 }
 """A plugin as `forge plugins new` and the guide of 0.1 make it: what forge_v1 holds, an author may have built upon."""
+
+
+def later(job: Job) -> list[Problem]:
+    return [Problem("train.method", f"{job.train.method} is not for today", "wait")]
+
+
+def faster(*_: object, named: Collection[str] = ()) -> list[Decision]:
+    return [Decision("train.learning_rate", 0.5, f"the job names {len(named)} keys")]
+
+
+def test_what_a_plugin_checks_and_decides_comes_beside_what_huggingface_does() -> None:
+    method = Method("mine/sft", "SFTConfig", "forge_mine.train:recipe", "tokens", "my way")
+
+    def with_offer(**changes: Any) -> Callable[[str], Plan]:
+        offer = method_offer(method, "forge_mine.train:train", **changes)
+        mine = Plugin(name="mine", distribution="forge-mine", version="1", offers=(offer,))
+        return planner(Catalogue((*discover({}).plugins, mine)))
+
+    job = f'{BASE}[train]\nmethod = "mine/sft"\n'
+    with pytest.raises(JobError) as caught:
+        with_offer(check=later)(f'{job}eval_strategy = "steps"\n')
+    said = {each.message for each in caught.value.problems}
+    assert said >= {"there are no held-out rows", "mine/sft is not for today"}
+    decided = {each.key: each.value for each in with_offer(decide=faster)(job).decisions}
+    assert decided["train.learning_rate"] == 0.5
+    assert "train.bf16" in decided
 
 
 def test_a_plugin_of_version_0_1_still_works(

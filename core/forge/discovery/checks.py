@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def findings(plugin: Plugin, check: Check, machine: Machine) -> list[Finding]:
-    """Return what a check of a plugin finds on a machine. Raises :class:`~forge.errors.PluginError` if it fails at that."""
+    """Return what a check of a plugin finds on a machine. Raises :class:`~forge.errors.PluginError` if it fails."""
 
     def ask(given: Machine) -> Iterable[Finding]:
         found: Iterable[Finding] = plugin.named(check.impl)(given)
