@@ -2,7 +2,7 @@
 
 mlx-lm knows many more. But its default for a value that ``config.json`` leaves out is not always transformers', it
 leaves the window of some models' attention out, and a difference there is a model that trains to something else
-without a word. So a family stands here once a test has compared the two (``tests/mlx/test_families.py``).
+without a word. So a family stands here once a test has compared the two (``tests/mlx_backend/test_families.py``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_cost_of_rows_is_measured_beside_the_tokenizer_alone(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", layers=1, hidden=8)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}), encoding="utf-8")
     command = [
         sys.executable,
         str(ROOT / "benchmarks" / "rows.py"),

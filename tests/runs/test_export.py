@@ -201,6 +201,7 @@ def test_a_whole_model_is_exported_as_it_is(project: Project) -> None:
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_export_can_be_made_again_later_and_in_another_format(project: Project) -> None:
     project.write(export=[{"format": "merged"}])
     done = project.perform()

@@ -54,6 +54,7 @@ def test_an_old_run_is_resumed_from_its_checkpoint(project: Path) -> None:
     assert (first, second) == (1, 2), "the old plan stays as it was, and the new one is of today"
 
 
+@pytest.mark.slow
 def test_an_old_run_is_exported_in_another_format(project: Path) -> None:
     said = forge(project, "export", TRAINED, "--format", "merged")
     assert "merged model read back from disk" in said

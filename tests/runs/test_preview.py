@@ -64,6 +64,7 @@ def test_the_command_shows_rows_and_counts_and_leaves_nothing_behind(project: Pr
     assert shown["summary"]["rows"] == 16
 
 
+@pytest.mark.slow
 def test_the_command_and_the_run_say_what_is_cut_split_and_packed(project: Project) -> None:
     long = {"messages": [CHAT[0], {"role": "assistant", "content": "one, two, " * 90}]}
     (project.folder / "rows.jsonl").write_text((json.dumps({"messages": CHAT}) + "\n") * 4 + json.dumps(long))

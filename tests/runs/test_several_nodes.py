@@ -49,6 +49,7 @@ def end(nodes: Nodes, within: float) -> tuple[str, str]:
     return said[0], said[1]
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one_process(project: Project) -> None:
     """The further node is at work in another folder, and knows the run's by another path."""
     project.write(train=SHARED)

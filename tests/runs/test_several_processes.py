@@ -70,6 +70,7 @@ def test_full_fine_tuning_and_groups_by_length_are_the_same_too(project: Project
     ]
 
 
+@pytest.mark.slow
 @linux
 def test_rows_that_cannot_be_shared_evenly_are_told(project: Project) -> None:
     project.write(data={"max_rows": 10}, train={"gradient_accumulation_steps": 2, "max_steps": 1})

@@ -140,6 +140,7 @@ def test_evaluation_and_chat_are_asked_at_the_date_of_the_run(project: Project) 
     assert all("11:54:57.000000 28 Nov 2026" in question.prompt.text for question in held(done.folder))
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_in_two_processes_at_the_date_of_the_job(project: Project) -> None:
     dated(project)
     first, second = (shown(project, "--set", "data.date=2024-02-29T01:02:03") for _ in range(2))
@@ -163,6 +164,7 @@ def test_a_template_that_asks_for_no_time_leaves_none_in_the_lock(project: Proje
     assert not [each for each in done.of_kind("warning") if "date" in each["message"]]
 
 
+@pytest.mark.slow
 def test_commands_of_other_moments_go_on_with_the_date_of_the_run(project: Project) -> None:
     dated(project)
     project.forge("run", "job.toml")
@@ -244,6 +246,7 @@ def test_variables_system_message_and_tools_reach_training_evaluation_and_chat(p
     assert lock["data"]["tools"] == str((project.folder / "tools.json").resolve())
 
 
+@pytest.mark.slow
 def test_pairs_and_prompts_get_the_system_message_too(project: Project, rows: Rows) -> None:
     rows(pairs(4))
     project.write(train={"method": "dpo"}, data={"system_prompt": "Be kind."})
@@ -279,6 +282,7 @@ def test_a_system_message_that_no_row_takes_is_told(project: Project, rows: Rows
     assert "[data] system_prompt went into no row: none is a conversation" in said
 
 
+@pytest.mark.slow
 def test_the_chat_begins_with_the_jobs_system_message_and_says_so(project: Project) -> None:
     project.write(data={"system_prompt": "Be kind."})
     done = project.perform()

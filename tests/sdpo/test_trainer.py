@@ -103,6 +103,7 @@ def test_accumulation_does_not_change_the_step(tmp_path, settings):
     assert norm(4, 8) / norm(32, 1) == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_step_of_one(tmp_path):
     load(tmp_path)
     one = [two_processes.step(tmp_path, *case) for case in two_processes.CASES]

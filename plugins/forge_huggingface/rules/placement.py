@@ -42,6 +42,8 @@ def _beyond(job: Job, facts: ModelFacts) -> str | None:
     said = {**job.model.config, **(job.model.config.get("text_config") or {})}.keys()
     usual = type(job.model).model_fields["max_seq_length"].default  # a lock writes it too
     scales = {"rope_scaling", "rope_parameters", "max_position_embeddings"}
+    if facts.task == "seq2seq":  # what such a config names counts where positions are learned: see POSITIONED
+        return None
     if there is None or named in (usual, -1) or named <= there or said & scales:
         return None
     scaled = f'config = {{ rope_scaling = {{ rope_type = "yarn", factor = {-(-named // there)}.0 }} }}'

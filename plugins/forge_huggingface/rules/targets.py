@@ -14,7 +14,7 @@ from forge.api import ModelError, did_you_mean
 from forge_huggingface.facts.shape import EMBEDDINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from forge.api import Job, ModelFacts
 
@@ -49,7 +49,7 @@ def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
 
     if facts.path is None or facts.quantized or facts.task != "text" or facts.shape is None:
         return None
-    there = _modules(Path(facts.path))
+    there, others = _modules(Path(facts.path))
     outside = [name for name in there if ".experts." not in name]
     leaves = sorted({name.rpartition(".")[2] for name in outside if any(part.isdigit() for part in name.split("."))})
     for target in names:
@@ -63,22 +63,32 @@ def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
             )
         if facts.shape.mixture is not False:
             continue  # transformers may call it so
-        say = did_you_mean(target, leaves, 'take some of them, or "auto"')
-        return f"target_modules: {target} fits no module of the model; there are {', '.join(leaves)}; {say}"
+        return f"target_modules: {target} {_other(target, outside, others, leaves)}"
     return None
 
 
-def _modules(folder: Path) -> list[str]:
-    """Return the full names of the layers in a model's files, which have a matrix as their weight."""
+def _other(target: str, there: Iterable[str], others: Iterable[str], leaves: Sequence[str]) -> str:
+    """Return what a target is that is no layer which LoRA takes, and what to do."""
+    inside = {name.rpartition(".")[2] for name in there if f".{target}." in f".{name}"}
+    if inside:
+        return f"is a block of several modules; name layers in it: {', '.join(sorted(inside))}"
+    if any(name.rpartition(".")[2] == target for name in others):
+        return f"is no layer that LoRA takes; train it whole: modules_to_save = {json.dumps([target])}"
+    say = did_you_mean(target, leaves, 'take some of them, or "auto"')
+    return f"fits no layer of the model; there are {', '.join(leaves)}; {say}"
+
+
+def _modules(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the full names of the layers in a model's files: with a matrix as their weight, and with another one."""
     from forge_huggingface.facts.safetensors import read_folder
 
     try:
         headers = read_folder(folder)
     except ModelError:  # whoever looks at the model tells
-        return []
-    return [
-        name.removesuffix(".weight")
-        for header in headers
-        for name, extents in header.shapes.items()
-        if name.endswith(".weight") and len(extents) == 2
-    ]
+        return [], []
+    found: tuple[list[str], list[str]] = [], []
+    for header in headers:
+        for name, extents in header.shapes.items():
+            if name.endswith(".weight"):
+                found[len(extents) != 2].append(name.removesuffix(".weight"))
+    return found

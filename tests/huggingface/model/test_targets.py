@@ -37,8 +37,8 @@ def test_a_regular_expression_is_for_whole_names(project: Project) -> None:
 @pytest.mark.parametrize(
     ("targets", "why"),
     [
-        (["q_proj", "qproj"], "target_modules: qproj fits no module of the model; there are .*q_proj"),
-        (r"layers\..*\.wq", "fits no module of the model"),
+        (["q_proj", "qproj"], "target_modules: qproj fits no layer of the model; there are .*q_proj"),
+        (r"layers\..*\.wq", "fits no layer of the model"),
     ],
 )
 def test_targets_that_reach_nothing_are_told_when_planned(project: Project, targets: Any, why: str) -> None:

@@ -28,7 +28,7 @@ def shown(project: Project, method: str, sets: dict[str, list[dict[str, Any]]]) 
         (project.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = [{"path": f"{name}.jsonl"} for name in sets]
     data = {"path": None, "sources": sources, "chat_template": "template.jinja"}
-    project.write(data=data, model={"max_seq_length": 1024}, train={"method": method})
+    project.write(data=data, model={"max_seq_length": 512}, train={"method": method})
     said = json.JSONDecoder().raw_decode(project.forge("data", "job.toml", "--rows", "99", "--json"))[
         0
     ]  # warnings follow it
@@ -188,7 +188,7 @@ def test_nulls_of_arrow_are_taken_out_of_a_parquet_file(project: Project) -> Non
     assert kept != pruned(kept)
     parquet.write_table(table, project.folder / "calls.parquet")
     (project.folder / "template.jinja").write_text(TEMPLATE)
-    project.write(data={"path": "calls.parquet", "chat_template": "template.jinja"}, model={"max_seq_length": 1024})
+    project.write(data={"path": "calls.parquet", "chat_template": "template.jinja"}, model={"max_seq_length": 512})
     text = project.forge("data", "job.toml")
     assert 'weather", "arguments": {"city": "Paris"}}' in text
     assert 'add", "arguments": {"first": 1}}' in text
