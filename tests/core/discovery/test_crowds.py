@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,6 @@ import pytest
 from forge.discovery.discover import discover
 from support.crowd import install_good, offering
 from support.projects import alive, wait_for
-from support.sites import FORGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,12 @@ def test_who_does_not_wait_for_plugins_leaves_nothing_behind(site: Site, tmp_pat
     told = tmp_path / "asked"
     text = f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
     site.install("forge-slow", {"slow_mod": text}, "[forge_v1]\nslow = slow_mod\n")
-    command = subprocess.Popen([FORGE, "plugins"], env=site.environment(), stderr=subprocess.PIPE, text=True)
+    # Where the tests run in the background of a script, the shell has SIGINT ignored, also for what they start.
+    heeds = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from forge.cli import main; main()"
+    )
+    arguments = [sys.executable, "-c", heeds, "plugins"]
+    command = subprocess.Popen(arguments, env=site.environment(), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: told.exists() and told.read_text())
     command.send_signal(signal.SIGINT)
     assert "stopped" in command.communicate(timeout=60)[1]
