@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +21,6 @@ from forge_serve.web.server import STREAMS
 from support.projects import wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.projects import Project
     from support.serving import Served
 
@@ -99,6 +100,34 @@ def test_one_stream_tells_of_runs_the_queue_and_the_events_of_one(served: Served
                 assert json.loads(message["data"])["paused"]["why"]
             assert message["event"] in {"queue", "run", "line"}
         served.call("PATCH", "/api/v1/queue", {"paused": False})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the server's memory is read in /proc")
+def test_who_does_not_read_keeps_neither_the_training_nor_others_waiting(served: Served, events: Path) -> None:
+    def memory() -> int:
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+    asked = f"GET {OLD}/events HTTP/1.1\r\nHost: {served.host}\r\nAuthorization: Bearer {served.token}\r\n"
+    whole = events.read_bytes()
+    with ExitStack() as stack:
+        stack.callback(events.write_bytes, whole)  # others are not to read it all
+        for _ in range(3):
+            lazy = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            lazy.sendall(f"{asked}Accept: text/event-stream\r\n\r\n".encode())
+        line = json.dumps({"time": 1, "kind": "note", "message": "x" * 500}).encode() + b"\n"
+        before, began = memory(), time.monotonic()
+        with events.open("ab") as file:
+            for _ in range(100):
+                file.write(line * 1000)
+        assert time.monotonic() - began < 5  # a training writes into a file, whoever looks at it
+        with served.stream(f"{OLD}/events?after={events.stat().st_size}") as messages:
+            with events.open("ab") as file:
+                file.write(b'{"time": 2, "kind": "note", "message": "last"}\n')
+            begun = time.monotonic()
+            assert json.loads(next(messages)["data"])["message"] == "last"
+            assert time.monotonic() - begun < 2
+        assert memory() - before < 48 << 20, "what is not read is kept"
 
 
 def test_so_many_streams_are_open_and_no_more(served: Served) -> None:

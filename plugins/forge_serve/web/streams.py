@@ -132,7 +132,9 @@ async def _lines(path: Path, after: int) -> AsyncGenerator[str]:
     said = time.monotonic()
     while True:
         size = _size(path, int(time.monotonic() / POLL))
-        after = min(after, size)  # the file may have been cut
+        if size < after:  # it was looked at before this stream's first line was there, or the file has been cut
+            size = _size_now(path)
+            after = min(after, size)
         messages = ""
         if 0 < size - after <= SMALL:
             messages, after = _messages(path, after, size)
@@ -145,15 +147,18 @@ async def _lines(path: Path, after: int) -> AsyncGenerator[str]:
         if time.monotonic() - said > QUIET:
             said = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(
-            POLL - time.monotonic() % POLL
-        )  # all streams look at the same moments, and share what they see
+        # All streams look at the same moments, and share what they see.
+        await asyncio.sleep(POLL - time.monotonic() % POLL)
 
 
 @lru_cache(maxsize=16)
 def _size(path: Path, moment: int) -> int:
     """Return the size of a file, looked at once in a moment for all streams."""
     del moment
+    return _size_now(path)
+
+
+def _size_now(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
