@@ -120,13 +120,13 @@ def test_who_does_not_read_keeps_neither_the_training_nor_others_waiting(served:
         with events.open("ab") as file:
             for _ in range(100):
                 file.write(line * 1000)
-        assert time.monotonic() - began < 5  # a training writes into a file, whoever looks at it
+        assert time.monotonic() - began < 20  # a training writes into a file, whoever looks at it
         with served.stream(f"{OLD}/events?after={events.stat().st_size}") as messages:
             with events.open("ab") as file:
                 file.write(b'{"time": 2, "kind": "note", "message": "last"}\n')
             begun = time.monotonic()
             assert json.loads(next(messages)["data"])["message"] == "last"
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 5
         assert memory() - before < 48 << 20, "what is not read is kept"
 
 
