@@ -145,7 +145,7 @@ def test_the_gradients_of_an_adapter_are_pefts(families: Callable[[str], Path], 
         logits = theirs(ids).logits[0, :-1]
         sums.append(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
     expected = torch.stack(sums).sum()
-    expected.backward()  # type: ignore[no-untyped-call]
+    expected.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
     wanted = {
         name.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector"): each.grad

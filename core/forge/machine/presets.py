@@ -104,6 +104,12 @@ _MI300X = Accelerator("rocm", "AMD Instinct MI300X", 192 * _GIB, "gfx942")
 _CPU_TORCH = TorchBuild("2.13.0+cpu")
 _CUDA_TORCH = TorchBuild("2.13.0+cu130", "13.0")
 
+
+def _macos(*, mlx: bool) -> Machine:
+    gpu, memory = Accelerator("mps", "Apple M2", 16 * _GIB), 16 * _GIB
+    return _preset("darwin", "arm64", TorchBuild("2.13.0"), gpu, memory=memory, bitsandbytes=False, mlx=mlx)
+
+
 PRESETS: Mapping[str, Machine] = {
     "linux-cuda": _preset("linux", "x86_64", _CUDA_TORCH, _RTX_4090),
     "linux-t4": _preset("linux", "x86_64", _CUDA_TORCH, _T4),
@@ -113,22 +119,7 @@ PRESETS: Mapping[str, Machine] = {
     "linux-cpu": _preset("linux", "x86_64", _CPU_TORCH),
     "windows-cpu": _preset("win32", "AMD64", _CPU_TORCH, bitsandbytes=False),
     "windows-cuda-cpu-torch": _preset("win32", "AMD64", _CPU_TORCH, _RTX_4090),
-    "macos": _preset(
-        "darwin",
-        "arm64",
-        TorchBuild("2.13.0"),
-        Accelerator("mps", "Apple M2", 16 * _GIB),
-        memory=16 * _GIB,
-        bitsandbytes=False,
-    ),
-    "macos-mlx": _preset(
-        "darwin",
-        "arm64",
-        TorchBuild("2.13.0"),
-        Accelerator("mps", "Apple M2", 16 * _GIB),
-        memory=16 * _GIB,
-        bitsandbytes=False,
-        mlx=True,
-    ),
+    "macos": _macos(mlx=False),
+    "macos-mlx": _macos(mlx=True),
 }
 """Machines to plan for, by name."""

@@ -103,8 +103,8 @@ def select(
             choice = Choice(need, plugin, offer)
             gone = (excluded or {}).get(plugin.name)
             no = Unfit(Against.FAILED, gone) if gone else unfit(need, plugin, offer, machine)
-            if no is None and plugin.own:
-                no = refusal(choice, machine, job, facts)
+            if plugin.own and (no is None or no.against is Against.REQUIREMENT):
+                no = refusal(choice, machine, job, facts) or no  # what no package mends says more than a missing one
             if no is None:
                 running.fit[need.label].append(choice)
             else:

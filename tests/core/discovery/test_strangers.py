@@ -247,7 +247,7 @@ def test_what_a_plugin_of_a_stranger_returns_comes_as_records(asked: Plugin) -> 
     assert offer.decide is not None
     assert list(offer.check(job())) == [Problem("train.method", "is sft")]
     assert list(offer.decide(CPU, job(), FACTS)) == [Decision("model.dtype", "float32", "on linux")]
-    assert list(offer.decide(CPU, job(), FACTS, named=frozenset({"model.dtype"}), later=3)) == []  # type: ignore[call-arg]
+    assert list(offer.decide(CPU, job(), FACTS, named=frozenset({"model.dtype"}), later=3)) == []  # type: ignore[call-arg]  # as a later forge
     odd = [type(each).__name__ for each in offer.decide(CPU, job(name="odd"), FACTS)]
     assert odd == ["str", "Decision"]
     assert asked.named("asked_mod:estimate")(CPU, job(), FACTS) == Estimate(

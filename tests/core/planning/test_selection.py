@@ -81,8 +81,8 @@ def test_the_first_reason_against_an_offer_is_the_one_that_no_later_remedy_helps
         "probe": lambda *_: "the probe says no",
         "priority": 90,
     }
-    expected = ["does not do text", "platform is linux", "needs an accelerator", "not installed", "the probe says no"]
-    for drop, words in zip(["supports", "platforms", "accelerators", "requires_dist", "probe"], expected, strict=True):
+    expected = ["does not do text", "platform is linux", "needs an accelerator", "the probe says no", "not installed"]
+    for drop, words in zip(["supports", "platforms", "accelerators", "probe", "requires_dist"], expected, strict=True):
         assert words in reason(offer(Stage.LOAD, **hopeless))
         del hopeless[drop]
     chosen, _ = choose([plugin("fit", offer(Stage.LOAD)), plugin("x", offer(Stage.LOAD, **hopeless))])
