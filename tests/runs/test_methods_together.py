@@ -75,7 +75,8 @@ def case(
         case("orpo"),
         case("cpo"),
         case("reward"),
-        case("distill", temperature=1e-4),
+        # An adapter that does something, since the teacher is the model without it; and the likeliest token always.
+        case("distill", top_k=1, adapter={"init_lora_weights": False}),
         case("grpo", fast=True, **GROUPS),
         case("grpo", loss_type="grpo", beta=0.1, num_iterations=2, name="grpo-of-two-passes", **GROUPS),
         case("rloo", **GROUPS),

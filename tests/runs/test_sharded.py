@@ -62,7 +62,7 @@ def test_a_sharded_training_is_the_same_and_leaves_the_same_weights(
 ) -> None:
     if "dpo" in name:
         rows(pairs(16))
-    elif "data" in CASES[name]:
+    elif "eval_size" in CASES[name].get("data", {}):
         make_rows(project.folder / "rows.jsonl", 17)  # twelve are left to train on, which two processes share evenly
     project.write(**merged({"train": {"gradient_accumulation_steps": 2}}, CASES[name]))
     one = together(project)
