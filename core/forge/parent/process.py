@@ -299,7 +299,7 @@ def verdict(
     if len(wishes) > 1:
         kept = f"the last whole checkpoint is {where.name}" if where else "no checkpoint had been saved"
         return Interrupted("stopped at once", kept, resume_line)
-    return _silent(code, folder, "the launcher" if ranks else "the worker", stage)
+    return _silent(code, folder, "the launcher") if ranks else _silent(code, folder, "the worker", stage)
 
 
 def _silent(code: int, folder: RunFolder, who: str, stage: StageChanged | None = None) -> ForgeError:
