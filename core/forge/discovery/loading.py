@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from forge.model.facts import ModelFacts
 
 
+def _observes(module: object) -> bool:
+    """Tell whether a module implements the observers' hook; before pluggy 1.7 only a member that is there can be asked."""
+    hooks = Hooks(EventHooks, beside=PlanHooks)
+    return hasattr(module, "forge_event") and hooks.parse_hookimpl_opts(module, "forge_event") is not None
+
+
 def load(point: EntryPoint) -> Told:
     """Import a plugin's module under the guard and collect what it offers, or why it cannot be used."""
     described: list[Any] = []
@@ -46,8 +52,7 @@ def load(point: EntryPoint) -> Told:
             checks += _some(manager.hook.forge_checks())
             describes = bool(manager.hook.forge_describe.get_hookimpls())
             reason = fault_of(point.name, described, [*commands, *targets, *checks], describes=describes)
-            observes = Hooks(EventHooks, beside=PlanHooks).parse_hookimpl_opts(module, "forge_event") is not None
-            if reason is None and observes and not any(_is_observer(each, point.value) for each in described):
+            if reason is None and _observes(module) and not any(_is_observer(each, point.value) for each in described):
                 reason = f'has a forge_event, and offers no Extension(impl="{point.value}") that would call it'
             if not isinstance(module, ModuleType):
                 reason = f"its entry point names {point.value}, of the type {type(module).__name__}; it names a module"
