@@ -67,10 +67,13 @@ SAME: Mapping[str, tuple[Tables, ...]] = {
 """Jobs of the part ``same``, over the defaults of :func:`rig.forge.job` and two batches a step."""
 
 SPEED: Mapping[str, Mapping[str, Any]] = {
-    "1b": {"shape": "1b", "bits": 16, "batch": 4, "steps": 60, "warm": 20},
-    "8b": {"shape": "8b", "bits": 16, "batch": 2, "steps": 24, "warm": 8},
-    "8b-4bit": {"shape": "8b", "bits": 4, "batch": 2, "steps": 24, "warm": 8},
+    "1b": {"shape": "1b", "bits": 16, "batch": 4, "steps": 24, "warm": 5},
+    "8b": {"shape": "8b", "bits": 16, "batch": 2, "steps": 8, "warm": 2},
+    "8b-4bit": {"shape": "8b", "bits": 4, "batch": 2, "steps": 8, "warm": 2},
 }
+LOG = 5
+"""Steps between two logs of what is timed; a log waits for the GPUs."""
+
 ACCUMULATION = 2
 """Batches of a step: both on one GPU, or one on each of two."""
 
@@ -172,9 +175,10 @@ def pace(steps: list[dict[str, Any]], warm: int, tokens: int, began: float) -> d
     times = [step["time"] for step in steps][warm - 1 :]
     found: dict[str, Any] = {"losses": [step["loss"] for step in steps][:: max(1, len(steps) // 4)]}
     if len(times) > 1:
-        each = [later - now for now, later in itertools.pairwise(times)]
+        numbers = [step["step"] for step in steps][warm - 1 :]
+        gaps = zip(itertools.pairwise(times), itertools.pairwise(numbers), strict=True)
+        each = [(later - now) / (after - before) for (now, later), (before, after) in gaps]
         found["tokens_per_second"] = round(tokens / statistics.median(each))
-        found["mean"] = round(tokens * len(each) / (times[-1] - times[0]))
     if steps:
         found["start"] = round(steps[0]["time"] - began, 1)
         found["peak_gib"] = round(max(step["memory"] for step in steps) / 2**30, 2)
@@ -199,7 +203,7 @@ def speed(part: str, work: Path, models: Path, rounds: int) -> list[dict[str, An
             place = work / f"{part}-{number}-{count}"
             place.mkdir()
             options = {"max_steps": 500, "per_device_train_batch_size": setting["batch"]}
-            options |= {"gradient_accumulation_steps": ACCUMULATION, "logging_steps": 1, "save_strategy": "no"}
+            options |= {"gradient_accumulation_steps": ACCUMULATION, "logging_steps": LOG, "save_strategy": "no"}
             bits = {"load_in_4bit": True} if setting["bits"] == 4 else {}
             tables = {
                 "model": {"id": str(models / setting["shape"]), "max_seq_length": LENGTH, **bits},

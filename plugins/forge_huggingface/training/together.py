@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Run
 
 
-def together(job: Job, run: Run) -> dict[str, Any]:
+def together(job: Job, run: Run, model: Any) -> dict[str, Any]:
     """Return the trainer's arguments for the processes of a run.
 
     What a step trains on is the job's: they share its batches (:mod:`forge_huggingface.memory.fit` sees to it that they
@@ -29,7 +29,13 @@ def together(job: Job, run: Run) -> dict[str, Any]:
         values["steps_per_generation"] = int(sets) // run.world_size
     if job.launch.shard == "full":
         return {**values, "fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}}
-    return {**values, "ddp_find_unused_parameters": False}
+    # Each forward would send all buffers, tables that are the same everywhere; but running statistics are not.
+    return {**values, "ddp_find_unused_parameters": False, "ddp_broadcast_buffers": _keeps_statistics(model)}
+
+
+def _keeps_statistics(model: Any) -> bool:
+    """Tell whether a model has layers that count as they train, such as those of batch normalisation."""
+    return any(getattr(module, "running_mean", None) is not None for module in model.modules())
 
 
 def keep_exact(config: Any) -> None:

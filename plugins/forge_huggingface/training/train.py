@@ -226,7 +226,7 @@ def arguments(method: Method, job: Job, run: Run, loaded: Loaded) -> dict[str, A
     values = filled_in({**asked, **loaded.trainer}, job.adapter.type, half, method.config)
     values["use_cpu"] = device(run.plan.machine, job) is None  # else torch would look for a GPU, and miss its bfloat16
     values["report_to"] = values.get("report_to") or "none"
-    values |= together(job, run)
+    values |= together(job, run, loaded.model)
     # Batches come from one process each, and a GPU copies them while the processor goes on.
     cuda = device(run.plan.machine, job) == "cuda"
     values["accelerator_config"] = {
