@@ -77,6 +77,9 @@ LOG = 5
 ACCUMULATION = 2
 """Batches of a step: both on one GPU, or one on each of two."""
 
+FULL_SIDES = ("forge", "forge-again", "trl")
+"""Sides of the part ``full-8b``; the second makes all layers again in the backward pass, as TRL's script does."""
+
 FULL_8B: Mapping[str, int] = {"batch": 2, "steps": 10, "warm": 4}
 
 
@@ -226,25 +229,26 @@ def speed(part: str, work: Path, models: Path, rounds: int) -> list[dict[str, An
     return found
 
 
-def full(work: Path, models: Path) -> list[dict[str, Any]]:
-    """Train every weight of 8B on two GPUs: forge, and TRL's plain script."""
+def full(work: Path, models: Path, only: list[str]) -> list[dict[str, Any]]:
+    """Train every weight of 8B on two GPUs: forge as it comes, with checkpointing, and TRL's plain script."""
     found, tokens = [], 2 * FULL_8B["batch"] * LENGTH
     options = {
         "max_steps": 100, "per_device_train_batch_size": FULL_8B["batch"], "learning_rate": 1e-5, "logging_steps": 1,
         "save_strategy": "no", "seed": SEED,
     }  # fmt: skip
-    for side in ("forge", "trl"):
+    for side in [side for side in FULL_SIDES if not only or side in only]:
         place = work / f"full-{side}"
         place.mkdir()
         began = time.time()
         process: subprocess.Popen[Any]
         read: Callable[[], list[dict[str, Any]]]
-        if side == "forge":
+        if side != "trl":
+            again = {"gradient_checkpointing": True} if side == "forge-again" else {}
             tables = {
                 "model": {"id": str(models / "8b"), "max_seq_length": LENGTH},
                 "adapter": {"type": "none"},
                 "data": {"path": str(work / "full.jsonl")},
-                "train": {**options, "gradient_accumulation_steps": 2},
+                "train": {**options, **again, "gradient_accumulation_steps": 2},
                 "launch": {"processes": 2},
             }
             (place / "job.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
@@ -316,7 +320,7 @@ def main() -> int:
         return 0
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--only", nargs="+", default=[], help="jobs of the part same")
+    parser.add_argument("--only", nargs="+", default=[], help="jobs of the part same, sides of full-8b")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of what is timed")
     parser.add_argument("--at-once", type=int, default=6, help="jobs side by side where nothing is timed")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-results")))
@@ -345,7 +349,7 @@ def main() -> int:
             found[part] = speed(part, work, models, options.rounds)
         else:
             build(models, "8b")
-            found[part] = full(work, models)
+            found[part] = full(work, models, options.only)
         found.setdefault("seconds", {})[part] = round(time.time() - began, 1)
         (options.out / "ranks.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(found["seconds"])

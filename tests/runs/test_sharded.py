@@ -40,6 +40,7 @@ def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
 CASES = {
     "lora": {},
     "full": {"adapter": FULL},
+    "full-kernels": {"adapter": FULL, "train": {"kernels": ["swiglu", "rope", "mask"]}},
     "packed": {"data": {"packing": True}},
     "held-out": {
         "data": {"eval_size": 5},

@@ -23,6 +23,11 @@ LIGERS = ("swiglu", "norm", "rope")
 SCALED = frozenset({"falcon_h1", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "minicpm3"})
 """Types of models that scale their logits by a name that TRL's ``chunked_nll`` does not know before 1.15."""
 
+WEIGHING = ("loss", "lora", "norm")
+"""Parts that read weights by themselves, and not by calling the layer that has them."""
+
+LAST = "the output layer is trained"
+
 PER_TOKEN = frozenset({"sft", "dpo", "kto", "grpo", "rloo"})
 """Methods whose log-probabilities TRL makes by one function since 1.15."""
 
@@ -57,11 +62,12 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     options, table = job.train.options, job.adapter
     if facts.task == "seq2seq":
         return dict.fromkeys(KERNELS, "they are for models that only decode")
-    if job.launch.shard == "full":
-        return dict.fromkeys(KERNELS, "each process holds a part of the weights")
     if options.get("torch_compile"):
         return dict.fromkeys(KERNELS, "torch_compile makes kernels of its own")
     reasons: dict[str, str] = {}
+    if job.launch.shard == "full":
+        weighing = KERNELS if table.type == "lora" else WEIGHING
+        reasons |= dict.fromkeys(weighing, "each process holds a part of the weights")
     if not {"triton", "triton-windows", "pytorch-triton"} & machine.versions.keys():
         reasons |= dict.fromkeys(("loss", "swiglu", "norm", "rope"), "triton is not installed")
     if job.data.packing:
@@ -69,12 +75,11 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     elif job.train.method not in PADDED:
         reasons["mask"] = "this method needs it"
     if table.type != "lora":
-        reasons["lora"], reasons["norm"] = "there is no adapter", "norms are trained"
-        reasons["loss"] = "the output layer is trained"
+        reasons = {"lora": "there is no adapter", "norm": "norms are trained", "loss": LAST} | reasons
     elif why := beside(table):
         reasons["lora"] = why
     if any(name.rpartition(".")[2] in {"lm_head", "embed_tokens"} for name in table.modules_to_save or ()):
-        reasons["loss"] = "the output layer is trained"
+        reasons["loss"] = LAST
     if job.train.method == "reward":
         reasons["loss"] = "a reward model predicts no words"
     elif not lean_nll() and (job.train.method != "sft" or options.get("loss_type") not in {None, "chunked_nll"}):

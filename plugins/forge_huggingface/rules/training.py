@@ -14,7 +14,7 @@ from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.rewards.rules import cannot_reward, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
-from forge_huggingface.rules.kernels import decide_kernels, kernel_problems, scales_wrongly
+from forge_huggingface.rules.kernels import WEIGHING, decide_kernels, kernel_problems, scales_wrongly
 from forge_huggingface.rules.packages import TRACKERS
 from forge_huggingface.rules.precision import cannot_attend, cannot_compute, decide_precision, precision_problems
 
@@ -116,8 +116,9 @@ def _whole(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "sync_ref_model copies whole weights"
     if optim not in SHARDED:
         return f'optim = "{optim}" is not known to train a part of a weight as it trains the whole; leave it out'
-    if isinstance(options.get("kernels"), list):
-        return "forge's kernels take whole weights; leave kernels out"
+    named = options.get("kernels")
+    if isinstance(named, list) and (taking := [part for part in named if not full or part in WEIGHING]):
+        return f"kernels: {', '.join(taking)} would take whole weights; leave kernels out"
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from forge_huggingface.training.learning import Learning
     from forge_huggingface.training.rates import Rates
+
+WHOLE = frozenset({DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU})
+"""Ways to train in which each process has all of the model."""
 
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 
@@ -64,6 +68,8 @@ class Steady:
             return super().train(*arguments, **options)  # type: ignore[misc]  # the trainer behind it, here and below
         finally:
             args.logging_nan_inf_filter = self._leaves_out
+            for model in (self.model, self.model_wrapped):  # type: ignore[attr-defined]
+                vars(model).pop("zero_grad", None)
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
         """Make the optimizer, with a group for each rate."""
@@ -82,6 +88,8 @@ class Steady:
         each loss whether it is finite, and waits (transformers 5.17 and 5.23).
         """
         self._count(inputs)
+        if "zero_grad" not in vars(model) and self.accelerator.distributed_type in WHOLE:  # type: ignore[attr-defined]
+            model.zero_grad = partial(_forget, self._parameters(model))
         with self._told_to_train(model):
             loss = super().training_step(model, inputs, *arguments, **options)  # type: ignore[misc]
         if not self._leaves_out:
@@ -119,11 +127,15 @@ class Steady:
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clip the gradients, as the trainer does, who walks through all of the model for them at each step."""
-        if self.accelerator.distributed_type is not DistributedType.NO:  # type: ignore[attr-defined]
+        if self.accelerator.distributed_type not in WHOLE:  # type: ignore[attr-defined]
             return super()._clip_grad_norm(model)  # type: ignore[misc]
+        return self.accelerator.clip_grad_norm_(self._parameters(model), self.args.max_grad_norm)  # type: ignore[attr-defined]
+
+    def _parameters(self, model: Any) -> list[torch.nn.Parameter]:
+        """Return what is trained of the model, looked for once."""
         if self._trained is None:
             self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)  # type: ignore[attr-defined]
+        return self._trained
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return the operations of a batch, as the trainer does, who counts the model's parameters for each anew."""
@@ -196,6 +208,15 @@ class Steady:
         if isinstance(sampler, LengthGroupedSampler):  # it counts the batches of a step of one process
             sampler.batch_size *= args.world_size
         return ByLength(sampler, seed) if isinstance(sampler, LengthGroupedSampler) else sampler
+
+
+def _forget(parameters: list[torch.nn.Parameter], set_to_none: bool = True) -> None:
+    """Drop the gradients, as ``Module.zero_grad`` does, which walks through all of the model for them at each step."""
+    for parameter in parameters:
+        if set_to_none:
+            parameter.grad = None
+        elif parameter.grad is not None:
+            parameter.grad.detach_().zero_()
 
 
 class ByLength(LengthGroupedSampler):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject

@@ -130,7 +130,7 @@ def test_what_a_machine_cannot_run_is_refused_at_the_key(plan: Any, machine: Any
         ("[adapter]\nuse_dora = true", "use_dora measures whole weights"),
         ('[adapter]\nmodules_to_save = ["lm_head"]', "get other gradients than in one process"),
         ('[model]\ndtype = "bfloat16"\n[adapter]\ntype = "none"', "trains 16-bit weights in 32 bit under bf16"),
-        ('[train]\nkernels = ["rope"]', "forge's kernels take whole weights"),
+        ('[train]\nkernels = ["rope"]', "kernels: rope would take whole weights"),
         ('[train]\nmethod = "kto"', "fsdp2"),
     ],
 )
@@ -142,10 +142,11 @@ def test_a_model_that_cannot_be_sharded_is_refused_with_the_reason(plan: Any, ke
     assert says in str(raised.value)
 
 
-def test_forges_kernels_are_not_used_on_parts_of_weights(plan: Any) -> None:
-    made = plan(f'{HUGGINGFACE}[launch]\nprocesses = 2\nshard = "full"\n', FOUR)
+@pytest.mark.parametrize(("adapter", "used"), [("lora", "none"), ("none", ["swiglu", "rope", "mask"])])
+def test_kernels_that_read_weights_are_not_used_on_parts_of_them(plan: Any, adapter: str, used: Any) -> None:
+    made = plan(f'{HUGGINGFACE}[adapter]\ntype = "{adapter}"\n[launch]\nprocesses = 2\nshard = "full"\n', FOUR)
     decided = {each.key: each for each in made.decisions}["train.kernels"]
-    assert decided.value == "none"
+    assert decided.value == used
     assert "each process holds a part of the weights" in decided.reason
 
 

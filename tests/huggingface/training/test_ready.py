@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 
 from forge_huggingface.training.steady import Steady
 
@@ -31,7 +33,7 @@ class Counting(torch.nn.Module):
 
 
 class Trainer(Steady, Plain):
-    pass
+    accelerator = SimpleNamespace(distributed_type=DistributedType.NO)
 
 
 def test_a_model_whose_parts_all_train_is_not_walked_through() -> None:
@@ -53,3 +55,14 @@ def test_rows_end_to_end_are_counted_each() -> None:
     trainer.training_step(Counting(), {"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 30, 64])})
     trainer.training_step(Counting(), {"input_ids": torch.zeros((4, 8), dtype=torch.long)})
     assert (trainer.filled, trainer.sequences) == (96, 6)
+
+
+def test_gradients_are_dropped_without_a_walk_through_the_model() -> None:
+    model, trainer = Counting(), Trainer()
+    model.weighing = torch.nn.Linear(2, 2)
+    trainer.training_step(model, {})
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert "zero_grad" in vars(model)
+    model.zero_grad()
+    assert [parameter.grad for parameter in model.parameters()] == [None, None]
