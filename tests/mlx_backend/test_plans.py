@@ -100,7 +100,7 @@ def test_a_mac_with_intels_processor_takes_transformers(plan: Callable[..., Plan
 @pytest.mark.parametrize(
     ("text", "label", "said"),
     [
-        ("packing = true\n", "train", "packing: rows of one sequence would see each other; batches are padded"),
+        ("padding_free = true\n", "train", "padding_free: batches are filled up at the right; packing lays rows end"),
         ('[train]\noptim = "adafactor"\n', "train", 'optim = "adafactor": with MLX there are adamw_torch, '),
         (
             "[train]\nneftune_noise_alpha = 5\n",

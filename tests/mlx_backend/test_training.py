@@ -187,14 +187,16 @@ def test_the_gradients_of_an_adapter_are_pefts(families: Callable[[str], Path], 
             {"data": {"path": "texts.jsonl"}, "train": {"max_steps": -1, "num_train_epochs": 1.5}},
             marks=pytest.mark.slow,
         ),
+        {"data": {"packing": True}, "model": {"max_seq_length": 128}, "train": {"per_device_train_batch_size": 1}},
     ],
-    ids=["full", "dora", "patterns", "sgd", "by-length", "min-lr", "texts"],
+    ids=["full", "dora", "patterns", "sgd", "by-length", "min-lr", "texts", "packing"],
 )
 def test_keys_mean_what_they_do_in_transformers(llama: Project, changes: dict[str, Any]) -> None:
     texts = (json.dumps({"text": f"number {index} is a text. " * (1 + index % 3)}) for index in range(16))
     (llama.folder / "texts.jsonl").write_text("\n".join(texts), encoding="utf-8")
     train = {"max_steps": 12, "save_steps": 12, "learning_rate": 1e-3}
     mine, theirs = both(llama, **merged({"train": train, "data": {"eval_size": 4}}, changes))
+    assert digest(mine) == digest(theirs)
     assert mine.losses == pytest.approx(theirs.losses, rel=1e-5)
     for name in ("learning_rate", "grad_norm", "epoch"):
         told = [[event[name] for event in each.of_kind("step")] for each in (mine, theirs)]

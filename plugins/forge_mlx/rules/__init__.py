@@ -8,7 +8,7 @@ from forge.api import literal
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.loading import cannot_adapt as cannot_adapt_at_all
 from forge_huggingface.rules.placement import no_such_positions
-from forge_mlx.families import FAMILIES
+from forge_mlx.families import COUNTING, FAMILIES
 from forge_mlx.rules.keys import ADAPTER, HONOURED, LOSSES, MODEL, NOT_SO, OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
@@ -111,21 +111,23 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     )
 
 
-def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001 - the probe's signature
+def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train as the job says, or None."""
     if reason := not_here(machine, job):
         return reason
     if job.launch.world_size > 1:
         return "[launch]: with MLX one process trains"
     data = job.data
-    for name, why in (
-        ("packing", "rows of one sequence would see each other; batches are padded"),
-        ("padding_free", "rows of one sequence would see each other; batches are padded"),
-        ("streaming", "the loop takes rows in an order of its own"),
-    ):
-        if getattr(data, name):
-            return f"{name}: {why}"
-    return next(_unserved(job), None)
+    refused = {
+        "padding_free: batches are filled up at the right; packing lays rows end to end": (
+            data.padding_free and not data.packing
+        ),
+        "streaming: the loop takes rows in an order of its own": data.streaming,
+        f"packing: attention of {facts.model_type} goes by the positions, which run on in a pack": (
+            data.packing and facts.model_type in COUNTING
+        ),
+    }
+    return next((reason for reason, holds in refused.items() if holds), None) or next(_unserved(job), None)
 
 
 def _unserved(job: Job) -> Any:

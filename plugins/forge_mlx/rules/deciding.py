@@ -23,7 +23,7 @@ def decide_weights(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[De
         yield Decision("model.dtype", *_dtype(machine, job))
     if job.model.attn_implementation == "auto":
         yield Decision("model.attn_implementation", "sdpa", "MLX's own")
-    if job.data.padding_free is None and job.train.method == "sft":
+    if job.data.padding_free is None and job.train.method == "sft" and not job.data.packing:
         yield Decision("data.padding_free", False, "with MLX short rows are filled up at the right")
     yield from decide_rows(machine, job, facts)
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx import nn
 
 from forge_mlx.lora import switch
-from forge_mlx.training.batches import IGNORED, Batch, batch_of
+from forge_mlx.training.batches import IGNORED, Apart, Batch, batch_of
 from forge_mlx.training.optimizers import Arrays
 from forge_mlx.training.state import take, trained
 
@@ -56,7 +56,8 @@ def log_likelihoods(module: Any, batch: Batch) -> mx.array:
     Logits are made where a token is asked only: they are the largest thing of all in a step.
     """
     with picking(module, batch):
-        logits = module(batch.ids)[0].astype(mx.float32)
+        apart = None if batch.apart is None else [Apart(batch.apart)] * len(module.layers)
+        logits = module(batch.ids, cache=apart)[0].astype(mx.float32)
     found = -nn.losses.cross_entropy(logits, batch.labels)
     return mx.where(batch.rows[None] == mx.arange(len(batch.ids))[:, None], found[None], 0.0).sum(axis=1)
 
