@@ -187,7 +187,10 @@ def test_the_gradients_of_an_adapter_are_pefts(families: Callable[[str], Path], 
             {"data": {"path": "texts.jsonl"}, "train": {"max_steps": -1, "num_train_epochs": 1.5}},
             marks=pytest.mark.slow,
         ),
-        {"data": {"packing": True}, "model": {"max_seq_length": 128}, "train": {"per_device_train_batch_size": 1}},
+        pytest.param(
+            {"data": {"packing": True}, "model": {"max_seq_length": 128}, "train": {"per_device_train_batch_size": 1}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["full", "dora", "patterns", "sgd", "by-length", "min-lr", "texts", "packing"],
 )
@@ -255,7 +258,9 @@ def pairs(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "adapter", [{"lora_alpha": 64}, pytest.param(FULL, marks=pytest.mark.slow)], ids=["lora", "full"]
+    "adapter",
+    [{"lora_alpha": 64, "lora_dropout": 0.5}, pytest.param(FULL, marks=pytest.mark.slow)],
+    ids=["lora", "full"],
 )
 def test_dpo_is_transformers(llama: Project, adapter: dict[str, Any]) -> None:
     pairs(llama)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from forge.api import literal
+from forge.api import ForgeError, literal
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.loading import cannot_adapt as cannot_adapt_at_all
 from forge_huggingface.rules.placement import no_such_positions
@@ -100,7 +100,7 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if reason := not_here(machine, job) or cannot_adapt_at_all(machine, job, facts):
         return reason
     table = job.adapter
-    if reason := unfollowed(table, ADAPTER):
+    if reason := unfollowed(table, ADAPTER) or cannot_go_on(job):
         return reason
     if table.init_lora_weights not in {True, False, "gaussian"}:
         return f"init_lora_weights = {literal(table.init_lora_weights)}: it begins with a part of torch's weights"
@@ -109,6 +109,28 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     return (
         None if table.bias == "none" else f"bias = {literal(table.bias)}: with MLX biases are trained with all weights"
     )
+
+
+def cannot_go_on(job: Job) -> str | None:
+    """Return what the adapter that a job goes on from has beside LoRA's matrices, as a reason, or None."""
+    if job.adapter.from_ is None:
+        return None
+    from forge_huggingface.facts.adapter import start_of  # only who goes on from an adapter needs it
+
+    try:
+        start = start_of(job)
+    except ForgeError:
+        return None  # a mistake of the job, which start_problems tells with its line
+    config = start.config if start is not None else {}
+    known = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+    for name in ("bias", "init_lora_weights", *BESIDE):
+        if (value := config.get(name)) and value not in known.get(name, ()):
+            return f"[adapter] from: {name} = {literal(value)} in its config, and MLX has LoRA's matrices alone"
+    return None
+
+
+BESIDE = ("fan_in_fan_out", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices")
+"""What peft's config has of more than LoRA's matrices."""
 
 
 def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:

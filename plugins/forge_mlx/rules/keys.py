@@ -70,6 +70,7 @@ HONOURED = frozenset(
         "weight_decay",
         # of dpo
         "beta",
+        "disable_dropout",
         # what the rows were rendered with
         "chat_template_kwargs",
     }
@@ -80,11 +81,13 @@ ADAPTER = frozenset(
     {
         "alpha_pattern",
         "bias",
+        "digest",
         "exclude_modules",
         "finetune_attention_modules",
         "finetune_language_layers",
         "finetune_mlp_modules",
         "finetune_vision_layers",
+        "from_",
         "init_lora_weights",
         "layers_to_transform",
         "lora_alpha",
@@ -92,6 +95,7 @@ ADAPTER = frozenset(
         "modules_to_save",
         "r",
         "rank_pattern",
+        "revision",
         "target_modules",
         "type",
         "use_dora",

@@ -100,8 +100,8 @@ class Preference:
 
     Attributes:
         beta: How far the trained model may go from the untrained one; the smaller, the further.
-        untrained: The weights before the first step where all of them are trained; None with an adapter, without which
-            the model is the untrained one.
+        untrained: The trained weights as they were before the first step; None with a new adapter, without which the
+            model is the untrained one.
     """
 
     beta: float
@@ -111,7 +111,8 @@ class Preference:
         """Return a batch of pairs, the better answers first, with what the untrained model says of them."""
         batch = batch_of([_joined(row, side) for side in ("chosen_ids", "rejected_ids") for row in rows])
         now = trained(module) if self.untrained else {}
-        switch(module, on=False)
+        if self.untrained is None:
+            switch(module, on=False)
         take(module, self.untrained or {})
         before = log_likelihoods(module, batch)
         mx.eval(before)
@@ -140,6 +141,6 @@ def _joined(row: Mapping[str, Any], side: str) -> dict[str, list[int]]:
 def objective_of(job: Job, module: Any) -> Objective:
     """Return what a job's method makes smaller; ``module`` is not trained yet."""
     if job.train.method == "dpo":
-        untrained = trained(module) if job.adapter.type == "none" else None
+        untrained = trained(module) if job.adapter.type == "none" or job.adapter.from_ else None
         return Preference(job.train.options["beta"], untrained)
     return Likelihood()
