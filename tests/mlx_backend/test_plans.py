@@ -101,7 +101,6 @@ def test_a_mac_with_intels_processor_takes_transformers(plan: Callable[..., Plan
     ("text", "label", "said"),
     [
         ("padding_free = true\n", "train", "padding_free: batches are filled up at the right; packing lays rows end"),
-        ('[train]\noptim = "adafactor"\n', "train", 'optim = "adafactor": with MLX there are adamw_torch, '),
         (
             "[train]\nneftune_noise_alpha = 5\n",
             "train",
@@ -120,6 +119,26 @@ def test_what_it_cannot_do_is_a_reason_against_it_and_an_error_where_it_is_named
     with pytest.raises(PlanError) as refused:
         plan(text + BY_NAME)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        ("lomo", 'optim = "lomo": with MLX there are adafactor, adagrad, '),
+        ("adamw_8bit", 'optim = "adamw_8bit": its states are rounded by another library, and MLX\'s are in 32 bit'),
+    ],
+)
+def test_an_optimizer_that_mlx_has_not_is_told_with_those_that_it_has(
+    plan: Callable[..., Plan], optimizer: str, said: str
+) -> None:
+    with pytest.raises(PlanError) as refused:
+        plan(f'[train]\noptim = "{optimizer}"\n' + BY_NAME)
+    assert said in str(refused.value)
+
+
+def test_an_optimizer_of_a_library_that_a_mac_lacks_is_mlx_own(plan: Callable[..., Plan]) -> None:
+    assert "bitsandbytes" not in MAC.versions
+    assert chosen(plan('[train]\noptim = "lion_32bit"\n')) == {"mlx"}
 
 
 @pytest.mark.parametrize(

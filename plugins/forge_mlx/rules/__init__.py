@@ -164,7 +164,9 @@ def _unserved(job: Job) -> Any:
     ):
         value = options.get(key)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if value is not None and value not in known:
+        if key == "optim" and str(value).endswith(("4bit", "8bit")):
+            yield f"optim = {literal(value)}: its states are rounded by another library, and MLX's are in 32 bit"
+        elif value is not None and value not in known:
             yield f"{key} = {literal(value)}: with MLX there are {', '.join(sorted(known))}"
     for key, (value, why) in NOT_SO.items():
         if type(options.get(key)) is type(value) and options[key] == value:

@@ -21,8 +21,20 @@ SCHEDULES = frozenset(
 )
 """All of transformers' that follow from the step alone: its own functions are asked."""
 
-OPTIMIZERS = frozenset({"adamw_torch", "adamw_torch_fused", "sgd"})
-"""Those that are the same here, to the rounding."""
+OPTIMIZERS = frozenset(
+    {
+        "adafactor",
+        "adagrad",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "lion_32bit",
+        "paged_adamw_32bit",
+        "paged_lion_32bit",
+        "rmsprop",
+        "sgd",
+    }
+)
+"""Those that are the same here, to the rounding. Pages are for memory of a GPU's own."""
 
 LOSSES: Mapping[str, frozenset[str]] = {"sft": frozenset({"nll", "chunked_nll"}), "dpo": frozenset({"sigmoid"})}
 """By method; ``nll`` and ``chunked_nll`` are one loss, computed in two ways."""
