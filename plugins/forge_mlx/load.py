@@ -54,10 +54,10 @@ def load(job: Job, run: Run) -> Loaded:
         "device": device,
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
     }
-    if job.model.bits:
-        groups = {each.group_size for each in module.modules() if hasattr(each, "group_size")}
-        said = " and ".join(map(str, sorted(groups)))
-        values["quantised"] = f"MLX's {job.model.bits.removesuffix('bit')} bit, in groups of {said}"
+    kinds = [(each.bits, each.group_size) for each in module.modules() if hasattr(each, "group_size")]
+    if kinds:
+        bits, groups = (" and ".join(map(str, sorted(set(each)))) for each in zip(*kinds, strict=True))
+        values["quantised"] = f"MLX's {bits} bit, in groups of {groups}"
     run.emit(ModelLoaded.from_values(values))
     return Loaded(model=Model(module, folder), traits=OWN)
 

@@ -33,7 +33,8 @@ def settings_of(folder: Path, longest: int) -> dict[str, Any]:
 
     with reading(f"cannot read the settings of {folder}", folder, ("config.json",)):
         found: dict[str, Any] = AutoConfig.from_pretrained(str(folder), local_files_only=True).to_dict()
-    found.pop("quantization_config", None)
+    for name in ("quantization", "quantization_config"):  # mlx-lm takes these from the file itself
+        found.pop(name, None)
     layers: list[str] = found.get("layer_types") or []
     rope: dict[str, Any] = found.get("rope_parameters") or {}
     if _FULL in rope:  # a set for each kind of layer

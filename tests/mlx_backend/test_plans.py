@@ -157,6 +157,36 @@ def test_a_model_that_it_does_not_know_is_transformers(
     assert reason(planned) == said
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[use]\nbackend = "huggingface"\n',
+            "which only MLX reads; take the model that it was made from, or, on a Mac",
+        ),
+        ('[adapter]\ntype = "none"\n', "it would be trained; use an adapter"),
+        ("[model]\nid = 'm'\nload_in_4bit = true\n", "load_in_4bit: the model is stored in MLX's few bits already"),
+        ('[[export]]\nformat = "merged"\n', 'format = "mlx" writes the merged model in 16 bit'),
+    ],
+)
+def test_what_cannot_be_of_a_model_in_mlx_own_bits_is_told_while_planning(
+    plan: Callable[..., Plan], text: str, said: str
+) -> None:
+    base = BASE if "[model]" not in text else "[data]\npath = 'd.jsonl'\n"
+    with pytest.raises(PlanError) as refused:
+        plan(text, facts=replace(FACTS, quantized="mlx"), base=base)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_in_mlx_own_bits_keeps_the_scales_that_it_has(plan: Callable[..., Plan], dtype: str) -> None:
+    planned = plan(facts=replace(FACTS, quantized="mlx", dtype=dtype))
+    assert chosen(planned) == {"mlx"}
+    (decided,) = (each for each in planned.decisions if each.key == "model.dtype")
+    assert decided.value == ("bfloat16" if dtype == "bfloat16" else "float32")
+    assert ("as it is stored" if dtype == "bfloat16" else "rounding its scales, stored in float16") in decided.reason
+
+
 def test_a_key_that_a_later_forge_has_is_not_left_out_in_silence() -> None:
     class Later(AdapterTable):
         beginning: str | None = None

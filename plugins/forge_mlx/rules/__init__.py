@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ForgeError, literal
+from forge_huggingface.facts.grouped import MLX as STORED
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.loading import cannot_adapt as cannot_adapt_at_all
 from forge_huggingface.rules.placement import no_such_positions
@@ -34,7 +35,7 @@ def not_here(machine: Machine, job: Job) -> str | None:
 
 def cannot_know(facts: ModelFacts) -> str | None:
     """Return why MLX's form of a model is not to be trusted, or None."""
-    if facts.quantized:
+    if facts.quantized not in {None, STORED}:
         return f"the model is stored in {facts.quantized}"
     if facts.shape is not None and facts.shape.mixture:
         return "the model is a mixture of experts"
@@ -58,6 +59,12 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         f"attn_implementation = {literal(attention)}: MLX has an attention of its own": attention not in _ATTENTION,
         f'{job.model.bits} with [adapter] type = "none": rounded weights cannot be trained; use an adapter': (
             job.model.bits and job.adapter.type == "none"
+        ),
+        'the model is stored in few bits, and with [adapter] type = "none" it would be trained; use an adapter': (
+            facts.quantized and job.adapter.type == "none"
+        ),
+        f"load_in_{job.model.bits}: the model is stored in MLX's few bits already; remove the key": (
+            facts.quantized and job.model.bits
         ),
     }
     reasons = (reason for reason, holds in refused.items() if holds)
