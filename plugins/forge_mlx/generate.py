@@ -133,7 +133,7 @@ class MLXGenerator(ModelGenerator):
         while at < len(order):
             size = max(1, min(batch_size or _TOKENS, _TOKENS // lengths[order[at]]))
             chosen = order[at : at + size]
-            sums = log_likelihoods(self.model, batch_of([rows[index] for index in chosen])).tolist()
+            sums = log_likelihoods(self.model, batch_of([rows[index] for index in chosen]))[0].tolist()
             for index, value in zip(chosen, sums, strict=True):
                 found[index] = (-value, sum(label != IGNORED for label in rows[index]["labels"][1:]))
             at += size

@@ -70,7 +70,7 @@ def test_a_familys_loss_needs_logits_of_the_asked_tokens_only(families: Callable
     rows = [
         {"input_ids": list(range(5, 5 + count)), "labels": [-100] * 3 + list(range(8, 5 + count))} for count in (9, 30)
     ]
-    found = log_likelihoods(module, batch_of(rows)).tolist()
+    found = log_likelihoods(module, batch_of(rows))[0].tolist()
     for row, value in zip(rows, found, strict=True):
         scores = module(mx.array([row["input_ids"]]))[0].astype(mx.float32)
         chances = scores - mx.logsumexp(scores, axis=-1, keepdims=True)

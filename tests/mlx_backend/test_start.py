@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from forge.api import Stage
-from support.mlx import NEEDED
+from support.mlx import BY_NAME, NEEDED, done
 from support.projects import json_of, merged
 from support.resuming import parted
 from support.rows import pairs
@@ -24,18 +24,10 @@ if TYPE_CHECKING:
 pytestmark = NEEDED
 
 FRESH: dict[str, Any] = {"r": None, "lora_alpha": None}
-MLX = {"use": {"backend": "mlx"}}
 ADAPTERS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True, "target_modules": ["q_proj", "up_proj"]},
     "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "use_rslora": True},
 }
-
-
-def done(project: Project, **changes: Any) -> Finished:
-    project.write(**changes)
-    finished = project.perform()
-    assert finished.code == 0, finished.printed[-3000:]
-    return finished
 
 
 def adapter(finished: Finished) -> Path:
@@ -45,7 +37,7 @@ def adapter(finished: Finished) -> Path:
 def compared(project: Project, start: Path, **changes: Any) -> Finished:
     """Go on from an adapter with MLX and with transformers, and compare all that is left."""
     changes = merged(changes, {"adapter": {**FRESH, "from": str(start)}})
-    mine, theirs = done(project, **merged(changes, MLX)), done(project, **changes)
+    mine, theirs = done(project, **merged(changes, BY_NAME)), done(project, **changes)
     assert [each.folder.plan().step(Stage.ADAPT).plugin for each in (mine, theirs)] == ["mlx", "huggingface"]
     far = [abs(one - other) / abs(other) for one, other in zip(mine.losses, theirs.losses, strict=True)]
     assert far[0] < 1e-5
@@ -71,7 +63,7 @@ def test_more_of_the_same_is_transformers(llama: Project, kind: str, by: str) ->
 
 
 def test_preferences_after_supervised_training_are_transformers(llama: Project) -> None:
-    first = done(llama, train={"learning_rate": 1e-2, "max_steps": 6}, **MLX)
+    first = done(llama, train={"learning_rate": 1e-2, "max_steps": 6}, **BY_NAME)
     (llama.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs(16))), encoding="utf-8")
     train = {"method": "dpo", "learning_rate": 1e-3, "max_steps": 6, "save_steps": 6}
     mine = compared(llama, first.folder.path, train=train, data={"path": "pairs.jsonl"})
@@ -80,22 +72,22 @@ def test_preferences_after_supervised_training_are_transformers(llama: Project) 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_reference(llama: Project) -> None:
-    first = done(llama, train={"learning_rate": 1e-2, "max_steps": 6}, **MLX)
+    first = done(llama, train={"learning_rate": 1e-2, "max_steps": 6}, **BY_NAME)
     (llama.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs(16))), encoding="utf-8")
     train = {"method": "dpo", "max_steps": 6, "save_steps": 3, "save_total_limit": 10}
     start = {"adapter": {**FRESH, "from": str(first.folder.path)}, "train": train, "data": {"path": "pairs.jsonl"}}
-    llama.write(**merged(start, MLX))
+    llama.write(**merged(start, BY_NAME))
     assert dict(parted(llama)) == {3: [], 6: []}
 
 
 def test_an_adapter_that_is_not_for_the_model_is_told_before_training(llama: Project, tmp_path: Path) -> None:
-    first = done(llama, adapter={"target_modules": ["q_proj", "v_proj"]}, **MLX)
+    first = done(llama, adapter={"target_modules": ["q_proj", "v_proj"]}, **BY_NAME)
     folder = tmp_path / "other"
     shutil.copytree(adapter(first), folder)
     weights = load_file(folder / "adapter_model.safetensors")
     gone = min(weights)
     save_file({name: value for name, value in weights.items() if name != gone}, folder / "adapter_model.safetensors")
-    llama.write(**merged(MLX, {"adapter": {**FRESH, "from": str(folder)}}))
+    llama.write(**merged(BY_NAME, {"adapter": {**FRESH, "from": str(folder)}}))
     error = llama.perform().error
     assert error["what"].startswith(f"the adapter in {folder} cannot be put on ")
     assert error["why"] == f"its file lacks 1 of 12 weights, as {gone}"

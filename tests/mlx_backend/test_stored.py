@@ -12,18 +12,16 @@ import torch
 from forge.api import Stage
 from forge_huggingface.facts.describe import describe
 from support.evaluating import exported
-from support.mlx import NEEDED, make
-from support.projects import Project, json_of, merged
+from support.mlx import BY_NAME, NEEDED, done, make
+from support.projects import Project, json_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from support.projects import Finished
 
 pytestmark = NEEDED
 
-MLX = {"use": {"backend": "mlx"}}
 EXPORTS: list[dict[str, Any]] = [
     {"format": "mlx"},
     {"format": "mlx", "parts": "adapter"},
@@ -48,13 +46,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[bits, family]
 
     return folder
-
-
-def done(project: Project, **changes: Any) -> Finished:
-    project.write(**merged(MLX, changes))
-    finished = project.perform()
-    assert finished.code == 0, finished.printed[-3000:]
-    return finished
 
 
 def test_facts_have_the_layers_and_not_what_they_are_packed_into(stored: Callable[..., Path], tmp_path: Path) -> None:
@@ -84,7 +75,7 @@ def test_an_adapter_is_trained_on_it_and_every_export_of_it_is_the_trained_model
 
     folder = stored(bits, family)
     project = Project(tmp_path / "project", folder)
-    finished = done(project, train={"max_steps": 4, "learning_rate": 0.02}, export=EXPORTS)
+    finished = done(project, train={"max_steps": 4, "learning_rate": 0.02}, export=EXPORTS, **BY_NAME)
     assert finished.folder.plan().step(Stage.LOAD).plugin == "mlx"
     (loaded,) = finished.of_kind("loaded")
     assert loaded["quantised"] == f"MLX's {bits} bit, in groups of 32"

@@ -169,11 +169,12 @@ def _unserved(job: Job) -> Any:
         ("lr_scheduler_type", SCHEDULES),
         ("loss_type", LOSSES[job.train.method]),
     ):
-        value = options.get(key)
-        value = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if key == "optim" and str(value).endswith(("4bit", "8bit")):
+        values = options.get(key)
+        values = values if isinstance(values, list) else [values]
+        value = next((each for each in values if each is not None and each not in known), None)
+        if key == "optim" and str(value or "").endswith(("4bit", "8bit")):
             yield f"optim = {literal(value)}: its states are rounded by another library, and MLX's are in 32 bit"
-        elif value is not None and value not in known:
+        elif value is not None:
             yield f"{key} = {literal(value)}: with MLX there are {', '.join(sorted(known))}"
     for key, (value, why) in NOT_SO.items():
         if type(options.get(key)) is type(value) and options[key] == value:

@@ -36,7 +36,28 @@ OPTIMIZERS = frozenset(
 )
 """Those that are the same here, to the rounding. Pages are for memory of a GPU's own."""
 
-LOSSES: Mapping[str, frozenset[str]] = {"sft": frozenset({"nll", "chunked_nll"}), "dpo": frozenset({"sigmoid"})}
+LOSSES: Mapping[str, frozenset[str]] = {
+    "sft": frozenset({"nll", "chunked_nll"}),
+    "dpo": frozenset(
+        {
+            "aot",
+            "aot_unpaired",
+            "apo_down",
+            "apo_zero",
+            "bco_pair",
+            "discopop",
+            "exo_pair",
+            "hinge",
+            "ipo",
+            "nca_pair",
+            "robust",
+            "sft",
+            "sigmoid",
+            "sigmoid_norm",
+            "sppo_hard",
+        }
+    ),
+}
 """By method; ``nll`` and ``chunked_nll`` are one loss, computed in two ways."""
 
 HONOURED = frozenset(
@@ -83,6 +104,9 @@ HONOURED = frozenset(
         # of dpo
         "beta",
         "disable_dropout",
+        "discopop_tau",
+        "label_smoothing",
+        "loss_weights",
         # what the rows were rendered with
         "chat_template_kwargs",
     }
