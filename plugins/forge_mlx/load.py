@@ -65,6 +65,7 @@ def load(job: Job, run: Run) -> Loaded:
 def read_model(job: Job, folder: Path) -> Any:
     """Return mlx-lm's model of a folder, in the type and the bits that the job names, frozen."""
     import mlx.core as mx
+    from mlx.utils import tree_flatten
 
     module, _ = read_weights(job, folder, job.model.dtype)
     if job.model.bits:
@@ -74,7 +75,8 @@ def read_model(job: Job, folder: Path) -> Any:
             why = "MLX rounds in groups of 32 weights at least, and their inputs are no multiple of that"
             raise ModelError(what, why, f"remove load_in_{job.model.bits}")
     module.freeze()
-    mx.eval(module.parameters())
+    for _, value in tree_flatten(module.parameters()):
+        mx.eval(value)  # one after the other: what one is made of goes before the next one is read
     return module
 
 
