@@ -7,6 +7,7 @@ its backward pass, and LoRA's inputs are turned to 32 bit. No Mac has been measu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from forge.api import Estimate, Job, Machine, ModelFacts
     from forge_huggingface.memory.footprint import Setting
 
+MEASURED = "as measured on MLX's CPU build, not on a Mac"
+"""What is said of the estimate."""
+
 GROUP = 64
 """Weights that have a scale in common, as they are rounded here; mlx-community's are, too, but for few."""
 
@@ -28,7 +32,13 @@ LOGIT = 16
 
 def estimate(machine: Machine, job: Job, facts: ModelFacts, *, longest: int | None = None) -> Estimate | None:
     """Return what training takes with MLX; see :func:`forge_huggingface.memory.estimate.estimate`."""
-    return forecast(machine, unpaged(job), facts, KERNELS, longest=longest)
+    found = forecast(machine, unpaged(job), facts, KERNELS, longest=longest)
+    if found is None:
+        return None
+    parts = (
+        replace(part, note=f"{part.note}; {MEASURED}") if part.name == "activations" else part for part in found.parts
+    )
+    return replace(found, parts=tuple(parts))
 
 
 def unpaged(job: Job) -> Job:
