@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,21 +30,21 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
 
     module = loaded.model.module
     everything = sum(value.size for _, value in tree_flatten(module.parameters()))
-    targets = ["all weights"]
+    wrapped, targets = None, ["all weights"]
     if job.adapter.type == "none":
         module.unfreeze()
     elif job.adapter.from_:
-        targets = go_on_from(job, run, module, loaded.model.folder)
+        wrapped, targets = go_on_from(job, run, module, loaded.model.folder)
     else:
-        targets = add_adapter(job, module, loaded.model.folder)
+        wrapped, targets = add_adapter(job, module, loaded.model.folder)
     trainable = sum(value.size for _, value in tree_flatten(module.trainable_parameters()))
     added = 0 if job.adapter.type == "none" else trainable
     run.emit(Adapted(trainable=trainable, all=everything + added, targets=targets, type=job.adapter.type))
-    return Loaded(model=loaded.model, traits=loaded.traits)
+    return Loaded(model=replace(loaded.model, adapter=wrapped), traits=loaded.traits)
 
 
-def add_adapter(job: Job, module: Any, folder: Path) -> list[str]:
-    """Put LoRA into a model where peft puts it, with the weights that peft would draw; return the layers' names."""
+def add_adapter(job: Job, module: Any, folder: Path) -> tuple[Any, list[str]]:
+    """Put LoRA into a model where peft puts it, with the weights that peft would draw; see :func:`as_peft`."""
     from transformers import set_seed
 
     from forge_mlx.lora import LoRALinear, drawn, lengths, weight_of
@@ -60,7 +61,7 @@ def add_adapter(job: Job, module: Any, folder: Path) -> list[str]:
         if job.adapter.use_dora:
             magnitude = lengths(weight_of(base) + scale * (second @ first))
         put(module, name, LoRALinear(base, first, second, scale, dropout(job), magnitude))
-    return targets
+    return wrapped, targets
 
 
 def dropout(job: Job) -> float:
@@ -68,8 +69,8 @@ def dropout(job: Job) -> float:
     return 0.0 if job.train.options.get("disable_dropout") else job.adapter.lora_dropout
 
 
-def go_on_from(job: Job, run: Run, module: Any, folder: Path) -> list[str]:
-    """Put the adapter that a job goes on from into a model; return the layers' names.
+def go_on_from(job: Job, run: Run, module: Any, folder: Path) -> tuple[Any, list[str]]:
+    """Put the adapter that a job goes on from into a model; return what :func:`as_peft` does.
 
     Raises:
         ModelError: It cannot be had or read, or does not fit the model.
@@ -88,7 +89,7 @@ def go_on_from(job: Job, run: Run, module: Any, folder: Path) -> list[str]:
     except RunError as error:
         raise ModelError(what, error.why, do) from error
     tell(job, run, start.about, start.config.get("base_model_name_or_path"), begun)
-    return targets
+    return wrapped, targets
 
 
 def beginning(job: Job) -> tuple[Start, Path]:

@@ -27,10 +27,12 @@ class Model:
     Attributes:
         module: mlx-lm's model.
         folder: The folder of its files.
+        adapter: peft's model of what is adapted, without weights; None if nothing is.
     """
 
     module: Any
     folder: Path
+    adapter: Any = None
 
 
 def load(job: Job, run: Run) -> Loaded:

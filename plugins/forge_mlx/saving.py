@@ -11,7 +11,7 @@ from forge.api import PluginError
 from forge.disk.faults import machine_error
 from forge.disk.files import write_text
 from forge_huggingface.hub.card import model_card, speed_of
-from forge_mlx.adapt import as_peft, lora_names
+from forge_mlx.adapt import lora_names
 
 if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
@@ -59,7 +59,7 @@ def write_adapter(job: Job, run: Run, model: Any, folder: Path) -> None:
 
     from forge_mlx.training.state import trained
 
-    wrapped, _ = as_peft(job, model.folder)
+    wrapped = model.adapter
     config = wrapped.peft_config["default"]
     facts = run.plan.facts
     # The id of a model of the hub means the same on every machine.
