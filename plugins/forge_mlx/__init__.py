@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Check, Offer, Stage, hookimpl
 from forge_huggingface.distributions import DATASETS, MODELS, PEFT
 from forge_huggingface.rules.export import export_problems
+from forge_huggingface.rules.start import decide_start, start_problems
 from forge_mlx.rules import cannot_adapt, cannot_export, cannot_generate, cannot_load, cannot_train
 from forge_mlx.rules.deciding import decide_training, decide_weights
 from forge_mlx.rules.problems import problems
@@ -60,10 +61,12 @@ def forge_offers() -> Iterable[Offer]:
         stage=Stage.ADAPT,
         impl="forge_mlx.adapt:adapt",
         serves=frozenset({"lora", "none"}),
-        supports=frozenset({"dora"}),
+        supports=frozenset({"dora", "from"}),
         depends=OWN,
         backend="mlx",
         probe=cannot_adapt,
+        check=start_problems,
+        decide=decide_start,
         **everywhere,
     )
     for method, layout in (("sft", "tokens"), ("dpo", "pairs")):

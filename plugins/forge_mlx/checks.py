@@ -19,6 +19,7 @@ UNTRIED = (
     "forge run --dry-run: the peak beside its estimate (Metal's attention may keep more or less of its scores)",
     "a run whose worker is killed (kill -9) and resumed: the same adapter_model.safetensors, byte by byte",
     'load_in_4bit = true on a model of 1B or more, and a chat with it: "forge chat RUN"',
+    'a model of mlx-community in 4 bit, and packing = true: load, train, and format = "mlx" of it',
     "gradient_checkpointing = true on rows of 2,048 tokens: less memory, the same losses",
     'format = "mlx" with bits = 4, and "mlx_lm.generate --model EXPORT": the answers of forge chat',
     "a batch that is too large: forge tells that memory is out, and the Mac goes on",

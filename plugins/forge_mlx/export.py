@@ -99,9 +99,11 @@ def write_fused(
 ) -> None:
     """Fold the adapter into the weights, in 32 bit, round them once, and write them with settings for mlx-lm."""
     import mlx.core as mx
+    from mlx_lm.utils import dequantize_model
 
     from forge_mlx.lora import adapted, folded
 
+    module = dequantize_model(module)  # a base that is stored in few bits
     for name, layer in adapted(module).items():
         put(module, name, folded(layer))
     module.set_dtype(getattr(mx, dtype))
@@ -111,6 +113,8 @@ def write_fused(
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     # mlx-lm takes defaults of its own for what transformers leaves out.
     config |= {name: value for name, value in settings.items() if value is not None and name not in config}
+    for name in ("quantization", "quantization_config"):  # the base's
+        config.pop(name, None)
     if bits:
         config["quantization"] = config["quantization_config"] = {"group_size": group, "bits": bits, "mode": "affine"}
     write_text(out / "config.json", json.dumps(config, indent=2, default=str))

@@ -36,3 +36,6 @@ FAMILIES: Mapping[str, str] = {
 
 WINDOWED = frozenset({"cohere2", "gemma3_text", "olmo3"})
 """Those of them whose attention looks back a window only, in MLX as in transformers."""
+
+COUNTING = frozenset({"ministral3"})
+"""Those whose attention depends on where a token is, not only on how far it is from others: they take no packs."""

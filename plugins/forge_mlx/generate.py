@@ -16,7 +16,7 @@ from forge_huggingface.hub.snapshot import snapshot
 from forge_mlx.adapt import take_adapter
 from forge_mlx.families import WINDOWED
 from forge_mlx.load import read_model
-from forge_mlx.settings import settings_of
+from forge_mlx.settings import LONG, settings_of
 
 if TYPE_CHECKING:
     from forge.api import Job, Run, Sampling
@@ -64,14 +64,16 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> MLXGenerator:
 
 
 def shortest(context: int | None, folder: Path) -> int | None:
-    """Return the most tokens that a model takes in MLX: no more than a window that MLX does not have."""
+    """Return the most tokens that a model takes in MLX: no more than what MLX has the angles and the window of."""
     settings = settings_of(folder, 1)
     window = (
         None
         if settings["model_type"] in WINDOWED or settings.get("use_sliding_window") is False
         else settings.get("sliding_window")
     )
-    return min((each for each in (context, window) if each), default=None)
+    rope = settings.get("rope_scaling") or {}
+    even = rope["original_max_position_embeddings"] if rope.get("rope_type") == LONG else None
+    return min((each for each in (context, window, even) if each), default=None)
 
 
 class MLXGenerator(ModelGenerator):
@@ -131,7 +133,7 @@ class MLXGenerator(ModelGenerator):
         while at < len(order):
             size = max(1, min(batch_size or _TOKENS, _TOKENS // lengths[order[at]]))
             chosen = order[at : at + size]
-            sums = log_likelihoods(self.model, batch_of([rows[index] for index in chosen])).tolist()
+            sums = log_likelihoods(self.model, batch_of([rows[index] for index in chosen]))[0].tolist()
             for index, value in zip(chosen, sums, strict=True):
                 found[index] = (-value, sum(label != IGNORED for label in rows[index]["labels"][1:]))
             at += size

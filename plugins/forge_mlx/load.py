@@ -27,10 +27,12 @@ class Model:
     Attributes:
         module: mlx-lm's model.
         folder: The folder of its files.
+        adapter: peft's model of what is adapted, without weights; None if nothing is.
     """
 
     module: Any
     folder: Path
+    adapter: Any = None
 
 
 def load(job: Job, run: Run) -> Loaded:
@@ -54,10 +56,10 @@ def load(job: Job, run: Run) -> Loaded:
         "device": device,
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
     }
-    if job.model.bits:
-        groups = {each.group_size for each in module.modules() if hasattr(each, "group_size")}
-        said = " and ".join(map(str, sorted(groups)))
-        values["quantised"] = f"MLX's {job.model.bits.removesuffix('bit')} bit, in groups of {said}"
+    kinds = [(each.bits, each.group_size) for each in module.modules() if hasattr(each, "group_size")]
+    if kinds:
+        bits, groups = (" and ".join(map(str, sorted(set(each)))) for each in zip(*kinds, strict=True))
+        values["quantised"] = f"MLX's {bits} bit, in groups of {groups}"
     run.emit(ModelLoaded.from_values(values))
     return Loaded(model=Model(module, folder), traits=OWN)
 
@@ -65,6 +67,7 @@ def load(job: Job, run: Run) -> Loaded:
 def read_model(job: Job, folder: Path) -> Any:
     """Return mlx-lm's model of a folder, in the type and the bits that the job names, frozen."""
     import mlx.core as mx
+    from mlx.utils import tree_flatten
 
     module, _ = read_weights(job, folder, job.model.dtype)
     if job.model.bits:
@@ -74,7 +77,8 @@ def read_model(job: Job, folder: Path) -> Any:
             why = "MLX rounds in groups of 32 weights at least, and their inputs are no multiple of that"
             raise ModelError(what, why, f"remove load_in_{job.model.bits}")
     module.freeze()
-    mx.eval(module.parameters())
+    for _, value in tree_flatten(module.parameters()):
+        mx.eval(value)  # one after the other: what one is made of goes before the next one is read
     return module
 
 

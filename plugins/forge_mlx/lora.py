@@ -69,7 +69,7 @@ def weight_of(layer: Any) -> mx.array:
 
 
 def folded(layer: LoRALinear) -> Any:
-    """Return a linear layer that makes what an adapted one makes; the base must be in 32 bit."""
+    """Return a linear layer that makes what an adapted one makes; the base must be in 32 bit, and not quantised."""
     weight = layer.base.weight + layer._scale * (layer.lora_B @ layer.lora_A)  # noqa: SLF001 - this module's own
     if "lora_magnitude_vector" in layer:
         weight = (layer.lora_magnitude_vector / lengths(weight))[:, None] * weight

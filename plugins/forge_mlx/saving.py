@@ -11,8 +11,7 @@ from forge.api import PluginError
 from forge.disk.faults import machine_error
 from forge.disk.files import write_text
 from forge_huggingface.hub.card import model_card, speed_of
-from forge_huggingface.model.adapt import add_lora
-from forge_mlx.adapt import skeleton, without_dora
+from forge_mlx.adapt import lora_names
 
 if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
@@ -60,7 +59,7 @@ def write_adapter(job: Job, run: Run, model: Any, folder: Path) -> None:
 
     from forge_mlx.training.state import trained
 
-    wrapped, _ = add_lora(skeleton(model.folder), without_dora(job))
+    wrapped = model.adapter
     config = wrapped.peft_config["default"]
     facts = run.plan.facts
     # The id of a model of the hub means the same on every machine.
@@ -68,7 +67,7 @@ def write_adapter(job: Job, run: Run, model: Any, folder: Path) -> None:
     config.revision, config.use_dora, config.inference_mode = facts.revision, job.adapter.use_dora, True
     config.save_pretrained(folder)
     weights = {peft_name(name): value for name, value in trained(model.module).items()}
-    expected = {name.replace(".default", "") for name, _ in wrapped.named_parameters() if "lora_" in name}
+    expected = lora_names(wrapped)
     if missing := sorted(expected - weights.keys()):
         what = f"{len(missing)} of the adapter's {len(expected)} weights were not trained, as {missing[0]}"
         raise PluginError("what was trained is not what peft would write", what, "please report this")

@@ -13,6 +13,9 @@ from forge.api import ModelError
 from forge_huggingface.facts.folder import reading
 from forge_mlx.families import FAMILIES, WINDOWED
 
+LONG = "longrope"
+"""transformers' name of angles that are others in long rows."""
+
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
@@ -30,7 +33,8 @@ def settings_of(folder: Path, longest: int) -> dict[str, Any]:
 
     with reading(f"cannot read the settings of {folder}", folder, ("config.json",)):
         found: dict[str, Any] = AutoConfig.from_pretrained(str(folder), local_files_only=True).to_dict()
-    found.pop("quantization_config", None)
+    for name in ("quantization", "quantization_config"):  # mlx-lm takes these from the file itself
+        found.pop(name, None)
     layers: list[str] = found.get("layer_types") or []
     rope: dict[str, Any] = found.get("rope_parameters") or {}
     if _FULL in rope:  # a set for each kind of layer
@@ -39,6 +43,8 @@ def settings_of(folder: Path, longest: int) -> dict[str, Any]:
     if rope:
         found["rope_theta"] = rope["rope_theta"]
         found["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else dict(rope)
+        if rope.get("rope_type") == LONG:
+            found["rope_scaling"] = _longrope(found["model_type"], rope, longest)
         if rope.get("partial_rotary_factor") is not None:
             found["partial_rotary_factor"] = rope["partial_rotary_factor"]
     kind, window = found["model_type"], found.get("sliding_window")
@@ -58,6 +64,21 @@ def settings_of(folder: Path, longest: int) -> dict[str, Any]:
             f'lower [model] max_seq_length to {window}, or write [use] backend = "huggingface"',
         )
     return found
+
+
+def _longrope(kind: str, rope: dict[str, Any], longest: int) -> dict[str, Any]:
+    """Return angles that differ with a row's length, as those of rows of one kind: MLX takes the long rows' for all."""
+    limit, short = rope["original_max_position_embeddings"], rope["short_factor"]
+    if rope.get("attention_factor") is not None:
+        what = f"MLX's {kind} takes no attention_factor of its own"
+        raise ModelError(what, "the model's config.json has one", 'write [use] backend = "huggingface"')
+    if short != rope["long_factor"] and not 0 < longest <= limit:
+        raise ModelError(
+            f"MLX's {kind} cannot have this model's angles of positions",
+            f"it has other angles for rows of more than {limit} tokens, and MLX one set for all rows",
+            f'lower [model] max_seq_length to {limit}, or write [use] backend = "huggingface"',
+        )
+    return {**rope, "type": LONG, "long_factor": short}
 
 
 def _pattern(kind: str, layers: list[str]) -> int:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from forge.api import Job, ModelError
-from forge_mlx.families import FAMILIES
+from forge_mlx.families import COUNTING, FAMILIES
 from forge_mlx.generate import shortest
 from forge_mlx.load import read_model
 from support.mlx import NEEDED, WINDOW, make
@@ -70,7 +70,7 @@ def test_a_familys_loss_needs_logits_of_the_asked_tokens_only(families: Callable
     rows = [
         {"input_ids": list(range(5, 5 + count)), "labels": [-100] * 3 + list(range(8, 5 + count))} for count in (9, 30)
     ]
-    found = log_likelihoods(module, batch_of(rows)).tolist()
+    found = log_likelihoods(module, batch_of(rows))[0].tolist()
     for row, value in zip(rows, found, strict=True):
         scores = module(mx.array([row["input_ids"]]))[0].astype(mx.float32)
         chances = scores - mx.logsumexp(scores, axis=-1, keepdims=True)
@@ -78,11 +78,56 @@ def test_a_familys_loss_needs_logits_of_the_asked_tokens_only(families: Callable
         assert value == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(each, marks=() if each in {"cohere2", "llama"} else pytest.mark.slow)
+        for each in sorted(FAMILIES.keys() - COUNTING)
+    ],
+)
+def test_rows_of_a_pack_have_the_gradients_of_rows_apart(families: Callable[[str], Path], family: str) -> None:
+    import mlx.core as mx
+    from mlx import nn
+    from mlx.utils import tree_flatten
+
+    from forge_huggingface.data.packing import joined
+    from forge_mlx.training.checkpointing import recompute
+    from forge_mlx.training.objectives import Likelihood
+
+    folder = families(family)
+    module = read_model(asked(folder), folder)
+    module.unfreeze()
+    rows = [{"input_ids": (ids := list(range(5 + count, 5 + 2 * count))), "labels": ids} for count in (9, 30, 21)]
+    likelihood, found = Likelihood(), []
+    for batch in (rows, [joined(rows[:2]), joined(rows[2:])], [joined(rows)]):
+        if len(batch) == 1:
+            recompute(module, 2)
+        prepared = likelihood.prepare(module, batch)
+        (loss, _), gradients = nn.value_and_grad(module, likelihood.sums)(module, prepared)
+        mx.eval(loss, gradients)
+        found.append({"loss": np.array(loss), **{name: np.array(each) for name, each in tree_flatten(gradients)}})
+        assert prepared.count == 8 + 29 + 20
+    for name, value in found[0].items():
+        for other in found[1:]:
+            np.testing.assert_allclose(other[name], value, atol=1e-4 * max(np.abs(value).max(), 1e-3), err_msg=name)
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_the_angles_of_positions_are_the_models_own(tmp_path: Path, family: str, kind: str) -> None:
     far, _ = apart(make(tmp_path / "model", family, rope_parameters={"rope_type": kind, **KINDS[kind]}))
     assert far < 1e-5
+
+
+def test_angles_of_short_rows_and_of_long_ones_are_the_models_own_or_refused(tmp_path: Path) -> None:
+    angles = {"short_factor": [1.5] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 64}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **angles}
+    short = make(tmp_path / "short", "phi3", rope_parameters=rope, original_max_position_embeddings=64)
+    far, _ = apart(short)
+    assert far < 1e-5
+    with pytest.raises(ModelError, match="other angles for rows of more than 64 tokens"):
+        read_model(asked(short, max_seq_length=128), short)
+    assert shortest(512, short) == 64
 
 
 def test_a_window_that_mlx_leaves_out_is_refused_where_it_matters(tmp_path: Path) -> None:

@@ -100,8 +100,7 @@ def test_a_mac_with_intels_processor_takes_transformers(plan: Callable[..., Plan
 @pytest.mark.parametrize(
     ("text", "label", "said"),
     [
-        ("packing = true\n", "train", "packing: rows of one sequence would see each other; batches are padded"),
-        ('[train]\noptim = "adafactor"\n', "train", 'optim = "adafactor": with MLX there are adamw_torch, '),
+        ("padding_free = true\n", "train", "padding_free: batches are filled up at the right; packing lays rows end"),
         (
             "[train]\nneftune_noise_alpha = 5\n",
             "train",
@@ -123,6 +122,26 @@ def test_what_it_cannot_do_is_a_reason_against_it_and_an_error_where_it_is_named
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        ("lomo", 'optim = "lomo": with MLX there are adafactor, adagrad, '),
+        ("adamw_8bit", 'optim = "adamw_8bit": its states are rounded by another library, and MLX\'s are in 32 bit'),
+    ],
+)
+def test_an_optimizer_that_mlx_has_not_is_told_with_those_that_it_has(
+    plan: Callable[..., Plan], optimizer: str, said: str
+) -> None:
+    with pytest.raises(PlanError) as refused:
+        plan(f'[train]\noptim = "{optimizer}"\n' + BY_NAME)
+    assert said in str(refused.value)
+
+
+def test_an_optimizer_of_a_library_that_a_mac_lacks_is_mlx_own(plan: Callable[..., Plan]) -> None:
+    assert "bitsandbytes" not in MAC.versions
+    assert chosen(plan('[train]\noptim = "lion_32bit"\n')) == {"mlx"}
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"model_type": "gpt2"}, "forge has not compared MLX's gpt2 with transformers'"),
@@ -136,6 +155,36 @@ def test_a_model_that_it_does_not_know_is_transformers(
     planned = plan(facts=replace(FACTS, **changes))
     assert chosen(planned) == {"huggingface"}
     assert reason(planned) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[use]\nbackend = "huggingface"\n',
+            "which only MLX reads; take the model that it was made from, or, on a Mac",
+        ),
+        ('[adapter]\ntype = "none"\n', "it would be trained; use an adapter"),
+        ("[model]\nid = 'm'\nload_in_4bit = true\n", "load_in_4bit: the model is stored in MLX's few bits already"),
+        ('[[export]]\nformat = "merged"\n', 'format = "mlx" writes the merged model in 16 bit'),
+    ],
+)
+def test_what_cannot_be_of_a_model_in_mlx_own_bits_is_told_while_planning(
+    plan: Callable[..., Plan], text: str, said: str
+) -> None:
+    base = BASE if "[model]" not in text else "[data]\npath = 'd.jsonl'\n"
+    with pytest.raises(PlanError) as refused:
+        plan(text, facts=replace(FACTS, quantized="mlx"), base=base)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_in_mlx_own_bits_keeps_the_scales_that_it_has(plan: Callable[..., Plan], dtype: str) -> None:
+    planned = plan(facts=replace(FACTS, quantized="mlx", dtype=dtype))
+    assert chosen(planned) == {"mlx"}
+    (decided,) = (each for each in planned.decisions if each.key == "model.dtype")
+    assert decided.value == ("bfloat16" if dtype == "bfloat16" else "float32")
+    assert ("as it is stored" if dtype == "bfloat16" else "rounding its scales, stored in float16") in decided.reason
 
 
 def test_a_key_that_a_later_forge_has_is_not_left_out_in_silence() -> None:

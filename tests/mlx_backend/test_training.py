@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from forge.api import Job, Stage, Task
 from forge_mlx.adapt import add_adapter
 from forge_mlx.load import read_model
-from support.mlx import NEEDED
+from support.mlx import BY_NAME, NEEDED, both, done, pairs
 from support.projects import merged, step_now, wait_for, worker_pid
 from support.resuming import parted
 
@@ -29,24 +29,7 @@ if TYPE_CHECKING:
 pytestmark = NEEDED
 
 FAMILIES = ("llama", "qwen3", "gemma3_text", "mistral")
-MLX = {"use": {"backend": "mlx"}}
 FULL: dict[str, Any] = {"type": "none", "r": None, "lora_alpha": None}
-
-
-def done(project: Project, **changes: Any) -> Finished:
-    """Run a project's job to its end."""
-    project.write(**changes)
-    finished = project.perform()
-    assert finished.code == 0, finished.printed[-3000:]
-    return finished
-
-
-def both(project: Project, **changes: Any) -> tuple[Finished, Finished]:
-    """Run a job with MLX and with transformers."""
-    mine, theirs = done(project, **merged(changes, MLX)), done(project, **changes)
-    names = [each.folder.plan().step(Stage.TRAIN).plugin for each in (mine, theirs)]
-    assert names == ["mlx", "huggingface"]
-    return mine, theirs
 
 
 def digest(finished: Finished) -> Any:
@@ -187,18 +170,26 @@ def test_the_gradients_of_an_adapter_are_pefts(families: Callable[[str], Path], 
             {"data": {"path": "texts.jsonl"}, "train": {"max_steps": -1, "num_train_epochs": 1.5}},
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            {"data": {"packing": True}, "model": {"max_seq_length": 128}, "train": {"per_device_train_batch_size": 1}},
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["full", "dora", "patterns", "sgd", "by-length", "min-lr", "texts"],
+    ids=["full", "dora", "patterns", "sgd", "by-length", "min-lr", "texts", "packing"],
 )
 def test_keys_mean_what_they_do_in_transformers(llama: Project, changes: dict[str, Any]) -> None:
     texts = (json.dumps({"text": f"number {index} is a text. " * (1 + index % 3)}) for index in range(16))
     (llama.folder / "texts.jsonl").write_text("\n".join(texts), encoding="utf-8")
     train = {"max_steps": 12, "save_steps": 12, "learning_rate": 1e-3}
     mine, theirs = both(llama, **merged({"train": train, "data": {"eval_size": 4}}, changes))
+    assert digest(mine) == digest(theirs)
     assert mine.losses == pytest.approx(theirs.losses, rel=1e-5)
     for name in ("learning_rate", "grad_norm", "epoch"):
         told = [[event[name] for event in each.of_kind("step")] for each in (mine, theirs)]
         assert told[0] == pytest.approx(told[1], rel=1e-3), name
+    if "gradient_accumulation_steps" not in changes.get("train", {}):  # TRL takes the mean of the batches' shares
+        right = [[event["mean_token_accuracy"] for event in each.of_kind("step")] for each in (mine, theirs)]
+        assert right[0] == pytest.approx(right[1], abs=1e-6)
     assert [event["eval_loss"] for event in mine.of_kind("eval")] == pytest.approx(
         [event["eval_loss"] for event in theirs.of_kind("eval")], rel=1e-5
     )
@@ -218,7 +209,7 @@ def test_keys_mean_what_they_do_in_transformers(llama: Project, changes: dict[st
 )
 def test_it_goes_on_from_each_checkpoint_to_the_same_bits(llama: Project, changes: dict[str, Any]) -> None:
     base = {"train": {"max_steps": 8, "save_steps": 2, "save_total_limit": 10}}
-    llama.write(**merged(merged(base, changes), MLX))
+    llama.write(**merged(merged(base, changes), BY_NAME))
     assert dict(parted(llama)) == {2: [], 4: [], 6: [], 8: []}
     assert llama.newest().plan().step(Stage.TRAIN).plugin == "mlx"
 
@@ -242,18 +233,10 @@ def test_it_stops_early_and_keeps_the_best_as_transformers_does(llama: Project) 
     assert all(np.array_equal(first[f"base_model.model.{name}.weight"], value) for name, value in best.items())
 
 
-def pairs(project: Project) -> None:
-    """Write rows of two answers."""
-    words = ("red", "green", "blue", "yellow", "black", "white")
-    rows = [
-        {"prompt": f"Name colour {index}.", "chosen": f"It is {words[index % 6]}.", "rejected": "I " * (1 + index % 3)}
-        for index in range(16)
-    ]
-    (project.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-
-
 @pytest.mark.parametrize(
-    "adapter", [{"lora_alpha": 64}, pytest.param(FULL, marks=pytest.mark.slow)], ids=["lora", "full"]
+    "adapter",
+    [{"lora_alpha": 64, "lora_dropout": 0.5}, pytest.param(FULL, marks=pytest.mark.slow)],
+    ids=["lora", "full"],
 )
 def test_dpo_is_transformers(llama: Project, adapter: dict[str, Any]) -> None:
     pairs(llama)
@@ -264,7 +247,13 @@ def test_dpo_is_transformers(llama: Project, adapter: dict[str, Any]) -> None:
     assert mine.losses == pytest.approx(theirs.losses, rel=1e-4)
     assert mine.losses[0] == pytest.approx(theirs.losses[0], rel=1e-5)
     for kind, prefix in (("step", ""), ("eval", "eval_")):
-        for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"):
+        for name in (
+            "rewards/chosen",
+            "rewards/rejected",
+            "rewards/margins",
+            "rewards/accuracies",
+            "mean_token_accuracy",
+        ):
             told = [[event[prefix + name] for event in each.of_kind(kind)] for each in (mine, theirs)]
             assert told[0] == pytest.approx(told[1], rel=1e-2, abs=2e-5), prefix + name
 
@@ -272,30 +261,30 @@ def test_dpo_is_transformers(llama: Project, adapter: dict[str, Any]) -> None:
 def test_dpo_goes_on_to_the_same_bits(llama: Project) -> None:
     pairs(llama)
     train = {"method": "dpo", "max_steps": 6, "save_steps": 3, "save_total_limit": 10}
-    llama.write(**merged({"adapter": FULL, "train": train, "data": {"path": "pairs.jsonl"}}, MLX))
+    llama.write(**merged({"adapter": FULL, "train": train, "data": {"path": "pairs.jsonl"}}, BY_NAME))
     assert dict(parted(llama)) == {3: [], 6: []}
 
 
 @pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_base_of_few_bits_is_trained_on_and_says_what_it_is(llama: Project, bits: int) -> None:
-    exact = done(llama, **MLX)
-    rounded = done(llama, **merged(MLX, {"model": {f"load_in_{bits}bit": True}}))
+    exact = done(llama, **BY_NAME)
+    rounded = done(llama, **merged(BY_NAME, {"model": {f"load_in_{bits}bit": True}}))
     assert rounded.losses != exact.losses
     assert rounded.losses == pytest.approx(exact.losses, rel=0.05 if bits == 4 else 0.01)
     (loaded,) = rounded.of_kind("loaded")
     assert loaded["quantised"] == f"MLX's {bits} bit, in groups of 32 and 64"
-    again = done(llama, **merged(MLX, {"model": {f"load_in_{bits}bit": True}}))
+    again = done(llama, **merged(BY_NAME, {"model": {f"load_in_{bits}bit": True}}))
     assert again.losses == rounded.losses
 
 
 def test_checkpointing_every_second_layer_changes_no_loss(llama: Project) -> None:
-    plain = done(llama, **MLX)
+    plain = done(llama, **BY_NAME)
     kwargs = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"every_n_layers": 2}}
-    assert done(llama, **merged(MLX, {"train": kwargs})).losses == pytest.approx(plain.losses, rel=1e-6)
+    assert done(llama, **merged(BY_NAME, {"train": kwargs})).losses == pytest.approx(plain.losses, rel=1e-6)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(llama: Project) -> None:
-    llama.write(**merged(MLX, {"adapter": FULL, "train": {"learning_rate": 1e30, "max_grad_norm": 0.0}}))
+    llama.write(**merged(BY_NAME, {"adapter": FULL, "train": {"learning_rate": 1e30, "max_grad_norm": 0.0}}))
     error = llama.perform().error
     assert error["what"] == "the training has failed"
     assert error["why"].startswith("the loss of step ")
@@ -310,7 +299,7 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
         raise RuntimeError("[metal::malloc] Attempting to allocate 68719476736 bytes")
 
     monkeypatch.setattr(Likelihood, "sums", short)
-    llama.write(**merged(MLX, {"train": {"per_device_train_batch_size": None, "batch_size": 8}}))
+    llama.write(**merged(BY_NAME, {"train": {"per_device_train_batch_size": None, "batch_size": 8}}))
     error = llama.perform().error
     assert error["what"].endswith("tokens do not fit into memory")
     assert error["why"] == "[metal::malloc] Attempting to allocate 68719476736 bytes"
@@ -318,7 +307,7 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
 
 
 def test_a_dry_run_tries_the_longest_batch_and_trains_nothing(llama: Project) -> None:
-    llama.write(**MLX)
+    llama.write(**BY_NAME)
     finished = llama.perform(task=Task.DRY_RUN)
     assert finished.code == 0, finished.printed
     (told,) = finished.of_kind("dry-run")
@@ -329,7 +318,7 @@ def test_a_dry_run_tries_the_longest_batch_and_trains_nothing(llama: Project) ->
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(llama: Project) -> None:
-    llama.write(**merged(MLX, {"adapter": {"lora_dropout": 0.1}, "train": {"max_steps": 120, "save_steps": 5}}))
+    llama.write(**merged(BY_NAME, {"adapter": {"lora_dropout": 0.1}, "train": {"max_steps": 120, "save_steps": 5}}))
     llama.forge("run", "job.toml")
     whole = weights(llama.newest())
     for number in (signal.SIGKILL, signal.SIGINT):

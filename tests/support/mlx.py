@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.api import Stage
+from support.projects import merged
 from support.tiny import make_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.projects import Finished, Project
 
 NEEDED = pytest.mark.skipif(
     find_spec("mlx") is None or find_spec("mlx_lm") is None,
     reason='MLX is not installed (pip install "mlx[cpu]" mlx-lm)',
 )
 """Marks tests that compute with MLX, which nothing else of forge needs."""
+
+BY_NAME = {"use": {"backend": "mlx"}}
+"""What a job names MLX by."""
 
 COMMON: dict[str, Any] = {
     "vocab_size": 400,
@@ -64,3 +72,29 @@ def make(folder: Path, family: str, **changes: Any) -> Path:
             weight.add_(0.1 * torch.randn_like(weight))
     model.save_pretrained(folder)
     return folder
+
+
+def done(project: Project, **changes: Any) -> Finished:
+    """Run a project's job to its end."""
+    project.write(**changes)
+    finished = project.perform()
+    assert finished.code == 0, finished.printed[-3000:]
+    return finished
+
+
+def both(project: Project, **changes: Any) -> tuple[Finished, Finished]:
+    """Run a job with MLX and with transformers."""
+    mine, theirs = done(project, **merged(changes, BY_NAME)), done(project, **changes)
+    names = [each.folder.plan().step(Stage.TRAIN).plugin for each in (mine, theirs)]
+    assert names == ["mlx", "huggingface"]
+    return mine, theirs
+
+
+def pairs(project: Project) -> None:
+    """Write rows of two answers."""
+    words = ("red", "green", "blue", "yellow", "black", "white")
+    rows = [
+        {"prompt": f"Name colour {index}.", "chosen": f"It is {words[index % 6]}.", "rejected": "I " * (1 + index % 3)}
+        for index in range(16)
+    ]
+    (project.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError, ModelFacts, alike
 from forge_huggingface.facts import folder as files
+from forge_huggingface.facts import grouped
 from forge_huggingface.facts import lookup as hub
 from forge_huggingface.facts import safetensors as weights
 from forge_huggingface.facts import shape as shapes
@@ -126,11 +127,12 @@ def _with_weights(facts: ModelFacts, path: Path, config: Mapping[str, Any], raw:
     if facts.quantized is None:
         _refuse_other_vocabulary(path, config, headers)
     note, count, shape = facts.note, None, facts.shape
-    if facts.quantized and _is_packed(config["quantization_config"]):
+    if facts.quantized and _is_packed(config):
         note = _join(note, f"the number of parameters is unknown: {facts.quantized} packs several into one number")
     else:
-        count = weights.parameters(headers, tied=shapes.tie(config))
-        shape = shape and shapes.from_headers(shape, headers, count)
+        layers = grouped.unpacked(config, headers) if facts.quantized == grouped.MLX else headers
+        count = weights.parameters(layers, tied=shapes.tie(config))
+        shape = shape and shapes.from_headers(shape, layers, count)
     return replace(
         facts,
         path=str(path.resolve()) if facts.source == "folder" else str(path),
@@ -217,12 +219,17 @@ def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str
     task = _task(config)
     if task == "unknown":
         note = _join(note, "config.json names no architecture; assumed text, not verified")
+    quantized = grouped.name_of(config)
+    if quantized is not None:
+        note = _join(note, grouped.said(config))
+    elif isinstance(quantization, dict):
+        quantized = str(quantization.get("quant_method", "unknown"))
     return {
         "architectures": _architectures(config),
         "model_type": config.get("model_type"),
         "task": task,
         "dtype": next((kind for kind in types if isinstance(kind, str)), None),
-        "quantized": str(quantization.get("quant_method", "unknown")) if isinstance(quantization, dict) else None,
+        "quantized": quantized,
         "context": next((length for length in lengths if isinstance(length, int)), None),
         "shape": shapes.from_config(config),
         "note": note,
@@ -256,8 +263,11 @@ def _task(config: Mapping[str, Any]) -> ModelTask:
     return "text" if isinstance(brought, dict) and "AutoModelForCausalLM" in brought else "other"
 
 
-def _is_packed(quantization: Mapping[str, Any]) -> bool:
+def _is_packed(config: Mapping[str, Any]) -> bool:
     """Whether several weights share one stored number, so that shapes do not tell how many there are."""
+    if (own := grouped.name_of(config)) is not None:
+        return own != grouped.MLX
+    quantization = config["quantization_config"]
     method = quantization.get("quant_method")
     if method == "bitsandbytes":
         return not quantization.get("load_in_8bit", quantization.get("_load_in_8bit", False))

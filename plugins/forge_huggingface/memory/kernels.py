@@ -143,6 +143,7 @@ class Kernels:
         scores: Bytes for the loss.
         boundary: Bytes a token that gradient checkpointing keeps on the device between two layers.
         fused: Whether a job's loss never holds all logits; told whether TRL is 1.15 or newer.
+        weights: Bytes of the base model as it is loaded.
     """
 
     kept: Callable[[Setting], float]
@@ -150,6 +151,7 @@ class Kernels:
     scores: Callable[[Setting], int]
     boundary: Callable[[Setting], float]
     fused: Callable[[Job, bool], bool]
+    weights: Callable[[Setting], int] = footprint.weights
 
 
 def boundary(s: Setting) -> float:

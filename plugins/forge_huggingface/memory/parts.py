@@ -121,7 +121,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         return None
     s, load = found
     exact = facts.parameters is not None or bool(s.stored and facts.weight_bytes)
-    loaded = footprint.weights(s)
+    loaded = kernels.weights(s)
     base = loaded // s.shards
     values, whole = footprint.trained(s)
     small = ((values * s.adapter + whole * s.stream) if s.lora else 0) // s.shards

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
+from forge_huggingface.facts.grouped import MLX
 from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
 from forge_huggingface.rules.quantised import widens
 
@@ -20,6 +21,9 @@ NO_ADAPTER = 'there is no adapter to export: [adapter] type = "none" trains the 
 
 def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why an adapter could not be merged after training, or None."""
+    if facts.quantized and facts.quantized.startswith(MLX):
+        why = f"the base is stored in {facts.quantized}, which transformers does not read"
+        return f'{why}; format = "mlx" writes the merged model in 16 bit, or export the adapter'
     if facts.quantized and not widens(machine, job, facts):
         return f"the base is stored in {facts.quantized}, and merging would round the adapter away; export the adapter"
     return None

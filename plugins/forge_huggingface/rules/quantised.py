@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Decision
+from forge_huggingface.facts.grouped import MLX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +48,11 @@ def cannot_quantised(machine: Machine, job: Job, facts: ModelFacts) -> str | Non
         return f"dequantize: it is for weights stored in {' or '.join(sorted(WIDENED))}, and the model is {stored}"
     if found is None or widens(machine, job, facts):
         return None
+    if found.startswith(MLX):
+        return (
+            f"the model is stored in {found}, which only MLX reads; take the model that it was made from, or, on a Mac "
+            'or by [use] backend = "mlx", train on it with MLX (pip install "forge-train[mlx]")'
+        )
     if job.adapter.type == "none":
         do = "use an adapter" + (", or write [model] dequantize = true" if found in WIDENED else "")
         return f"the model is stored in {found}, and quantised weights cannot be trained; {do}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from forge.api import literal
+from forge.api import ForgeError, literal
+from forge_huggingface.facts.grouped import MLX as STORED
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.loading import cannot_adapt as cannot_adapt_at_all
 from forge_huggingface.rules.placement import no_such_positions
-from forge_mlx.families import FAMILIES
+from forge_mlx.families import COUNTING, FAMILIES
 from forge_mlx.rules.keys import ADAPTER, HONOURED, LOSSES, MODEL, NOT_SO, OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def not_here(machine: Machine, job: Job) -> str | None:
 
 def cannot_know(facts: ModelFacts) -> str | None:
     """Return why MLX's form of a model is not to be trusted, or None."""
-    if facts.quantized:
+    if facts.quantized not in {None, STORED}:
         return f"the model is stored in {facts.quantized}"
     if facts.shape is not None and facts.shape.mixture:
         return "the model is a mixture of experts"
@@ -58,6 +59,12 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         f"attn_implementation = {literal(attention)}: MLX has an attention of its own": attention not in _ATTENTION,
         f'{job.model.bits} with [adapter] type = "none": rounded weights cannot be trained; use an adapter': (
             job.model.bits and job.adapter.type == "none"
+        ),
+        'the model is stored in few bits, and with [adapter] type = "none" it would be trained; use an adapter': (
+            facts.quantized and job.adapter.type == "none"
+        ),
+        f"load_in_{job.model.bits}: the model is stored in MLX's few bits already; remove the key": (
+            facts.quantized and job.model.bits
         ),
     }
     reasons = (reason for reason, holds in refused.items() if holds)
@@ -100,7 +107,7 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if reason := not_here(machine, job) or cannot_adapt_at_all(machine, job, facts):
         return reason
     table = job.adapter
-    if reason := unfollowed(table, ADAPTER):
+    if reason := unfollowed(table, ADAPTER) or cannot_go_on(job):
         return reason
     if table.init_lora_weights not in {True, False, "gaussian"}:
         return f"init_lora_weights = {literal(table.init_lora_weights)}: it begins with a part of torch's weights"
@@ -111,21 +118,45 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     )
 
 
-def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001 - the probe's signature
+def cannot_go_on(job: Job) -> str | None:
+    """Return what the adapter that a job goes on from has beside LoRA's matrices, as a reason, or None."""
+    if job.adapter.from_ is None:
+        return None
+    from forge_huggingface.facts.adapter import start_of  # only who goes on from an adapter needs it
+
+    try:
+        start = start_of(job)
+    except ForgeError:
+        return None  # a mistake of the job, which start_problems tells with its line
+    config = start.config if start is not None else {}
+    known = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+    for name in ("bias", "init_lora_weights", *BESIDE):
+        if (value := config.get(name)) and value not in known.get(name, ()):
+            return f"[adapter] from: {name} = {literal(value)} in its config, and MLX has LoRA's matrices alone"
+    return None
+
+
+BESIDE = ("fan_in_fan_out", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices")
+"""What peft's config has of more than LoRA's matrices."""
+
+
+def cannot_train(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot train as the job says, or None."""
     if reason := not_here(machine, job):
         return reason
     if job.launch.world_size > 1:
         return "[launch]: with MLX one process trains"
     data = job.data
-    for name, why in (
-        ("packing", "rows of one sequence would see each other; batches are padded"),
-        ("padding_free", "rows of one sequence would see each other; batches are padded"),
-        ("streaming", "the loop takes rows in an order of its own"),
-    ):
-        if getattr(data, name):
-            return f"{name}: {why}"
-    return next(_unserved(job), None)
+    refused = {
+        "padding_free: batches are filled up at the right; packing lays rows end to end": (
+            data.padding_free and not data.packing
+        ),
+        "streaming: the loop takes rows in an order of its own": data.streaming,
+        f"packing: attention of {facts.model_type} goes by the positions, which run on in a pack": (
+            data.packing and facts.model_type in COUNTING
+        ),
+    }
+    return next((reason for reason, holds in refused.items() if holds), None) or next(_unserved(job), None)
 
 
 def _unserved(job: Job) -> Any:
@@ -138,9 +169,12 @@ def _unserved(job: Job) -> Any:
         ("lr_scheduler_type", SCHEDULES),
         ("loss_type", LOSSES[job.train.method]),
     ):
-        value = options.get(key)
-        value = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if value is not None and value not in known:
+        values = options.get(key)
+        values = values if isinstance(values, list) else [values]
+        value = next((each for each in values if each is not None and each not in known), None)
+        if key == "optim" and str(value or "").endswith(("4bit", "8bit")):
+            yield f"optim = {literal(value)}: its states are rounded by another library, and MLX's are in 32 bit"
+        elif value is not None:
             yield f"{key} = {literal(value)}: with MLX there are {', '.join(sorted(known))}"
     for key, (value, why) in NOT_SO.items():
         if type(options.get(key)) is type(value) and options[key] == value:

@@ -21,10 +21,43 @@ SCHEDULES = frozenset(
 )
 """All of transformers' that follow from the step alone: its own functions are asked."""
 
-OPTIMIZERS = frozenset({"adamw_torch", "adamw_torch_fused", "sgd"})
-"""Those that are the same here, to the rounding."""
+OPTIMIZERS = frozenset(
+    {
+        "adafactor",
+        "adagrad",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "lion_32bit",
+        "paged_adamw_32bit",
+        "paged_lion_32bit",
+        "rmsprop",
+        "sgd",
+    }
+)
+"""Those that are the same here, to the rounding. Pages are for memory of a GPU's own."""
 
-LOSSES: Mapping[str, frozenset[str]] = {"sft": frozenset({"nll", "chunked_nll"}), "dpo": frozenset({"sigmoid"})}
+LOSSES: Mapping[str, frozenset[str]] = {
+    "sft": frozenset({"nll", "chunked_nll"}),
+    "dpo": frozenset(
+        {
+            "aot",
+            "aot_unpaired",
+            "apo_down",
+            "apo_zero",
+            "bco_pair",
+            "discopop",
+            "exo_pair",
+            "hinge",
+            "ipo",
+            "nca_pair",
+            "robust",
+            "sft",
+            "sigmoid",
+            "sigmoid_norm",
+            "sppo_hard",
+        }
+    ),
+}
 """By method; ``nll`` and ``chunked_nll`` are one loss, computed in two ways."""
 
 HONOURED = frozenset(
@@ -70,6 +103,10 @@ HONOURED = frozenset(
         "weight_decay",
         # of dpo
         "beta",
+        "disable_dropout",
+        "discopop_tau",
+        "label_smoothing",
+        "loss_weights",
         # what the rows were rendered with
         "chat_template_kwargs",
     }
@@ -80,11 +117,13 @@ ADAPTER = frozenset(
     {
         "alpha_pattern",
         "bias",
+        "digest",
         "exclude_modules",
         "finetune_attention_modules",
         "finetune_language_layers",
         "finetune_mlp_modules",
         "finetune_vision_layers",
+        "from_",
         "init_lora_weights",
         "layers_to_transform",
         "lora_alpha",
@@ -92,6 +131,7 @@ ADAPTER = frozenset(
         "modules_to_save",
         "r",
         "rank_pattern",
+        "revision",
         "target_modules",
         "type",
         "use_dora",

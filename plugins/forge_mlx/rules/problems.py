@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from forge.api import Job, Problem
 
-_MEASURED = {"sft": ("loss",), "dpo": ("loss", "rewards/*")}
+_MEASURED = {
+    "sft": ("loss", "mean_token_accuracy"),
+    "dpo": ("loss", "mean_token_accuracy", "rewards/*"),
+}
 
 
 def problems(job: Job) -> Iterable[Problem]:

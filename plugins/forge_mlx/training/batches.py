@@ -115,6 +115,8 @@ class Batch:
         labels: The token that is asked there.
         counted: How many are asked.
         tokens: How many tokens the rows have.
+        apart: For packs, which of its rows each token is of; shape (rows, tokens), -1 for what fills up. None where
+            each row is one.
     """
 
     ids: mx.array
@@ -123,16 +125,26 @@ class Batch:
     labels: mx.array
     counted: int
     tokens: int
+    apart: mx.array | None = None
 
 
 def batch_of(rows: Sequence[Mapping[str, Any]]) -> Batch:
-    """Return rows with ``input_ids`` and ``labels`` as a batch. A row's first token is predicted by none."""
+    """Return rows with ``input_ids`` and ``labels`` as a batch, or packs, which have ``seq_lengths`` too.
+
+    A row's first token is predicted by none.
+    """
     lengths = [len(row["input_ids"]) for row in rows]
     ids: Any = np.zeros((len(rows), _rounded(max(lengths))), dtype=np.int32)
     labels: Any = np.full(ids.shape, IGNORED, dtype=np.int32)
+    packed = rows[0].get("seq_lengths") is not None
+    apart: Any = np.full(ids.shape, -1, dtype=np.int32)
     for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         ids[index, :length] = row["input_ids"]
         labels[index, : length - 1] = row["labels"][1:]
+        if packed:
+            inside = np.asarray(row["seq_lengths"])
+            apart[index, :length] = np.repeat(np.arange(len(inside)), inside)
+            labels[index, np.cumsum(inside) - 1] = IGNORED  # the next token there is another row's first one
     asked = np.nonzero(labels != IGNORED)
     counted = len(asked[0])
     more = _rounded(counted) - counted
@@ -141,7 +153,36 @@ def batch_of(rows: Sequence[Mapping[str, Any]]) -> Batch:
         for each, value in ((asked[0], -1), (asked[1], 0), (labels[asked], 0))
     )
     found = [mx.array(each.astype(np.int32)) for each in columns]
-    return Batch(mx.array(ids), found[0], found[1], found[2], counted, sum(lengths))
+    places = mx.array(apart) if packed else None
+    return Batch(mx.array(ids), found[0], found[1], found[2], counted, sum(lengths), places)
+
+
+class Apart:
+    """Keeps the rows of packs apart: where mlx-lm's models look for a cache, they find the mask of their attention.
+
+    The positions of a pack run on. What these models make of them depends on how far two tokens of one row lie apart,
+    and on nothing else (:data:`forge_mlx.families.COUNTING` names the one that differs).
+
+    Args:
+        rows: Which row each token is of; shape (packs, tokens).
+    """
+
+    offset = 0
+    """The position of the first token."""
+
+    def __init__(self, rows: mx.array) -> None:
+        self.rows = rows
+
+    def make_mask(self, count: int, *, window_size: int | None = None, return_array: bool = True) -> mx.array:  # noqa: ARG002
+        """Return which tokens see which; shape (packs, 1, tokens, tokens)."""
+        places = mx.arange(count)
+        distance = places[:, None] - places[None]
+        seen = distance >= 0 if window_size is None else (distance >= 0) & (distance < window_size)
+        return (seen & (self.rows[:, :, None] == self.rows[:, None, :]))[:, None]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Return keys and values as they are: nothing was there before."""
+        return keys, values
 
 
 def _rounded(count: int) -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Run
 
 _SHORT = re.compile(r"memory|alloc", re.IGNORECASE)
-_HIGHER = ("accuracies", "margins", "chosen")
+_HIGHER = ("accuracies", "accuracy", "margins", "chosen")
 """Ends of what is better the higher it is."""
 
 

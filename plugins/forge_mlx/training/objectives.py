@@ -15,12 +15,17 @@ import mlx.core as mx
 from mlx import nn
 
 from forge_mlx.lora import switch
-from forge_mlx.training.batches import IGNORED, Batch, batch_of
+from forge_mlx.training.batches import IGNORED, Apart, Batch, batch_of
 from forge_mlx.training.optimizers import Arrays
+from forge_mlx.training.preferences import LOSSES, Pairs
 from forge_mlx.training.state import take, trained
 
 if TYPE_CHECKING:
     from forge.api import Job
+
+
+ACCURACY = "mean_token_accuracy"
+"""TRL's name of the share of asked tokens that are the likeliest to the model; under ``dpo``, of better answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,23 @@ class Objective(Protocol):
         ...
 
 
-def log_likelihoods(module: Any, batch: Batch) -> mx.array:
-    """Return for each row the sum of the logarithms of its asked tokens' probabilities; shape (rows,).
+def log_likelihoods(module: Any, batch: Batch) -> tuple[mx.array, mx.array]:
+    """Return for each row the sum of its asked tokens' log-probabilities, and how many it has right; shape (rows,).
 
     Logits are made where a token is asked only: they are the largest thing of all in a step.
     """
     with picking(module, batch):
-        logits = module(batch.ids)[0].astype(mx.float32)
+        apart = None if batch.apart is None else [Apart(batch.apart)] * len(module.layers)
+        logits = module(batch.ids, cache=apart)[0].astype(mx.float32)
     found = -nn.losses.cross_entropy(logits, batch.labels)
-    return mx.where(batch.rows[None] == mx.arange(len(batch.ids))[:, None], found[None], 0.0).sum(axis=1)
+    right = logits.argmax(axis=-1) == batch.labels
+    mine = batch.rows[None] == mx.arange(len(batch.ids))[:, None]
+    return mx.where(mine, found[None], 0.0).sum(axis=1), (mine & right[None]).sum(axis=1)
+
+
+def asked(batch: Batch) -> mx.array:
+    """Return how many tokens are asked of each row; shape (rows,)."""
+    return (batch.rows[None] == mx.arange(len(batch.ids))[:, None]).sum(axis=1)
 
 
 @contextmanager
@@ -89,8 +102,9 @@ class Likelihood:
         return Prepared(batch, batch.counted, {})
 
     def sums(self, module: Any, prepared: Prepared) -> tuple[mx.array, dict[str, mx.array]]:
-        """Return the sum of the tokens' losses."""
-        return -log_likelihoods(module, prepared.batch).sum(), {}
+        """Return the sum of the tokens' losses, and how many are right."""
+        likely, right = log_likelihoods(module, prepared.batch)
+        return -likely.sum(), {ACCURACY: right.sum()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +112,53 @@ class Preference:
     """``dpo``: the better answer is to gain more on the untrained model than the other one (arXiv 2305.18290).
 
     Attributes:
-        beta: How far the trained model may go from the untrained one; the smaller, the further.
-        untrained: The weights before the first step where all of them are trained; None with an adapter, without which
-            the model is the untrained one.
+        options: The keys of ``[train]``: the losses, their weights and what they go by.
+        untrained: The trained weights as they were before the first step; None with a new adapter, without which the
+            model is the untrained one.
     """
 
-    beta: float
+    options: Mapping[str, Any]
     untrained: Arrays | None = None
 
     def prepare(self, module: Any, rows: Sequence[Mapping[str, Any]]) -> Prepared:
         """Return a batch of pairs, the better answers first, with what the untrained model says of them."""
         batch = batch_of([_joined(row, side) for side in ("chosen_ids", "rejected_ids") for row in rows])
         now = trained(module) if self.untrained else {}
-        switch(module, on=False)
+        if self.untrained is None:
+            switch(module, on=False)
         take(module, self.untrained or {})
-        before = log_likelihoods(module, batch)
+        before, _ = log_likelihoods(module, batch)
         mx.eval(before)
         switch(module, on=True)
         take(module, now)
-        return Prepared(batch, len(rows), {"before": before})
+        return Prepared(batch, len(rows), {"before": before, "tokens": asked(batch)})
 
     def sums(self, module: Any, prepared: Prepared) -> tuple[mx.array, dict[str, mx.array]]:
         """Return the sum of the pairs' losses, and of their rewards."""
-        gains = self.beta * (log_likelihoods(module, prepared.batch) - prepared.known["before"])
-        better, worse = gains[: prepared.count], gains[prepared.count :]
-        margins = better - worse
-        return -nn.log_sigmoid(margins).sum(), {
+        likely, right = log_likelihoods(module, prepared.batch)
+        count, options, tokens = prepared.count, self.options, mx.maximum(prepared.known["tokens"], 1)
+        gains = likely - prepared.known["before"]
+        pairs = Pairs(
+            gains[:count],
+            gains[count:],
+            likely[:count] - likely[count:],
+            likely[:count],
+            tokens[:count],
+            tokens[count:],
+            options["beta"],
+            options["label_smoothing"],
+            options["discopop_tau"],
+        )
+        named = [options["loss_type"]] if isinstance(options["loss_type"], str) else options["loss_type"]
+        shares = options["loss_weights"] or [1.0] * len(named)
+        loss = sum((share * LOSSES[name](pairs) for name, share in zip(named, shares, strict=True)), mx.array(0.0))
+        better, worse, margins = pairs.beta * pairs.better, pairs.beta * pairs.worse, pairs.margin
+        return loss.sum(), {
             "rewards/chosen": better.sum(),
             "rewards/rejected": worse.sum(),
             "rewards/margins": margins.sum(),
             "rewards/accuracies": (margins > 0).sum(),
+            ACCURACY: count * right[:count].sum() / tokens[:count].sum(),
         }
 
 
@@ -139,6 +170,6 @@ def _joined(row: Mapping[str, Any], side: str) -> dict[str, list[int]]:
 def objective_of(job: Job, module: Any) -> Objective:
     """Return what a job's method makes smaller; ``module`` is not trained yet."""
     if job.train.method == "dpo":
-        untrained = trained(module) if job.adapter.type == "none" else None
-        return Preference(job.train.options["beta"], untrained)
+        untrained = trained(module) if job.adapter.type == "none" or job.adapter.from_ else None
+        return Preference(job.train.options, untrained)
     return Likelihood()

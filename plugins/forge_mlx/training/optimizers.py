@@ -1,13 +1,14 @@
-"""The optimizers, as torch has them.
+"""The optimizers, as torch, transformers and bitsandbytes have them.
 
-MLX has them too, but takes the powers of Adam's decays in 32 bit, in which 1 - 0.999 is right to four digits.
+MLX has them too, but takes the powers of Adam's decays in 32 bit, in which 1 - 0.999 is right to four digits, and
+changes the steps of Adafactor by defaults of its own.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -70,6 +71,97 @@ class Descent:
         }
 
 
+class RMSProp:
+    """``rmsprop`` with torch's defaults, as transformers' trainer makes it."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.state: Arrays = {}
+
+    def step(self, weights: Arrays, gradients: Arrays, rate: float, count: int) -> Arrays:  # noqa: ARG002
+        """Return the weights after a step."""
+        changed = {}
+        for name, plain in gradients.items():
+            gradient = plain + decay_of(name, self.decay) * weights[name]
+            square = 0.99 * self.state.get(f"{name}.square", mx.zeros_like(plain)) + 0.01 * gradient**2
+            self.state[f"{name}.square"] = square
+            changed[name] = weights[name] - rate * gradient / (mx.sqrt(square) + 1e-8)
+        return changed
+
+
+class AdaGrad:
+    """``adagrad`` with torch's defaults, as transformers' trainer makes it."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.state: Arrays = {}
+
+    def step(self, weights: Arrays, gradients: Arrays, rate: float, count: int) -> Arrays:  # noqa: ARG002
+        """Return the weights after a step."""
+        changed = {}
+        for name, plain in gradients.items():
+            gradient = plain + decay_of(name, self.decay) * weights[name]
+            square = self.state.get(f"{name}.square", mx.zeros_like(plain)) + gradient**2
+            self.state[f"{name}.square"] = square
+            changed[name] = weights[name] - rate * gradient / (mx.sqrt(square) + 1e-10)
+        return changed
+
+
+class Lion:
+    """Lion (arXiv 2302.06675), as bitsandbytes 0.50 has it.
+
+    Args:
+        betas: The share of the mean in what is followed, and the decay of the mean.
+        decay: The strength of weight decay, which is apart from the gradient.
+    """
+
+    def __init__(self, betas: tuple[float, float], decay: float) -> None:
+        self.betas, self.decay = betas, decay
+        self.state: Arrays = {}
+
+    def step(self, weights: Arrays, gradients: Arrays, rate: float, count: int) -> Arrays:  # noqa: ARG002
+        """Return the weights after a step."""
+        first, second = self.betas
+        changed = {}
+        for name, gradient in gradients.items():
+            mean = self.state.get(f"{name}.mean", mx.zeros_like(gradient))
+            kept = weights[name] * (1 - rate * decay_of(name, self.decay))
+            changed[name] = kept - rate * mx.sign(first * mean + (1 - first) * gradient)
+            self.state[f"{name}.mean"] = second * mean + (1 - second) * gradient
+        return changed
+
+
+class Adafactor:
+    """Adafactor (arXiv 1804.04235) at a given learning rate, as transformers' trainer makes it."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.state: Arrays = {}
+
+    def step(self, weights: Arrays, gradients: Arrays, rate: float, count: int) -> Arrays:
+        """Return the weights after a step, counted from 1."""
+        share = 1.0 - count**-0.8
+        changed = {}
+        for name, gradient in gradients.items():
+            update = gradient * mx.rsqrt(self._square(name, gradient**2 + 1e-30, share))
+            update = update / mx.maximum(mx.sqrt((update**2).mean()), 1.0)
+            changed[name] = weights[name] * (1 - rate * decay_of(name, self.decay)) - rate * update
+        return changed
+
+    def _square(self, name: str, square: mx.array, share: float) -> mx.array:
+        """Return the running mean of the squares, of a matrix as the product of its rows' and its columns'."""
+
+        def mean(part: str, now: mx.array) -> mx.array:
+            key = f"{name}.{part}"
+            self.state[key] = share * self.state.get(key, mx.zeros_like(now)) + (1 - share) * now
+            return self.state[key]
+
+        if square.ndim < 2:
+            return mean("square", square)
+        rows, columns = mean("rows", square.mean(axis=-1)), mean("columns", square.mean(axis=-2))
+        return (rows / rows.mean(axis=-1, keepdims=True))[..., None] * columns[..., None, :]
+
+
 def decay_of(name: str, decay: float) -> float:
     """Return how strongly a weight decays; biases and the weights of norms do not."""
     return 0.0 if _UNDECAYED.search(name.lower()) else decay
@@ -77,10 +169,16 @@ def decay_of(name: str, decay: float) -> float:
 
 def optimizer_of(options: Mapping[str, Any]) -> Optimizer:
     """Return the optimizer that the keys of ``[train]`` ask for."""
-    decay = options["weight_decay"]
-    if str(options["optim"]) == "sgd":
-        return Descent(decay)
-    return AdamW((options["adam_beta1"], options["adam_beta2"]), options["adam_epsilon"], decay)
+    decay, betas = options["weight_decay"], (options["adam_beta1"], options["adam_beta2"])
+    made: dict[str, Callable[[], Optimizer]] = {
+        "adafactor": lambda: Adafactor(decay),
+        "adagrad": lambda: AdaGrad(decay),
+        "lion_32bit": lambda: Lion(betas, decay),
+        "rmsprop": lambda: RMSProp(decay),
+        "sgd": lambda: Descent(decay),
+    }
+    name = str(options["optim"]).removeprefix("paged_")
+    return made.get(name, lambda: AdamW(betas, options["adam_epsilon"], decay))()
 
 
 def clipped(gradients: Arrays, longest: float) -> tuple[Arrays, mx.array]:
