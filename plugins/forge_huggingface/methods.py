@@ -185,6 +185,7 @@ METHODS: Mapping[str, Method] = {
             "labelled",
             "a classifier, or a number for a text",
             head="classification",
+            preflight="forge_huggingface.data.labelled:findings",
             spreads=_DDP,
             measures=("accuracy", "f1", "mse", "pearson"),
         ),

@@ -310,3 +310,32 @@ def test_the_best_of_a_regression_is_the_one_of_the_smallest_error(project: Proj
     done = trained(project, train={**keys, "eval_strategy": "steps", "learning_rate": 0.3})
     errors = {event["step"]: event["eval_mse"] for event in done.of_kind("eval")}
     assert json_of(done.folder.path / "trained.json")["best_step"] == min(errors, key=lambda step: errors[step])
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"metric_for_best_model": "f1"}, "there is no f1 of a regression"),
+        ({"label_smoothing_factor": 0.1}, "smoothing"),
+    ],
+)
+def test_what_the_rows_make_wrong_is_told_before_the_model_is_loaded(
+    project: Project, rows: Rows, keys: dict[str, Any], words: str
+) -> None:
+    rows(numbers(12))
+    project.write(data={"eval_size": 4}, train={"method": "classification", **keys})
+    done = project.perform()
+    assert words in json.dumps(done.error)
+    assert not done.of_kind("loaded")
+
+
+@pytest.mark.slow
+def test_a_trained_model_without_its_head_is_not_asked(project: Project, rows: Rows) -> None:
+    from safetensors.torch import load_file, save_file
+
+    rows(labelled(20))
+    folder = trained(project, adapter=WHOLE).folder.path
+    file = folder / "model" / "model.safetensors"
+    save_file({name: value for name, value in load_file(file).items() if "score" not in name}, file, {"format": "pt"})
+    said = project.forge("chat", str(folder), code=None)
+    assert "lacks 1 weights" in said

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from forge.api import Finding
 from forge_huggingface.batches.answers import LabelledBatches
 from forge_huggingface.data.layout import Layout, Part
 from forge_huggingface.facts.adapter import start_of
@@ -27,7 +28,7 @@ from forge_huggingface.rows import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from forge.api import Loaded, Run
+    from forge.api import Data, Job, Loaded, Run
     from forge_huggingface.data.store import Store
     from forge_huggingface.heads.labels import Labels
     from forge_huggingface.rendering.render import Renderer
@@ -157,6 +158,18 @@ class LabelledRows(Layout):
         name = (", ".join(label) or "no label") if isinstance(label, list) else str(label)
         ids = list(row["input_ids"])
         return [(name, ids, [-100] * len(ids))]
+
+
+def findings(job: Job, run: Run, data: Data) -> Iterator[Finding]:  # noqa: ARG001 - the preflight's signature
+    """Yield what in the job does not fit what the rows are labelled with."""
+    labels, options = known.Labels.of(data.summary), job.train.options
+    metric = str(options.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    if metric not in (there := ("loss", *known.scores_of(labels))):
+        what = f"metric_for_best_model: there is no {metric} of a {labels.problem_type}"
+        yield Finding("error", what, f"write one of {', '.join(there)}")
+    if labels.problem_type != known.SINGLE and options.get("label_smoothing_factor"):
+        what = f"label_smoothing_factor is for one label of several, and the rows make it a {labels.problem_type}"
+        yield Finding("error", what, "remove it")
 
 
 def _encoded(

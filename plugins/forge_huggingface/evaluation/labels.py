@@ -18,8 +18,8 @@ from forge_huggingface.evaluation.questions import held_out
 from forge_huggingface.generation.labels import LabelGenerator
 from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.heads.heads import summary_of
-from forge_huggingface.heads.labels import REGRESSION, SEVERAL, SINGLE, Labels
-from forge_huggingface.heads.scores import beside, decided, names, right
+from forge_huggingface.heads.labels import REGRESSION, SEVERAL, SINGLE, Labels, scores_of
+from forge_huggingface.heads.scores import beside, decided, right
 from forge_huggingface.hub.card import renew
 from forge_huggingface.hub.snapshot import snapshot
 
@@ -130,7 +130,7 @@ def measure(
     found: dict[str, dict[str, Any]] = {
         "loss": {**dict.fromkeys(told, nothing), Who.TUNED: {**summary(loss, seed=table.seed), "share": False}}
     }
-    for name in names(labels):
+    for name in scores_of(labels):
         if table.metrics and name not in table.metrics:
             continue
         if name != "accuracy":

@@ -9,8 +9,7 @@ from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import held_out
 from forge_huggingface.generation.load import make_renderer
-from forge_huggingface.heads import scores
-from forge_huggingface.heads.labels import Labels
+from forge_huggingface.heads.labels import Labels, scores_of
 from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
 def _scores(job: Job, data: Data) -> Iterable[Finding]:
     """Yield the metrics of ``[eval]`` that there are not for what the rows ask to tell."""
     assert job.eval is not None
-    there, kind = scores.names(Labels.of(data.summary)), data.summary["problem_type"]
+    there, kind = scores_of(Labels.of(data.summary)), data.summary["problem_type"]
     for name in job.eval.metrics:
         if name not in there:
             yield Finding("error", f"[eval] metrics: there is no {name} of a {kind}", f"there are {', '.join(there)}")

@@ -87,9 +87,8 @@ def classifier(
         what = "the base model tells no labels: its head would be a new one, which starts at random"
         raise UsageError(what, None, "ask the trained model")
     known = summary_of(run)
-    model = read_model(
-        job, run, str(folder), planned_device(job, run), task=trained.task, **settings(trained.task, known)
-    )
+    given = {"task": trained.task, "fresh": trained.kind == "adapter", **settings(trained.task, known)}
+    model = read_model(job, run, str(folder), planned_device(job, run), **given)
     model.config.get_text_config().pad_token_id = renderer.tokenizer.pad_token_id
     if trained.kind == "adapter":
         model = add_adapter(model, run.folder / trained.weights)

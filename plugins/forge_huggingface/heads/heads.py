@@ -51,6 +51,8 @@ def head_modules(model: Any) -> list[str]:
 
 def is_head(name: str, prefix: str) -> bool:
     """Whether a weight is one of the head, or of the pooler; ``prefix`` is what the names of the layers begin with."""
+    if not prefix:  # a model of its own code: only what heads are called is known to be one
+        return name.startswith(("score.", "classifier."))
     return not name.startswith(f"{prefix}.") or name.startswith(f"{prefix}.pooler.")
 
 

@@ -57,13 +57,9 @@ class Labels:
         """What the model's config says of them."""
         if self.problem_type == REGRESSION:
             return {"problem_type": self.problem_type, "num_labels": 1}
-        names = {str(number): name for number, name in enumerate(self.names)}
-        back = {name: number for number, name in enumerate(self.names)}
-        return {
-            "problem_type": self.problem_type,
-            "id2label": {int(number): name for number, name in names.items()},
-            "label2id": back,
-        }
+        names = dict(enumerate(self.names))
+        back = {name: number for number, name in names.items()}
+        return {"problem_type": self.problem_type, "id2label": names, "label2id": back}
 
     def target(self, label: Label) -> int | float | list[float]:
         """Return what the loss is computed with."""
@@ -74,6 +70,11 @@ class Labels:
             return self.names.index(str(label))
         assert isinstance(label, tuple | list)
         return [float(name in label) for name in self.names]
+
+
+def scores_of(labels: Labels) -> tuple[str, ...]:
+    """Return the scores that there are of what a model tells."""
+    return ("mse", "pearson") if labels.problem_type == REGRESSION else ("accuracy", "f1")
 
 
 def kind_of(label: Label) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from forge_huggingface.heads.labels import REGRESSION, SEVERAL, Labels
+from forge_huggingface.heads.labels import REGRESSION, SEVERAL, Labels, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,11 +21,6 @@ NAMES = ("accuracy", "f1", "mse", "pearson")
 """All of them, of whatever is told."""
 
 _RESAMPLES = 2000
-
-
-def names(labels: Labels) -> tuple[str, ...]:
-    """Return those that there are."""
-    return ("mse", "pearson") if labels.problem_type == REGRESSION else ("accuracy", "f1")
 
 
 def decided(labels: Labels, logits: Any) -> Any:
@@ -48,7 +43,7 @@ def decided(labels: Labels, logits: Any) -> Any:
 def scores(labels: Labels, logits: Any, targets: Any) -> dict[str, float]:
     """Return all scores of all rows; ``targets`` are as the loss has them."""
     told = decided(labels, logits)
-    return {name: float(_SCORES[name](told, targets)) for name in names(labels)}
+    return {name: float(_SCORES[name](told, targets)) for name in scores_of(labels)}
 
 
 def accuracy(told: Any, targets: Any) -> float:

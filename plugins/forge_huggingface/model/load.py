@@ -59,7 +59,9 @@ def name_experts(config: Any) -> None:
         kind.attribute_map = {**kind.attribute_map, "num_experts": "num_local_experts"}
 
 
-def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", **changes: Any) -> Any:
+def read_model(
+    job: Job, run: Run, folder: str, device: str, *, task: str = "", fresh: bool = True, **changes: Any
+) -> Any:
     """Read a model from a folder, and refuse one that would come out partly random, a new head apart.
 
     Args:
@@ -68,6 +70,7 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
         folder: The folder with config and safetensors.
         device: torch's name of the device.
         task: The task to load it for; the model's own if it is empty.
+        fresh: Whether a head for the task may start at random; not so of a model that has been trained.
         changes: Other arguments for ``from_pretrained``.
     """
     import torch
@@ -100,11 +103,12 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
             if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
                 raise
             run.emit(Warned(f"{table.id} has no {table.attn_implementation} attention; taking eager"))
-            return read_model(job, run, folder, device, task=task, **{**changes, "attn_implementation": "eager"})
+            changes = {**changes, "attn_implementation": "eager"}
+            return read_model(job, run, folder, device, task=task, fresh=fresh, **changes)
     prefix = model.base_model_prefix
 
     def free(name: str) -> bool:
-        return task in POOLED and is_head(name, prefix)
+        return fresh and task in POOLED and is_head(name, prefix)
 
     if unused := sorted(name for name in report["unexpected_keys"] if not free(name)):
         named = f"{', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}"

@@ -30,4 +30,5 @@ def test_what_a_checkpoint_of_a_language_model_lacks_is_a_part_of_the_head(tmp_p
     prefix = model.base_model_prefix
     assert report["missing_keys"]
     assert all(is_head(name, prefix) for name in report["missing_keys"])
+    assert [is_head(name, "") for name in ("classifier.weight", "layers.0.weight")] == [True, False]
     assert not any(is_head(name, prefix) for name, _ in model.named_parameters() if ".layer" in name)
