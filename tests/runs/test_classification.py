@@ -163,7 +163,13 @@ def test_the_rows_of_a_step_count_alike_however_they_are_batched(
 
 def evaluation(project: Project, **changes: Any) -> Any:
     """Train, evaluate and export in real processes, and return the run's folder with what was found."""
-    changes["train"] = {"method": "classification", "max_steps": 30, "save_steps": 30, **changes.get("train", {})}
+    changes["train"] = {
+        "method": "classification",
+        "max_steps": 40,
+        "save_steps": 40,
+        "per_device_train_batch_size": 8,
+        **changes.get("train", {}),
+    }
     changes = {"model": {"max_seq_length": None}, "export": [{"format": "merged"}], **changes}
     project.write(**{**changes, "data": {"eval_size": 8}, "eval": {}})
     project.forge("run", "job.toml")
@@ -191,7 +197,7 @@ def test_the_pipeline_on_an_export_tells_what_the_evaluation_and_the_chat_tell(
 ) -> None:
     take(project, family)
     rows(labelled(48))
-    whole = {"adapter": WHOLE, "train": {"learning_rate": 5e-3, "per_device_train_batch_size": 8}}
+    whole = {"adapter": WHOLE, "train": {"learning_rate": 5e-3}}
     folder, found = evaluation(project, **(whole if kind == "none" else {}))
     asked = held(folder, project)
     classify = pipelined(folder)
