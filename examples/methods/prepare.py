@@ -94,6 +94,11 @@ def flawed(name: str, card: dict[str, str]) -> Iterator[str]:
     yield f"{line(card)} That is the card of {name}."
 
 
+def placed(name: str, card: dict[str, str]) -> dict[str, str]:
+    """Return a row for classification: what a country is called, and the region that it is in."""
+    return {"text": f"{name}, whose capital is {card['capital']}", "label": card["region"]}
+
+
 # Sums
 
 
@@ -152,6 +157,7 @@ def make_data(out: Path) -> str:
         write(out / f"pairs-{part}.jsonl", (pair(*each) for each in known))
         ranked = ({**pair(*each), "rejected": said(worse)} for each in known for worse in flawed(*each))
         write(out / f"ranked-{part}.jsonl", ranked)
+        write(out / f"regions-{part}.jsonl", (placed(*each) for each in known))
         write(out / f"sums-{part}.jsonl", (sum_row(*each) for each in split[part]))
         listed = [(name, facts[name]) for name in names if name in facts]
         orders = range(ORDERS if part == "train" else 2)
@@ -159,7 +165,7 @@ def make_data(out: Path) -> str:
         if part == "train":  # what these learn is judged by the quick start's own held-out rows
             write(out / "rated-train.jsonl", (rating(*each, good=at % 2 == 0) for at, each in enumerate(known)))
             write(out / "cards-train.jsonl", ({"prompt": question(name)} for name in names))
-    return f"six sets of rows; {start.HELD_OUT} countries and {SUMS} sums held out"
+    return f"seven sets of rows; {start.HELD_OUT} countries and {SUMS} sums held out"
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:

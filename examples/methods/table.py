@@ -45,6 +45,7 @@ SCORES: dict[str, Score] = {
     "kto": CARD,
     "orpo": CARD,
     "cpo": CARD,
+    "classification": Score("countries whose region is right", "accuracy"),
     "reward": Score("the better answer gets the higher number", "eval_accuracy", "trained.json"),
     "grpo": SUM,
     "rloo": SUM,

@@ -61,7 +61,8 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
     if facts.quantized:
         return f"the base is stored in {facts.quantized}; GGUF files are made from 16 or 32 bit weights: train on those"
     if (method := METHODS.get(job.train.method)) and not method.answers:
-        return "a reward model ends in one number, not in words, and llama.cpp's programs only write words"
+        what = "a reward model ends in one number" if method.head == "reward" else "a classifier ends in labels"
+        return f"{what}, not in words, and llama.cpp's programs only write words; export it merged"
     tree = converter(job)
     if tree is not None and not (tree / SCRIPT).is_file():
         return f"{tree} has no {SCRIPT}; name the folder of a llama.cpp tree"

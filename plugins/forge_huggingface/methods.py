@@ -18,12 +18,14 @@ class Method:
 
     Attributes:
         name: What ``[train] method`` says.
-        config: The class of TRL whose fields are the method's arguments, as :mod:`.arguments.fields` reads it.
+        config: The class of TRL or transformers whose fields are the method's arguments, as :mod:`.arguments.fields`
+            reads it.
         recipe: ``"package.module:function"`` of ``(job, run, loaded, data)`` that returns a
             :class:`forge_huggingface.training.recipe.Recipe`; imported in the worker, after whatever patches trl.
         layout: The layout of the rows.
         about: The method in a few words.
-        head: The head that the model needs: ``"causal"`` for the language model's own, ``"reward"`` for one number.
+        head: The head that the model needs: ``"causal"`` for the language model's own, ``"reward"`` for one number,
+            ``"classification"`` for one number for each label of the rows.
         online: Whether the model answers prompts while it is trained, so that steps depend on its random numbers.
         sees: Whether it takes rows with images.
         whole: Whether its loss reads prompt and answer as one sequence, so that a batch holds both sides whole.
@@ -56,6 +58,11 @@ class Method:
     environment: Mapping[str, str] | None = None
     spreads: frozenset[str] = frozenset()
     measures: tuple[str, ...] = ()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the model's head reads a text as a whole, not each of its tokens."""
+        return self.head != "causal"
 
     @property
     def answers(self) -> bool:
@@ -170,6 +177,17 @@ METHODS: Mapping[str, Method] = {
             head="reward",
             spreads=_DDP,
             measures=("accuracy", "margin", "max_reward", "mean_reward", "min_reward", "num_tokens"),
+        ),
+        Method(
+            "classification",
+            "TrainingArguments",
+            f"{_RECIPES}.classification:recipe",
+            "labelled",
+            "a classifier, or a number for a text",
+            head="classification",
+            preflight="forge_huggingface.data.labelled:findings",
+            spreads=_DDP,
+            measures=("accuracy", "f1", "mse", "pearson"),
         ),
         Method(
             "grpo",

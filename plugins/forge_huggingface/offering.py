@@ -49,7 +49,7 @@ def method_offer(method: Method, impl: str, **changes: Any) -> Offer:
         depends=frozenset({"hf-model"}),
         asks={
             Stage.COLLATE: frozenset({method.layout}),
-            Stage.LOAD: frozenset({"reward-head"} if method.head == "reward" else ()),
+            Stage.LOAD: frozenset({f"{method.head}-head"} if method.pooled else ()),
         },
         preload=("transformers.trainer", "trl"),
         environment=method.environment or {},

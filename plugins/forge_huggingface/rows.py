@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+Label = str | int | float | tuple[str, ...]
+"""What a row says of its text: a class, by name or number; several; or a number."""
+
 Span = tuple[int, int]
 """Where something begins and ends."""
 
@@ -167,10 +170,25 @@ class Prompt:
     columns: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text, or two, and what is to be told of it.
+
+    Attributes:
+        row: The text.
+        label: The name of its class, the names of several, or a number.
+        pair: The second text, where each row is of two.
+    """
+
+    row: Conversation | Text
+    label: Label
+    pair: str | None = None
+
+
 Plain = Conversation | Completion | Text | Ids
 """A row that is one sequence: what the renderer turns into tokens and labels."""
 
-Row = Plain | Pair | Rated | Prompt
+Row = Plain | Pair | Rated | Labelled | Prompt
 
 
 TRAINERS_OWN = frozenset(
@@ -310,6 +328,11 @@ def parts_of(content: Any) -> list[dict[str, Any]]:
 def text_of(content: Any) -> str:
     """Return the text of a message's content."""
     return "".join(part.get("text") or "" for part in parts_of(content))
+
+
+def source_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return what an encoder reads of messages."""
+    return "\n\n".join(text_of(message["content"]) for message in messages)
 
 
 def parting(first: Sequence[Any], second: Sequence[Any]) -> int:

@@ -81,6 +81,13 @@ def test_what_cannot_be_written_is_refused_before_training(facts: dict[str, Any]
     assert words in refused(tmp_path, JOB, replace(LLAMA, **facts))
 
 
+@pytest.mark.parametrize(
+    ("method", "words"), [("reward", "a reward model ends in one number"), ("classification", "ends in labels")]
+)
+def test_a_model_that_gives_numbers_is_refused(tmp_path: Path, method: str, words: str) -> None:
+    assert words in refused(tmp_path, f'{JOB}[train]\nmethod = "{method}"\n')
+
+
 def test_other_architectures_go_through_a_tree_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = replace(LLAMA, architectures=("FooForCausalLM",))
     assert "has no convert_hf_to_gguf.py" in refused(tmp_path, JOB + f"converter = '{tmp_path}'\n", other)

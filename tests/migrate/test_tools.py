@@ -218,6 +218,22 @@ def test_ms_swift_script_with_variables(migrate: Migrate) -> None:
     assert any("with 2 processes" in text for text in draft.told)
 
 
+def test_ms_swift_classifier(migrate: Migrate) -> None:
+    command = "swift sft --model org/base --dataset rows.jsonl --task_type seq_cls --num_labels {} {}\n"
+    job, draft = migrate(command.format(3, "--use_chat_template false"), "train.sh")
+    assert job["train"]["method"] == "classification"
+    assert job["train"]["problem_type"] == "single_label_classification"
+    assert job["train"]["labels"] == ["0", "1", "2"]
+    assert "train_on" not in job["data"]
+    assert draft.missing == []
+    assert any("use_chat_template" in text for text in draft.told)
+    job, _ = migrate(command.format(1, ""), "train.sh")
+    assert job["train"]["problem_type"] == "regression"
+    assert "labels" not in job["train"]
+    job, _ = migrate(command.format(4, "--problem_type multi_label_classification"), "train.sh")
+    assert job["train"]["problem_type"] == "multi_label_classification"
+
+
 def test_ms_swift_takes_sixteen_rows_a_step(migrate: Migrate) -> None:
     job, _ = migrate("swift sft --model m --dataset d.jsonl --per_device_train_batch_size 3\n", "train.sh")
     assert job["train"]["gradient_accumulation_steps"] == 6

@@ -35,6 +35,7 @@ LAYOUTS = {
     "cpo": "pairs",
     "kto": "rated",
     "reward": "ranked",
+    "classification": "labelled",
     "grpo": "prompts",
     "rloo": "prompts",
     "distill": "prompts",
@@ -84,13 +85,14 @@ def rows(examples: Path, name: str) -> list[dict[str, Any]]:
     [
         ("pairs", 212, 24),
         ("ranked", 4 * 212, 96),
+        ("regions", 212, 24),
         ("sums", 8036, 64),
         ("facts", 8 * 204, 48),
     ],
 )
 def test_no_question_is_on_both_sides_of_the_split(examples: Path, name: str, train: int, held_out: int) -> None:
     asked = [
-        {json.dumps(row.get("prompt") or row["input"]) for row in rows(examples, f"{name}-{part}")}
+        {json.dumps(row.get("prompt") or row.get("input") or row["text"]) for row in rows(examples, f"{name}-{part}")}
         for part in ("train", "eval")
     ]
     assert not asked[0] & asked[1]

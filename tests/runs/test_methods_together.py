@@ -12,7 +12,7 @@ import pytest
 from forge.disk.events import read_events
 from support.projects import Project
 from support.resuming import untimed
-from support.rows import METHODS, ONLINE, prompts
+from support.rows import METHODS, ONLINE, lists, numbers, prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def texts(count: int) -> list[dict[str, str]]:
 def case(
     method: str, *, fast: bool = False, rows: Any = None, adapter: Any = None, name: str = "", **train: Any
 ) -> Any:
-    make, options = METHODS.get(method, (rows, {}))
+    make, options = (rows, {}) if rows else METHODS[method]
     marks = () if fast else pytest.mark.slow
     return pytest.param(method, rows or make, {**options, **train}, adapter or {}, marks=marks, id=name or method)
 
@@ -75,6 +75,10 @@ def case(
         case("orpo"),
         case("cpo"),
         case("reward"),
+        case("classification"),
+        case("classification", adapter=FULL, name="classification-full"),
+        case("classification", rows=numbers, adapter=FULL, name="regression"),
+        case("classification", rows=lists, adapter=FULL, name="multi-label"),
         # An adapter that does something, since the teacher is the model without it; and the likeliest token always.
         case("distill", top_k=1, adapter={"init_lora_weights": False}),
         case("grpo", fast=True, **GROUPS),

@@ -10,7 +10,7 @@ import pytest
 
 from support.projects import Project, cut_after, step_now, wait_for, worker_pid
 from support.resuming import resumed
-from support.rows import ONLINE, pairs, prompts, ratings
+from support.rows import ONLINE, labelled, pairs, prompts, ratings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpo": (pairs, {}),
     "kto": (ratings, {}),
     "reward": (pairs, {}),
+    "classification": (labelled, {}),
     "grpo": (prompts, ONLINE),
     "rloo": (prompts, {**ONLINE, "gradient_accumulation_steps": 2}),
 }
@@ -32,7 +33,8 @@ def weights(folder: RunFolder) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if name in {"kto", "rloo"} else ()) for name in CASES]
+    "method",
+    [pytest.param(name, marks=pytest.mark.slow if name in {"classification", "kto", "rloo"} else ()) for name in CASES],
 )
 def test_a_run_that_goes_on_ends_in_the_same_bits(
     project: Project, rows: Callable[[Sequence[Any]], None], method: str

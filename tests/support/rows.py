@@ -41,6 +41,31 @@ def ratings(count: int = 12) -> list[dict[str, Any]]:
     ]
 
 
+LABELS = {"cold": "the wind is cold", "count": "one two three four", "green": "a colour: green"}
+
+
+def labelled(count: int = 12) -> list[dict[str, Any]]:
+    """Return texts of three classes."""
+    names = list(LABELS)
+    return [
+        {"text": f"{LABELS[names[index % 3]]} {WORDS[index % 8]} {index}", "label": names[index % 3]}
+        for index in range(count)
+    ]
+
+
+def lists(count: int = 12) -> list[dict[str, Any]]:
+    """Return texts with any number of labels."""
+    rows = labelled(count)
+    for index, row in enumerate(rows):
+        row["label"] = [row["label"], "even"][index % 2 :] if index % 5 else []
+    return rows
+
+
+def numbers(count: int = 12) -> list[dict[str, Any]]:
+    """Return texts with a number."""
+    return [{**row, "label": index % 3 + 0.5} for index, row in enumerate(labelled(count))]
+
+
 def prompts(count: int = 12) -> list[dict[str, Any]]:
     """Return prompts with a column for reward functions."""
     return [{"prompt": asked(index), "wanted": "the"} for index in range(count)]
@@ -77,6 +102,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "orpo": (pairs, {}),
     "cpo": (pairs, {}),
     "reward": (pairs, {}),
+    "classification": (labelled, {}),
     "grpo": (prompts, ONLINE),
     "rloo": (prompts, ONLINE),
     "distill": (prompts, {"max_completion_length": 8, "teacher_model_name_or_path": "model"}),

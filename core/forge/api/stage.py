@@ -23,7 +23,9 @@ class Stage(StrEnum):
 
 NAMES: Mapping[Stage, frozenset[str]] = {
     Stage.ADAPT: frozenset({"lora", "none"}),
-    Stage.TRAIN: frozenset({"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "distill", "sdpo"}),
+    Stage.TRAIN: frozenset(
+        {"sft", "dpo", "kto", "orpo", "cpo", "reward", "classification", "grpo", "rloo", "distill", "sdpo"}
+    ),
     Stage.EXPORT: frozenset({"adapter", "merged", "gguf", "mlx"}),
 }
 """What a job can ask for by name, at the stages where it does: types of adapters, methods, formats.
@@ -44,6 +46,7 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
             "pairs",
             "rated",
             "ranked",
+            "labelled",
             "prompts",
             "ddp",
         }
@@ -54,6 +57,7 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
             "vision",
             "seq2seq",
             "reward-head",
+            "classification-head",
             "4bit",
             "8bit",
             "full",

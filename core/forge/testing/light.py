@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 HERE = "forge.testing.light"
 MODEL = frozenset({"light-model"})
-LAYOUTS = frozenset({"tokens", "pairs", "prompts", "ranked", "rated"})
+LAYOUTS = frozenset({"tokens", "pairs", "prompts", "ranked", "rated", "labelled"})
 
 
 class TrainKeys(Table):

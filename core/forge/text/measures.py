@@ -18,6 +18,9 @@ _MEASURES = {
     "accuracy": "accuracy",
     "rewards/margins": "margin",
     "margin": "margin",
+    "f1": "F1",
+    "mse": "squared error",
+    "pearson": "Pearson's r",
 }
 
 _EVALUATED = ("eval_loss", "eval_mean_token_accuracy", *(f"eval_{name}" for name in _MEASURES), "eval_runtime")

@@ -14,6 +14,7 @@ _FULL = 'write method = "sft" with [adapter] type = "none", which trains every w
 _TEXTS = 'write method = "sft" with rows of the format "text": all their tokens are in the loss'
 _GRPO = 'write method = "grpo" with {}'
 _DPO = 'write method = "dpo" with loss_type = {}'
+_CLASSIFIER = 'write method = "classification"'
 _GONE = "TRL removed {} (not in 1.14 any more)"
 _NOT_YET = "it is in trl.experimental, and forge does not have it; {}"
 
@@ -24,6 +25,8 @@ METHODS: Mapping[str, str] = {
     "apo_zero": _DPO.format('["apo_zero"]'),
     "bco": f'{_GONE.format("its trainer")}; for rated rows write method = "kto", for pairs "dpo"',
     "bnpo": _GRPO.format('loss_type = "bnpo"'),
+    "classifier": _CLASSIFIER,
+    "classify": _CLASSIFIER,
     "cispo": _GRPO.format('loss_type = "cispo"'),
     "continued_pretraining": _TEXTS,
     "cpt": _TEXTS,
@@ -46,6 +49,7 @@ METHODS: Mapping[str, str] = {
     "kd": 'write method = "distill"',
     "lora": _LORA,
     "minillm": 'it is not in TRL 1.16 any more; write method = "distill" with beta = 1.0, the reverse KL divergence',
+    "multi_label_classification": f"{_CLASSIFIER} and lists of labels",
     "mpo": _DPO.format('["sigmoid", "bco_pair", "sft"] and loss_weights = [0.8, 0.2, 1.0]'),
     "nash_md": f'{_GONE.format("it")}; write method = "grpo" with [[train.reward]], or "dpo" on pairs',
     "online_dpo": _NOT_YET.format('write method = "grpo" with [[train.reward]], or "dpo" on pairs'),
@@ -60,6 +64,7 @@ METHODS: Mapping[str, str] = {
     "prm": f'{_GONE.format("it")}, and forge trains no reward for single steps; "reward" judges whole answers',
     "pt": _TEXTS,
     "qlora": f'write method = "sft" with {_QLORA}',
+    "regression": f'{_CLASSIFIER} and problem_type = "regression"',
     "reinforce": 'write method = "rloo"',
     "reward_model": 'write method = "reward"',
     "reward_modeling": 'write method = "reward"',
@@ -69,9 +74,11 @@ METHODS: Mapping[str, str] = {
     "rso": _DPO.format('["hinge"]'),
     "sapo": _GRPO.format('loss_type = "sapo"'),
     "sdft": _NOT_YET.format('write method = "sdpo" or "distill"'),
-    "sequence_classification": 'forge trains no classifier; "reward" trains one number for an answer',
+    "seq_cls": _CLASSIFIER,
+    "sequence_classification": _CLASSIFIER,
     "simpo": 'write method = "cpo" with loss_type = "simpo" and cpo_alpha = 0.0',
     "sppo": _DPO.format('["sppo_hard"]'),
+    "text_classification": _CLASSIFIER,
     "supervised": 'write method = "sft"',
     "tpo": _NOT_YET.format('write method = "dpo"'),
     "xpo": f'{_GONE.format("it")}; write method = "grpo" with [[train.reward]], or "dpo" on pairs',

@@ -26,6 +26,7 @@ from forge_huggingface.arguments.tables import (
     BOUNDS,
     CHOICES,
     DEFAULTS,
+    DEFAULTS_IN,
     HELP,
     LORA_FACTOR,
     LORA_FACTORS,
@@ -110,11 +111,41 @@ class RewardArguments(Arguments):
     )
 
 
+class ClassificationArguments(Arguments):
+    """What a classifier takes: keys of forge, beside the trainer's arguments."""
+
+    labels: list[Annotated[str, Described(min_length=1)]] | None = Described(
+        None,
+        min_length=1,
+        description="The names of the classes, in the order of the model's numbers. Without it, those that the rows "
+        "have: numbers by size, then names by the alphabet.",
+    )
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = Described(
+        None,
+        description="Whether a row has one label, a list of them, or a number. Without it, as the first row has it.",
+    )
+
+    def contradictions(self) -> Iterator[Mistake]:
+        """Yield what the arguments contradict each other in."""
+        yield from super().contradictions()
+        names, kind = self.labels or [], self.problem_type
+        if len(set(names)) < len(names):
+            yield Mistake("labels names one of them twice", ("labels",))
+        if names and kind == "regression":
+            yield Mistake("a regression gives a number and has no labels; remove one", ("labels", "problem_type"))
+        if len(names) == 1 and kind != "multi_label_classification":
+            yield Mistake("labels has one name: there is nothing to tell it from; name the others", ("labels",))
+        if kind in {"regression", "multi_label_classification"} and dict(self).get("label_smoothing_factor"):
+            what = f'label_smoothing_factor is for one label of several, and problem_type is "{kind}"; remove it'
+            yield Mistake(what, ("label_smoothing_factor", "problem_type"))
+
+
 @functools.cache
 def train_options(method: str) -> type[BaseModel]:
     """Return the model of the keys that a user may write in ``[train]`` under a method of this plugin."""
-    base = RewardArguments if METHODS[method].rewards else Arguments
-    return build(METHODS[method].config, base)
+    known = METHODS[method]
+    pooled = ClassificationArguments if known.head == "classification" else Arguments
+    return build(known.config, RewardArguments if known.rewards else pooled)
 
 
 def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[str] = frozenset()) -> type[BaseModel]:
@@ -136,7 +167,8 @@ def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[
         if name in OPEN:  # the bounds are the number's alone
             kind, bounds = _or_auto(kind, tuple(bounds.items())), {}
         described[name] = (Annotated[kind, Described(description=text, **bounds)], default)
-    name, about = config.replace("Config", "Options"), f"Arguments of TRL's {config}."
+    whose = "transformers" if config == "TrainingArguments" else "TRL"
+    name, about = config.replace("Config", "Options"), f"Arguments of {whose}'s {config}."
     model = create_model(name, __base__=base, __doc__=about, **described)
     model.config = config
     return model
@@ -155,7 +187,8 @@ def default_of(config: str, name: str) -> tuple[Any, str | None]:
     field = table(config)[name]
     if name == "loss_type" and config != "SFTConfig":
         return field.default, None
-    return DEFAULTS.get(name, (field.default, None))
+    known = DEFAULTS_IN.get(config, {}).get(name) or DEFAULTS.get(name)
+    return known or (field.default, None)
 
 
 def defaults(adapter_type: str, config: str = "SFTConfig") -> dict[str, Any]:

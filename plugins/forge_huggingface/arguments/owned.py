@@ -165,9 +165,13 @@ NEUTRAL: Mapping[str, Any] = {
 REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 """Keys of forge that no trainer knows, for methods that learn from rewards."""
 
+LABEL_KEYS = frozenset({"labels", "problem_type"})
+"""Keys of forge that no trainer knows, for classifiers."""
+
 OWN: Mapping[str, frozenset[str]] = {
     name: frozenset({"batch_size", "kernels", "learning_rates", "loraplus_lr_ratio"})
     | (REWARD_KEYS if method.rewards else frozenset())
+    | (LABEL_KEYS if method.head == "classification" else frozenset())
     for name, method in METHODS.items()
 }
 """Keys that forge adds to a method's arguments."""

@@ -24,6 +24,11 @@ DEFAULTS: Mapping[str, tuple[Any, str]] = {
 }
 """Where forge's default is not TRL's, and why. ``None`` is filled in by :func:`.options.filled_in`."""
 
+DEFAULTS_IN: Mapping[str, Mapping[str, tuple[Any, str]]] = {
+    "TrainingArguments": {"logging_steps": (10, "TRL's: transformers' 500 shows nothing of a short run")},
+}
+"""The same for configs that have another default than the others."""
+
 OPEN = frozenset({"gradient_checkpointing", "per_device_train_batch_size"})
 """Arguments that may be ``"auto"`` too: the plan decides them by memory (:mod:`forge_huggingface.memory.fit`)."""
 

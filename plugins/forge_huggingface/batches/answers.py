@@ -7,6 +7,7 @@ same batches, and that nothing is cut once more. All are plain data, so that loa
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from forge_huggingface.batches.images import ImageCollator
+    from forge_huggingface.heads.labels import Labels
 
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
@@ -135,6 +137,36 @@ class RankedBatches:
         if all(row["margin"] is not None for row in rows):
             batch["margin"] = torch.tensor([row["margin"] for row in rows], dtype=torch.float)
         return batch
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBatches:
+    """Batches for a classifier, as transformers' own collator makes them, padded at the right.
+
+    Attributes:
+        pad: The id that fills short rows.
+        labels: Makes a row's target; None for texts without a label.
+        types: What fills ``token_type_ids``, which say of a token in which of two texts it is.
+    """
+
+    pad: int
+    labels: Labels | None
+    types: int = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the batch."""
+        import torch
+
+        ids = [row["input_ids"] for row in rows]
+        batch = {"input_ids": padded(ids, self.pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+        if any(row["token_types"] for row in rows):
+            kinds = [row["token_types"] or [0] * len(row["input_ids"]) for row in rows]
+            batch["token_type_ids"] = padded(kinds, self.types)
+        if self.labels is None:
+            return batch
+        found = [self.labels.target(json.loads(row["target"])) for row in rows]
+        exact = all(isinstance(target, int) for target in found)
+        return {**batch, "labels": torch.tensor(found, dtype=torch.long if exact else torch.float)}
 
 
 @dataclass(frozen=True, slots=True)

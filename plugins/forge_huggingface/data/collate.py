@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Collated, Data, DataError, Decision, Reading, Stage, Warned
+from forge.api import Collated, Data, DataError, Decision, Noted, Reading, Stage, Warned
 from forge_huggingface.data.layouts import LAYOUTS
 from forge_huggingface.data.packing import joined, pack, packed
 from forge_huggingface.data.preview import preview
@@ -80,6 +80,7 @@ def collate(job: Job, run: Run) -> Data:
         "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
         "vocabulary": vocabulary,
+        **({} if layout.ends else {"ends": False}),
     }
     if template is not None:
         for text in (template.text, template.tool_use):
@@ -92,6 +93,7 @@ def collate(job: Job, run: Run) -> Data:
     unread = left_out(job, [*job.data.all_sources(), *eval_sources(job)])
     build = _stream if job.data.streaming else _once
     built = build(job, run, renderer, layout)
+    layout = layout.by(built.summary)
     used = template if built.converses or not layout.templated else None
     summary = built.summary | _settings(renderer, used, pad_how)
     if job.data.digest and job.data.digest != built.digest:
@@ -112,8 +114,9 @@ def collate(job: Job, run: Run) -> Data:
         told += _of_limit(renderer, job.data.max_pixels)
     for warning in built.warnings + told:
         run.emit(Warned(**warning))
-    for each in disagreements(renderer, renderer.template if used else None, folder, online=asked == "prompts"):
-        run.emit(each)
+    if layout.ends:
+        for each in disagreements(renderer, renderer.template if used else None, folder, online=asked == "prompts"):
+            run.emit(each)
     return Data(
         processor=processor,
         train=built.train,
@@ -165,6 +168,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
         tally.check(done=True)
         _refuse_nothing(tally, readers)
         tally.refuse_cut()
+    layout = layout.settled(first, run)
     rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
     held = _held_out(job, len(first.starts), rng)
     order = first.pieces(_weigh([[index for index in part if index not in held] for part in of_source], readers, rng))
@@ -189,12 +193,17 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
             _fill(store, chain.from_iterable(reader.rows() for reader in eval_readers), held_tally, renderer, run)
             held_tally.check(done=True)
             _refuse_nothing(held_tally, eval_readers)
+    told, said, doubts = layout.told(train)
+    if said:
+        run.emit(Noted(said))
+    warnings += doubts
     warnings += tally.warnings("training rows") + held_tally.warnings("held-out rows")
     warnings += _shared(train, evals)
     if job.data.packing:
         train = _pack(train, folder / "packed.arrow", renderer.max_seq_length)
         summary |= _filled(train.lengths, renderer.max_seq_length)
     data, held_data = train.open(), {name: store.open() for name, store in evals.items()}
+    summary |= told | ({"told": said} if said else {})
     summary["sources"] = [reader.to_json() for reader in readers]
     cut = held_tally.cuts() if held_tally.read else {}  # of rows that were read for this alone
     summary["eval"] = {name: _totals(store) | cut for name, store in evals.items()}

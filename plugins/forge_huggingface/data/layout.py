@@ -8,7 +8,7 @@ of it the preview shows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from forge_huggingface.batches.images import ImageCollator
 from forge_huggingface.batches.tokens import TokenCollator
@@ -18,7 +18,8 @@ from forge_huggingface.rules.attention import NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from forge.api import Job, Loaded
+    from forge.api import Job, Loaded, Run
+    from forge_huggingface.data.store import Store
     from forge_huggingface.rendering.render import Renderer
 
 
@@ -54,6 +55,8 @@ class Layout:
     """The columns of the store, as :func:`.store.features` names them: without images, and with."""
     templated: ClassVar[bool] = True
     """Whether messages become text by a chat template."""
+    ends: ClassVar[bool] = True
+    """Whether rows teach the end of an answer."""
 
     job: Job
     processor: Any
@@ -80,6 +83,18 @@ class Layout:
         """Return a row of one sequence as it is stored, with the pieces that follow it."""
         rest = tuple(self.single(piece) for piece in row.rest)
         return Record((replace(row, rest=()),), row.columns(images=self.sees), rest)
+
+    def settled(self, store: Store, run: Run) -> Self:  # noqa: ARG002 - for those that learn something of them
+        """Return the layout with what only all rows of the training data tell, held-out ones among them."""
+        return self
+
+    def by(self, summary: Mapping[str, Any]) -> Self:  # noqa: ARG002 - for those that have something of it
+        """Return the layout with what a summary of the rows says."""
+        return self
+
+    def told(self, store: Store) -> tuple[dict[str, Any], str, list[Any]]:  # noqa: ARG002 - as settled
+        """Return what there is to say of the training rows: for the summary, for people, and as warnings."""
+        return {}, "", []
 
     def collator(self) -> Callable[[Loaded], Any] | None:
         """Return what makes the batch collator once the model is there; None for the trainer's own."""

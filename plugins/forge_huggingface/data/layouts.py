@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.batches import answers
+from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.data.layout import Layout, Part
 from forge_huggingface.data.preferences import Pairs, Ranked, RatedRows
 from forge_huggingface.rows import (
@@ -17,6 +18,7 @@ from forge_huggingface.rows import (
     Record,
     Rendered,
     Row,
+    source_of,
     text_of,
 )
 
@@ -147,14 +149,9 @@ class Seq2Seq(Layout):
 
 
 LAYOUTS: Mapping[str, type[Layout]] = {
-    layout.name: layout for layout in (Layout, Pairs, Ranked, RatedRows, Prompts, Seq2Seq)
+    layout.name: layout for layout in (Layout, Pairs, Ranked, RatedRows, LabelledRows, Prompts, Seq2Seq)
 }
 """Every layout by the word that methods ask for."""
-
-
-def source_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return what an encoder reads of messages."""
-    return "\n\n".join(text_of(message["content"]) for message in messages)
 
 
 def texts_of(row: Row) -> tuple[str, str] | BadRow:

@@ -34,8 +34,8 @@ def preview(data: Data, count: int, layout: Layout) -> list[dict[str, Any]]:
     for index, row in enumerate(rows):
         parts = [{"name": name, **_show(data.processor, row, ids, labels)} for name, ids, labels in layout.parts(row)]
         entry: dict[str, Any] = {"origin": origins[index] if index < len(origins) else None}
-        if len(parts) == 1 and parts[0].pop("name") is None:
-            entry |= parts[0]
+        if len(parts) == 1 and parts[0]["name"] is None:
+            entry |= {name: value for name, value in parts[0].items() if name != "name"}
         else:
             lengths, supervised = ([part[key] for part in parts] for key in ("length", "supervised"))
             entry |= {"length": max(lengths), "supervised": sum(supervised), "parts": parts}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from forge.api import read_by
 from forge.text.units import counted
@@ -23,6 +23,7 @@ from forge_huggingface.rows import (
     Completion,
     Conversation,
     Ids,
+    Labelled,
     Message,
     Pair,
     Prompt,
@@ -143,6 +144,8 @@ class Reader:
             return replace(row, chosen=self._seen(row.chosen, origin), rejected=self._seen(row.rejected, origin))
         if isinstance(row, Rated):
             return replace(row, row=self._seen(row.row, origin))
+        if isinstance(row, Labelled):
+            return replace(row, row=cast("Conversation | Text", self._placed(row.row, origin)))
         return row if isinstance(row, Text | Prompt | Ids) else self._seen(row, origin)
 
     def _instructed(self, row: Row) -> Row:
@@ -151,6 +154,8 @@ class Reader:
             return replace(row, chosen=self._told(row.chosen), rejected=self._told(row.rejected))
         if isinstance(row, Rated):
             return replace(row, row=self._told(row.row))
+        if isinstance(row, Labelled):
+            return replace(row, row=cast("Conversation | Text", self._instructed(row.row)))
         if isinstance(row, Prompt):
             if isinstance(row.prompt, str):
                 self.bypasses = True

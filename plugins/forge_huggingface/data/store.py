@@ -166,7 +166,7 @@ def features(layout: str) -> Any:
     ``tokens`` has ids and labels, ``packed`` also the lengths of the rows in a row, ``images`` also the text that the
     ids came from, the messages as JSON and the images, none of them decoded. No column is called *images*: TRL would
     take over at that name. ``pairs`` and ``rated`` have the columns of TRL's trainers, ``prompts`` JSON, since the
-    columns that reward functions want can be anything.
+    columns that reward functions want can be anything, and ``labelled`` its label so: a name, several, or a number.
     """
     from datasets import Features, List, Value
 
@@ -194,6 +194,7 @@ def features(layout: str) -> Any:
             "pictures": List(picture),
         },
         "rated": {"prompt_ids": ids, "completion_ids": ids, "label": Value("bool")},
+        "labelled": {"input_ids": ids, "token_types": ids, "target": Value("large_string")},
         "ranked": {"chosen_ids": ids, "rejected_ids": ids, "margin": Value("float64")},
         "prompts": {name: Value("large_string") for name in _PROMPT},
     }

@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
-from forge.disk.folder import EVALUATION, RunFolder
 from forge.text.units import cut
+from forge_huggingface.evaluation import labels
 from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
 from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.generation.sampling import describe
-from forge_huggingface.hub.card import model_card, speed_of
+from forge_huggingface.heads.heads import CLASSIFICATION
+from forge_huggingface.hub.card import renew
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rows import text_of
 from forge_huggingface.rules.placement import positions
@@ -64,6 +65,8 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
         DataError: There are no rows, or the metrics cannot judge them.
         MetricError: A function of the user's failed.
     """
+    if trained.task == CLASSIFICATION:
+        return labels.evaluate(job, run, trained, generate)
     table = job.eval
     assert table is not None
     weights = run.folder / trained.weights
@@ -102,11 +105,7 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
         samples=[_sample(rows.questions[at], at, found) for at in shown],
         report=report,
     )
-    assert isinstance(run.plan, Answers)
-    if run.plan.target == EVALUATION:
-        plan = RunFolder(run.folder).plan()
-        card = model_card(job, plan, trained, weights.name, asdict(result), speed=speed_of(run.folder))
-        (run.folder / "README.md").write_text(card, encoding="utf-8")
+    renew(job, run, trained, result)
     return result
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Finding, ForgeError
+from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import held_out
 from forge_huggingface.generation.load import make_renderer
+from forge_huggingface.heads.labels import Labels, scores_of
 from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -27,10 +29,22 @@ def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
     try:
         renderer = make_renderer(job, run, data.processor, snapshot(job, run, weights=False))
         rows = held_out(job, run, renderer, limit=_TRIED)
-        Judge(job, run).rehearse(rows)
+        if data.layout == LabelledRows.name:
+            yield from _scores(job, data)
+        else:
+            Judge(job, run).rehearse(rows)
     except ForgeError as error:
         yield Finding(
             "error",
             f"the evaluation after training would fail: {error.what}" + (f": {error.why}" if error.why else ""),
             error.do,
         )
+
+
+def _scores(job: Job, data: Data) -> Iterable[Finding]:
+    """Yield the metrics of ``[eval]`` that there are not for what the rows ask to tell."""
+    assert job.eval is not None
+    there, kind = scores_of(Labels.of(data.summary)), data.summary["problem_type"]
+    for name in job.eval.metrics:
+        if name not in there:
+            yield Finding("error", f"[eval] metrics: there is no {name} of a {kind}", f"there are {', '.join(there)}")

@@ -17,6 +17,7 @@ from forge.api import DataError, Prompt
 from forge.disk.folder import RunFolder
 from forge_huggingface.data.collate import eval_sources
 from forge_huggingface.data.conversion.formats import FORMATS
+from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
 from forge_huggingface.data.reader import Reader
@@ -26,6 +27,7 @@ from forge_huggingface.rows import (
     BadRow,
     Completion,
     Conversation,
+    Labelled,
     LongRow,
     Pair,
     Plain,
@@ -33,6 +35,7 @@ from forge_huggingface.rows import (
     Record,
     Row,
     row_of,
+    source_of,
     text_of,
 )
 from forge_huggingface.rows import Prompt as PromptRow
@@ -86,9 +89,9 @@ class HeldOutLayout(Layout):
                 yield self.single(made)
 
 
-def _formats(run: Run) -> tuple[str, ...]:
+def _formats(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return all formats, those that the run trained on first: there they are told by the same columns."""
-    trained = LAYOUTS.get((RunFolder(run.folder).data() or {}).get("layout", ""), Layout).formats
+    trained = LAYOUTS.get(record.get("layout", ""), Layout).formats
     return tuple(dict.fromkeys([*trained, *FORMATS]))
 
 
@@ -98,7 +101,7 @@ def _answered(row: Row) -> Plain | None:
         return row.chosen
     if isinstance(row, Rated):
         return row.row if row.good else None
-    return None if isinstance(row, PromptRow) else row
+    return None if isinstance(row, PromptRow | Labelled) else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +144,17 @@ def held_out(job: Job, run: Run, renderer: Renderer, *, limit: int | None = None
     """
     assert job.eval is not None
     sources, wanted, name = _sources(job, run)
-    texts = run.plan.facts.task == "seq2seq"
-    kind: type[Layout] = Seq2Seq if texts else HeldOutLayout
-    layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length)
-    formats = Seq2Seq.formats if texts else _formats(run)
-    make = of_texts if texts else question
+    record = RunFolder(run.folder).data() or {}
+    kind: type[Layout] = HeldOutLayout
+    make = question
+    if record.get("layout") == LabelledRows.name:
+        kind, make = LabelledRows, of_labels
+    elif run.plan.facts.task == "seq2seq":
+        kind, make = Seq2Seq, of_texts
+    layout = kind(job, renderer.tokenizer, 0, renderer.sees, renderer.max_seq_length).by(record.get("summary") or {})
+    formats = _formats(record) if kind is HeldOutLayout else kind.formats
     # An encoder's text is cut as in training; a decoder's prompt is asked whole, and must leave room for an answer.
-    end = None if texts else positions(run.plan.facts)
+    end = positions(run.plan.facts) if kind is HeldOutLayout else None
     questions: list[Question] = []
     bad, first_bad, tally = 0, None, Tally(job.data)
     for source in sources:
@@ -235,6 +242,16 @@ def of_texts(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
     prompt = Prompt(text=asked)
     return Question(
         origin=origin, asked=asked, prompt=prompt, reference=reference, columns=raw, rows=_columns(rendered)
+    )
+
+
+def of_labels(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, renderer: Renderer) -> Question:  # noqa: ARG001
+    """Turn one row into a question to a classifier, whose reference is the row's label, as JSON."""
+    assert isinstance(row, Labelled)
+    asked = source_of(row.row.messages) if isinstance(row.row, Conversation) else row.row.text
+    asked = asked if row.pair is None else f"{asked}\n\n{row.pair}"
+    return Question(
+        origin=origin, asked=asked, columns=raw, reference=rendered.columns["target"], rows=(rendered.columns,)
     )
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem, nearest
 from forge_huggingface.functions.reference import reference
+from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.data import held_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from forge.api import Job
+    from forge.api import EvalTable, Job
 
 
 def problems(job: Job) -> Iterable[Problem]:
@@ -28,6 +29,10 @@ def problems(job: Job) -> Iterable[Problem]:
     if table.path is None and not held_out(job):
         say = "write [data] eval_path, eval_split or eval_size, or [eval] path"
         yield Problem("eval", "there are no held-out rows to ask", say)
+    method = METHODS.get(job.train.method)
+    if method is not None and method.head == "classification":
+        yield from _of_labels(table, method.measures)
+        return
     for index, name in enumerate(table.metrics):
         where = f"eval.metrics.{index}"
         if PASS.fullmatch(name):
@@ -43,3 +48,16 @@ def problems(job: Job) -> Iterable[Problem]:
             near = nearest(name.lower().replace("_", "-"), known)
             say = f'did you mean "{near}"?' if near else f"there are: {', '.join(METRICS)}, pass@k, file.py:function"
             yield Problem(where, f'there is no metric "{name}"', say)
+
+
+_READ = frozenset({"path", "metrics", "base", "max_rows", "batch_size", "seed", "samples"})
+
+
+def _of_labels(table: EvalTable, known: Sequence[str]) -> Iterable[Problem]:
+    for name, field in type(table).model_fields.items():
+        if name not in _READ and getattr(table, name) != field.get_default(call_default_factory=True):
+            yield Problem(f"eval.{name}", "a classifier writes no answers that it could be about", "remove it")
+    for index, name in enumerate(table.metrics):
+        if name not in known:
+            what = f"a classifier gives labels or a number, and {name} is for answers"
+            yield Problem(f"eval.metrics.{index}", what, f"there are {', '.join(known)}, all without a word")

@@ -50,7 +50,8 @@ def image_probes(processor: Any) -> list[dict[str, Any]]:
 def logits(model: Any, prompts: list[dict[str, Any]]) -> list[Any]:
     """Return the logits of every position of every prompt, float32, shape (tokens, vocabulary).
 
-    An encoder-decoder model gets the first tokens of the prompt for its answer. A reward model gives shape (1,).
+    An encoder-decoder model gets the first tokens of the prompt for its answer. A reward model gives shape (1,), a
+    classifier (labels,).
     """
     import torch
 
@@ -63,7 +64,7 @@ def logits(model: Any, prompts: list[dict[str, Any]]) -> list[Any]:
 
 
 def compare_numbers(before: list[Any], after: list[Any]) -> dict[str, Any]:
-    """Compare the numbers of a reward model: the largest difference, against the largest number."""
+    """Compare the numbers of a reward model or a classifier: the largest difference, against the largest number."""
     import torch
 
     first, second = torch.cat(before), torch.cat(after)

@@ -15,6 +15,7 @@ from forge.disk.folder import RunFolder
 from forge_huggingface.export.merge import merge
 from forge_huggingface.generation.plain import trained_on_plain_text
 from forge_huggingface.generation.sampling import complete_config, recommended
+from forge_huggingface.heads.heads import POOLED
 from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rendering import tokenizers
@@ -41,7 +42,7 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
         shutil.copytree(weights, out, dirs_exist_ok=True)
     else:
         report = merge(job, run, trained, out, export.options["dtype"])
-    if trained.task != "reward":  # which answers nothing
+    if trained.task not in POOLED:  # which answer nothing
         report["generation_config"] = generation_defaults(job, run, trained, out)
     evaluated = RunFolder(run.folder).evaluation()
     card = model_card(job, run.plan, trained, export.format, evaluated, speed=speed_of(run.folder))

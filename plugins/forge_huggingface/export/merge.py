@@ -13,6 +13,7 @@ from forge.text.units import size
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
 from forge_huggingface.facts import safetensors
 from forge_huggingface.facts.folder import MODEL, reading
+from forge_huggingface.heads.heads import POOLED, settings, summary_of
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.load import model_class, widening
 from forge_huggingface.rendering import tokenizers
@@ -37,7 +38,7 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
 
     Returns:
         The comparison: relative error of the logits and its limit, mean and largest KL divergence in nats, share of
-        equal top tokens, positions compared. Of a reward model, the error of its numbers.
+        equal top tokens, positions compared. Of a reward model or a classifier, the error of its numbers.
     """
     weights, vision = run.folder / trained.weights, trained.task == "vision"
     adapter = weights if trained.kind == "adapter" else None
@@ -54,11 +55,13 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
     processor = processors.load(job, weights) if vision else tokenizers.load(job, weights)
     prompts = image_probes(processor) if vision else probes(processor, job.data.variables)
     computed = "float32" if name == "float32" or there not in LIMITS else there
-    settings: dict[str, Any] = {"num_labels": 1} if trained.task == "reward" else {}
+    given = settings(trained.task, summary_of(run)) if adapter is not None else {}
+    if given:
+        given["ignore_mismatched_sizes"] = True  # a head for other labels, in whose place the trained one is
     if adapter is not None and (wide := widening(job, run)) is not None:
-        settings["quantization_config"] = wide
-    model = read(kind, folder, computed, job, **settings)
-    if trained.task == "reward":  # it reads its number at the last token that is no padding
+        given["quantization_config"] = wide
+    model = read(kind, folder, computed, job, **given)
+    if trained.task in POOLED:  # a decoder reads them at the last token that is no padding
         model.config.get_text_config().pad_token_id = processor.pad_token_id
     before = rounded(model, adapter, name, prompts)
     if adapter is None:  # its other files are those of the trained model
@@ -69,7 +72,7 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
     gc.collect()
     again = read(kind, out, name, job)
     again.eval()
-    report = (compare_numbers if trained.task == "reward" else compare)(before, logits(again, prompts))
+    report = (compare_numbers if trained.task in POOLED else compare)(before, logits(again, prompts))
     report |= {"dtype": name, "limit": max(LIMITS[name], LIMITS[computed])}
     if job.model.bits:
         report["note"] = f"trained on the {job.model.bits} base, merged into its {there} weights"

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, RunError, Who
+from forge.api import ModelError, RunError, UsageError, Who
+from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.facts.folder import reading
 from forge_huggingface.generation.generator import ModelGenerator, Settings
+from forge_huggingface.generation.labels import LabelGenerator
 from forge_huggingface.generation.plain import SAID, trained_on_plain_text
 from forge_huggingface.generation.sampling import fixed, recommended
 from forge_huggingface.generation.seq2seq import Seq2SeqGenerator
+from forge_huggingface.heads.heads import CLASSIFICATION, settings, summary_of
 from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.methods import METHODS
 from forge_huggingface.model.device import planned_device
 from forge_huggingface.model.load import read_model
 from forge_huggingface.rendering import tokenizers
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Run, Trained
 
 
-def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerator:
+def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerator | LabelGenerator:
     """Load a model as training had it: in the same bits, its adapter beside it and not merged into rounded weights.
 
     The base model is asked through the run's tokenizer and chat template too, so that both see the same prompt.
@@ -45,6 +49,8 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
         )
     processor = load_processor(job, run, trained)
     renderer = make_renderer(job, run, processor, folder)
+    if trained.task == CLASSIFICATION:
+        return classifier(job, run, trained, folder, renderer, tuned=tuned)
     model = read_model(job, run, str(folder), planned_device(job, run))
     own = fixed(model)
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
@@ -58,7 +64,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
     texts = facts.task == "seq2seq"
     plain = not texts and trained_on_plain_text(run.folder)
     advice = f"{found.advice}; {SAID}" if plain else found.advice
-    settings = Settings(
+    chosen = Settings(
         stops=renderer.stops if plain else renderer.ends,
         sampling=found.sampling(),
         advice=f"{found.advice}; each question stands alone" if texts else advice,
@@ -70,7 +76,27 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
         plain=plain,
         shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",
     )
-    return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, settings, run)
+    return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, chosen, run)
+
+
+def classifier(
+    job: Job, run: Run, trained: Trained, folder: Path, renderer: Renderer, *, tuned: bool
+) -> LabelGenerator:
+    """Load a trained classifier. Raises :class:`UsageError` for its base model, which has no such head."""
+    if not tuned:
+        what = "the base model tells no labels: its head would be a new one, which starts at random"
+        raise UsageError(what, None, "ask the trained model")
+    known = summary_of(run)
+    given = {"task": trained.task, "fresh": trained.kind == "adapter", **settings(trained.task, known)}
+    model = read_model(job, run, str(folder), planned_device(job, run), **given)
+    model.config.get_text_config().pad_token_id = renderer.tokenizer.pad_token_id
+    if trained.kind == "adapter":
+        model = add_adapter(model, run.folder / trained.weights)
+    model.eval()
+    tokenizer = renderer.tokenizer
+    layout = LabelledRows(job, tokenizer, tokenizer.pad_token_id, False, renderer.max_seq_length).by(known)
+    converses = any("messages" in source.get("columns", ()) for source in known.get("sources", ()))
+    return LabelGenerator(model, renderer, layout, converses=converses)
 
 
 def add_adapter(model: Any, folder: Path) -> Any:
@@ -104,7 +130,8 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
     tokenizers.settle_pad(tokenizer, vocabulary)
     if template is not None:
         template = of_job(template, job)
-    settings: dict[str, Any] = {
+    method = METHODS.get(job.train.method)
+    taken: dict[str, Any] = {
         "train_on": job.data.train_on,
         "max_seq_length": tokenizers.longest_row(job, run, tokenizer),
         # Rows that are asked may be of another kind than those that were trained on.
@@ -112,9 +139,10 @@ def make_renderer(job: Job, run: Run, processor: Any, folder: Path) -> Renderer:
         "vocabulary": vocabulary,
         "mask_empty_reasoning": job.data.mask_empty_reasoning,
         "stops": tokenizers.stop_ids(folder),
+        "ends": method is None or not method.pooled,
     }
     if sees:
         return ImageRenderer(
-            processor, template, gallery=processors.gallery(job, run, processor), folder=folder, **settings
+            processor, template, gallery=processors.gallery(job, run, processor), folder=folder, **taken
         )
-    return Renderer(tokenizer, template, **settings)
+    return Renderer(tokenizer, template, **taken)

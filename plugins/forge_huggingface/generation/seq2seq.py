@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Prompt, UsageError
 from forge_huggingface.batches.answers import Seq2SeqBatches
-from forge_huggingface.data.layouts import source_of
 from forge_huggingface.generation.generator import ModelGenerator
 from forge_huggingface.generation.likelihood import sums
 from forge_huggingface.model.decoding import FEW
-from forge_huggingface.rows import parts_of
+from forge_huggingface.rows import parts_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

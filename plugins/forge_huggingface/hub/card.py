@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from forge.api import masked
+from forge.api import Answers, masked
 from forge.disk.events import read_events
-from forge.disk.folder import RunFolder
+from forge.disk.folder import EVALUATION, RunFolder
 from forge.text.evaluation import measured
 from forge.text.speed import Times
+from forge_huggingface.heads.heads import CLASSIFICATION, POOLED
+from forge_huggingface.heads.labels import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from forge.api import Job, Plan, Trained
+    from forge.api import Evaluated, Job, Plan, Run, Trained
 
 
 def model_card(
@@ -46,7 +49,11 @@ def model_card(
     if on_hub:
         head.append(f"base_model: {base}")
     adapter = format_ == "adapter"
-    pipelines = {"vision": "image-text-to-text", "seq2seq": "text2text-generation", "reward": "text-classification"}
+    pipelines = {
+        "vision": "image-text-to-text",
+        "seq2seq": "text2text-generation",
+        **dict.fromkeys(POOLED, "text-classification"),
+    }
     pipeline = pipelines.get(trained.task, "text-generation")
     library = "gguf" if format_ == "gguf" else "peft" if adapter else "transformers"
     head += [f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags:"]
@@ -102,10 +109,13 @@ def speed_of(folder: Path) -> dict[str, str]:
 def _evaluation(found: Mapping[str, Any]) -> list[str]:
     """Return what was measured on held-out rows, and a few of them with their answers."""
     head, *rows = measured(found["metrics"])
-    sampling = found["report"]["sampling"]
-    how = "greedy answers" if not sampling["temperature"] else ", ".join(f"{key} {sampling[key]}" for key in sampling)
+    constant = found["models"].get("base", {}).get("constant")
+    how = f", base: always {constant}" if constant else ""
+    if sampling := found["report"].get("sampling"):  # a classifier draws nothing
+        drawn = ", ".join(f"{key} {sampling[key]}" for key in sampling)
+        how = f", {drawn if sampling['temperature'] else 'greedy answers'}"
     lines = [
-        f"On {found['rows']} held-out rows, {how}; in brackets 95 % intervals over these rows.",
+        f"On {found['rows']} held-out rows{how}; in brackets 95 % intervals over these rows.",
         "",
         f"| {' | '.join(head)} |",
         f"| {' | '.join('---' for _ in head)} |",
@@ -141,9 +151,20 @@ _TOLD = (
 )
 
 
+def renew(job: Job, run: Run, trained: Trained, found: Evaluated) -> None:
+    """Write what an evaluation found into the run's model card, if it is the job's own."""
+    assert isinstance(run.plan, Answers)
+    if run.plan.target == EVALUATION:
+        folder = RunFolder(run.folder)
+        card = model_card(job, folder.plan(), trained, trained.weights, asdict(found), speed=speed_of(run.folder))
+        (run.folder / "README.md").write_text(card, encoding="utf-8")
+
+
 def _usage(task: str, *, adapter: bool) -> list[str]:
     if task == "vision":
         return _usage_vision(adapter=adapter)
+    if task == CLASSIFICATION:
+        return _usage_classifier(adapter=adapter)
     kind = {"seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}.get(task, "CausalLM")
     if adapter:
         return [
@@ -158,6 +179,37 @@ def _usage(task: str, *, adapter: bool) -> list[str]:
         "",
         f'model = AutoModelFor{kind}.from_pretrained("path/to/this")',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
+    ]
+
+
+def _usage_classifier(*, adapter: bool) -> list[str]:
+    if not adapter:
+        return [
+            "from transformers import pipeline",
+            "",
+            'classify = pipeline("text-classification", model="path/to/this")',
+            'print(classify("A text.", top_k=None))',
+        ]
+    return [
+        "import json",
+        "from pathlib import Path",
+        "",
+        "from peft import AutoPeftModelForSequenceClassification",
+        "from transformers import AutoTokenizer, pipeline",
+        "",
+        f'known = json.loads(Path("path/to/this/{FILE}").read_text())',
+        'names = dict(enumerate(known["labels"] or ["number"]))',
+        "model = AutoPeftModelForSequenceClassification.from_pretrained(",
+        '    "path/to/this",',
+        "    id2label=names,",
+        "    label2id={name: number for number, name in names.items()},",
+        '    problem_type=known["problem_type"],',
+        "    ignore_mismatched_sizes=True,",
+        ").merge_and_unload()",
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this")',
+        "model.config.get_text_config().pad_token_id = tokenizer.pad_token_id",
+        'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)',
+        'print(classify("A text.", top_k=None))',
     ]
 
 

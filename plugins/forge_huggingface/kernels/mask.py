@@ -69,8 +69,10 @@ def install(model: nn.Module, method: str) -> str | None:
     decoder = inner.get_decoder() if hasattr(inner, "get_decoder") else None
     if not isinstance(decoder, nn.Module) or decoder is inner:
         return "the model has no decoder of its own"
-    looks = [getattr(module, "is_causal", True) for module in decoder.modules() if hasattr(module, "q_proj")]
-    if not all(look is True for look in looks):
+    attentions = [each for each in decoder.modules() if hasattr(each, "q_proj") or hasattr(each, "is_causal")]
+    if not attentions:
+        return "it is not known whether its attention looks ahead"
+    if not all(getattr(each, "is_causal", True) is True for each in attentions):
         return "its attention looks ahead"
     dropping = Dropping()
     decoder.register_forward_pre_hook(dropping.begin, with_kwargs=True)

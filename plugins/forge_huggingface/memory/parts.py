@@ -42,7 +42,7 @@ class Load:
         answers: The option that says how long the answers are which the model itself writes; None if it writes none.
         reference: Whether it is held against a frozen copy, where every weight is trained; an adapter is switched off.
         teacher: Whether another model teaches, of which nothing is known here.
-        head: Whether tokens are predicted; a reward model gives one number.
+        head: Whether tokens are predicted; a reward model or a classifier gives numbers.
         whole: Whether the loss holds all logits; None if that depends on the backend and on TRL's version.
         logits: Bytes that each of them takes, where it does. Under autocast a forward pass gives 16 bit, and accelerate
             turns them to 32: 6 bytes for a moment, 4 afterwards, and 4 for their gradient.
@@ -67,6 +67,7 @@ LOADS: Mapping[str, Load] = {
     "orpo": Load(rows=2, whole=True, logits=10),
     "cpo": Load(rows=2, whole=True, logits=10),
     "reward": Load(rows=2, head=False),
+    "classification": Load(head=False),
     "grpo": Load(answers="max_completion_length", reference=lambda options: bool(options.get("beta", 0.0)), logits=8),
     "rloo": Load(answers="max_completion_length", reference=lambda options: bool(options.get("beta", 0.05)), logits=8),
     "distill": Load(answers="max_completion_length", teacher=True),

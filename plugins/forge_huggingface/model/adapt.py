@@ -6,9 +6,10 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Adapted, Loaded, ModelError, did_you_mean
+from forge.api import Adapted, Loaded, ModelError, Noted, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.facts.targets import is_pattern
+from forge_huggingface.heads.heads import head_modules
 from forge_huggingface.model import parts
 from forge_huggingface.model.residual import keep
 from forge_huggingface.model.start import go_on_from
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
     from forge.api import AdapterTable, Job, Run
+
+
+PEFTS_OWN = frozenset({"classifier", "score"})
+"""Modules that peft trains whole by itself under ``SEQ_CLS``."""
 
 
 def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
@@ -37,6 +42,8 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
         model = go_on_from(model, job, run, task_type(model))
         targets = adapted_names(model)
     else:
+        if task_type(model) == "SEQ_CLS":
+            run.emit(Noted(f"trained whole beside the adapter, and saved with it: {', '.join(head_modules(model))}"))
         model, targets = add_lora(model, job)
         if job.adapter.takes_from_the_base and run.rank == 0:
             keep(model, run.folder)
@@ -89,7 +96,7 @@ def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> Lo
         target_modules=targets if isinstance(targets, str) else sorted(targets),
         target_parameters=parameters(model, table),
         exclude_modules=table.exclude_modules,
-        modules_to_save=table.modules_to_save,
+        modules_to_save=whole_modules(model, table),
         layers_to_transform=table.layers_to_transform,
         rank_pattern=dict(table.rank_pattern),
         alpha_pattern=dict(table.alpha_pattern),
@@ -98,6 +105,14 @@ def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> Lo
         use_dora=table.use_dora,
         init_lora_weights=table.init_lora_weights,
     )
+
+
+def whole_modules(model: Any, table: AdapterTable) -> list[str] | None:
+    """Return the modules that are trained whole beside an adapter: those of the job, and a classifier's head."""
+    if task_type(model) != "SEQ_CLS":
+        return table.modules_to_save
+    named = [*(table.modules_to_save or ()), *(name for name in head_modules(model) if name not in PEFTS_OWN)]
+    return list(dict.fromkeys(named)) or None
 
 
 def adapted_names(model: Any) -> list[str]:

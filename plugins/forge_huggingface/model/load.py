@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Loaded, ModelError, ModelLoaded, Stage, Warned
+from forge.api import Data, Loaded, ModelError, ModelLoaded, Noted, Stage, Warned
 from forge_huggingface.facts.folder import MODEL, reading
+from forge_huggingface.heads.heads import POOLED, head_modules, is_head, settings, task_of
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.model.device import planned_device
 from forge_huggingface.rules.attention import NAME
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Run
 
 
-def load(job: Job, run: Run, data: Data) -> Loaded:  # noqa: ARG001 - the rows matter to other loaders
+def load(job: Job, run: Run, data: Data) -> Loaded:
     """Load the base model onto the device that the plan is for.
 
     Raises:
@@ -26,10 +27,10 @@ def load(job: Job, run: Run, data: Data) -> Loaded:  # noqa: ARG001 - the rows m
 
     folder = snapshot(job, run, weights=True)
     device = planned_device(job, run)
-    task = "reward" if "reward-head" in run.plan.step(Stage.LOAD).words else ""
+    task = task_of(run.plan.step(Stage.LOAD).words)
     if task:
         set_seed(job.train.options.get("seed", 42))  # the head starts at random
-    model = read_model(job, run, str(folder), device, task=task)
+    model = read_model(job, run, str(folder), device, task=task, **settings(task, data.summary))
     where = f"{device} {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
     values = {
         "device": where,
@@ -58,8 +59,10 @@ def name_experts(config: Any) -> None:
         kind.attribute_map = {**kind.attribute_map, "num_experts": "num_local_experts"}
 
 
-def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", **changes: Any) -> Any:
-    """Read a model from a folder, and refuse one that would come out partly random, a new reward head apart.
+def read_model(
+    job: Job, run: Run, folder: str, device: str, *, task: str = "", fresh: bool = True, **changes: Any
+) -> Any:
+    """Read a model from a folder, and refuse one that would come out partly random, a new head apart.
 
     Args:
         job: The job, whose ``[model]`` says how.
@@ -67,6 +70,7 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
         folder: The folder with config and safetensors.
         device: torch's name of the device.
         task: The task to load it for; the model's own if it is empty.
+        fresh: Whether a head for the task may start at random; not so of a model that has been trained.
         changes: Other arguments for ``from_pretrained``.
     """
     import torch
@@ -83,14 +87,14 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
         "trust_remote_code": table.trust_remote_code,
         "use_safetensors": True,
         "local_files_only": True,
-        "quantization_config": widening(job, run) or quantization(job, unquantised(job, run, folder)),
+        "quantization_config": widening(job, run) or quantization(job, unquantised(job, run, folder, task)),
         **changes,
     }
     if job.model.bits:
         arguments["device_map"] = {"": device}
     task = task or run.plan.facts.task
-    if task == "reward":
-        arguments["num_labels"] = 1
+    if task in POOLED:
+        arguments["ignore_mismatched_sizes"] = True  # a head for other labels is left out: see below
     with reading(f"cannot load {table.id}", Path(folder), MODEL):
         try:
             model, report = model_class(task).from_pretrained(folder, output_loading_info=True, **arguments)
@@ -99,20 +103,28 @@ def read_model(job: Job, run: Run, folder: str, device: str, *, task: str = "", 
             if "attention" not in str(error).lower() or arguments["attn_implementation"] == "eager" or not left_open:
                 raise
             run.emit(Warned(f"{table.id} has no {table.attn_implementation} attention; taking eager"))
-            return read_model(job, run, folder, device, task=task, **{**changes, "attn_implementation": "eager"})
-    if unused := sorted(name for name in report["unexpected_keys"] if not (task == "reward" and "head" in name)):
+            changes = {**changes, "attn_implementation": "eager"}
+            return read_model(job, run, folder, device, task=task, fresh=fresh, **changes)
+    prefix = model.base_model_prefix
+
+    def free(name: str) -> bool:
+        return fresh and task in POOLED and is_head(name, prefix)
+
+    if unused := sorted(name for name in report["unexpected_keys"] if not free(name)):
         named = f"{', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}"
         what = f"{len(unused)} weights of {table.id} are not used, since its config.json has no place for them: {named}"
         run.emit(Warned(what, "see whether config.json and weights are of one model"))
-    head = ("score.", "classifier.") if task == "reward" else ()
-    if missing := sorted(name for name in report["missing_keys"] if not name.startswith(head)):
+    if missing := sorted(name for name in report["missing_keys"] if not free(name)):
         raise ModelError(
             f"{table.id} lacks {len(missing)} weights",
             f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} would start at random",
             "get the whole model, or a config.json that fits its weights",
         )
-    if mismatched := report.get("mismatched_keys"):
-        raise ModelError(f"{table.id} has weights of another shape than its config.json says", str(mismatched[:3]))
+    mismatched = sorted(report.get("mismatched_keys") or ())
+    if other := [each for each in mismatched if not free(each[0])]:
+        raise ModelError(f"{table.id} has weights of another shape than its config.json says", str(other[:3]))
+    if mismatched:
+        run.emit(Noted(f"the head of {table.id} is for other labels and was left out: a new one starts at random"))
     return model
 
 
@@ -120,17 +132,19 @@ def model_class(task: str) -> Any:
     """Return transformers' class for a task, as in :class:`~forge.api.ModelFacts`."""
     import transformers
 
-    names = {"vision": "ImageTextToText", "seq2seq": "Seq2SeqLM", "reward": "SequenceClassification"}
+    names = {"vision": "ImageTextToText", "seq2seq": "Seq2SeqLM", **dict.fromkeys(POOLED, "SequenceClassification")}
     return getattr(transformers, f"AutoModelFor{names.get(task, 'CausalLM')}")
 
 
-def unquantised(job: Job, run: Run, folder: str) -> list[str] | None:
-    """Return what 4 and 8 bit leave out of a vision model: all but its language model. None leaves it to transformers.
+def unquantised(job: Job, run: Run, folder: str, task: str = "") -> list[str] | None:
+    """Return what 4 and 8 bit leave out of a model, or None to leave it to transformers.
 
-    A vision tower is small beside its language model and loses more by rounding, so Unsloth rounds none of it; and only
-    the same weights train alike on both backends.
+    Of one with a head that starts at random it is the head, which is to be trained: transformers leaves out the last
+    module, which need not be it. Of a vision model it is all but its language model: a vision tower is small beside it
+    and loses more by rounding, so Unsloth rounds none of it; and only the same weights train alike on both backends.
     """
-    if job.model.bits is None or run.plan.facts.task != "vision":
+    vision = run.plan.facts.task == "vision"
+    if job.model.bits is None or not (vision or task in POOLED):
         return None
     import torch
     from transformers import AutoConfig
@@ -139,7 +153,11 @@ def unquantised(job: Job, run: Run, folder: str) -> list[str] | None:
     with reading(f"cannot load {table.id}", Path(folder), MODEL):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=table.trust_remote_code, local_files_only=True)
         with torch.device("meta"):
-            model = model_class("vision").from_config(config, trust_remote_code=table.trust_remote_code)
+            kind = model_class(task if task in POOLED else "vision")
+            model = kind.from_config(config, trust_remote_code=table.trust_remote_code)
+    if task in POOLED:
+        base = model.base_model_prefix
+        return [f"{base}.{name}" if name == "pooler" else name for name in head_modules(model)]
     decoder = model.get_decoder()
     language = next((name for name, module in model.named_modules() if module is decoder), "")
     if not language:  # the whole model is its own decoder: there is nothing beside it

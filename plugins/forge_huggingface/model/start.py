@@ -11,10 +11,12 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, Noted, PluginError, Warned
+from forge.api import ModelError, Noted, PluginError, Stage, Warned
 from forge_huggingface.facts.adapter import CONFIG, WEIGHTS, start_of
 from forge_huggingface.facts.folder import read_object, read_text, reading
 from forge_huggingface.facts.safetensors import read_header
+from forge_huggingface.heads.heads import CLASSIFICATION, summary_of, task_of
+from forge_huggingface.heads.labels import FILE, Labels, listed
 from forge_huggingface.hub.snapshot import adapter_snapshot, snapshot
 
 if TYPE_CHECKING:
@@ -54,8 +56,30 @@ def go_on_from(model: Any, job: Job, run: Run, kind: str) -> Any:
         wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
     if fault := difference(wrapped, folder):
         raise ModelError(what, fault, "name the model that it was trained on in [model] id")
+    check_labels(run, start.about, folder)
     tell(job, run, start.about, start.config.get("base_model_name_or_path"), folder)
     return wrapped
+
+
+def check_labels(run: Run, about: str, folder: Path) -> None:
+    """Refuse a classifier whose numbers stand for other labels than those of the rows.
+
+    Raises:
+        ModelError: They do.
+    """
+    if (task := task_of(run.plan.step(Stage.LOAD).words)) != CLASSIFICATION:
+        return
+    here, file = Labels.of(summary_of(run)), folder / FILE
+    if not file.is_file():
+        what = f"{about} does not say which of its numbers stands for which label"
+        run.emit(Warned(what, "name them in its order in [train] labels"))
+        return
+    there = Labels.of(read_object(file))
+    if there != here:
+        its, mine = (listed(each.names) or each.problem_type for each in (there, here))
+        why = f"it tells {its}, the rows have {mine}"
+        do = "name its labels in [train] labels; a model for others begins without [adapter] from"
+        raise ModelError(f"{about} is a {task} of other labels", why, do)
 
 
 def difference(model: Any, folder: Path) -> str | None:

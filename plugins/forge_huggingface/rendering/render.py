@@ -53,6 +53,7 @@ class Renderer:
         stops: Token ids that end generation beside the tokenizer's EOS.
         mask_empty_reasoning: Whether what a template writes in place of reasoning stays out of the loss.
         vocabulary: How many tokens the model has an embedding for; None if nobody knows.
+        ends: Whether rows teach an end, for which the tokenizer needs a token.
 
     Attributes:
         sees: Whether rows may hold images.
@@ -73,6 +74,7 @@ class Renderer:
         stops: Iterable[int] = (),
         mask_empty_reasoning: bool = False,
         vocabulary: int | None = None,
+        ends: bool = True,
     ) -> None:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.template = template and study(template, self.tokenizer)
@@ -81,7 +83,7 @@ class Renderer:
         self._advised = 0
         self.max_seq_length = max_seq_length
         self.on_long_row = on_long_row
-        if self.tokenizer.eos_token_id is None:
+        if ends and self.tokenizer.eos_token_id is None:
             raise DataError(
                 "the tokenizer has no end token",
                 "eos_token is not set, so no row could teach an end",
@@ -89,7 +91,7 @@ class Renderer:
             )
         if self.template is not None and self.template.keep_reasoning:
             require_forgetting(self.template)
-        self.stops = frozenset({self.tokenizer.eos_token_id, *stops})
+        self.stops = frozenset({self.tokenizer.eos_token_id, *stops} - {None})
         self.turn_end = turn_end(self.template, self.tokenizer) if self.template is not None else None
         self.before = special_prefix(self.tokenizer)
         self.vocabulary = vocabulary
@@ -114,6 +116,19 @@ class Renderer:
             text, _ = used.render(self.tokenizer, messages, prompt=True)
             Conversations(used, self.tokenizer).told(row, text)
             return used.fitted(messages)
+
+    def told(self, row: Conversation) -> str:
+        """Return a whole conversation as text.
+
+        Raises:
+            BadRow: The template refuses it, or does not write all of it.
+        """
+        if self.template is None:
+            raise missing("messages")
+        with self._advised_on(row, self.template) as used:
+            text, _ = used.render(self.tokenizer, row.messages, tools=row.tools, extra=row.extra)
+            Conversations(used, self.tokenizer).told(row, text)
+            return text
 
     def render(self, rows: Sequence[Plain]) -> list[Rendered | BadRow]:
         """Turn rows into tokens and labels; what cannot be used comes back as :class:`BadRow`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from forge.api import DataError, Decision, Problem
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.packages import WITH_VIDEO
-from forge_huggingface.rules.placement import no_such_positions, too_long
+from forge_huggingface.rules.placement import no_such_positions, positions, too_long
 from forge_huggingface.tools import OWN, tools_of
 
 if TYPE_CHECKING:
@@ -88,10 +88,12 @@ def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
         what = f"only plain texts become several rows, and under {name} no row is one"
         yield Problem("data.on_long_row", what, 'write "truncate", "drop" or "error"')
     if job.data.train_on != "auto":
-        what = "no token of a prompt is" if layout == "prompts" else "the answers are always and alone"
-        yield Problem("data.train_on", f"under {name} {what} in the loss", "remove it")
+        told = {"prompts": "no token of a prompt is in the loss", "labelled": "the loss is of the label, not of tokens"}
+        what = told.get(layout, "the answers are always and alone in the loss")
+        yield Problem("data.train_on", f"under {name} {what}", "remove it")
     unread = {
         "prompts": ("keep_reasoning", "mask_empty_reasoning"),
+        "labelled": ("mask_empty_reasoning",),
         "seq2seq": ("keep_reasoning", "mask_empty_reasoning", "chat_template_kwargs"),
     }
     for key in unread.get(layout, ()):
@@ -110,4 +112,5 @@ def held_out(job: Job) -> bool:
 def decide_rows(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
     """Yield the longest row, where the job leaves it open and the model has fewer positions than forge's default."""
     if too_long(job, facts) and "max_seq_length" not in job.model.model_fields_set:
-        yield Decision("model.max_seq_length", facts.context, f"the model has {facts.context} positions, and no more")
+        there = positions(facts)
+        yield Decision("model.max_seq_length", there, f"the model has {there} positions, and no more")

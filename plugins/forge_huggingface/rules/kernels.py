@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from forge.api import Decision, Problem
 from forge_huggingface.arguments.tables import KERNELS
+from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.models import ENCODERS
 from forge_huggingface.rules.placement import device
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ PER_TOKEN = frozenset({"sft", "dpo", "kto", "grpo", "rloo"})
 """Methods whose log-probabilities TRL makes by one function since 1.15."""
 
 
-PADDED = frozenset({"sft", "dpo", "kto", "reward"})
+PADDED = frozenset({"sft", "dpo", "kto", "reward", "classification"})
 """Methods whose rows forge pads at the right, and of whose padding nothing is measured."""
 
 
@@ -60,7 +62,7 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     from forge_huggingface.arguments.options import lean_nll  # pydantic, which listing plugins does not need
 
     options, table = job.train.options, job.adapter
-    if facts.task == "seq2seq":
+    if facts.task == "seq2seq" or facts.model_type in ENCODERS:
         return dict.fromkeys(KERNELS, "they are for models that only decode")
     if options.get("torch_compile"):
         return dict.fromkeys(KERNELS, "torch_compile makes kernels of its own")
@@ -80,8 +82,8 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
         reasons["lora"] = why
     if any(name.rpartition(".")[2] in {"lm_head", "embed_tokens"} for name in table.modules_to_save or ()):
         reasons["loss"] = LAST
-    if job.train.method == "reward":
-        reasons["loss"] = "a reward model predicts no words"
+    if (method := METHODS.get(job.train.method)) and method.pooled:
+        reasons["loss"] = "its model predicts no words"
     elif not lean_nll() and (job.train.method != "sft" or options.get("loss_type") not in {None, "chunked_nll"}):
         reasons["loss"] = "this version of TRL makes all logits for it"
     elif job.train.method not in PER_TOKEN:

@@ -55,7 +55,7 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
 
 def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why this plugin cannot make the model answer, or None."""
-    if (method := METHODS.get(job.train.method)) and not method.answers:
+    if (method := METHODS.get(job.train.method)) and method.head == "reward":
         return f'method = "{method.name}" trains a model that gives numbers and no answers; remove [eval]'
     return cannot_load(machine, job, facts)
 

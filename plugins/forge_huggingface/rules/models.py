@@ -77,6 +77,7 @@ OTHER_HEADS = re.compile(
 )
 """Classes with a head that gives no text."""
 
+CLASSIFY = 'train it on texts with labels: [train] method = "classification"'
 WRITE = "forge trains models that write text"
 
 
@@ -90,12 +91,15 @@ def no_language_model(job: Job, facts: ModelFacts) -> str | None:
     if DIFFUSION.search(family) or (facts.task == "other" and DIFFUSION.search(name)):
         return f"{name} writes by diffusion, and {WRITE} from left to right; take the tool that its authors name"
     method = METHODS.get(job.train.method)
-    if method is not None and method.head == "reward" and (facts.task != "other" or OTHER_HEADS.search(name)):
-        return None  # a reward model gives a number, so it may read in both directions
-    if family in ENCODERS or (facts.task == "other" and name.endswith(("ForMaskedLM", "EncoderModel"))):
-        return f"{name} is an encoder, which reads a text and writes none, and {WRITE}; take a decoder"
+    reads = family in ENCODERS or (facts.task == "other" and name.endswith(("ForMaskedLM", "EncoderModel")))
+    if method is not None and method.pooled and (facts.task != "other" or OTHER_HEADS.search(name) or reads):
+        return None  # what gives numbers may read in both directions
+    if reads:
+        what = f"{name} is an encoder, which reads a text and writes none, and {job.train.method} trains what writes"
+        return f"{what}; take a decoder, or {CLASSIFY}"
     if facts.task == "other" and OTHER_HEADS.search(name):
-        return f"{name} has a head for labels and none for text, and {WRITE}; take the model that it was made from"
+        what = f"{name} has a head for labels and none for text, and {job.train.method} trains what writes"
+        return f"{what}; take the model that it was made from, or {CLASSIFY}"
     if facts.path is not None and (Path(facts.path) / "modules.json").is_file():
         return (
             f"its modules.json says that it is an embedding model of sentence-transformers, and {WRITE}; "

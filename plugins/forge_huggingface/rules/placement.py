@@ -17,6 +17,8 @@ def device(machine: Machine, job: Job) -> str | None:
 
 def positions(facts: ModelFacts) -> int | None:
     """Return the most tokens that a model can read at all, or None where it has no vector for each position."""
+    if facts.context is not None and facts.model_type in FROM_TWO:
+        return facts.context - 2
     return facts.context if facts.model_type in POSITIONED else None
 
 
@@ -30,10 +32,12 @@ def no_such_positions(job: Job, facts: ModelFacts) -> str | None:
     """Return why the longest row that the job names cannot be, or None."""
     if "max_seq_length" not in job.model.model_fields_set:
         return None
-    named, there = job.model.max_seq_length, facts.context
+    named = job.model.max_seq_length
     if not too_long(job, facts):
         return _beyond(job, facts)
-    return f"max_seq_length = {named} is beyond the model's {there} positions; write at most {there}"
+    return (
+        f"max_seq_length = {named} is beyond the model's {(last := positions(facts))} positions; write at most {last}"
+    )
 
 
 def _beyond(job: Job, facts: ModelFacts) -> str | None:
@@ -56,27 +60,62 @@ def _beyond(job: Job, facts: ModelFacts) -> str | None:
 
 POSITIONED = frozenset(
     {
+        "albert",
         "bart",
+        "bert",
+        "big_bird",
         "bigbird_pegasus",
         "biogpt",
         "blenderbot",
         "blenderbot-small",
         "codegen",
+        "convbert",
+        "deberta",
+        "distilbert",
+        "electra",
+        "ernie",
+        "flaubert",
         "gpt2",
         "gpt_bigcode",
         "gpt_neo",
         "gptj",
+        "layoutlm",
         "led",
         "marian",
         "mbart",
+        "megatron-bert",
+        "mobilebert",
+        "mra",
+        "nystromformer",
         "openai-gpt",
         "opt",
         "pegasus",
         "plbart",
         "prophetnet",
+        "rembert",
+        "roc_bert",
+        "squeezebert",
+        "yoso",
     }
 )
 """Types of models that have a vector for each position and so cannot read further, by transformers' names."""
+
+FROM_TWO = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+"""Those that number positions from 2 on, as RoBERTa does: two of their vectors stand for no token."""
 
 
 def capability(machine: Machine) -> float:

@@ -94,7 +94,7 @@ def start_problems(job: Job) -> Iterable[Problem]:
     if method is None:
         return
     classifies = config.get("task_type") == "SEQ_CLS"
-    if classifies != (method.head == "reward"):
+    if classifies != method.pooled:
         gives = "numbers" if classifies else "text"
         yield Problem("adapter.from", f'{start.about} gives {gives}, and method = "{method.name}" does not', MERGE)
     elif method.reference and config.get("bias", "none") != "none":

@@ -264,6 +264,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts, method: Metho
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
         why = "TRL's default" if config in LORA_FACTORS else why
+        why = why.replace("TRL", "transformers") if config == "TrainingArguments" else why
         yield Decision("train.learning_rate", learning_rate(job.adapter.type, config), why)
     if options.get("eval_strategy") is None:
         best = options.get("load_best_model_at_end") and options.get("save_strategy") in {"steps", "epoch"}

@@ -43,7 +43,10 @@ class Flops:
 REFERENCE = frozenset({"dpo"})
 """Methods that ask a frozen reference about each token too, unless it was asked before."""
 
-COUNTED = frozenset({"sft", "reward", *REFERENCE})
+POOLED = frozenset({"reward", "classification"})
+"""Methods whose head reads a row, not each of its tokens."""
+
+COUNTED = frozenset({"sft", *POOLED, *REFERENCE})
 """Methods of which each counted token goes through the model once forward and once backward; the others also answer."""
 
 
@@ -59,7 +62,7 @@ def flops(job: Job, facts: ModelFacts) -> Flops | None:
     if shape.mixture is not False or any(linear.part != "language" for linear in shape.linears):
         return None  # of the experts a token sees a few
     body = sum(linear.parameters for linear in shape.linears)
-    head = 0 if method == "reward" else shape.vocab * shape.hidden
+    head = 0 if method in POOLED else shape.vocab * shape.hidden
     attention = 2 * shape.layers * shape.query  # of a pair, forward: half of 2 · 2 · query in each layer
     if job.adapter.type == "none":
         token, pair = 6.0 * (body + head), 3.0 * attention

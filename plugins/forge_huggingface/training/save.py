@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from forge.api import Loaded, ModelError, PluginError, Trained, Warned
 from forge.disk.checkpoints import MARK, checkpoints
 from forge.disk.faults import machine_error
-from forge.disk.files import write_text
+from forge.disk.files import write_json, write_text
 from forge_huggingface.facts.safetensors import read_folder, read_header
+from forge_huggingface.heads.heads import CLASSIFICATION, summary_of
+from forge_huggingface.heads.labels import FILE, Labels
 from forge_huggingface.hub.card import model_card, speed_of
 from forge_huggingface.methods import Method
 from forge_huggingface.model.residual import KEPT, as_plain_lora
@@ -39,7 +41,7 @@ def result(
     return Trained(
         weights=folder,
         kind="full" if job.adapter.type == "none" else "adapter",
-        task="reward" if method.head == "reward" else facts.task,
+        task=method.head if method.pooled else facts.task,
         base=base,
         processor=folder,
         traits=loaded.traits,
@@ -79,6 +81,9 @@ def save(
                 config.revision = run.plan.facts.revision
         model.save_pretrained(part, safe_serialization=True, **({} if weights is None else {"state_dict": weights}))
         processor.save_pretrained(part)
+        if trained.kind == "adapter" and trained.task == CLASSIFICATION:
+            known = Labels.of(summary_of(run))
+            write_json(part / FILE, {"problem_type": known.problem_type, "labels": list(known.names)})
         (part / "README.md").unlink(missing_ok=True)  # peft's; forge's own comes once the weights count
         check_written(model, part)
         if trained.kind == "adapter" and job.adapter.takes_from_the_base:
@@ -168,7 +173,8 @@ def best_step(trainer: Any) -> int | None:
 
 def final_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
     """Return the last values that the trainer logged, as far as they are numbers: of a step without rewards none is."""
-    measured = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "reward")
+    pairs, labels = ("rewards/accuracies", "rewards/margins", "margin", "reward"), ("accuracy", "f1", "mse", "pearson")
+    measured = ("loss", "mean_token_accuracy", *pairs, *labels)
     wanted = ("train_loss", "train_runtime", *measured, *(f"eval_{name}" for name in measured))
     found: dict[str, float] = {}
     for line in history:

@@ -61,8 +61,13 @@ def begin(given: Given, draft: Draft, found: Read, folder: Path) -> None:  # noq
     """Take the command: ``sft``, ``pt`` or ``rlhf``."""
     word = found.method or ("rlhf" if "rlhf_type" in given else "sft")
     kind = str(given.take("rlhf_type", "dpo")) if word == "rlhf" else ""
-    if word != "rlhf":
+    task = str(given.take("task_type", "causal_lm"))
+    if word == "sft" and task == "seq_cls":
+        _classifier(given, draft)
+    elif word != "rlhf":
         draft.set("train.method", "sft")
+        if task != "causal_lm":
+            draft.lack("task_type", task, "forge trains language models, classifiers (seq_cls) and reward models")
         if word == "pt":
             draft.set("data.train_on", "all", "pt learns every token")
     elif kind in METHODS:
@@ -84,6 +89,21 @@ def begin(given: Given, draft: Draft, found: Read, folder: Path) -> None:  # noq
         draft.lack("rlhf_type", kind, "forge has no such method")
     if not truth(given.look("use_hf")):
         draft.tell("models and data sets come from ModelScope there: ids may differ on the hub of Hugging Face")
+
+
+def _classifier(given: Given, draft: Draft) -> None:
+    """Take what a classifier is to tell: rows have the number of a class, the numbers of several, or a number."""
+    draft.set("train.method", "classification")
+    count, kind = given.number("num_labels"), given.take("problem_type")
+    if kind is None:
+        kind = "regression" if count == 1 else "single_label_classification"
+    draft.set("train.problem_type", kind)
+    if kind != "regression" and count is not None:
+        draft.set("train.labels", [str(number) for number in range(int(count))], "the numbers that rows have there")
+    if given.take("use_chat_template") in {False, "false", "False"}:
+        draft.tell(
+            "use_chat_template = false: here messages are put into the model's template, if it has one; write text"
+        )
 
 
 def translate(given: Given, draft: Draft) -> None:

@@ -192,7 +192,7 @@ def test_what_is_not_toml_is_told_with_its_line(jobs: Jobs, text: str, line: int
         ("[train]\npacking = true", "train.packing", 6, "belongs to [data] packing"),
         ("[train]\nmethod = 'sftt'", "train.method", 6, 'no installed plugin knows method "sftt"; did you mean "sft"?'),
         ("[train]\nmethod = 'DPO'", "train.method", 6, 'no installed plugin knows method "DPO"; did you mean "dpo"?'),
-        ("[train]\nmethod = 'zzz'", "train.method", 6, 'plugin knows method "zzz"; there are: cpo, distill, '),
+        ("[train]\nmethod = 'zzz'", "train.method", 6, 'plugin knows method "zzz"; there are: classification, cpo, '),
         ("[train]\nnum_generations = 4", "train.num_generations", 6, "num_generations is an argument of grpo, rloo"),
         ("[train]\nmethod = 'dpo'\npacking = true", "train.packing", 7, "about sft, and there it belongs to"),
         ("[train]\nmethod = 3", "train.method", 6, "must be a string, not 3"),

@@ -31,6 +31,7 @@ USABLE = """
 
 ADDED = {
     "sft": "",
+    "classification": "",
     "dpo": """
         beta disable_dropout discopop_tau f_alpha_divergence_coef f_divergence_type label_smoothing ld_alpha
         loss_weights precompute_ref_batch_size precompute_ref_log_probs ref_model_mixup_alpha ref_model_sync_steps
@@ -78,6 +79,7 @@ LACKING = {
     "orpo": "activation_offloading loss_type pad_to_multiple_of router_aux_loss_coef",
     "cpo": "activation_offloading pad_to_multiple_of router_aux_loss_coef",
     "reward": "loss_type router_aux_loss_coef",
+    "classification": "activation_offloading loss_type pad_to_multiple_of router_aux_loss_coef",
     "grpo": "activation_offloading",
     "rloo": "activation_offloading loss_type",
     "distill": "activation_offloading loss_type router_aux_loss_coef",

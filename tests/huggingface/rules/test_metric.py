@@ -29,6 +29,11 @@ def plan(catalogue: Catalogue) -> Any:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_measures_what_its_trainer_logs(method: str) -> None:
+    if METHODS[method].config == "TrainingArguments":  # forge makes its numbers itself
+        from forge_huggingface.heads.scores import NAMES  # imports numpy
+
+        assert METHODS[method].measures == NAMES
+        return
     home = HOMES.get(method, method)
     module = f"trl.{home}" if "." in home else f"trl.trainer.{home}_trainer"
     trainer: Any = load_object(f"{module}:{METHODS[method].config.removesuffix('Config')}Trainer")

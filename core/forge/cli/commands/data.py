@@ -46,8 +46,8 @@ def command(job: Path, rows: int, ids: bool, changes: list[Change], job_dir: Pat
         return
     for number, row in enumerate(shown["rows"], 1):
         origin = f" ({row['origin']})" if row.get("origin") else ""
-        trained = row.get("supervised")
-        say(f"row {number}{origin}: {row['length']} tokens, {trained} trained on", bold=True)
+        trained = f", {row['supervised']} trained on" if row.get("supervised") else ""  # of prompts and labels none
+        say(f"row {number}{origin}: {row['length']} tokens{trained}", bold=True)
         for sequence in row.get("parts") or [row]:
             if name := sequence.get("name"):
                 say(f"{name}: {sequence['length']} tokens", bold=True)
@@ -81,9 +81,9 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
     counts = {"training": summary, **(summary.get("eval") or {})}
     for name, part in counts.items():
         if part.get("rows") is not None:
-            share = f"{part['supervised']} ({part['share']:.0%}) trained on"
+            share = f", {part['supervised']} ({part['share']:.0%}) trained on" if part["supervised"] else ""
             first = "the first " if name == "training" and summary.get("streaming") else ""
-            yield f"{name}: {first}{part['rows']} rows, {part['tokens']} tokens, {share}, longest {part['longest']}"
+            yield f"{name}: {first}{part['rows']} rows, {part['tokens']} tokens{share}, longest {part['longest']}"
         of = "" if name == "training" else f" of {name}"
         if part.get("images"):
             tokens = part["image_tokens"]
@@ -97,6 +97,8 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary.get("packed"):
         first = " the first into" if summary.get("streaming") else ""
         yield f"packed:{first} {summary['packed']} rows of {summary['max_seq_length']}, {summary['filled']:.0%} filled"
+    if summary.get("told"):
+        yield str(summary["told"])
     for reason in summary.get("dropped_first", []):
         yield f"dropped: {reason}"
     if summary.get("dropped"):

@@ -60,6 +60,7 @@ _LIST: Names = {"messages": ("messages", "conversation", "conversations")}
 _QUESTION: Names = {"question": ("question", "problem", "query")}
 _INSTRUCTION: Names = {"instruction": ("instruction",)}
 _INPUT: Names = {"input": ("input",)}
+_LABEL: Names = {"label": ("label", "labels")}
 _BOTH: Names = {"prompt": ("prompt",), "completion": ("completion",)}
 
 FORMATS: Mapping[str, Format] = {
@@ -105,6 +106,11 @@ FORMATS: Mapping[str, Format] = {
         {**_BOTH, "label": ("label", "kto_tag")},
         _SYSTEM | _TEMPLATE,
         instead=(_LIST | {"label": ("label", "kto_tag")},),
+    ),
+    "classification": Format(
+        {"text": ("text", "sentence", "sentence1", "premise"), **_LABEL},
+        {"text_pair": ("text_pair", "sentence2", "hypothesis"), **_SYSTEM, **_TEMPLATE},
+        instead=(_LIST | _LABEL,),
     ),
     "prompt": Format({"prompt": ("prompt",)}, {}),
     "question": Format(_QUESTION, _SYSTEM | _HISTORY, instead=(_INSTRUCTION, _INPUT), speaks=False),
@@ -245,7 +251,7 @@ def _decide(tests: Sequence[_Test], rows: Sequence[Mapping[str, Any]]) -> str | 
 
 def _worded(source: Source, union: Mapping[str, Any], where: str, fitting: Sequence[str], whose: str) -> Shape:
     """Return the shape of a source whose rows the job writes itself."""
-    wording = Wording(source.row_pieces())
+    wording = Wording(source.row_pieces(), labelled="classification" in fitting)
     there = ", ".join(map(repr, union)) or "none"
     if missing := [column for column in wording.wanted if column not in union]:
         raise DataError(
@@ -266,10 +272,10 @@ def _worded(source: Source, union: Mapping[str, Any], where: str, fitting: Seque
 
 def _check_effect(source: Source, format: str, where: str) -> None:  # noqa: A002
     """Refuse keys that would do nothing to the rows of a format."""
-    if source.prompt_prefix and format == "text":
+    if source.prompt_prefix and format in {"text", "classification"}:
         raise DataError(
             "[data] prompt_prefix would do nothing",
-            f"{where} has rows of the format text, which ask nothing",
+            f"{where} has rows of the format {format}, which ask nothing",
             "remove it, or write it into row_template",
         )
     for key in ("roles", "message_keys"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge_huggingface.data.conversion.calls import pruned
-from forge_huggingface.data.conversion.cells import truth
+from forge_huggingface.data.conversion.cells import label_of, truth
 from forge_huggingface.data.conversion.columns import Columns, blank, nothing
 from forge_huggingface.data.conversion.ids import ids_of
 from forge_huggingface.data.conversion.leftovers import heed
@@ -15,7 +15,7 @@ from forge_huggingface.data.conversion.messages import Turns, turns_of, written_
 from forge_huggingface.data.conversion.pairs import pair_of
 from forge_huggingface.data.conversion.parts import Parts
 from forge_huggingface.data.conversion.templates import Wording, prefixed
-from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Prompt, Rated, Row, Text
+from forge_huggingface.rows import AlienRow, BadRow, Completion, Conversation, Labelled, Prompt, Rated, Row, Text
 
 ASKED = ("prompt", "question")
 """The formats of what a model is asked while it is trained: all other columns of a row go to reward functions."""
@@ -104,6 +104,8 @@ class Shape(Parts):
                 return pair_of(self, raw)
             case "unpaired-preference":
                 return self._rated(raw)
+            case "classification":
+                return self._labelled(raw)
             case "prompt" | "question":
                 return self._asked(raw, whole)
         return self._instructed(raw)
@@ -130,6 +132,15 @@ class Shape(Parts):
                 )
             return Rated(self.conversation(raw, turns, len(turns) - 1, turns=False), label)
         return Rated(self._prompt_completion(raw), label)
+
+    def _labelled(self, raw: Mapping[str, Any]) -> Labelled:
+        column = self.columns.find(raw, "label") or self.columns.called(raw, "label")
+        self.columns.taken.add(column)  # an empty list says that none of the labels fits
+        label = label_of(raw.get(column), column, raw)
+        if self.columns.find(raw, "text") is None and self.columns.find(raw, "messages", self.is_messages) is not None:
+            turns = self.with_system(raw, self.messages(raw, "messages"))
+            return Labelled(self.conversation(raw, turns, len(turns), turns=False), label)
+        return Labelled(Text(self.columns.text(raw, "text")), label, self.columns.optional(raw, "text_pair"))
 
     def _asked(self, raw: Mapping[str, Any], whole: Mapping[str, Any]) -> Prompt:
         """Return a prompt, with all else that its row has for reward functions."""

@@ -6,7 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.data.conversion.columns import Columns, nothing
-from forge_huggingface.rows import BadRow, Completion, Conversation, Ids, Message, Pair, Prompt, Rated, Row, Text
+from forge_huggingface.rows import (
+    BadRow,
+    Completion,
+    Conversation,
+    Ids,
+    Labelled,
+    Message,
+    Pair,
+    Prompt,
+    Rated,
+    Row,
+    Text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +38,7 @@ class Wording:
 
     Args:
         pieces: Its texts by name, cut at their columns.
+        labelled: Whether a text is to have a label, which is taken from the row as it is.
 
     Attributes:
         format: The format of the rows that it makes.
@@ -33,13 +46,17 @@ class Wording:
         columns: The columns of the source, and which of them it takes.
     """
 
-    def __init__(self, pieces: Mapping[str, Sequence[tuple[str, str | None]]]) -> None:
+    def __init__(self, pieces: Mapping[str, Sequence[tuple[str, str | None]]], *, labelled: bool = False) -> None:
         self.format = _FORMATS[frozenset(pieces) - {"system"}]
+        if labelled and self.format == "text":
+            self.format = "classification"
         names = _NAMES.get(self.format, {})
         self.pieces = {names.get(name, name): text for name, text in pieces.items()}
         self.wanted = tuple(dict.fromkeys(column for text in pieces.values() for _, column in text if column))
         read: dict[str, tuple[str, ...]] = {column: (column,) for column in self.wanted}
-        if self.format not in ("text", "prompt", "question"):
+        if self.format == "classification":
+            read["label"] = ("label", "labels")
+        elif self.format not in ("text", "prompt", "question"):
             read["images"] = ("images", "image")
         self.columns = Columns({}, read)
 
@@ -55,7 +72,8 @@ class Wording:
             name: "".join([before + _text(raw, column) for before, column in text])
             for name, text in self.pieces.items()
         }
-        return made | {name: raw[name] for name in self.columns.names.get("images", ()) if name in raw}
+        whole = (*self.columns.names.get("images", ()), *self.columns.names.get("label", ()))
+        return made | {name: raw[name] for name in whole if name in raw}
 
 
 def _text(raw: Mapping[str, Any], column: str | None) -> str:
@@ -89,7 +107,7 @@ def prefixed(row: Row, prefix: str) -> Row:
     if isinstance(row, Prompt):
         asked = prefix + row.prompt if isinstance(row.prompt, str) else _first(row.prompt, prefix)
         return replace(row, prompt=asked)
-    return row if isinstance(row, Text | Ids) else _asked(row, prefix)
+    return row if isinstance(row, Text | Ids | Labelled) else _asked(row, prefix)
 
 
 def _asked(row: Conversation | Completion, prefix: str) -> Conversation | Completion:

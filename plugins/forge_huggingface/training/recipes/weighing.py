@@ -32,11 +32,13 @@ class Batch:
         loss: The loss.
         measured: What the trainer measured beside it.
         counts: How much of each unit is in the batch: rows, tokens and the like.
+        told: What the model said of the rows, and what they say themselves, where numbers are made of all of that.
     """
 
     loss: float
     measured: Mapping[str, float]
     counts: Mapping[str, float]
+    told: Any = None
 
 
 class Weighed:
@@ -61,6 +63,14 @@ class Weighed:
     def names(self, batches: list[Batch]) -> list[str]:
         """Return what is measured beside the loss."""
         return list(dict.fromkeys(name for each in batches for name in each.measured))
+
+    def told(self, logits: Any, labels: Any) -> Any:  # noqa: ARG002 - for those that keep some of it
+        """Return what is kept of a batch, for :meth:`of_all`."""
+        return None
+
+    def of_all(self, batches: list[Batch]) -> Mapping[str, float]:  # noqa: ARG002 - as above
+        """Return the numbers that are made of all rows together, not of means of batches."""
+        return {}
 
     def held_out_loss(self, batches: list[Batch]) -> float:
         """Return the loss of all batches."""
@@ -101,7 +111,7 @@ class Weighed:
             counts = self.counts(self._prepared)
             if self._spread and len(self._batches) >= self._mine:  # another process has one more
                 counts = dict.fromkeys(counts, 0)
-            self._batches.append(Batch(float(loss), measured, counts))
+            self._batches.append(Batch(float(loss), measured, counts, self.told(logits, labels)))
         return loss, logits, labels
 
     def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
@@ -119,6 +129,7 @@ class Weighed:
             batches = [each for found in self.run.group.gather(batches) for each in found if each.counts["rows"]]  # type: ignore[attr-defined]
         if not math.isnan(loss := self.held_out_loss(batches)):  # it is where there is nothing to be the mean of
             output.metrics[f"{metric_key_prefix}_loss"] = loss
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.of_all(batches).items()})
         measured = self._measured()
         for name in self.names(batches):
             measured[name] = [self.held_out(name, batches)]  # the trainer averages what is in it when it logs

@@ -1,0 +1,1 @@
+"""Heads that read a text as a whole: what they tell, and how well."""
