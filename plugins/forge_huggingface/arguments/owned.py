@@ -165,9 +165,13 @@ NEUTRAL: Mapping[str, Any] = {
 REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 """Keys of forge that no trainer knows, for methods that learn from rewards."""
 
+TEACHER_KEYS = frozenset({"lmbda", "seq_kd"})
+"""Keys that TRL has under GKD alone, for methods that learn from a teacher."""
+
 OWN: Mapping[str, frozenset[str]] = {
     name: frozenset({"batch_size", "kernels", "learning_rates", "loraplus_lr_ratio"})
     | (REWARD_KEYS if method.rewards else frozenset())
+    | (TEACHER_KEYS if method.teacher else frozenset())
     for name, method in METHODS.items()
 }
 """Keys that forge adds to a method's arguments."""

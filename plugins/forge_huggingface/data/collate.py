@@ -18,7 +18,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Decision, Reading, Stage, Warned
-from forge_huggingface.data.layouts import LAYOUTS
+from forge_huggingface.data.layouts import LAYOUTS, layout_of
 from forge_huggingface.data.packing import joined, pack, packed
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
@@ -72,7 +72,7 @@ def collate(job: Job, run: Run) -> Data:
         run.decide(Decision("data.date", template.date, f"the chat template {template.name} writes a date"))
     asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
     limit = tokenizers.longest_row(job, run, tokenizer)
-    layout = LAYOUTS[asked](job, processor, pad, sees, limit)
+    layout = layout_of(asked, job.train.options)(job, processor, pad, sees, limit)
     settings: dict[str, Any] = {
         "train_on": layout.train_on or job.data.train_on,
         "max_seq_length": limit,
@@ -118,7 +118,7 @@ def collate(job: Job, run: Run) -> Data:
         processor=processor,
         train=built.train,
         eval=built.eval,
-        layout="images" if sees and asked == "tokens" else asked,
+        layout="images" if sees and asked == "tokens" else layout.name,
         digest=built.digest,
         collator=layout.collator(),
         longest=built.longest,

@@ -275,9 +275,10 @@ def _rewards(given: Given, draft: Draft) -> None:
         draft.set("train.vllm_enable_sleep_mode", value=True)
     teacher = given.take("teacher_model")
     draft.set("train.teacher_model_name_or_path", teacher)
-    share = given.number("lmbda", 0.5 if draft.get("train.method") == "distill" else 1)
-    if share != 1:
-        draft.lack("lmbda", share, "forge distils on the model's own answers alone")
+    if draft.get("train.method") == "distill":
+        draft.set("train.lmbda", given.number("lmbda", 0.5), "share of steps on the model's own answers")
+        if truth(given.take("seq_kd")):
+            draft.set("train.seq_kd", value=True)
 
 
 def _export(given: Given, draft: Draft) -> None:
