@@ -23,7 +23,22 @@ class Stage(StrEnum):
 
 NAMES: Mapping[Stage, frozenset[str]] = {
     Stage.ADAPT: frozenset({"lora", "none"}),
-    Stage.TRAIN: frozenset({"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "distill", "sdpo"}),
+    Stage.TRAIN: frozenset(
+        {
+            "sft",
+            "dpo",
+            "kto",
+            "orpo",
+            "cpo",
+            "reward",
+            "grpo",
+            "rloo",
+            "distill",
+            "sdpo",
+            "embedding",
+            "reranker",
+        }
+    ),
     Stage.EXPORT: frozenset({"adapter", "merged", "gguf", "mlx"}),
 }
 """What a job can ask for by name, at the stages where it does: types of adapters, methods, formats.

@@ -166,8 +166,9 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
         _refuse_nothing(tally, readers)
         tally.refuse_cut()
     rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
-    held = _held_out(job, len(first.starts), rng)
-    order = first.pieces(_weigh([[index for index in part if index not in held] for part in of_source], readers, rng))
+    held = drawn(job, len(first.starts), rng)
+    left_in = [[index for index in part if index not in held] for part in of_source]
+    order = first.pieces(epoch_of(left_in, job.data.all_sources(), rng))
     if not order:
         raise DataError(
             "no rows are left to train on",
@@ -272,7 +273,7 @@ def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
         )
 
 
-def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
+def drawn(job: Job, count: int, rng: random.Random) -> frozenset[int]:
     """Return which rows of the files are held out; a text that has become several rows is held out whole."""
     size = job.data.eval_size
     if size is None:
@@ -285,11 +286,11 @@ def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
     return frozenset(rng.sample(range(count), wanted))
 
 
-def _weigh(parts: Sequence[Sequence[int]], readers: Sequence[Reader], rng: random.Random) -> list[int]:
+def epoch_of(parts: Sequence[Sequence[int]], sources: Sequence[Source], rng: random.Random) -> list[int]:
     """Return the rows of an epoch: each as often as its source's weight says, the rest of a share drawn once."""
     order: list[int] = []
-    for part, reader in zip(parts, readers, strict=True):
-        whole, rest = divmod(reader.source.weight, 1)
+    for part, source in zip(parts, sources, strict=True):
+        whole, rest = divmod(source.weight, 1)
         order += list(part) * int(whole)
         if rest:
             order += sorted(rng.sample(list(part), round(len(part) * rest)))

@@ -79,6 +79,9 @@ OTHER_HEADS = re.compile(
 
 WRITE = "forge trains models that write text"
 
+VECTORS = 'method = "embedding" or "reranker" trains it (extra sentence-transformers)'
+"""What such models are trained by, if they are to give embeddings or scores."""
+
 
 def no_language_model(job: Job, facts: ModelFacts) -> str | None:
     """Return why a model is none that a job can train, told from its class and family, or None."""
@@ -93,13 +96,13 @@ def no_language_model(job: Job, facts: ModelFacts) -> str | None:
     if method is not None and method.head == "reward" and (facts.task != "other" or OTHER_HEADS.search(name)):
         return None  # a reward model gives a number, so it may read in both directions
     if family in ENCODERS or (facts.task == "other" and name.endswith(("ForMaskedLM", "EncoderModel"))):
-        return f"{name} is an encoder, which reads a text and writes none, and {WRITE}; take a decoder"
+        return f"{name} is an encoder, which reads a text and writes none, and {WRITE}; take a decoder, or {VECTORS}"
     if facts.task == "other" and OTHER_HEADS.search(name):
         return f"{name} has a head for labels and none for text, and {WRITE}; take the model that it was made from"
     if facts.path is not None and (Path(facts.path) / "modules.json").is_file():
         return (
             f"its modules.json says that it is an embedding model of sentence-transformers, and {WRITE}; "
-            "take the language model that it was made from"
+            f"take the language model that it was made from; {VECTORS}"
         )
     if facts.task == "other":
         return f"{name} is no class of a model that writes text (…ForCausalLM, …ForConditionalGeneration), and {WRITE}"
