@@ -23,7 +23,7 @@ TRAITS = frozenset({"sentence-transformers-model"})
 ROWS, MODEL = "sentence-transformers/texts", "sentence-transformers/model"
 """Words that the methods ask of other stages, and that only this plugin has."""
 
-LIBRARY = "sentence-transformers>=6.0,<7"
+LIBRARY = "sentence-transformers>=6.2,<7"  # 6.0 cannot read a reranker's adapter
 REQUIRES = (LIBRARY, *MODELS, PEFT, DATASETS)
 
 

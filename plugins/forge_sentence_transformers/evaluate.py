@@ -7,13 +7,13 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answers, DataError, Evaluated, ModelError, Noted, Source, Task, Who
+from forge.api import Answers, Evaluated, ModelError, Noted, Source, Task, Who
 from forge.disk.folder import EVALUATION, RunFolder
 from forge_huggingface.hub.card import speed_of
 from forge_sentence_transformers import collate, model, rows
 from forge_sentence_transformers.card import card_of
 from forge_sentence_transformers.measuring import Search, asked, check, measure, scores
-from forge_sentence_transformers.shapes import RERANKER
+from forge_sentence_transformers.shapes import RERANKER, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +79,11 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
     assert table is not None
     assert isinstance(run.plan, Answers)
     reranks = job.train.method == RERANKER
-    held, name = _rows(job, run, trained)
+    shape, held, name = _rows(job, run, trained)
     if table.max_rows is not None and table.max_rows < len(held):
         rng = random.Random(table.seed)  # noqa: S311 - a repeatable choice, not a secret
         held = held.select(sorted(rng.sample(range(len(held)), table.max_rows)))
-    found = asked(collate.shape_of_run(run), held, reranks=reranks)
+    found = asked(shape, held, reranks=reranks)
     check(found)
     of = f", {len(found.queries)} queries in {len(found.documents)} documents" if isinstance(found, Search) else ""
     run.emit(Noted(f"{len(held)} rows of {name}{of}"))
@@ -116,11 +116,11 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
     return result
 
 
-def _rows(job: Job, run: Run, trained: Trained) -> tuple[Any, str]:
-    """Return the rows to ask, and how they are called."""
+def _rows(job: Job, run: Run, trained: Trained) -> tuple[Shape, Any, str]:
+    """Return the kind of the rows to ask, which need not be the run's, the rows, and how they are called."""
     assert job.eval is not None
     if job.eval.path is None:
-        return collate.held_out(run), "the run's held-out rows"
+        return collate.shape_of_run(run), collate.held_out(run), "the run's held-out rows"
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(run.folder / trained.processor), local_files_only=True)
@@ -134,14 +134,11 @@ def _rows(job: Job, run: Run, trained: Trained) -> tuple[Any, str]:
         limit,
         joined=job.train.method == RERANKER,
     )
-    shape, mine = collate.shape_of_run(run), rows.shape_of(read.texts, [reader])
-    if (shape.kind, shape.negatives) != (mine.kind, mine.negatives):
-        why = f"the run trained on {rows.told(shape)}, and these have {rows.told(mine)}"
-        raise DataError(f"the rows in {reader.name} are of another kind", why, "give them the same columns")
+    shape = rows.shape_of(read.texts, [reader])
     number = 1
     while (path := run.folder / "data" / f"asked-{number}.arrow").exists():
         number += 1
-    return collate.store(read.texts, shape, path), reader.name
+    return shape, collate.store(read.texts, shape, path), reader.name
 
 
 def _samples(held: Any, count: int) -> list[dict[str, Any]]:
