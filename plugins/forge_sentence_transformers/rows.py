@@ -137,18 +137,18 @@ class Rows:
     """The rows of one split.
 
     Attributes:
+        tally: What became of all rows.
         texts: The rows.
         origins: Where each came from.
         lengths: The tokens of the longest text of each.
         starts: The first row of each source.
-        tally: What became of all rows.
     """
 
+    tally: Tally
     texts: list[Texts] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    tally: Tally = field(default_factory=lambda: Tally(None))  # type: ignore[arg-type]  # given where it is made
 
 
 def read(job: Job, readers: Sequence[TextReader], tokenizer: Any, limit: int, *, joined: bool) -> Rows:
@@ -164,7 +164,7 @@ def read(job: Job, readers: Sequence[TextReader], tokenizer: Any, limit: int, *,
     Raises:
         DataError: Rows cannot be used, and the job does not allow for it.
     """
-    found = Rows(tally=Tally(job.data))
+    found = Rows(Tally(job.data))
     left = job.data.max_rows
     for reader in readers:
         found.starts.append(len(found.texts))

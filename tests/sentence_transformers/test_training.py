@@ -150,16 +150,15 @@ def test_evaluations_are_the_librarys_and_exports_are_what_was_trained(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("adapter", [{}, WHOLE], ids=["lora", "whole"])
 @pytest.mark.parametrize("method", ["embedding", "reranker"])
-def test_a_resumed_training_of_all_weights_is_the_whole_one(texts: Callable[..., Project], method: str) -> None:
+def test_every_checkpoint_goes_on_as_the_whole_training(
+    texts: Callable[..., Project], method: str, adapter: dict[str, Any]
+) -> None:
     rows = labelled(10) if method == "reranker" else scored(14)
-    project = texts(
-        rows,
-        method,
-        train={"max_steps": 8, "save_steps": 2, "save_total_limit": 9, "eval_strategy": "epoch"},
-        adapter=WHOLE,
-    )
-    assert all(not found for _, found in parted(project))
+    train = {"max_steps": 8, "save_steps": 2, "save_total_limit": 9, "eval_strategy": "epoch"}
+    found = dict(parted(texts(rows, method, train=train, adapter=adapter)))
+    assert found == {step: [] for step in (2, 4, 6, 8)}
 
 
 @pytest.mark.slow
