@@ -63,6 +63,11 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
     if (method := METHODS.get(job.train.method)) and not method.answers:
         what = "a reward model ends in one number" if method.head == "reward" else "a classifier ends in labels"
         return f"{what}, not in words, and llama.cpp's programs only write words; export it merged"
+    if job.train.method in {"embedding", "reranker"}:
+        what = (
+            f'method = "{job.train.method}" trains a model that gives numbers, and forge tries GGUF files by what they'
+        )
+        return f'{what} write; take format = "merged", which llama.cpp\'s own converter reads'
     tree = converter(job)
     if tree is not None and not (tree / SCRIPT).is_file():
         return f"{tree} has no {SCRIPT}; name the folder of a llama.cpp tree"

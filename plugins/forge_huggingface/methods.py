@@ -239,6 +239,11 @@ METHODS: Mapping[str, Method] = {
 """Every method of this plugin by name."""
 
 
+def by_rows(options: Mapping[str, Any]) -> bool:
+    """Whether a model that has a teacher learns from it on the answers of the rows, in some batches or in all."""
+    return options.get("lmbda", 1) < 1 and not options.get("seq_kd")
+
+
 def splits(method: str, options: Mapping[str, Any]) -> bool:
     """Whether a smaller batch and more accumulation are the same training.
 

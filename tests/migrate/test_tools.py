@@ -239,6 +239,32 @@ def test_ms_swift_takes_sixteen_rows_a_step(migrate: Migrate) -> None:
     assert job["train"]["gradient_accumulation_steps"] == 6
 
 
+def test_ms_swift_embedding(migrate: Migrate) -> None:
+    job, draft = migrate(
+        "swift sft --task_type embedding --model org/base --dataset d.jsonl --loss_type infonce --tuner_type lora\n",
+        "train.sh",
+    )
+    assert draft.missing == []
+    train = {key: job["train"][key] for key in ("method", "loss", "scale", "batch_sampler")}
+    assert train == {
+        "method": "embedding",
+        "loss": "MultipleNegativesRankingLoss",
+        "scale": 10.0,
+        "batch_sampler": "batch_sampler",
+    }
+    assert any("texts by columns" in text for text in draft.told)
+    _, draft = migrate(
+        "swift sft --task_type reranker --model m --dataset d.jsonl --loss_type listwise_reranker\n", "train.sh"
+    )
+    assert [each.key for each in draft.missing] == ["loss_type"]
+
+
+def test_ms_swift_distils_on_the_rows_answers_in_half_of_the_steps(migrate: Migrate) -> None:
+    job, draft = migrate("swift rlhf --rlhf_type gkd --model m --teacher_model t --dataset d.jsonl\n", "train.sh")
+    assert draft.missing == []
+    assert job["train"]["lmbda"] == 0.5
+
+
 def test_unsloth_yaml(migrate: Migrate) -> None:
     job, draft = migrate(
         """

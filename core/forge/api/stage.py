@@ -24,7 +24,21 @@ class Stage(StrEnum):
 NAMES: Mapping[Stage, frozenset[str]] = {
     Stage.ADAPT: frozenset({"lora", "none"}),
     Stage.TRAIN: frozenset(
-        {"sft", "dpo", "kto", "orpo", "cpo", "reward", "classification", "grpo", "rloo", "distill", "sdpo"}
+        {
+            "sft",
+            "dpo",
+            "kto",
+            "orpo",
+            "cpo",
+            "reward",
+            "classification",
+            "grpo",
+            "rloo",
+            "distill",
+            "sdpo",
+            "embedding",
+            "reranker",
+        }
     ),
     Stage.EXPORT: frozenset({"adapter", "merged", "gguf", "mlx"}),
 }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _observes(module: object) -> bool:
-    """Tell whether a module implements the observers' hook; before pluggy 1.7 only a member that is there can be asked."""
+    """Tell whether a module is an observer; before pluggy 1.7 only a member that is there can be asked for."""
     hooks = Hooks(EventHooks, beside=PlanHooks)
     return hasattr(module, "forge_event") and hooks.parse_hookimpl_opts(module, "forge_event") is not None
 

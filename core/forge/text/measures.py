@@ -23,7 +23,15 @@ _MEASURES = {
     "pearson": "Pearson's r",
 }
 
-_EVALUATED = ("eval_loss", "eval_mean_token_accuracy", *(f"eval_{name}" for name in _MEASURES), "eval_runtime")
+_RANKED = ("cosine_ndcg@10", "ndcg@10", "spearman_cosine", "spearman", "cosine_ap", "average_precision")
+"""What sentence-transformers' evaluators measure, by their names: of each the one that they call the primary."""
+
+_EVALUATED = (
+    "eval_loss",
+    "eval_mean_token_accuracy",
+    *(f"eval_{name}" for name in (*_MEASURES, *_RANKED)),
+    "eval_runtime",
+)
 
 
 def measures(values: Mapping[str, Any]) -> Iterator[str]:

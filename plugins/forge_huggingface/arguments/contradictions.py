@@ -326,6 +326,13 @@ def groups(values: Mapping[str, Any]) -> Iterator[Mistake]:
         )
 
 
+def teachers(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what the answers of a teacher cannot be with."""
+    if values.get("seq_kd") and values["use_vllm"]:
+        what = "with seq_kd the teacher answers, and vLLM holds the model that is trained; remove one of the two"
+        yield Mistake(what, ("seq_kd", "use_vllm"))
+
+
 CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[Mistake]], ...] = (
     steps,
     evaluation,
@@ -333,5 +340,6 @@ CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[Mistake]], ...] = (
     named,
     preferences,
     groups,
+    teachers,
 )
 """All of them."""

@@ -339,6 +339,32 @@ EFFECTS: tuple[Effect, ...] = (
         _NOT_READ,
         "remove it, or add another loss",
     ),
+    Effect(
+        "seq_kd",
+        "lmbda",
+        lambda values: values.get("lmbda") == 1,
+        "with {by} all steps are on the model's own answers",
+        "write lmbda = 0.0 or more",
+    ),
+    *(
+        Effect(
+            key,
+            "lmbda",
+            lambda values: values.get("lmbda") == 0 and not values.get("seq_kd"),
+            "with {by} all answers are those of the rows",
+            "remove it",
+        )
+        for key in (
+            "cache_implementation",
+            "generation_kwargs",
+            "max_completion_length",
+            "min_p",
+            "repetition_penalty",
+            "top_k",
+            "top_p",
+            "use_vllm",
+        )
+    ),
     *_by_loss({"label_smoothing": ("exo_pair", "robust", "aot", "aot_unpaired")}, "f_divergence_type"),
     *_by_loss({"discopop_tau": ("discopop",)}),
     *_by_loss({"label_smoothing": ("sigmoid", "simpo")}, "cpo_alpha"),

@@ -40,7 +40,7 @@ METHODS: Mapping[str, str] = {
     "full": _FULL,
     "full_finetune": _FULL,
     "gfpo": f'{_GONE.format("it")}; write method = "grpo"',
-    "gkd": 'write method = "distill", which learns from a teacher on the model\'s own answers too',
+    "gkd": 'write method = "distill"; lmbda and seq_kd are keys of it',
     "gmpo": _NOT_YET.format('write method = "grpo"'),
     "gold": _NOT_YET.format('write method = "distill" with a teacher of the same vocabulary'),
     "gspo": _GRPO.format('importance_sampling_level = "sequence"'),

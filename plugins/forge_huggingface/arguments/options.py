@@ -140,12 +140,34 @@ class ClassificationArguments(Arguments):
             yield Mistake(what, ("label_smoothing_factor", "problem_type"))
 
 
+class DistillationArguments(Arguments):
+    """What distillation takes beside the trainer's arguments: which answers it learns on, as TRL's GKD says it."""
+
+    lmbda: float = Described(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of steps on the model's own answers; the others are on the rows' or the teacher's.",
+    )
+    seq_kd: bool = Described(
+        False, description="Whether the steps that are not on the model's own answers are on the teacher's (`lmbda`)."
+    )
+
+
 @functools.cache
 def train_options(method: str) -> type[BaseModel]:
     """Return the model of the keys that a user may write in ``[train]`` under a method of this plugin."""
     known = METHODS[method]
-    pooled = ClassificationArguments if known.head == "classification" else Arguments
-    return build(known.config, RewardArguments if known.rewards else pooled)
+    base = (
+        RewardArguments
+        if known.rewards
+        else DistillationArguments
+        if known.teacher
+        else ClassificationArguments
+        if known.head == "classification"
+        else Arguments
+    )
+    return build(known.config, base)
 
 
 def build(config: str, base: type[Arguments] = Arguments, *, without: frozenset[str] = frozenset()) -> type[BaseModel]:

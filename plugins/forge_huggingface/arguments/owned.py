@@ -168,10 +168,14 @@ REWARD_KEYS = frozenset({"reward", "collapse_patience"})
 LABEL_KEYS = frozenset({"labels", "problem_type"})
 """Keys of forge that no trainer knows, for classifiers."""
 
+TEACHER_KEYS = frozenset({"lmbda", "seq_kd"})
+"""Keys that TRL has under GKD alone, for methods that learn from a teacher."""
+
 OWN: Mapping[str, frozenset[str]] = {
     name: frozenset({"batch_size", "kernels", "learning_rates", "loraplus_lr_ratio"})
     | (REWARD_KEYS if method.rewards else frozenset())
     | (LABEL_KEYS if method.head == "classification" else frozenset())
+    | (TEACHER_KEYS if method.teacher else frozenset())
     for name, method in METHODS.items()
 }
 """Keys that forge adds to a method's arguments."""

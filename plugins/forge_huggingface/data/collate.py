@@ -18,7 +18,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Decision, Noted, Reading, Stage, Warned
-from forge_huggingface.data.layouts import LAYOUTS
+from forge_huggingface.data.layouts import LAYOUTS, layout_of
 from forge_huggingface.data.packing import joined, pack, packed
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
@@ -72,7 +72,7 @@ def collate(job: Job, run: Run) -> Data:
         run.decide(Decision("data.date", template.date, f"the chat template {template.name} writes a date"))
     asked = next(name for name in run.plan.step(Stage.COLLATE).words if name in LAYOUTS)
     limit = tokenizers.longest_row(job, run, tokenizer)
-    layout = LAYOUTS[asked](job, processor, pad, sees, limit)
+    layout = layout_of(asked, job.train.options)(job, processor, pad, sees, limit)
     settings: dict[str, Any] = {
         "train_on": layout.train_on or job.data.train_on,
         "max_seq_length": limit,
@@ -121,7 +121,7 @@ def collate(job: Job, run: Run) -> Data:
         processor=processor,
         train=built.train,
         eval=built.eval,
-        layout="images" if sees and asked == "tokens" else asked,
+        layout="images" if sees and asked == "tokens" else layout.name,
         digest=built.digest,
         collator=layout.collator(),
         longest=built.longest,
@@ -170,8 +170,9 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
         tally.refuse_cut()
     layout = layout.settled(first, run)
     rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
-    held = _held_out(job, len(first.starts), rng)
-    order = first.pieces(_weigh([[index for index in part if index not in held] for part in of_source], readers, rng))
+    held = drawn(job, len(first.starts), rng)
+    left_in = [[index for index in part if index not in held] for part in of_source]
+    order = first.pieces(epoch_of(left_in, job.data.all_sources(), rng))
     if not order:
         raise DataError(
             "no rows are left to train on",
@@ -281,7 +282,7 @@ def _refuse_nothing(tally: Tally, readers: Sequence[Reader]) -> None:
         )
 
 
-def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
+def drawn(job: Job, count: int, rng: random.Random) -> frozenset[int]:
     """Return which rows of the files are held out; a text that has become several rows is held out whole."""
     size = job.data.eval_size
     if size is None:
@@ -294,11 +295,11 @@ def _held_out(job: Job, count: int, rng: random.Random) -> frozenset[int]:
     return frozenset(rng.sample(range(count), wanted))
 
 
-def _weigh(parts: Sequence[Sequence[int]], readers: Sequence[Reader], rng: random.Random) -> list[int]:
+def epoch_of(parts: Sequence[Sequence[int]], sources: Sequence[Source], rng: random.Random) -> list[int]:
     """Return the rows of an epoch: each as often as its source's weight says, the rest of a share drawn once."""
     order: list[int] = []
-    for part, reader in zip(parts, readers, strict=True):
-        whole, rest = divmod(reader.source.weight, 1)
+    for part, source in zip(parts, sources, strict=True):
+        whole, rest = divmod(source.weight, 1)
         order += list(part) * int(whole)
         if rest:
             order += sorted(rng.sample(list(part), round(len(part) * rest)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from forge_huggingface.batches import answers
 from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.data.layout import Layout, Part
-from forge_huggingface.data.preferences import Pairs, Ranked, RatedRows
+from forge_huggingface.data.preferences import Pairs, Ranked, RatedRows, answer_of
+from forge_huggingface.methods import by_rows
 from forge_huggingface.rows import (
     BadRow,
     Completion,
@@ -33,7 +34,7 @@ class Prompts(Layout):
     """``prompts``: what the model is asked, with the other columns for reward functions. The trainer renders them."""
 
     name = "prompts"
-    formats = ("prompt", "question")
+    formats: ClassVar[tuple[str, ...]] = ("prompt", "question")
     columns = ("prompts", "prompts")
     train_on = "all"
 
@@ -87,9 +88,58 @@ class Prompts(Layout):
         ids = self.ids(row["prompt"])
         return [(None, ids, [-100] * len(ids))]
 
-    def companions(self, row: Mapping[str, Any]) -> list[str]:
+    def companions(self, row: Mapping[str, Any]) -> list[str] | None:
         """Return the names of the columns that go with a stored prompt to the reward functions."""
         return [name for name in row if name not in {"prompt", "origin"}]
+
+
+class Answered(Prompts):
+    """``answered``: prompts with an answer each, to learn on either: on the model's own answers, and on the rows'."""
+
+    name = "answered"
+    formats = ("prompt-completion", "instruction", "input-output", "messages", "sharegpt")
+    train_on = "completion"
+
+    def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
+        """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
+        answered = [row for row in rows if isinstance(row, Conversation | Completion)]
+        for row, rendered in zip(answered, renderer.render(answered), strict=True):
+            if isinstance(rendered, BadRow):
+                yield rendered
+                continue
+            whole = answer_of(rendered)
+            asked: str | list[Mapping[str, Any]] = ""
+            if self.job.train.options["lmbda"]:  # else nobody answers it
+                (prompt,) = super().render(renderer, [_prompt(row)])
+                if isinstance(prompt, BadRow):
+                    yield prompt
+                    continue
+                asked = json.loads(prompt.columns["prompt"])
+                if isinstance(row, Conversation) and (row.tools or row.extra):
+                    what = "tools" if row.tools else "chat_template_kwargs"
+                    why = f"{self.whose} has the model answer too, and its prompts are rendered without"
+                    yield BadRow(f"has {what} of its own", why, "write lmbda = 0.0, or remove them")
+                    continue
+            start = whole.labels.count(-100)
+            ids = {PROMPT_IDS: whole.input_ids[:start], ANSWER_IDS: whole.input_ids[start:]}
+            yield Record((whole,), {"prompt": json.dumps(asked, ensure_ascii=False), "columns": json.dumps(ids)})
+
+    def parts(self, row: Mapping[str, Any]) -> list[Part]:
+        """Return the sequences of a stored row, for the preview."""
+        prompt, answer = list(row[PROMPT_IDS]), list(row[ANSWER_IDS])
+        return [(None, prompt + answer, [-100] * len(prompt) + answer)]
+
+    def companions(self, row: Mapping[str, Any]) -> list[str] | None:  # noqa: ARG002 - no function is given any
+        """Return None: all columns are used."""
+        return None
+
+
+PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
+"""What :class:`Answered` calls the tokens of a row's prompt and of its answer."""
+
+
+def _prompt(row: Conversation | Completion) -> Prompt:
+    return Prompt(row.prompt if isinstance(row, Completion) else row.messages[: row.start], {})
 
 
 def _shows(message: Mapping[str, Any]) -> bool:
@@ -149,9 +199,14 @@ class Seq2Seq(Layout):
 
 
 LAYOUTS: Mapping[str, type[Layout]] = {
-    layout.name: layout for layout in (Layout, Pairs, Ranked, RatedRows, LabelledRows, Prompts, Seq2Seq)
+    layout.name: layout for layout in (Layout, Pairs, Ranked, RatedRows, LabelledRows, Prompts, Answered, Seq2Seq)
 }
-"""Every layout by the word that methods ask for."""
+"""Every layout by the word that methods ask for, and by that which a run's summary has."""
+
+
+def layout_of(word: str, options: Mapping[str, Any]) -> type[Layout]:
+    """Return the layout of a method's word under the keys of ``[train]``: prompts with answers where these teach."""
+    return Answered if word == Prompts.name and by_rows(options) else LAYOUTS[word]
 
 
 def texts_of(row: Row) -> tuple[str, str] | BadRow:

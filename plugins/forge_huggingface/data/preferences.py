@@ -131,10 +131,10 @@ class RatedRows(Layout):
             if isinstance(rendered, BadRow):
                 yield rendered
                 continue
-            start = _start(rendered)
-            ids = rendered.input_ids
+            whole = answer_of(rendered)
+            start, ids = whole.labels.count(-100), whole.input_ids
             columns = {"prompt_ids": ids[:start], "completion_ids": ids[start:], "label": row.good}
-            yield Record((_from(rendered, start),), columns)
+            yield Record((whole,), columns)
 
     def collator(self) -> Callable[[Loaded], Any]:
         """Return what makes the batch collator once the model is there."""
@@ -143,6 +143,11 @@ class RatedRows(Layout):
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
         return [_joined("good" if row["label"] else "bad", row["prompt_ids"], row["completion_ids"])]
+
+
+def answer_of(row: Rendered) -> Rendered:
+    """Return a row of a prompt and its answer, with all of the answer in the loss and nothing else."""
+    return _from(row, _start(row))
 
 
 def _start(row: Rendered) -> int:

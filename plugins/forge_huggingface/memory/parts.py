@@ -17,6 +17,7 @@ from forge.text.units import amount, counted
 from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import Kernels, activations
+from forge_huggingface.methods import by_rows
 from forge_huggingface.rules.placement import device
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def setting_of(
     options, kind = job.train.options, device(machine, job)
     limit = facts.context if job.model.max_seq_length == -1 else job.model.max_seq_length
     written = int(options.get(load.answers) or 0) if load.answers else 0
+    if by_rows(options) and not options["lmbda"]:  # the rows hold the answers
+        written = 0
     length = longest or (max(limit - written, 1) if limit else None)  # the limit is for prompt and answer together
     if length is None:
         return None

@@ -80,6 +80,9 @@ OTHER_HEADS = re.compile(
 CLASSIFY = 'train it on texts with labels: [train] method = "classification"'
 WRITE = "forge trains models that write text"
 
+VECTORS = 'method = "embedding" or "reranker" trains it (extra sentence-transformers)'
+"""What such models are trained by, if they are to give embeddings or scores."""
+
 
 def no_language_model(job: Job, facts: ModelFacts) -> str | None:
     """Return why a model is none that a job can train, told from its class and family, or None."""
@@ -96,14 +99,14 @@ def no_language_model(job: Job, facts: ModelFacts) -> str | None:
         return None  # what gives numbers may read in both directions
     if reads:
         what = f"{name} is an encoder, which reads a text and writes none, and {job.train.method} trains what writes"
-        return f"{what}; take a decoder, or {CLASSIFY}"
+        return f"{what}; take a decoder, or {CLASSIFY}; {VECTORS}"
     if facts.task == "other" and OTHER_HEADS.search(name):
         what = f"{name} has a head for labels and none for text, and {job.train.method} trains what writes"
         return f"{what}; take the model that it was made from, or {CLASSIFY}"
     if facts.path is not None and (Path(facts.path) / "modules.json").is_file():
         return (
             f"its modules.json says that it is an embedding model of sentence-transformers, and {WRITE}; "
-            "take the language model that it was made from"
+            f"take the language model that it was made from; {VECTORS}"
         )
     if facts.task == "other":
         return f"{name} is no class of a model that writes text (…ForCausalLM, …ForConditionalGeneration), and {WRITE}"

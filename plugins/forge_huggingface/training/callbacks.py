@@ -30,7 +30,6 @@ from forge_huggingface.rows import text_of
 from forge_huggingface.training.outlook import outlook
 from forge_huggingface.training.probe import probe
 from forge_huggingface.training.resume import drop_old, own, recall, remember, restore_best
-from forge_huggingface.training.save import check_written
 from forge_huggingface.training.together import check_wrapped, slowest
 from forge_huggingface.training.watch import Watch
 
@@ -223,7 +222,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.wanted = False
         owned = self.run.group.gather(own(self.trainer))  # each has seen other rows
         if self.run.rank == 0:
-            check_written(self.trainer.model, checkpoint)
+            self.trainer.check_written(checkpoint)
             remember(self.trainer, checkpoint, owned, {"alike": self.alike})
             self.seal(args, state, control, checkpoint, start)
         self.run.group.first(None)  # none trains on, and none deletes, before it is sealed

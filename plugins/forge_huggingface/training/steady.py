@@ -17,9 +17,11 @@ from datasets import Dataset
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
 from forge.api import Noted
+from forge_huggingface.training.save import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from forge_huggingface.training.learning import Learning
     from forge_huggingface.training.rates import Rates
@@ -145,6 +147,11 @@ class Steady:
         if self._counted is None:
             self._counted = int(self.model.num_parameters(exclude_embeddings=True))  # type: ignore[attr-defined]
         return 6 * int(inputs[name].numel()) * self._counted
+
+    def check_written(self, folder: Path) -> None:
+        """Compare what was written with what was trained. Raises what :func:`.save.check_written` raises."""
+        own = getattr(super(), "check_written", None)  # of a trainer whose models are others
+        own(folder) if own is not None else check_written(self.model, folder)  # type: ignore[attr-defined]
 
     def seconds(self) -> float:
         """Return how long the run has been trained, before it was resumed and since."""

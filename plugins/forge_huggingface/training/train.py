@@ -62,7 +62,9 @@ def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
     return train_by(METHODS[job.train.method], job, run, loaded, data)
 
 
-def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
+def train_by(
+    method: Method, job: Job, run: Run, loaded: Loaded, data: Data, *, keep: Callable[..., None] = save
+) -> Trained:
     """Train by a method and save the weights.
 
     Args:
@@ -71,6 +73,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         run: The run.
         loaded: The model, ready to be trained.
         data: The rows, in the method's layout.
+        keep: Writes what was trained, with :func:`.save.save`'s arguments; for models that are not transformers' own.
 
     Raises:
         OutOfMemory: The device is too small; before the first step if the probe is on.
@@ -79,7 +82,8 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     """
     from forge_huggingface.training.callbacks import DryRunEnded  # imports transformers
 
-    check_adapter(loaded.model, job, run)
+    if "hf-model" in loaded.traits:
+        check_adapter(loaded.model, job, run)
     trainable = trainable_names(loaded.model, job)
     run.group.same("weights to train", sums(loaded.model), lambda found: f"sums of {len(found)} tensors")
     try:
@@ -118,7 +122,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
     trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics, warnings=warnings)
     weights = gathered(trainer, run)
     if run.rank == 0:
-        save(trainer.model, data.processor, run.folder / trained.weights, job, run, trained, weights)
+        keep(trainer.model, data.processor, run.folder / trained.weights, job, run, trained, weights)
     run.group.first(None)
     return trained
 

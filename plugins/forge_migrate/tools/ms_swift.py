@@ -31,6 +31,20 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 BETAS: Mapping[str, float] = {"grpo": 0.04, "simpo": 2.0, "gkd": 0.5, "rm": 0.0}
 
+TEXTS: Mapping[str, Mapping[str, str]] = {
+    "embedding": {
+        "infonce": "MultipleNegativesRankingLoss",
+        "cosine_similarity": "CosineSimilarityLoss",
+        "contrastive": "ContrastiveLoss",
+        "online_contrastive": "OnlineContrastiveLoss",
+    },
+    "reranker": {"pointwise_reranker": "BinaryCrossEntropyLoss"},
+}
+"""``task_type`` of models that give no words: their ``loss_type``, and sentence-transformers' name of it."""
+
+TEMPERATURE = 0.1
+"""ms-swift's, by which similarities are divided under ``infonce`` where INFONCE_TEMPERATURE does not say another."""
+
 REWARDS: Mapping[str, Mapping[str, Any]] = {
     "accuracy": {"use": "math-equal", "args": {"column": "solution"}},
     "format": {
@@ -64,6 +78,9 @@ def begin(given: Given, draft: Draft, found: Read, folder: Path) -> None:  # noq
     task = str(given.take("task_type", "causal_lm"))
     if word == "sft" and task == "seq_cls":
         _classifier(given, draft)
+    elif word == "sft" and task in TEXTS:
+        draft.set("train.method", task)
+        draft.tell("rows have messages there; forge takes texts by columns: anchor, positive, negative, label")
     elif word != "rlhf":
         draft.set("train.method", "sft")
         if task != "causal_lm":
@@ -118,7 +135,9 @@ def translate(given: Given, draft: Draft) -> None:
     epochs = given.number("max_epochs")
     draft.set("train.num_train_epochs", epochs)
     loss, mixed = given.take("loss_type"), given.number("rpo_alpha")
-    if mixed:
+    if (method := draft.get("train.method")) in TEXTS:
+        _loss_of_texts(method, loss, draft)
+    elif mixed:
         draft.set("train.loss_type", ["sigmoid", "sft"], "rpo_alpha there")
         draft.set("train.loss_weights", [1.0, mixed])
     elif loss is not None:
@@ -143,6 +162,19 @@ def translate(given: Given, draft: Draft) -> None:
             draft.drop(name, given.take(name), why)
     common.rest(given, draft, "forge has nothing of the kind")
     _defaults(draft)
+
+
+def _loss_of_texts(method: str, loss: Any, draft: Draft) -> None:
+    """Write the loss of an embedding model or a reranker."""
+    name = TEXTS[method].get(str(loss))
+    if name is None:
+        why = f"forge has {', '.join(TEXTS[method])}" if loss else "which one is taken there depends on its version"
+        draft.lack("loss_type", loss, why)
+        return
+    draft.set("train.loss", name)
+    if loss == "infonce":
+        draft.set("train.scale", 1 / TEMPERATURE, "1 / INFONCE_TEMPERATURE, whose default is 0.1")
+        draft.set("train.batch_sampler", "batch_sampler", "ms-swift lets a text stand in a batch twice")
 
 
 def _weights(given: Given, draft: Draft) -> None:
@@ -295,9 +327,10 @@ def _rewards(given: Given, draft: Draft) -> None:
         draft.set("train.vllm_enable_sleep_mode", value=True)
     teacher = given.take("teacher_model")
     draft.set("train.teacher_model_name_or_path", teacher)
-    share = given.number("lmbda", 0.5 if draft.get("train.method") == "distill" else 1)
-    if share != 1:
-        draft.lack("lmbda", share, "forge distils on the model's own answers alone")
+    if draft.get("train.method") == "distill":
+        draft.set("train.lmbda", given.number("lmbda", 0.5), "share of steps on the model's own answers")
+        if truth(given.take("seq_kd")):
+            draft.set("train.seq_kd", value=True)
 
 
 def _export(given: Given, draft: Draft) -> None:

@@ -168,7 +168,7 @@ def test_the_guard_leaves_no_trace() -> None:
         ("None", "yields NoneType where"),
         (
             'Offer(stage=Stage.TRAIN, impl="a:b", serves=frozenset({"stf"}))',
-            "serves stf, unknown for train; known: classification, cpo, distill, dpo, grpo",
+            "serves stf, unknown for train; known: classification, cpo, distill, dpo, embedding, grpo",
         ),
         ('Offer(stage=Stage.TRAIN, impl="a:b", supports=frozenset({"other/sft"}))', "supports other/sft, unknown"),
         ('Offer(stage=Stage.LOAD, impl="a:b", supports=frozenset({"sft"}))', "supports sft, unknown for load"),

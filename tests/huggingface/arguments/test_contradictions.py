@@ -128,6 +128,7 @@ def test_what_agrees_is_taken(method: str, keys: dict[str, Any]) -> None:
         ("grpo", "scale_rewards", "std"),
         ("distill", "beta", 1.5),
         ("distill", "max_completion_length", 0),
+        ("distill", "lmbda", 1.5),
         ("grpo", "collapse_patience", 0),
         ("reward", "center_rewards_coefficient", -1),
     ],

@@ -108,6 +108,20 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("grpo", {"vllm_server_timeout": 9.0}, "write use_vllm = true"),
     ("grpo", {"vllm_structured_outputs_regex": "a"}, "write use_vllm = true"),
     ("distill", {"vllm_tensor_parallel_size": 2}, "write use_vllm = true"),
+    ("distill", {"seq_kd": True}, "all steps are on the model's own answers"),
+    *(
+        ("distill", {key: value, "lmbda": 0.0}, "all answers are those of the rows")
+        for key, value in {
+            "cache_implementation": "static",
+            "generation_kwargs": {"top_h": 1},
+            "max_completion_length": 8,
+            "min_p": 0.1,
+            "repetition_penalty": 1.1,
+            "top_k": 4,
+            "top_p": 0.9,
+            "use_vllm": True,
+        }.items()
+    ),
     ("grpo", {"vllm_server_host": "x", "use_vllm": True, "vllm_mode": "colocate"}, 'write vllm_mode = "server"'),
     ("dpo", {"label_smoothing": 0.1}, "or take exo_pair or robust or aot"),
     ("dpo", {"discopop_tau": 0.5}, "or take discopop"),

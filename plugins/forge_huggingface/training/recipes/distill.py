@@ -1,4 +1,6 @@
-"""On-policy distillation: the model answers prompts and learns what probability its teacher gives to each token.
+"""Distillation: the model learns what probability its teacher gives to each token of an answer.
+
+The answers are the model's own, those of the rows, or the teacher's.
 
 The loss is a generalised Jensen-Shannon divergence (arXiv 2306.13649): ``beta`` 0 is the forward KL divergence, 1 the
 reverse.
@@ -6,6 +8,7 @@ reverse.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,10 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trl import DistillationConfig, DistillationTrainer
 
 from forge.api import ModelError, Noted
+from forge_huggingface.data.layouts import ANSWER_IDS, PROMPT_IDS
 from forge_huggingface.facts.folder import MODEL, TOKENIZER, reading
+from forge_huggingface.methods import by_rows
 from forge_huggingface.model.device import planned_device
 from forge_huggingface.training.recipe import Recipe
-from forge_huggingface.training.recipes.rollouts import largest
+from forge_huggingface.training.recipes.rollouts import given, largest
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise
 
@@ -29,15 +34,56 @@ class ResumableDistillation(InOrder, Answerwise, DistillationTrainer):  # type: 
 
     units: ClassVar[Mapping[str, str]] = {**Answerwise.units, "loss": "tokens"}
 
+    def __init__(self, *, lmbda: float, rows: bool, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.lmbda, self.rows = lmbda, rows
+        self._whose, self._given = "own", list[Any]()  # of the batch that is made
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self._whose, self._given = self._answering(), inputs
+        return super()._generate_and_score_completions(inputs)
+
+    def _answering(self) -> str:
+        """Return whose answers the next batch has: ``own``, ``rows`` or ``teacher``.
+
+        A number of each step's own decides, the same in all processes and after a resume. Held-out rows have answers.
+        """
+        if not self.model.training:
+            return "rows" if self.rows else "own"
+        drawn = random.Random(f"{self.args.seed} {self.state.global_step}").random()  # noqa: S311 - no secret
+        return "own" if drawn < self.lmbda else "rows" if self.rows else "teacher"
+
+    def _tokenize_prompts(self, prompts: Any) -> Any:
+        if self._whose == "rows":
+            return [row[PROMPT_IDS] for row in self._given], None, {}
+        return super()._tokenize_prompts(prompts)
+
+    def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
+        if self._whose == "rows":
+            return [row[ANSWER_IDS] for row in self._given]
+        if self._whose == "own":
+            return super()._generate_single_turn(*arguments, **named)
+        trainer: Any = self
+        student, trainer.model_wrapped = trainer.model_wrapped, trainer.teacher_model
+        try:
+            return super()._generate_single_turn(*arguments, **named)
+        finally:
+            trainer.model_wrapped = student
+
 
 def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
     """Return what distillation needs: a teacher of the same vocabulary."""
+    options = job.train.options
     return Recipe(
         config=DistillationConfig,
         trainer=ResumableDistillation,
-        arguments={"teacher_model": teacher(job, run, loaded, data)},
+        arguments={
+            "teacher_model": teacher(job, run, loaded, data),
+            "lmbda": options["lmbda"],
+            "rows": by_rows(options),
+        },
         values={"teacher_model_name_or_path": None, "teacher_model_revision": None},
-        batch=largest,
+        batch=largest if options["lmbda"] or options["seq_kd"] else given,
     )
 
 

@@ -39,12 +39,23 @@ class Decoding:
 
 def largest(trainer: Any, data: Data) -> dict[str, Any]:
     """Return a batch of the longest prompts with the longest answers, as the trainer makes one from real answers."""
+    return _batch(trainer, data, _longest(data), trainer.args.max_completion_length)
+
+
+def given(trainer: Any, data: Data) -> dict[str, Any]:
+    """Return a batch of the longest rows where these hold the answers, nearly all of a row being one."""
+    return _batch(trainer, data, 1, max(_longest(data) - 1, 1))
+
+
+def _longest(data: Data) -> int:
+    return int(data.summary.get("longest") or 1) if longest(data, 1) else 1
+
+
+def _batch(trainer: Any, data: Data, length: int, answer: int) -> dict[str, Any]:
     import torch
 
     args, device = trainer.args, trainer.accelerator.device
-    rows = longest(data, 1)
-    length = int(data.summary.get("longest") or 1) if rows else 1
-    count, answer = args.per_device_train_batch_size, args.max_completion_length
+    count = args.per_device_train_batch_size
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     ids = torch.full((count, length + answer), int(tokenizer.eos_token_id), dtype=torch.long, device=device)
     ones = torch.ones_like(ids)
