@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from forge_huggingface.rows import (
     Record,
     Rendered,
     Row,
+    put_back,
     text_of,
 )
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from forge.api import Loaded
+    from forge_huggingface.acting.load import Acting
     from forge_huggingface.rendering.render import Renderer
 
 
@@ -41,6 +44,11 @@ class Prompts(Layout):
         for row in rows:
             if not isinstance(row, Prompt):
                 continue
+            if self.acting is not None and isinstance(row.prompt, str):
+                why = "calls are written by a chat template, which is put around messages"
+                do = 'write it as messages: [{"role": "user", "content": "…"}]'
+                yield BadRow("has a plain text for a prompt", why, do)
+                continue
             if not isinstance(row.prompt, str) and any(map(_shows, row.prompt)):
                 do = 'write the prompts without images, or train a vision model by method = "sft" or "dpo"'
                 yield BadRow("has images", f"{self.whose} trains models of text only", do)
@@ -50,7 +58,7 @@ class Prompts(Layout):
             except BadRow as bad:
                 yield bad
                 continue
-            ids = self.ids(prompt)
+            ids = self.ids(prompt, row.columns.get("environment"))
             if not ids:
                 yield BadRow("is empty once it is rendered", "the model would be asked nothing")
                 continue
@@ -67,12 +75,34 @@ class Prompts(Layout):
             notes = (what,) if unseen else ()
             yield Record((Rendered(ids, [-100] * len(ids), len(ids), "", notes=notes),), columns)
 
-    def ids(self, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return a prompt's tokens, as the trainer will make them."""
+    @functools.cached_property
+    def acting(self) -> Acting | None:
+        """What the model may call."""
+        from forge_huggingface.acting.load import load  # imports the user's files
+
+        return load(self.job)
+
+    @functools.cached_property
+    def calling(self) -> str | None:
+        """The template by which the trainer writes calls; None for the model's own."""
+        from forge_huggingface.acting.template import calling  # imports trl
+
+        return calling(self.processor, self.job.data.variables)
+
+    def ids(self, prompt: str | Sequence[Mapping[str, Any]], environment: Any = None) -> list[int]:
+        """Return a prompt's tokens, as the trainer will make them.
+
+        Args:
+            prompt: The prompt.
+            environment: What the row says of it, where there are several.
+        """
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         if isinstance(prompt, str):
             return list(tokenizer(prompt)["input_ids"])
-        asked = {"tokenize": False, "add_generation_prompt": True}
+        asked: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+        if self.acting is not None:
+            tools = self.acting.schemas(environment if self.acting.several else None)
+            asked |= {"tools": tools, "chat_template": self.calling}
         text = tokenizer.apply_chat_template(list(prompt), **asked, **self.job.data.variables)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -82,7 +112,7 @@ class Prompts(Layout):
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
-        ids = self.ids(row["prompt"])
+        ids = self.ids(row["prompt"], put_back(row).get("environment"))
         return [(None, ids, [-100] * len(ids))]
 
     def companions(self, row: Mapping[str, Any]) -> list[str]:

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from forge_huggingface.rewards.table import RewardTable
 
 
-def reward_problems(job: Job) -> Iterable[Problem]:
-    """Yield what is wrong with ``[[train.reward]]``, for a method that learns from rewards."""
+def reward_problems(job: Job, *, judged: bool = False) -> Iterable[Problem]:
+    """Yield what is wrong with ``[[train.reward]]``, for a method that learns from rewards.
+
+    Args:
+        job: The job.
+        judged: Whether something else judges the answers too.
+    """
     from forge_huggingface.rewards.table import reward_tables  # loads pydantic
 
     tables = reward_tables(job)
+    if not tables and judged:
+        return
     if not tables:
         what = f'method = "{job.train.method}" learns from rewards, and there is none'
         say = 'write [[train.reward]] with use = "./rewards.py:function" or the name of a built-in'
@@ -37,7 +44,7 @@ def reward_problems(job: Job) -> Iterable[Problem]:
             from forge_huggingface.functions.rules import function_problems  # only functions of users pay for it
 
             yield from function_problems(job, refers, f"{where}.use", table.args, f"{where}.args")
-    if all(table.weight == 0 for table in tables):
+    if not judged and all(table.weight == 0 for table in tables):
         zero = "its weight is 0" if len(tables) == 1 else "all weights are 0"
         yield Problem("train.reward.0.weight", f"{zero}, so nothing would be learned", "give one of them a weight")
     seen: dict[str, int] = {}

@@ -185,13 +185,21 @@ class Answerwise(Weighed):
             ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"), "tokens"
         ),
         "completions/mean_terminated_length": "ended",
+        "tools/failure_frequency": "calls",
     }
 
     def counts(self, inputs: Any) -> Mapping[str, float]:
         """Count answers, their tokens, and the answers that came to an end."""
         mask = inputs["completion_mask"]
+        written = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask  # by the model, not by a tool
         cut = self._measured()["completions/clipped_ratio"]
-        return {"rows": len(mask), "tokens": int(mask.sum()), "ended": len(mask) * (1 - cut[-1] if cut else 1)}
+        calls = self._measured().get("tools/call_frequency")
+        return {
+            "rows": len(mask),
+            "tokens": int(written.sum()),
+            "ended": len(mask) * (1 - cut[-1] if cut else 1),
+            "calls": len(mask) * calls[-1] if calls else 0,
+        }
 
     def held_out(self, name: str, batches: list[Batch]) -> float:
         """Leave out the batches in which no answer came to an end, where it is about such answers."""
