@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge_huggingface.training.callbacks import plain
 from support.calls import answer_with, call, furnish
+from support.projects import json_of
 from support.rows import ONLINE, prompts
 
 if TYPE_CHECKING:
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
 
     Rows = Callable[[Sequence[Any]], None]
 
-USE: dict[str, Any] = {**ONLINE, "max_completion_length": 300, "max_steps": 1, "save_steps": 1}
+USE: dict[str, Any] = {
+    **ONLINE,
+    "reward": [{"use": "./said.py:said"}],
+    "max_completion_length": 300,
+    "max_steps": 1,
+    "save_steps": 1,
+}
 
 
 @pytest.fixture
@@ -33,9 +41,9 @@ def acting(project: Project, rows: Rows) -> Callable[..., Finished]:
 
 
 def messages(done: Finished) -> str:
-    """Return the last answer that was shown."""
+    """Return the last answer as it is shown to people, from what a reward got."""
     assert done.code == 0, done.printed
-    return str(done.of_kind("answers")[-1]["answers"][-1]["completion"])
+    return plain(json_of(done.folder.path.parents[2] / "said.json")[1])
 
 
 def test_a_call_is_answered_and_the_model_goes_on(
@@ -126,7 +134,7 @@ def test_an_environment_begins_with_the_row_keeps_its_state_and_judges(
     acting: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = answer_with(monkeypatch, call("add", n=4), call("add", n=3) + call("seen"), "seven")
-    done = acting({"environment": "./tools.py:Counter", "reward": []})
+    done = acting({"environment": "./tools.py:Counter"})
     assert messages(done).splitlines() == [
         'assistant: add({"n": 4})',
         "tool add: {'count': 4, 'kind': 'count'}",
@@ -135,7 +143,8 @@ def test_an_environment_begins_with_the_row_keeps_its_state_and_judges(
         "tool seen: {'count': 7, 'kind': 'count'}",
         "assistant: seven",
     ]
-    assert done.of_kind("answers")[0]["answers"][-1]["prompt"].endswith(" the zero")
+    (prompt, _) = json_of(done.folder.path.parents[2] / "said.json")
+    assert prompt[-1]["content"].endswith(" the zero")
     assert done.of_kind("step")[0]["rewards/Counter/mean"] == 7
     assert len(given) == 3
 
@@ -148,7 +157,7 @@ def test_rows_name_their_environment(
     named = {"loud": "./tools.py:Counter", "quiet": "./tools.py:Silent"}
     done = acting({"environment": named, "max_steps": 2, "save_steps": 2, "num_completions_to_print": 8})
     assert done.code == 0, done.printed
-    shown = [each["prompt"].endswith("zero") for event in done.of_kind("answers") for each in event["answers"]]
+    shown = ["zero" in each["prompt"] for event in done.of_kind("answers") for each in event["answers"]]
     assert {True, False} == set(shown)
     assert {"rewards/Counter/mean", "rewards/Silent/mean"} < done.of_kind("step")[0].keys()
 

@@ -13,7 +13,7 @@ from forge.api import Decision, Problem, did_you_mean
 from forge_huggingface.acting.rules import acting_problems, cannot_act, scores_itself
 from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS, Method
-from forge_huggingface.rewards.rules import cannot_reward, reward_problems
+from forge_huggingface.rewards.rules import cannot_reward, decide_rewards, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
 from forge_huggingface.rules.kernels import decide_kernels, kernel_problems, scales_wrongly
 from forge_huggingface.rules.packages import TRACKERS
@@ -262,6 +262,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts, method: Metho
 
     options = job.train.options
     config = method.config if method else config_of(job)
+    yield from decide_rewards(job)
     yield from decide_precision(machine, job, facts)
     yield from decide_kernels(machine, job, facts)
     if options.get("learning_rate") is None:

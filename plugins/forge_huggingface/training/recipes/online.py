@@ -19,6 +19,7 @@ from forge_huggingface.rewards.trl import functions, weights
 from forge_huggingface.training.recipe import Idle, Recipe
 from forge_huggingface.training.recipes.acting import Calling, check_positions
 from forge_huggingface.training.recipes.groups import Grouped
+from forge_huggingface.training.recipes.judging import seat_judges
 from forge_huggingface.training.recipes.rollouts import Decoding, decoder, largest
 from forge_huggingface.training.recipes.sampler import InOrder
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
@@ -52,16 +53,17 @@ def grpo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
             run.emit(Noted(f"{what}, in which what was said before stays as it was"))
     limit = longest_row(job, run, getattr(data.processor, "tokenizer", data.processor))
     room = limit - int(job.train.options["max_completion_length"])
-    return _recipe(job, run, GRPOConfig, ResumableGRPO, acting=acting, room=room)
+    return _recipe(job, run, data, GRPOConfig, ResumableGRPO, acting=acting, room=room)
 
 
 def rloo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
     """Return what REINFORCE leave-one-out needs."""
-    return _recipe(job, run, RLOOConfig, ResumableRLOO)
+    return _recipe(job, run, data, RLOOConfig, ResumableRLOO)
 
 
-def _recipe(job: Job, run: Run, config: type, trainer: type, **more: Any) -> Recipe:
+def _recipe(job: Job, run: Run, data: Data, config: type, trainer: type, **more: Any) -> Recipe:
     rewards = load(job, run)
+    seat_judges(rewards, job, run, converses=not isinstance(data.train[0]["prompt"], str))
     return Recipe(
         config=config,
         trainer=trainer,
