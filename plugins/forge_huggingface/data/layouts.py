@@ -6,7 +6,9 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any
 
+from forge.api import first_line
 from forge_huggingface.batches import answers
+from forge_huggingface.data.conversion.cells import parsed_list
 from forge_huggingface.data.layout import Layout, Part
 from forge_huggingface.data.preferences import Pairs, Ranked, RatedRows
 from forge_huggingface.rows import (
@@ -14,6 +16,7 @@ from forge_huggingface.rows import (
     Completion,
     Conversation,
     LongRow,
+    Message,
     Prompt,
     Record,
     Rendered,
@@ -21,6 +24,8 @@ from forge_huggingface.rows import (
     put_back,
     text_of,
 )
+from forge_huggingface.vision.images import listed
+from forge_huggingface.vision.prompts import filled, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from forge.api import Loaded
     from forge_huggingface.acting.load import Acting
     from forge_huggingface.rendering.render import Renderer
+    from forge_huggingface.vision.images import Picture
 
 
 class Prompts(Layout):
@@ -35,7 +41,7 @@ class Prompts(Layout):
 
     name = "prompts"
     formats = ("prompt", "question")
-    columns = ("prompts", "prompts")
+    columns = ("prompts", "image-prompts")
     train_on = "all"
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
@@ -49,16 +55,20 @@ class Prompts(Layout):
                 do = 'write it as messages: [{"role": "user", "content": "…"}]'
                 yield BadRow("has a plain text for a prompt", why, do)
                 continue
-            if not isinstance(row.prompt, str) and any(map(_shows, row.prompt)):
-                do = 'write the prompts without images, or train a vision model by method = "sft" or "dpo"'
-                yield BadRow("has images", f"{self.whose} trains models of text only", do)
+            if not (self.sees or isinstance(row.prompt, str)) and any(map(_shows, row.prompt)):
+                do = "write the prompts without images, or take a vision model"
+                yield BadRow("has images", "this model takes text only", do)
                 continue
+            pictures: list[tuple[Picture, Any]] = []
             try:
-                prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt)
+                if self.sees:
+                    prompt, pictures = self._shown(renderer, row)
+                else:
+                    prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt)
+                ids = self._ids(prompt, pictures, row.columns.get("environment"))
             except BadRow as bad:
                 yield bad
                 continue
-            ids = self.ids(prompt, row.columns.get("environment"))
             if not ids:
                 yield BadRow("is empty once it is rendered", "the model would be asked nothing")
                 continue
@@ -66,14 +76,36 @@ class Prompts(Layout):
                 why = f"max_seq_length leaves {room} beside max_completion_length"
                 yield LongRow(f"asks with {len(ids)} tokens", why, 'raise it, or set on_long_row = "drop"')
                 continue
-            columns = {
+            columns: dict[str, Any] = {
                 "prompt": json.dumps(prompt, ensure_ascii=False),
                 "columns": json.dumps(dict(row.columns), ensure_ascii=False, default=str),
             }
-            unseen = [name for name in ("images", "image") if row.columns.get(name)]
-            what = f"the column {', '.join(unseen)} is for rewards only: {self.whose} trains models of text"
+            if self.sees:
+                columns["pictures"] = [picture.to_json() for picture, _ in pictures]
+            unseen = [name for name in ("images", "image") if row.columns.get(name) and not self.sees]
+            what = f"the column {', '.join(unseen)} is for rewards only: this model takes text only"
             notes = (what,) if unseen else ()
             yield Record((Rendered(ids, [-100] * len(ids), len(ids), "", notes=notes),), columns)
+
+    def _shown(self, renderer: Any, row: Prompt) -> tuple[str | list[Message], list[tuple[Picture, Any]]]:
+        """Return a prompt for a model that sees, and its pictures."""
+        images = listed(parsed_list(row.images))
+        if not isinstance(row.prompt, str):
+            found: tuple[list[Message], list[tuple[Picture, Any]]] = renderer.shown(row.prompt, images, row.folder)
+            return found
+        if images:
+            why = "images have their places in messages, around which a chat template is put"
+            do = 'write it as messages: [{"role": "user", "content": "…"}]'
+            raise BadRow("has images and a plain text for a prompt", why, do)
+        return row.prompt, []
+
+    def _ids(self, prompt: Any, pictures: Sequence[tuple[Picture, Any]], environment: Any) -> list[int]:
+        if not pictures:
+            return self.ids(prompt, environment)
+        try:
+            return self.ids(filled(prompt, iter([image for _, image in pictures])))
+        except (ValueError, IndexError, RuntimeError) as error:  # of images that a processor cannot take
+            raise BadRow("has images that the processor refuses", first_line(error)) from error
 
     @functools.cached_property
     def acting(self) -> Acting | None:
@@ -100,6 +132,9 @@ class Prompts(Layout):
         if isinstance(prompt, str):
             return list(tokenizer(prompt)["input_ids"])
         asked: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+        if self.sees:
+            asked |= {"tokenize": True, "return_dict": True, **self.job.data.variables}
+            return list(self.processor.apply_chat_template([list(prompt)], **asked)["input_ids"][0])
         if self.acting is not None:
             tools = self.acting.schemas(environment if self.acting.several else None)
             asked |= {"tools": tools, "chat_template": self.calling}
@@ -112,7 +147,7 @@ class Prompts(Layout):
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
-        ids = self.ids(row["prompt"], put_back(row).get("environment"))
+        ids = self.ids(opened(row["prompt"]), put_back(row).get("environment"))
         return [(None, ids, [-100] * len(ids))]
 
     def companions(self, row: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """A reward model as a reward: it reads prompt and answer as one conversation, and its number is the score.
 
-The texts are those of TRL's trainers for a ``reward_funcs`` that is a model: prompt and answer by its own chat template,
+The texts are those of TRL's trainers for a ``reward_funcs`` that is a model: prompt and answer by its chat template,
 padded at the right, no special tokens beside (``_calculate_rewards`` of GRPOTrainer, 1.14.2 and 1.16). TRL reads all
 answers at once; here it is some at a time, so that memory does not grow with their number. It computes in the type of
 its weights, where TRL lets it follow ``bf16`` and ``fp16`` of the training.

@@ -106,8 +106,8 @@ FORMATS: Mapping[str, Format] = {
         _SYSTEM | _TEMPLATE,
         instead=(_LIST | {"label": ("label", "kto_tag")},),
     ),
-    "prompt": Format({"prompt": ("prompt",)}, {}),
-    "question": Format(_QUESTION, _SYSTEM | _HISTORY, instead=(_INSTRUCTION, _INPUT), speaks=False),
+    "prompt": Format({"prompt": ("prompt",)}, _IMAGES),
+    "question": Format(_QUESTION, _SYSTEM | _HISTORY | _IMAGES, instead=(_INSTRUCTION, _INPUT), speaks=False),
 }
 """What each format needs and takes, in the order of detection."""
 

@@ -29,7 +29,7 @@ class Calling:
         arguments: The trainer's.
     """
 
-    def __init__(self, *, acting: Acting | None, room: int, **arguments: Any) -> None:
+    def __init__(self, *, acting: Acting | None = None, room: int = 0, **arguments: Any) -> None:
         self.acting, self.room = acting, room
         with warnings.catch_warnings():
             # TRL says that environments may change; docs/rewards.md says it.

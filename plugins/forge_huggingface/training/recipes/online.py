@@ -22,6 +22,7 @@ from forge_huggingface.training.recipes.groups import Grouped
 from forge_huggingface.training.recipes.judging import seat_judges
 from forge_huggingface.training.recipes.rollouts import Decoding, decoder, largest
 from forge_huggingface.training.recipes.sampler import InOrder
+from forge_huggingface.training.recipes.seeing import Seeing, unsampled
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableGRPO(Calling, Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # Any to mypy: see pyproject
+class ResumableGRPO(Calling, Seeing, Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
 
     def held_out_loss(self, batches: list[Batch]) -> float:
@@ -39,7 +40,7 @@ class ResumableGRPO(Calling, Decoding, InOrder, Grouped, Answerwise, GRPOTrainer
         return mean([(each.loss, each.counts[unit]) for each in batches])
 
 
-class ResumableRLOO(Decoding, InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
+class ResumableRLOO(Seeing, Decoding, InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
     """TRL's trainer, which goes on with its prompts in order."""
 
 
@@ -53,22 +54,22 @@ def grpo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
             run.emit(Noted(f"{what}, in which what was said before stays as it was"))
     limit = longest_row(job, run, getattr(data.processor, "tokenizer", data.processor))
     room = limit - int(job.train.options["max_completion_length"])
-    return _recipe(job, run, data, GRPOConfig, ResumableGRPO, acting=acting, room=room)
+    return _recipe(job, run, loaded, data, GRPOConfig, ResumableGRPO, acting=acting, room=room)
 
 
-def rloo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
+def rloo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
     """Return what REINFORCE leave-one-out needs."""
-    return _recipe(job, run, data, RLOOConfig, ResumableRLOO)
+    return _recipe(job, run, loaded, data, RLOOConfig, ResumableRLOO)
 
 
-def _recipe(job: Job, run: Run, data: Data, config: type, trainer: type, **more: Any) -> Recipe:
+def _recipe(job: Job, run: Run, loaded: Loaded, data: Data, config: type, trainer: type, **more: Any) -> Recipe:
     rewards = load(job, run)
     seat_judges(rewards, job, run, converses=not isinstance(data.train[0]["prompt"], str))
     return Recipe(
         config=config,
         trainer=trainer,
         arguments={"reward_funcs": functions(rewards), "decoder": decoder(job, run), **more},
-        values={"reward_weights": weights(rewards)},
+        values={"reward_weights": weights(rewards), **unsampled(loaded.model, job.train.options)},
         batch=largest,
         every=steps_per_answers,
         idle=idle(job),
