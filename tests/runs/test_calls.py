@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,7 @@ from forge_huggingface.training.callbacks import plain
 from support.calls import answer_with, call, furnish
 from support.projects import json_of
 from support.rows import ONLINE, prompts
+from support.tiny import make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +37,7 @@ def acting(project: Project, rows: Rows) -> Callable[..., Finished]:
     rows(prompts(8))
 
     def run(train: dict[str, Any], **tables: Any) -> Finished:
-        project.write(train={"method": "grpo", **USE, **train}, **{"model": {"max_seq_length": 480}, **tables})
+        project.write(train={"method": "grpo", **USE, **train}, **{"model": {"max_seq_length": 1200}, **tables})
         return project.perform()
 
     return run
@@ -231,3 +234,57 @@ def test_a_wrong_tool_is_a_mistake_of_the_job(project: Project, train: dict[str,
     with pytest.raises(Exception) as error:  # noqa: PT011 - its words are looked at
         project.prepare()
     assert words in " ".join(str(error.value).split())
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_ask_the_tool(project: Project, rows: Rows) -> None:
+    """It has been taught to call in half of its answers and to guess in the others; only who calls is right."""
+    from transformers.utils import get_json_schema
+
+    from support.rewarding import loaded_from
+
+    shutil.rmtree(project.folder / "model")
+    make_model(project.folder / "model", hidden=64)
+    furnish(project)
+    schema = get_json_schema(loaded_from(project.folder / "tools.py").double)
+    (project.folder / "tools.json").write_text(json.dumps([schema]), encoding="utf-8")  # which keeps its order
+    asked = [{"role": "user", "content": f"double {n}"} for n in range(8)]
+    taught: list[Any] = []
+    for n, question in enumerate(asked):
+        called = {"type": "function", "function": {"name": "double", "arguments": {"n": n}}}
+        taught.append(
+            [
+                question,
+                {"role": "assistant", "content": "", "tool_calls": [called]},
+                {"role": "tool", "name": "double", "content": str(2 * n)},
+                {"role": "assistant", "content": f"it is {2 * n}"},
+            ]
+        )
+        taught.append([question, {"role": "assistant", "content": f"it is {2 * n + 1}"}])
+    rows([{"messages": messages} for messages in taught])
+    full = {"type": "none", "r": None, "lora_alpha": None}
+    common: dict[str, Any] = {"adapter": full, "model": {"max_seq_length": 400}}
+    project.write(
+        data={"tools": "tools.json"},
+        train={"max_steps": 200, "save_steps": 200, "per_device_train_batch_size": 16, "learning_rate": 3e-3},
+        **common,
+    )
+    done = project.perform()
+    assert done.code == 0, done.printed
+
+    rows([{"prompt": [question], "right": f"it is {2 * n}"} for n, question in enumerate(asked)])
+    (project.folder / "rewards.py").write_text(
+        "def right(*, completions, right, **_):\n"
+        "    return [float(said[-1]['content'].strip() == each) for said, each in zip(completions, right)]\n",
+        encoding="utf-8",
+    )
+    common["model"] = {"id": str(done.folder.path / "model"), "max_seq_length": 400}
+    train = {"method": "grpo", "tools": ["./tools.py:double"], "reward": [{"use": "./rewards.py:right"}]}
+    train |= {"per_device_train_batch_size": 32, "num_generations": 8, "max_completion_length": 120, "beta": 0.0}
+    project.write(train={**train, "max_steps": 30, "save_steps": 30, "learning_rate": 1e-4}, **common)
+    done = project.perform()
+    assert done.code == 0, done.printed
+    steps = done.of_kind("step")
+    before, after = (sum(step["reward"] for step in part) / 3 for part in (steps[:3], steps[-3:]))
+    assert before < 0.6
+    assert after > before + 0.2

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from support.projects import Project
 
 TEMPLATE = (
-    "{% if tools %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}\n{% endif %}"
+    "{% if tools %}{% for tool in tools %}{{ tool.function | tojson }}\n{% endfor %}{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
     "{% for call in message.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -159,6 +159,9 @@ def furnish(project: Project) -> None:
 def tell(model: Path) -> None:
     """Have a model's tokenizer write and read calls."""
     (model / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    file = model / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**config, "max_position_embeddings": 2048}), encoding="utf-8")
     file = model / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**config, "response_template": READING}), encoding="utf-8")

@@ -47,6 +47,8 @@ class Prompts(Layout):
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
         room = self.limit - int(self.job.train.options.get("max_completion_length") or 0)
+        if self.acting is not None:
+            _ = self.calling  # a template that writes no calls is refused as such
         for row in rows:
             if not isinstance(row, Prompt):
                 continue
@@ -64,7 +66,8 @@ class Prompts(Layout):
                 if self.sees:
                     prompt, pictures = self._shown(renderer, row)
                 else:
-                    prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt)
+                    tools = self.tools(row.columns.get("environment"))
+                    prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt, tools)
                 ids = self._ids(prompt, pictures, row.columns.get("environment"))
             except BadRow as bad:
                 yield bad
@@ -121,6 +124,12 @@ class Prompts(Layout):
 
         return calling(self.processor, self.job.data.variables)
 
+    def tools(self, environment: Any) -> list[dict[str, Any]]:
+        """Return what the model may call in an environment, as the chat template gets it."""
+        if self.acting is None:
+            return []
+        return self.acting.schemas(environment if self.acting.several else None)
+
     def ids(self, prompt: str | Sequence[Mapping[str, Any]], environment: Any = None) -> list[int]:
         """Return a prompt's tokens, as the trainer will make them.
 
@@ -136,8 +145,7 @@ class Prompts(Layout):
             asked |= {"tokenize": True, "return_dict": True, **self.job.data.variables}
             return list(self.processor.apply_chat_template([list(prompt)], **asked)["input_ids"][0])
         if self.acting is not None:
-            tools = self.acting.schemas(environment if self.acting.several else None)
-            asked |= {"tools": tools, "chat_template": self.calling}
+            asked |= {"tools": self.tools(environment), "chat_template": self.calling}
         text = tokenizer.apply_chat_template(list(prompt), **asked, **self.job.data.variables)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
