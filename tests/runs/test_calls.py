@@ -281,10 +281,10 @@ def test_a_model_learns_to_ask_the_tool(project: Project, rows: Rows) -> None:
     common["model"] = {"id": str(done.folder.path / "model"), "max_seq_length": 400}
     train = {"method": "grpo", "tools": ["./tools.py:double"], "reward": [{"use": "./rewards.py:right"}]}
     train |= {"per_device_train_batch_size": 32, "num_generations": 8, "max_completion_length": 120, "beta": 0.0}
-    project.write(train={**train, "max_steps": 30, "save_steps": 30, "learning_rate": 1e-4}, **common)
+    project.write(train={**train, "max_steps": 80, "save_steps": 80, "learning_rate": 2e-4}, **common)
     done = project.perform()
     assert done.code == 0, done.printed
     steps = done.of_kind("step")
-    before, after = (sum(step["reward"] for step in part) / 3 for part in (steps[:3], steps[-3:]))
-    assert before < 0.6
+    before, after = (sum(step["reward"] for step in part) / 5 for part in (steps[:5], steps[-5:]))
+    assert before < 0.5
     assert after > before + 0.2
