@@ -30,6 +30,7 @@ class Method:
         sees: Whether it takes rows with images.
         whole: Whether its loss reads prompt and answer as one sequence, so that a batch holds both sides whole.
         rewards: Whether it learns from reward functions, ``[[train.reward]]``.
+        acts: Whether the model may call tools while it answers, ``[train] tools`` and ``environment``.
         reference: Whether the trained model is compared with what it was before.
         teacher: Whether it learns from another model, which the job must name.
         mixes: Each ``loss_type`` that compares the rows of a batch with each other, or is a mean over the tokens of a
@@ -51,6 +52,7 @@ class Method:
     sees: bool = False
     whole: bool = False
     rewards: bool = False
+    acts: bool = False
     reference: bool = False
     teacher: bool = False
     mixes: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ _QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1"}
 _DDP = frozenset({"ddp"})
 _SHARDED = frozenset({"ddp", "fsdp2"})
 _RECIPES = "forge_huggingface.training.recipes"
+_ACTING = "forge_huggingface.acting.preflight:findings"
 _REWARDS = "forge_huggingface.rewards.preflight:findings"
 
 _TOKENS = ("entropy", "num_tokens")
@@ -196,13 +199,16 @@ METHODS: Mapping[str, Method] = {
             "prompts",
             "group relative policy optimization",
             online=True,
+            sees=True,
             rewards=True,
+            acts=True,
             mixes=("bnpo",),
-            preflight=_REWARDS,
+            preflight=_ACTING,
             spreads=_DDP,
             measures=(
                 *_ONLINE,
                 *_CALLS,
+                "tools/unanswered",  # forge's own
                 "cispo_clip_ratio",
                 "entropy_coef",
                 "policy_loss",
@@ -218,6 +224,7 @@ METHODS: Mapping[str, Method] = {
             "prompts",
             "REINFORCE leave-one-out",
             online=True,
+            sees=True,
             rewards=True,
             preflight=_REWARDS,
             spreads=_DDP,

@@ -164,10 +164,14 @@ class Prompt:
     Attributes:
         prompt: Messages, or a plain text that no template is put around.
         columns: All other columns of the row, for reward functions.
+        images: What the row has in its column of images, as it stands there.
+        folder: The folder of the row's file, where relative paths of images start.
     """
 
     prompt: tuple[Message, ...] | str
     columns: Mapping[str, Any]
+    images: Any = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ def settings_of(job: Job) -> Sdpo:
 
 
 def train_options(method: str) -> type[BaseModel]:  # noqa: ARG001 - the offer's signature
-    """Return the model of the keys in ``[train]``: GRPO's."""
-    from forge_huggingface.arguments.options import train_options as options
+    """Return the model of the keys in ``[train]``: GRPO's, but those for calls, which no teacher would be shown."""
+    from forge_huggingface.arguments.options import RewardArguments, build
 
-    return options("grpo")
+    return build("GRPOConfig", RewardArguments, without=frozenset({"max_tool_calling_iterations"}))

@@ -86,6 +86,8 @@ def can_feed_back(job: Job) -> bool:
     from forge_huggingface.rewards.table import reward_tables  # pydantic, which listing plugins does not need
 
     for table in reward_tables(job):
+        if table.use is None:  # a reward model says a number only
+            continue
         refers = reference(table.use)
         try:
             if refers.kind == "builtin":

@@ -33,11 +33,13 @@ def recipe(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: A
     """Return what SDPO adds to the common way of training."""
     from trl import GRPOConfig
 
+    from forge_huggingface.training.recipes.judging import seat_judges
     from forge_huggingface.training.recipes.online import idle, steps_per_answers
     from forge_huggingface.training.recipes.rollouts import decoder
     from forge_sdpo.trainer import SDPOTrainer
 
     rewards, settings = load(job, run), settings_of(job)
+    seat_judges(rewards, job, run, converses=not isinstance(data.train[0]["prompt"], str))
     scoring = functions(rewards)
     feedback = feedback_of(scoring)
     if settings.feedback == "never" and "plugins.sdpo.feedback" not in run.plan.named:

@@ -53,7 +53,12 @@ def cannot_text(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
 
 
 def cannot_method(job: Job, plugin: str) -> str | None:
-    """Return why Unsloth is not taken for a method by itself, or None."""
+    """Return why Unsloth is not taken for a method, or not by itself, or None."""
+    for key in ("tools", "environment"):
+        if job.train.options.get(key):
+            return f"[train] {key}: what a model may call has not been tried with Unsloth; take huggingface"
+    if plugin == "unsloth-vision" and job.train.options.get("reward"):
+        return "rewards have not been tried with Unsloth on models that take images; take huggingface"
     if job.train.method in METHODS or named(job, plugin):
         return None
     return (

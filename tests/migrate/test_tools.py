@@ -391,3 +391,22 @@ def test_rates_of_lora_plus_and_of_embeddings_are_taken_over(
     assert not {"loraplus_lr_ratio", "embedding_lr"} & {each.key for each in draft.missing}
     assert job["train"]["loraplus_lr_ratio"] == ratio
     assert job["train"].get("learning_rates") == rates
+
+
+def test_reward_models_are_rewards_and_turns_of_their_own_are_told(migrate: Migrate) -> None:
+    job, draft = migrate(
+        "swift rlhf --rlhf_type grpo --model m --dataset d.jsonl --reward_funcs accuracy --reward_model org/judge "
+        "--reward_weights 1 0.5 --multi_turn_scheduler math_tip_trick --max_turns 3\n",
+        "train.sh",
+    )
+    assert job["train"]["reward"][1] == {"model": "org/judge", "weight": 0.5}
+    told = {said.key: said.why for said in draft.missing}
+    assert "[train] environment" in told["multi_turn_scheduler"]
+    assert "max_tool_calling_iterations" in told["max_turns"]
+    job, draft = migrate(
+        "trl grpo --model_name_or_path m --dataset_name d --reward_model_name_or_path org/judge "
+        "--reward_funcs think_format_reward --reward_weights 0.5 1\n",
+        "train.sh",
+    )
+    assert job["train"]["reward"][0] == {"model": "org/judge", "weight": 0.5}
+    assert "reward_model_name_or_path" not in {said.key for said in draft.missing}

@@ -117,3 +117,24 @@ def test_answers_last_as_many_steps_in_two_processes_as_in_one(project: Project,
         found.append({line["step"]: line["reward"] for line in logged if "reward" in line})
     assert found[1] == pytest.approx(found[0])
     assert len(found[0]) == 2  # of four steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("count", [6, 5])
+def test_held_out_prompts_are_judged_in_two_processes_as_in_one(
+    project: Project, rows: Rows, method: str, count: int
+) -> None:
+    """The answers to a prompt are both processes', of the last batch too, which may be half of one."""
+    rows(prompts(22))
+    more = {**ONLINE, **GROUPS, "gradient_accumulation_steps": 2, "max_steps": 1, "logging_steps": 1, "save_steps": 1}
+    more |= {"num_generations_eval": 2, "per_device_eval_batch_size": 4, "eval_on_start": True}
+    project.write(train={"method": method, **more}, data={"eval_size": count})
+    found = []
+    for arguments in ((), ("--set", "launch.processes=2", "--set", "train.per_device_eval_batch_size=2")):
+        logged = together(project, *arguments, FORGE_TESTS_ANSWERS="1")
+        found.append([line for line in logged if "eval_reward" in line])
+    assert len(found[0]) == 2
+    assert all(line["eval_reward"] > 0 for line in found[0])
+    spread = {"eval_reward_std", "eval_rewards/length/std"}  # of a batch: it goes by how large that is
+    hold_alike(*found, but=frozenset() if count == 6 else spread)

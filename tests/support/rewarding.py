@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,13 @@ def builtin(use: str, **args: Any) -> Any:
         return reward.score(["p"] * len(texts), texts, columns, context)
 
     return score
+
+
+def loaded_from(path: Path) -> Any:
+    """Return a file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

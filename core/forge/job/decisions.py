@@ -88,8 +88,8 @@ def value_at(job: Job, key: str) -> Any:
     return getattr(table, keys_of(type(table)).get(rest, rest), None)
 
 
-PINNED = frozenset({"adapter.from"})
-"""Keys whose value is a name that a plan pins: that of a run becomes its folder, so that a later one does not count."""
+PINNED = frozenset({"adapter.from", "train.reward"})
+"""Keys whose value names what a plan pins: a run becomes its folder, so that a later one does not count."""
 
 _ASKED = frozenset({"model.id", "model.revision", *(f"{table}.{key}" for table, key in SELECTORS.items())})
 

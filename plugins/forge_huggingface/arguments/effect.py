@@ -102,6 +102,13 @@ EFFECTS: tuple[Effect, ...] = (
         Effect(key, "optim", _own_groups, "{by} parts the parameters itself", "take another optimizer")
         for key in ("learning_rates", "loraplus_lr_ratio")
     ),
+    Effect(
+        "max_tool_calling_iterations",
+        "tools",
+        lambda values: not values.get("tools") and not values.get("environment"),
+        "the model may call nothing",
+        "write tools or environment, or remove it",
+    ),
     Effect("optim_args", "optim", lambda values: optimizer(values["optim"]).takes == (), _NOT_READ, "remove it"),
     Effect(
         "optim_target_modules",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, cast
 from pydantic import BaseModel, create_model
 from pydantic import Field as Described
 
-from forge.api import Hint, Mistake, Table, folded
+from forge.api import Hint, Mistake, NonEmpty, Table, folded
 from forge_huggingface.arguments.contradictions import CHECKS, STEPS, batches
 from forge_huggingface.arguments.effect import without_effect
 from forge_huggingface.arguments.fields import table
@@ -154,19 +154,31 @@ class DistillationArguments(Arguments):
     )
 
 
+class ActingArguments(RewardArguments):
+    """What methods take whose model may call something while it is trained."""
+
+    tools: list[NonEmpty] = Described(
+        [],
+        description="Functions that the model may call while it answers, each as `./tools.py:function` or "
+        "`package.module:function`.",
+    )
+    environment: NonEmpty | dict[str, NonEmpty] | None = Described(
+        None,
+        description="A class whose methods the model may call, one instance for each answer, as `./game.py:Game`; or "
+        "several by name, of which each row names its own in the column `environment`.",
+    )
+
+
 @functools.cache
 def train_options(method: str) -> type[BaseModel]:
     """Return the model of the keys that a user may write in ``[train]`` under a method of this plugin."""
     known = METHODS[method]
-    base = (
-        RewardArguments
-        if known.rewards
-        else DistillationArguments
-        if known.teacher
-        else ClassificationArguments
-        if known.head == "classification"
-        else Arguments
-    )
+    if known.rewards:
+        base: type[Arguments] = ActingArguments if known.acts else RewardArguments
+    elif known.teacher:
+        base = DistillationArguments
+    else:
+        base = ClassificationArguments if known.head == "classification" else Arguments
     return build(known.config, base)
 
 

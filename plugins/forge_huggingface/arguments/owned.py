@@ -97,7 +97,6 @@ OWNED: Mapping[str, Advice] = {
     "log_completions_hub_repo": _HUB,
     "log_multimodal": Advice("forge shows the model's answers as text"),
     "log_unique_prompts": Advice("forge shows the model's answers one by one"),
-    "max_tool_calling_iterations": Advice("forge gives the model no tools while it is trained"),
     "output_dir": Advice("forge decides the run folder; name the run with the top-level key `name`"),
     "packing": Advice("belongs to [data] packing", table="data"),
     "packing_strategy": Advice("belongs to [data] packing", table="data"),
@@ -132,7 +131,10 @@ OWNED_IN: Mapping[str, Mapping[str, Advice]] = {
         "max_completion_length": Advice("belongs to [model] max_seq_length, the one length key", table="model")
     },
     "DPOConfig": {"padding_free": Advice("forge makes the batches, and those of pairs are padded")},
-    "DistillationConfig": {"ds3_gather_for_generation": _LAUNCH},
+    "DistillationConfig": {
+        "ds3_gather_for_generation": _LAUNCH,
+        "max_tool_calling_iterations": Advice('it is for method = "grpo", in which the model may call tools'),
+    },
     "GRPOConfig": {
         "ds3_gather_for_generation": _LAUNCH,
         "use_transformers_paged": _renamed("use_transformers_continuous_batching", _DEPRECATED),
@@ -171,11 +173,15 @@ LABEL_KEYS = frozenset({"labels", "problem_type"})
 TEACHER_KEYS = frozenset({"lmbda", "seq_kd"})
 """Keys that TRL has under GKD alone, for methods that learn from a teacher."""
 
+ACTING_KEYS = frozenset({"tools", "environment"})
+"""Keys of forge that no trainer's arguments have, for methods whose model may call something."""
+
 OWN: Mapping[str, frozenset[str]] = {
     name: frozenset({"batch_size", "kernels", "learning_rates", "loraplus_lr_ratio"})
     | (REWARD_KEYS if method.rewards else frozenset())
     | (LABEL_KEYS if method.head == "classification" else frozenset())
     | (TEACHER_KEYS if method.teacher else frozenset())
+    | (ACTING_KEYS if method.acts else frozenset())
     for name, method in METHODS.items()
 }
 """Keys that forge adds to a method's arguments."""

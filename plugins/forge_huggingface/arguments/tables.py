@@ -131,6 +131,7 @@ BOUNDS: Mapping[str, Mapping[str, float]] = {
     "max_completion_length": {"ge": 1},
     "max_grad_norm": {"ge": 0},
     "max_steps": {"ge": -1},
+    "max_tool_calling_iterations": {"ge": 1},
     "min_p": {"ge": 0, "le": 1},
     "neftune_noise_alpha": {"ge": 0},
     "num_completions_to_print": {"ge": 0},

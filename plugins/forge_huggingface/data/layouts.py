@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from forge.api import first_line
 from forge_huggingface.batches import answers
+from forge_huggingface.data.conversion.cells import parsed_list
 from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.data.layout import Layout, Part
 from forge_huggingface.data.preferences import Pairs, Ranked, RatedRows, answer_of
@@ -15,19 +18,25 @@ from forge_huggingface.rows import (
     Completion,
     Conversation,
     LongRow,
+    Message,
     Prompt,
     Record,
     Rendered,
     Row,
+    put_back,
     source_of,
     text_of,
 )
+from forge_huggingface.vision.images import listed
+from forge_huggingface.vision.prompts import filled, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from forge.api import Loaded
+    from forge_huggingface.acting.load import Acting
     from forge_huggingface.rendering.render import Renderer
+    from forge_huggingface.vision.images import Picture
 
 
 class Prompts(Layout):
@@ -35,25 +44,37 @@ class Prompts(Layout):
 
     name = "prompts"
     formats: ClassVar[tuple[str, ...]] = ("prompt", "question")
-    columns = ("prompts", "prompts")
+    columns = ("prompts", "image-prompts")
     train_on = "all"
 
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
         room = self.limit - int(self.job.train.options.get("max_completion_length") or 0)
+        if self.acting is not None:
+            _ = self.calling  # a template that writes no calls is refused as such
         for row in rows:
             if not isinstance(row, Prompt):
                 continue
-            if not isinstance(row.prompt, str) and any(map(_shows, row.prompt)):
-                do = 'write the prompts without images, or train a vision model by method = "sft" or "dpo"'
-                yield BadRow("has images", f"{self.whose} trains models of text only", do)
+            if self.acting is not None and isinstance(row.prompt, str):
+                why = "calls are written by a chat template, which is put around messages"
+                do = 'write it as messages: [{"role": "user", "content": "…"}]'
+                yield BadRow("has a plain text for a prompt", why, do)
                 continue
+            if not (self.sees or isinstance(row.prompt, str)) and any(map(_shows, row.prompt)):
+                do = "write the prompts without images, or take a vision model"
+                yield BadRow("has images", "this model takes text only", do)
+                continue
+            pictures: list[tuple[Picture, Any]] = []
             try:
-                prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt)
+                if self.sees:
+                    prompt, pictures = self._shown(renderer, row)
+                else:
+                    tools = self.tools(row.columns.get("environment"))
+                    prompt = row.prompt if isinstance(row.prompt, str) else renderer.asked(row.prompt, tools)
+                ids = self._ids(prompt, pictures, row.columns.get("environment"))
             except BadRow as bad:
                 yield bad
                 continue
-            ids = self.ids(prompt)
             if not ids:
                 yield BadRow("is empty once it is rendered", "the model would be asked nothing")
                 continue
@@ -61,21 +82,73 @@ class Prompts(Layout):
                 why = f"max_seq_length leaves {room} beside max_completion_length"
                 yield LongRow(f"asks with {len(ids)} tokens", why, 'raise it, or set on_long_row = "drop"')
                 continue
-            columns = {
+            columns: dict[str, Any] = {
                 "prompt": json.dumps(prompt, ensure_ascii=False),
                 "columns": json.dumps(dict(row.columns), ensure_ascii=False, default=str),
             }
-            unseen = [name for name in ("images", "image") if row.columns.get(name)]
-            what = f"the column {', '.join(unseen)} is for rewards only: {self.whose} trains models of text"
+            if self.sees:
+                columns["pictures"] = [picture.to_json() for picture, _ in pictures]
+            unseen = [name for name in ("images", "image") if row.columns.get(name) and not self.sees]
+            what = f"the column {', '.join(unseen)} is for rewards only: this model takes text only"
             notes = (what,) if unseen else ()
             yield Record((Rendered(ids, [-100] * len(ids), len(ids), "", notes=notes),), columns)
 
-    def ids(self, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return a prompt's tokens, as the trainer will make them."""
+    def _shown(self, renderer: Any, row: Prompt) -> tuple[str | list[Message], list[tuple[Picture, Any]]]:
+        """Return a prompt for a model that sees, and its pictures."""
+        images = listed(parsed_list(row.images))
+        if not isinstance(row.prompt, str):
+            found: tuple[list[Message], list[tuple[Picture, Any]]] = renderer.shown(row.prompt, images, row.folder)
+            return found
+        if images:
+            why = "images have their places in messages, around which a chat template is put"
+            do = 'write it as messages: [{"role": "user", "content": "…"}]'
+            raise BadRow("has images and a plain text for a prompt", why, do)
+        return row.prompt, []
+
+    def _ids(self, prompt: Any, pictures: Sequence[tuple[Picture, Any]], environment: Any) -> list[int]:
+        if not pictures:
+            return self.ids(prompt, environment)
+        try:
+            return self.ids(filled(prompt, iter([image for _, image in pictures])))
+        except (ValueError, IndexError, RuntimeError) as error:  # of images that a processor cannot take
+            raise BadRow("has images that the processor refuses", first_line(error)) from error
+
+    @functools.cached_property
+    def acting(self) -> Acting | None:
+        """What the model may call."""
+        from forge_huggingface.acting.load import load  # imports the user's files
+
+        return load(self.job)
+
+    @functools.cached_property
+    def calling(self) -> str | None:
+        """The template by which the trainer writes calls; None for the model's own."""
+        from forge_huggingface.acting.template import calling  # imports trl
+
+        return calling(self.processor, self.job.data.variables)
+
+    def tools(self, environment: Any) -> list[dict[str, Any]]:
+        """Return what the model may call in an environment, as the chat template gets it."""
+        if self.acting is None:
+            return []
+        return self.acting.schemas(environment if self.acting.several else None)
+
+    def ids(self, prompt: str | Sequence[Mapping[str, Any]], environment: Any = None) -> list[int]:
+        """Return a prompt's tokens, as the trainer will make them.
+
+        Args:
+            prompt: The prompt.
+            environment: What the row says of it, where there are several.
+        """
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         if isinstance(prompt, str):
             return list(tokenizer(prompt)["input_ids"])
-        asked = {"tokenize": False, "add_generation_prompt": True}
+        asked: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+        if self.sees:
+            asked |= {"tokenize": True, "return_dict": True, **self.job.data.variables}
+            return list(self.processor.apply_chat_template([list(prompt)], **asked)["input_ids"][0])
+        if self.acting is not None:
+            asked |= {"tools": self.tools(environment), "chat_template": self.calling}
         text = tokenizer.apply_chat_template(list(prompt), **asked, **self.job.data.variables)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -85,7 +158,7 @@ class Prompts(Layout):
 
     def parts(self, row: Mapping[str, Any]) -> list[Part]:
         """Return the sequences of a stored row, for the preview."""
-        ids = self.ids(row["prompt"])
+        ids = self.ids(opened(row["prompt"]), put_back(row).get("environment"))
         return [(None, ids, [-100] * len(ids))]
 
     def companions(self, row: Mapping[str, Any]) -> list[str] | None:

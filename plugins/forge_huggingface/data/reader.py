@@ -31,6 +31,7 @@ from forge_huggingface.rows import (
     Record,
     Row,
     Text,
+    parts_of,
 )
 from forge_huggingface.sources.files import kind
 from forge_huggingface.sources.sources import iterate
@@ -146,7 +147,17 @@ class Reader:
             return replace(row, row=self._seen(row.row, origin))
         if isinstance(row, Labelled):
             return replace(row, row=cast("Conversation | Text", self._placed(row.row, origin)))
-        return row if isinstance(row, Text | Prompt | Ids) else self._seen(row, origin)
+        if isinstance(row, Prompt):
+            if not self.renderer.sees:
+                return row
+            parts = (
+                ()
+                if isinstance(row.prompt, str)
+                else (part for each in row.prompt for part in parts_of(each["content"]))
+            )
+            self.shows = self.shows or bool(row.images) or any(part["type"] == "image" for part in parts)
+            return replace(row, folder=self._folder(origin))
+        return row if isinstance(row, Text | Ids) else self._seen(row, origin)
 
     def _instructed(self, row: Row) -> Row:
         """Return a row with the job's system message, if it is a conversation and has none of its own."""

@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self
 
 from forge_huggingface.rows import set_apart
+from forge_huggingface.vision.prompts import hung
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,19 +131,19 @@ class Store:
         from datasets import Dataset
 
         rows = Dataset.from_file(str(self.path))
-        return rows.with_transform(prompts) if self.columns == _PROMPT and not stored else rows
+        return rows.with_transform(prompts) if self.columns[:3] == _PROMPT and not stored else rows
 
     def fingerprints(self) -> Iterator[bytes]:
         """Yield a short hash of each row's tokens and images, or of what it asks."""
         import numpy
 
         table = self.open().data
+        images = _hashes(table) if "pictures" in self.columns else repeat([])
         if "input_ids" not in self.columns:
             for batch in table.select([name for name in self.columns if name in _ASKED]).to_batches():
-                for row in batch.to_pylist():
-                    yield hashlib.blake2b(repr(sorted(row.items())).encode(), digest_size=12).digest()
+                for row, shown in zip(batch.to_pylist(), images, strict=False):
+                    yield hashlib.blake2b(repr((sorted(row.items()), *shown)).encode(), digest_size=12).digest()
             return
-        images = _hashes(table) if "pictures" in self.columns else repeat([])
         for batch in table.select(["input_ids"]).to_batches():
             rows = batch.column(0)
             values = numpy.ascontiguousarray(rows.flatten().to_numpy(zero_copy_only=False), "<i4")
@@ -197,16 +198,19 @@ def features(layout: str) -> Any:
         "labelled": {"input_ids": ids, "token_types": ids, "target": Value("large_string")},
         "ranked": {"chosen_ids": ids, "rejected_ids": ids, "margin": Value("float64")},
         "prompts": {name: Value("large_string") for name in _PROMPT},
+        "image-prompts": {**{name: Value("large_string") for name in _PROMPT}, "pictures": List(picture)},
     }
     return Features(kinds[layout])
 
 
-def prompts(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
+def prompts(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Return rows of the layout ``prompts`` as trainers take them: prompt, origin, and all columns, set apart."""
     rows = [
         {"origin": origin, **set_apart(json.loads(columns)), "prompt": json.loads(prompt)}
         for prompt, columns, origin in zip(*(batch[name] for name in _PROMPT), strict=True)
     ]
+    for row, pictures in zip(rows, batch.get("pictures", ()), strict=False):
+        row["prompt"] = hung(row["prompt"], pictures)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 

@@ -8,6 +8,7 @@ from forge.api import DataError, UsageError
 from forge_huggingface.evaluation import functions
 from forge_huggingface.evaluation.metrics import PASS, is_function, judged, pass_at_k
 from forge_huggingface.rewards import load as rewards
+from forge_huggingface.rewards.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,8 @@ class Judge:
         self.count = self.table.num_generations or max(self.ks, default=1)
         self.rewards: list[Reward] = []
         if self.ks:
-            self.rewards = rewards.load(job, run)
+            every = rewards.load(job, run)
+            self.rewards = [reward for reward in every if not isinstance(reward.function, Scorer)]  # it passes nothing
 
     def check(self, rows: HeldOut) -> None:
         """Refuse rows that the metrics cannot judge. Raises :class:`DataError`."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import DataError, Prompt
 from forge.disk.folder import RunFolder
 from forge_huggingface.data.collate import eval_sources
+from forge_huggingface.data.conversion.cells import parsed_list
 from forge_huggingface.data.conversion.formats import FORMATS
 from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.data.layout import Layout
@@ -40,6 +41,7 @@ from forge_huggingface.rows import (
 )
 from forge_huggingface.rows import Prompt as PromptRow
 from forge_huggingface.rules.placement import positions
+from forge_huggingface.vision.images import listed, seat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,7 +222,12 @@ def question(origin: str, raw: Mapping[str, Any], row: Row, rendered: Record, re
     if isinstance(row, Conversation):
         return _conversation(made, row, renderer)
     if isinstance(row, PromptRow) and not isinstance(row.prompt, str):
-        return _conversation(made, Conversation(row.prompt, len(row.prompt), turns=False), renderer)
+        messages, given = seat(row.prompt, listed(parsed_list(row.images))) if renderer.sees else (row.prompt, ())
+        return _conversation(
+            made,
+            Conversation(tuple(messages), len(messages), turns=False, pictures=given, folder=row.folder),
+            renderer,
+        )
     if isinstance(row, Completion | PromptRow):
         asked = str(row.prompt)
         before = renderer.tokenizer.decode(renderer.before) if renderer.before else ""

@@ -36,7 +36,7 @@ def problems(job: Job) -> Iterable[Problem]:
     for index, name in enumerate(table.metrics):
         where = f"eval.metrics.{index}"
         if PASS.fullmatch(name):
-            if not job.train.options.get("reward"):
+            if all(reward.get("model") for reward in job.train.options.get("reward") or ()):
                 say = 'write [[train.reward]], or a metric of your own: "./metrics.py:function"'
                 yield Problem(where, f"{name} needs something that says which answers pass", say)
         elif is_function(name):

@@ -74,7 +74,7 @@ def start_of(job: Job) -> Start | None:
         raise ModelError(
             f"there is no adapter {name}", why, "name a run, a folder with adapter_config.json, or a hub id"
         )
-    if job.adapter.revision is None and (run := _run(name)) is not None:
+    if job.adapter.revision is None and (run := run_of(name)) is not None:
         return _of_folder(run.path.resolve(), name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         why = "it is neither a run, nor a folder, nor a name as the hub has them, `owner/name`"
@@ -82,7 +82,7 @@ def start_of(job: Job) -> Start | None:
     return _of_hub(name, job.adapter.revision)
 
 
-def _run(name: str) -> RunFolder | None:
+def run_of(name: str) -> RunFolder | None:
     """Return the run of a name, the newest; None if there is none. Raises :class:`ModelError` if it fits several."""
     try:
         return RunFolder.find(name, runs_folder())
@@ -95,7 +95,7 @@ def _run(name: str) -> RunFolder | None:
 def _of_folder(path: Path, name: str) -> Start:
     if (path / CONFIG).is_file():
         return _of_files(path, f"the adapter in {path}")
-    if not (path / "plan.json").is_file() and (inside := _newest(path)) is not None:
+    if not (path / "plan.json").is_file() and (inside := newest_in(path)) is not None:
         path = inside
     if (path / "trained.json").is_file():
         trained = files.read_object(path / "trained.json")
@@ -113,7 +113,7 @@ def _of_folder(path: Path, name: str) -> Start:
     raise ModelError(f"{name} is no adapter", f"there is no {CONFIG} in {path}", "name a folder that peft wrote")
 
 
-def _newest(path: Path) -> Path | None:
+def newest_in(path: Path) -> Path | None:
     """Return the newest run of those in a folder."""
     found = sorted(each.parent for each in path.glob("*/plan.json"))
     return found[-1] if found else None

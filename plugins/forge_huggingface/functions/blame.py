@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def call(function: Callable[..., Any], keywords: Mapping[str, Any], run: Callable[[Any], Any]) -> Any:
-    """Call a function, and wait for its end if it is a coroutine, which ``run`` runs."""
-    returned = function(**keywords)
+def call(function: Callable[..., Any], keywords: Mapping[str, Any], run: Callable[[Any], Any], *own: Any) -> Any:
+    """Call a function, bound to ``own`` if given, and wait for its end if it is a coroutine, which ``run`` runs."""
+    returned = function(*own, **keywords)
     if not inspect.isawaitable(returned):
         return returned
     value, left = run(_end_of(returned))
@@ -22,9 +22,9 @@ def call(function: Callable[..., Any], keywords: Mapping[str, Any], run: Callabl
     return value
 
 
-async def call_inside(function: Callable[..., Any], keywords: Mapping[str, Any]) -> Any:
+async def call_inside(function: Callable[..., Any], keywords: Mapping[str, Any], *own: Any) -> Any:
     """Call a function inside a running event loop; as :func:`call` otherwise."""
-    returned = function(**keywords)
+    returned = function(*own, **keywords)
     return await returned if inspect.isawaitable(returned) else returned
 
 

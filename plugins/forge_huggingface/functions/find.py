@@ -5,31 +5,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import UsageError, did_you_mean
 from forge_huggingface.functions.blame import kind_of
 from forge_huggingface.functions.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from forge.api import Job
 
 
-def find(job: Job, refers: Reference, place: str) -> Callable[..., Any]:
-    """Import the function that a job refers to, from a file or a module.
+Kind = Literal["function", "class"]
+"""What a job may name of a file or a module."""
+
+NAME: Mapping[Kind, str] = {
+    "function": "name a function, or an instance that can be called",
+    "class": "name a class that can be made without arguments",
+}
+"""What to do where something else is named."""
+
+
+def find(job: Job, refers: Reference, place: str, kind: Kind = "function") -> Callable[..., Any]:
+    """Import the function or class that a job refers to, from a file or a module.
 
     Args:
         job: The job, at whose folder relative paths start.
         refers: What it refers to; not a built-in.
         place: Where the job says so, for messages.
+        kind: What it must be.
 
     Raises:
-        UsageError: There is no such file, module or function, or importing it failed.
+        UsageError: There is no such file, module, function or class, or importing it failed.
     """
     what = f"{refers.place}:{refers.function} cannot be used ({place})"
     file = job.path(refers.place) if refers.kind == "file" else None
@@ -46,14 +58,18 @@ def find(job: Job, refers: Reference, place: str) -> Callable[..., Any]:
     found: Any = module
     for part in refers.function.split("."):
         if not hasattr(found, part):
-            there = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+            there = [name for name, value in vars(module).items() if _is(value, kind) and not name.startswith("_")]
             say = did_you_mean(part, there, f"it has {', '.join(there[:8]) or 'none'}")
-            raise UsageError(what, f"{refers.place} has no function {part}", say)
+            raise UsageError(what, f"{refers.place} has no {kind} {part}", say)
         found = getattr(found, part)
-    if isinstance(found, type) or not callable(found):
-        is_ = "a class" if isinstance(found, type) else kind_of(found)
-        raise UsageError(what, f"{refers.function} is {is_}", "name a function, or an instance that can be called")
+    if not _is(found, kind):
+        is_ = "a class" if isinstance(found, type) else "a function" if inspect.isfunction(found) else kind_of(found)
+        raise UsageError(what, f"{refers.function} is {is_}", NAME[kind])
     return found  # type: ignore[no-any-return]
+
+
+def _is(value: Any, kind: Kind) -> bool:
+    return isinstance(value, type) if kind == "class" else callable(value) and not isinstance(value, type)
 
 
 def _import_file(path: Path) -> Any:

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 from forge.api import Problem, did_you_mean, nearest
 from forge_huggingface.functions import source
+from forge_huggingface.functions.find import NAME
 from forge_huggingface.functions.signature import of_source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from forge.api import Job
+    from forge_huggingface.functions.find import Kind
     from forge_huggingface.functions.reference import Reference
     from forge_huggingface.functions.source import Source
+
+
+_OTHER = {"function": "class", "class": "function"}
 
 
 def function_problems(
@@ -31,15 +36,38 @@ def function_problems(
         args: Further arguments that the job gives it.
         args_at: The key of their table.
     """
+    found = sought(job, refers, where)
+    if isinstance(found, Problem):
+        yield found
+    elif found and refers.function in found.functions:
+        signature = of_source(found.functions[refers.function])
+        for message, do in signature.faults(args):
+            yield Problem(where, f"{refers.function} {message}", do)
+        for key, say in signature.unknown(args):
+            yield Problem(f"{args_at}.{key}", f"{refers.function} has no parameter {key}", say)
+
+
+def sought(job: Job, refers: Reference, where: str, kind: Kind = "function") -> Source | Problem | None:
+    """Return the source in which what a job names is, or what is wrong with the name.
+
+    Args:
+        job: The job, at whose folder relative paths start.
+        refers: What it refers to; not a built-in.
+        where: The key that names it.
+        kind: What it must be.
+
+    Returns:
+        The source, in which it may be bound by an import or an assignment too; None if only importing it would tell.
+    """
     find = _in_file if refers.kind == "file" else _in_module
     found = find(job, refers, where)
     if isinstance(found, Problem):
-        yield found
-    elif not refers.function:
-        first = found.public[0] if found and found.public else "function"
-        yield Problem(where, f"names no function of {refers.place}", f'write "{refers.place}:{first}"')
-    elif found:
-        yield from _fitting(found, refers, where, args, args_at)
+        return found
+    if not refers.function:
+        there = found.named(kind) if found else ()
+        first = there[0] if there else kind
+        return Problem(where, f"names no {kind} of {refers.place}", f'write "{refers.place}:{first}"')
+    return (_absent(found, refers, where, kind) or found) if found else None
 
 
 def _in_file(job: Job, refers: Reference, where: str) -> Source | Problem:
@@ -74,18 +102,14 @@ def _in_module(job: Job, refers: Reference, where: str) -> Source | Problem | No
         return None  # an installed module in another encoding or for another Python
 
 
-def _fitting(found: Source, refers: Reference, where: str, args: Collection[str], args_at: str) -> Iterable[Problem]:
-    """Yield what is wrong with the function itself, or that it is none."""
+def _absent(found: Source, refers: Reference, where: str, kind: Kind) -> Problem | None:
+    """Return that a source does not have what is named, or has something else of that name; None if it has it."""
     name = refers.function
-    if name in found.functions:
-        signature = of_source(found.functions[name])
-        for message, do in signature.faults(args):
-            yield Problem(where, f"{name} {message}", do)
-        for key, say in signature.unknown(args):
-            yield Problem(f"{args_at}.{key}", f"{name} has no parameter {key}", say)
-    elif name in found.classes:
-        yield Problem(where, f"{name} is a class", "name a function, or an instance that can be called")
-    elif name not in found.others and not found.open:
-        there = f"it has {', '.join(found.public[:8])}" if found.public else "it defines no function"
-        say = did_you_mean(name, [*found.functions, *found.others], there)
-        yield Problem(where, f"{refers.place} has no function {name}", say)
+    mine, theirs = (found.functions, found.classes) if kind == "function" else (found.classes, found.functions)
+    if name in theirs:
+        return Problem(where, f"{name} is a {_OTHER[kind]}", NAME[kind])
+    if name in mine or name in found.others or found.open:
+        return None
+    there = found.named(kind)
+    have = f"it has {', '.join(there[:8])}" if there else f"it defines no {kind}"
+    return Problem(where, f"{refers.place} has no {kind} {name}", did_you_mean(name, [*mine, *found.others], have))

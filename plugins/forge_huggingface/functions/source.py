@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from forge_huggingface.functions.find import Kind
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -24,20 +26,19 @@ class Source:
     """
 
     functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef]
-    classes: frozenset[str]
+    classes: dict[str, ast.ClassDef]
     others: frozenset[str]
     open: bool
 
-    @property
-    def public(self) -> list[str]:
-        """The functions that do not begin with an underscore."""
-        return [name for name in self.functions if not name.startswith("_")]
+    def named(self, kind: Kind) -> list[str]:
+        """Return the functions, or the classes, that do not begin with an underscore."""
+        return [name for name in (self.functions if kind == "function" else self.classes) if not name.startswith("_")]
 
 
 def read(path: Path) -> Source:
     """Read a file. Raises :class:`OSError`, :class:`SyntaxError`, or :class:`ValueError` if it is no text."""
     functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
-    classes: set[str] = set()
+    classes: dict[str, ast.ClassDef] = {}
     others: set[str] = set()
     unseen = False
     for node in _statements(ast.parse(path.read_bytes(), str(path)).body):
@@ -47,7 +48,7 @@ def read(path: Path) -> Source:
             else:
                 functions[node.name] = node
         elif isinstance(node, ast.ClassDef):
-            classes.add(node.name)
+            classes[node.name] = node
         elif isinstance(node, ast.Import | ast.ImportFrom):
             unseen = unseen or any(alias.name == "*" for alias in node.names)
             others |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
@@ -55,7 +56,7 @@ def read(path: Path) -> Source:
             others |= {
                 each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
             }
-    return Source(functions, frozenset(classes), frozenset(others), unseen)
+    return Source(functions, classes, frozenset(others), unseen)
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from forge.api import Estimate, Part
 from forge.text.units import amount, counted
+from forge_huggingface.facts.judge import size
 from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import Kernels, activations
@@ -148,6 +149,11 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     if s.processes > 1:
         parts.append(shared := together(s, gradients))
         fixed += shared.bytes or 0
+    for table in s.options.get("reward") or ():
+        if table.get("model"):
+            held = size(table["model"], table.get("revision"), s.job.folder)
+            parts.append(Part("reward model", held, "unknown" if held is None else "measured", table["model"]))
+            fixed += held or 0
     if load.teacher:
         parts.append(Part("teacher", None, "unknown", "another model, which is not looked at here"))
     moving = activations(s, kernels, gradients)

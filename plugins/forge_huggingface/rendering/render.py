@@ -103,17 +103,21 @@ class Renderer:
         """Token ids at which an answer that is generated has ended."""
         return self.stops if self.turn_end is None else self.stops | {self.turn_end}
 
-    def asked(self, messages: Sequence[Message]) -> list[Message]:
+    def asked(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[Message]:
         """Return a prompt that the model is to answer, as the template wants it.
+
+        Args:
+            messages: The prompt.
+            tools: What the model may call.
 
         Raises:
             BadRow: The template refuses it, or does not write all of it.
         """
         if self.template is None:
             raise missing("messages")
-        row = Conversation(tuple(messages), len(messages), turns=False)
+        row = Conversation(tuple(messages), len(messages), turns=False, tools=tuple(tools) or None)
         with self._advised_on(row, self.template) as used:
-            text, _ = used.render(self.tokenizer, messages, prompt=True)
+            text, _ = used.render(self.tokenizer, messages, tools=row.tools, prompt=True)
             Conversations(used, self.tokenizer).told(row, text)
             return used.fitted(messages)
 

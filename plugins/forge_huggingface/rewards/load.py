@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from forge.api import UsageError, did_you_mean, locate
+from forge_huggingface.facts.judge import judge_of
 from forge_huggingface.functions.find import find
 from forge_huggingface.functions.reference import reference
 from forge_huggingface.functions.signature import Signature, of_function
 from forge_huggingface.rewards.builtin.registry import BUILTINS
 from forge_huggingface.rewards.reward import Reward
-from forge_huggingface.rewards.table import names, reward_tables
+from forge_huggingface.rewards.scorer import Scorer
+from forge_huggingface.rewards.table import called, names, reward_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -67,7 +69,9 @@ def check_columns(rewards: Iterable[Reward], there: Collection[str], *, rows: st
 
 
 def _load(job: Job, table: RewardTable, name: str, place: str) -> Reward:
-    refers = reference(table.use)
+    if table.model is not None:
+        return _load_model(job, table, name, place)
+    refers = reference(called(table))
     if refers.kind == "builtin":
         return _load_builtin(table, name, place)
     what = f"{table.use} cannot be used ({place})"
@@ -83,7 +87,7 @@ def _load(job: Job, table: RewardTable, name: str, place: str) -> Reward:
     return Reward(
         name=name,
         weight=table.weight,
-        use=table.use,
+        use=called(table),
         place=place,
         function=function,
         signature=signature,
@@ -92,8 +96,20 @@ def _load(job: Job, table: RewardTable, name: str, place: str) -> Reward:
     )
 
 
+def _load_model(job: Job, table: RewardTable, name: str, place: str) -> Reward:
+    assert table.model is not None
+    return Reward(
+        name=name,
+        weight=table.weight,
+        use=table.model,
+        place=place,
+        function=Scorer(judge_of(table.model, table.revision, job.folder)),
+        signature=Signature(required=("prompts", "completions")),
+    )
+
+
 def _load_builtin(table: RewardTable, name: str, place: str) -> Reward:
-    module = BUILTINS[table.use].load()
+    module = BUILTINS[called(table)].load()
     args = module.Args.model_validate(table.args)
     columns = args.columns()
 
@@ -110,7 +126,7 @@ def _load_builtin(table: RewardTable, name: str, place: str) -> Reward:
     return Reward(
         name=name,
         weight=table.weight,
-        use=table.use,
+        use=called(table),
         place=place,
         function=functools.wraps(module.score)(function),
         signature=Signature(required=("completions", *columns), optional=("completion_ids",)),

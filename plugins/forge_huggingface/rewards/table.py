@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -18,10 +20,17 @@ if TYPE_CHECKING:
 class RewardTable(Table):
     """``[[train.reward]]``: what scores the completions. The weighted sum of all of them is the reward."""
 
-    use: NonEmpty = Field(
+    use: NonEmpty | None = Field(
+        None,
         description="Name of a built-in reward, `package.module:function`, or `./rewards.py:function`: a file, "
-        "relative to the job's folder."
+        "relative to the job's folder.",
     )
+    model: NonEmpty | None = Field(
+        None,
+        description="In place of `use`, a reward model: a run of `reward`, a folder, or a hub id. It reads the prompt "
+        "and the answer, and its number is the score.",
+    )
+    revision: NonEmpty | None = Field(None, description="Branch, tag or commit of `model` on the hub.")
     weight: float = Field(1.0, description="What its score is multiplied by in the sum; 0 logs it only.")
     args: dict[str, Any] = Field(
         default_factory=dict, description="Settings of a built-in, or further keyword arguments of the function."
@@ -29,6 +38,18 @@ class RewardTable(Table):
     name: str | None = Field(
         None, pattern=r"^[\w][\w.-]*$", description="Name in logs; the function's name if it is missing."
     )
+
+
+def called(table: RewardTable) -> str:
+    """Return what a table names, as the job says it."""
+    return table.use or table.model or "nothing"
+
+
+def _named(table: RewardTable) -> str:
+    if table.model:
+        return re.sub(r"[^\w.-]+", "-", PurePath(table.model).name).lstrip("-.") or "model"
+    refers = reference(called(table))
+    return refers.function or refers.place
 
 
 def reward_tables(job: Job) -> list[RewardTable]:
@@ -41,8 +62,7 @@ def names(tables: Sequence[RewardTable]) -> list[str]:
     found: list[str] = []
     taken = {table.name for table in tables}
     for table in tables:
-        refers = reference(table.use)
-        base = table.name or refers.function or refers.place
+        base = table.name or _named(table)
         name, count = base, 1
         while not table.name and (name in found or name in taken):
             count += 1

@@ -77,7 +77,7 @@ def data_problems(job: Job) -> Iterable[Problem]:
 
 def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
     """Yield keys of ``[data]`` that only mean something for a model that only decodes, and supervised fine-tuning."""
-    name = name or f'method = "{job.train.method}"'
+    name, method = name or f'method = "{job.train.method}"', METHODS.get(job.train.method)
     if job.data.streaming:
         yield Problem("data.streaming", f"{name} needs all rows at hand", "remove it")
     if job.data.packing:
@@ -100,8 +100,9 @@ def layout_problems(job: Job, layout: str, name: str = "") -> Iterable[Problem]:
         if getattr(job.data, key):
             yield Problem(f"data.{key}", f"under {name} forge renders no answers by a chat template", "remove it")
     if job.data.tools is not None and layout == "prompts":
-        what = f"under {name} the trainer renders the prompts, and tells the template of no tools"
-        yield Problem("data.tools", what, "remove it, or describe the tools in system_prompt")
+        what = f"under {name} the trainer renders the prompts, and tells the template only of what can be called"
+        do = "name functions in [train] tools" if method and method.acts else "describe the tools in system_prompt"
+        yield Problem("data.tools", what, f"remove it, or {do}")
 
 
 def held_out(job: Job) -> bool:

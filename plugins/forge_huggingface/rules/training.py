@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, Problem, did_you_mean
+from forge_huggingface.acting.rules import acting_problems, cannot_act, scores_itself
 from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS, Method
-from forge_huggingface.rewards.rules import cannot_reward, reward_problems
+from forge_huggingface.rewards.rules import cannot_reward, decide_rewards, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
 from forge_huggingface.rules.kernels import WEIGHING, decide_kernels, kernel_problems, scales_wrongly
 from forge_huggingface.rules.packages import TRACKERS
@@ -50,6 +51,8 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts, method: Method |
     """Return why this plugin cannot train, or None; ``method`` is the job's, where it is another plugin's."""
     method = method or METHODS.get(job.train.method)
     if method and method.rewards and (reason := cannot_reward(machine, job, facts)):
+        return reason
+    if method and method.acts and (reason := cannot_act(machine, job, facts)):
         return reason
     if job.train.options.get("use_vllm") and job.model.load_in_8bit:
         return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
@@ -185,8 +188,10 @@ def train_problems(
     method = method or METHODS.get(job.train.method)
     if method and method.teacher and not options.get("teacher_model_name_or_path"):
         yield Problem("train.method", "there is no teacher", "write teacher_model_name_or_path")
+    if method and method.acts:
+        yield from acting_problems(job)
     if method and method.rewards:
-        yield from reward_problems(job)
+        yield from reward_problems(job, judged=method.acts and scores_itself(job))
     evaluating = {
         "train.eval_strategy": options.get("eval_strategy") not in {None, "no"},
         "train.load_best_model_at_end": options.get("load_best_model_at_end"),
@@ -258,6 +263,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts, method: Metho
 
     options = job.train.options
     config = method.config if method else config_of(job)
+    yield from decide_rewards(job)
     yield from decide_precision(machine, job, facts)
     yield from decide_kernels(machine, job, facts)
     if options.get("learning_rate") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -258,5 +259,14 @@ def whole_epoch(state: Any) -> bool:
 
 
 def plain(said: Any) -> str:
-    """Return a prompt or an answer as text: its own, or that of its messages."""
-    return said if isinstance(said, str) else "\n".join(f"{each['role']}: {text_of(each['content'])}" for each in said)
+    """Return a prompt or an answer as text: its own, or that of its messages with the calls in them."""
+    return said if isinstance(said, str) else "\n".join(map(_line, said))
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    named = f" {message['name']}" if message["role"] == "tool" and message.get("name") else ""
+    calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
+    told = [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in calls]
+    thought = f"<think>{message['reasoning_content']}</think>" if message.get("reasoning_content") else ""
+    parts = [part for part in (thought, text_of(message["content"]), *told) if part]
+    return f"{message['role']}{named}: {' → '.join(parts)}"

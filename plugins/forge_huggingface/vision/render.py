@@ -18,7 +18,8 @@ from forge_huggingface.rendering.labels import Piece
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.spans import inside
 from forge_huggingface.rendering.templates import with_parts
-from forge_huggingface.rows import BadRow, Conversation, Ids, Plain, Rendered, Span, parting, parts_of
+from forge_huggingface.rows import BadRow, Conversation, Ids, Message, Plain, Rendered, Span, parting, parts_of
+from forge_huggingface.vision.images import MARK, marks, seat
 from forge_huggingface.vision.pixels import SEVERAL
 from forge_huggingface.vision.processors import areas, image_tokens, placeholder
 from forge_huggingface.vision.sizes import KEYS
@@ -95,6 +96,32 @@ class ImageRenderer(Renderer):
 
         _, ids = self._expand(self.placeholder or "", [Image.new("RGB", size)])
         return sum(token in self.images for token in ids or ())
+
+    def shown(
+        self, messages: Sequence[Message], images: Sequence[Any], folder: Path | None
+    ) -> tuple[list[Message], list[tuple[Picture, Any]]]:
+        """Return a prompt that the model is to answer, as the template wants it, and its pictures with their pixels.
+
+        Args:
+            messages: The prompt.
+            images: What its row has in the column of images.
+            folder: The folder of the row's file.
+
+        Raises:
+            BadRow: They have no places, cannot be opened, or the template refuses the prompt.
+        """
+        seated, given = seat(messages, images)
+        if not given and (count := marks(seated)):
+            do = 'name the column of the images: [data] columns = { images = "…" }; or take the mark out'
+            raise BadRow(f"has {count} places for an image ({MARK}) and no image", None, do)
+        if given and self.template is not None and not self.template.parts:
+            raise BadRow(
+                "has images", f"the chat template {self.template.name} takes text only", "take the model's own"
+            )
+        pairs = self.gallery.open_all(given, folder)
+        for reference, (picture, _) in zip(given, pairs, strict=True):
+            self._refuse_unkept(reference, picture)
+        return [{**each, "content": parts_of(each["content"])} for each in self.asked(seated)], pairs
 
     def _render(self, row: Plain) -> Rendered | BadRow:
         if isinstance(row, Ids):

@@ -53,6 +53,18 @@ REWARDS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+_TURNS = "write what it does as [train] tools, or as a class in [train] environment (docs/rewards.md)"
+
+TURNS: Mapping[str, str] = {
+    "multi_turn_scheduler": f"it is code of ms-swift's: {_TURNS}",
+    "max_turns": "in forge max_tool_calling_iterations is how often calls are answered, one less than the turns",
+    "use_gym_env": f"it is a program of its own: {_TURNS}",
+    "gym_env": f"it is a program of its own: {_TURNS}",
+    "context_manager": f"it is code of ms-swift's: {_TURNS}",
+    "completion_length_limit_scope": "max_completion_length is for all turns together here",
+}
+"""Keys of conversations with several turns, and why forge has no equivalent."""
+
 DROPPED: Mapping[str, str] = {
     "add_version": "runs have folders of their own",
     "attn_impl_kwargs": "speed only",
@@ -306,12 +318,21 @@ def _source(name: str, draft: Draft) -> dict[str, Any]:
 def _rewards(given: Given, draft: Draft) -> None:
     weights = given.take("reward_weights") or []
     weights = weights if isinstance(weights, list) else [weights]
-    for index, name in enumerate(given.words("reward_funcs")):
+    functions = given.words("reward_funcs")
+    for index, name in enumerate(functions):
         weight = {"weight": weights[index]} if index < len(weights) else {}
         if name in REWARDS:
             draft.rewards.append({**REWARDS[name], **weight})
         else:
             draft.lack("reward_funcs", name, "write it as a function with forge's signature (docs/rewards.md)")
+    for index, name in enumerate(given.words("reward_model"), len(functions)):  # they come after the functions
+        draft.rewards.append({"model": name, **({"weight": weights[index]} if index < len(weights) else {})})
+    for name in given.words("reward_model_plugin"):
+        if name != "default":
+            draft.lack("reward_model_plugin", name, "a reward model reads prompt and answer here; write a function")
+    for name, why in TURNS.items():
+        if (value := given.take(name)) not in (None, False, "false"):
+            draft.lack(name, value, why)
     scale = given.take("scale_rewards")
     if scale is not None:
         draft.set("train.scale_rewards", {"True": "group", "False": "none"}.get(str(scale), scale))

@@ -213,6 +213,10 @@ def _losses(given: Given, draft: Draft) -> None:
 
 def _rewards(given: Given, draft: Draft) -> None:
     weights = given.take("reward_weights") or []
+    model = given.take("reward_model_name_or_path")
+    if model is not None:  # the first of its rewards, before the functions
+        draft.rewards.append({"model": model, **({"weight": weights[0]} if weights else {})})
+        weights = weights[1:]
     for index, name in enumerate(given.words("reward_funcs")):
         weight = {"weight": weights[index]} if index < len(weights) else {}
         if name in REWARDS:
@@ -223,9 +227,6 @@ def _rewards(given: Given, draft: Draft) -> None:
             draft.tell(f"reward function {name}: write it with forge's signature (docs/rewards.md)")
         else:
             draft.lack("reward_funcs", name, "forge has no such reward; write it as a function (docs/rewards.md)")
-    model = given.take("reward_model_name_or_path")
-    if model is not None:
-        draft.lack("reward_model_name_or_path", model, "rewards are functions here")
 
 
 def _export(given: Given, draft: Draft) -> None:

@@ -88,6 +88,7 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("sft", {"torch_compile_backend": "eager"}, "write torch_compile = true"),
     ("sft", {"torch_compile_mode": "max-autotune"}, "write torch_compile = true"),
     ("dpo", {"precompute_ref_batch_size": 4}, "write precompute_ref_log_probs = true"),
+    ("grpo", {"max_tool_calling_iterations": 3}, "write tools or environment, or remove it"),
     ("grpo", {"entropy_coef_delta": 0.5}, "write use_adaptive_entropy = true"),
     ("grpo", {"entropy_coef_max": 0.9}, "write use_adaptive_entropy = true"),
     ("grpo", {"entropy_coef_min": 0.1}, "write use_adaptive_entropy = true"),

@@ -48,7 +48,8 @@ ADDED = {
         beta cache_implementation cast_lm_head_to_fp32 chat_template_kwargs delta disable_dropout entropy_coef
         entropy_coef_delta entropy_coef_max entropy_coef_min entropy_target epsilon epsilon_high generation_batch_size
         generation_kwargs importance_sampling_level mask_truncated_completions max_completion_length min_p
-        multi_objective_aggregation num_completions_to_print num_generations num_generations_eval num_iterations
+        max_tool_calling_iterations multi_objective_aggregation num_completions_to_print num_generations
+        num_generations_eval num_iterations
         off_policy_mask_threshold ref_model_mixup_alpha ref_model_sync_steps repetition_penalty sapo_temperature_neg
         sapo_temperature_pos scale_rewards shuffle_dataset steps_per_generation sync_ref_model temperature
         top_entropy_quantile top_k top_p use_adaptive_entropy use_bias_correction_kl

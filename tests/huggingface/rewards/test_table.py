@@ -48,7 +48,7 @@ use = "length"
     ("line", "where", "at", "said"),
     [
         ("wieght = 0.5", "train.reward.1.wieght", 9, "unknown key; did you mean weight?"),
-        ("function = 1", "train.reward.1.function", 9, "unknown key; known: args, name, use, weight"),
+        ("function = 1", "train.reward.1.function", 9, "unknown key; known: args, model, name, revision, use, weight"),
         ('weight = "2"', "train.reward.1.weight", 9, 'must be a number, not the string "2"'),
         ("weight = inf", "train.reward.1.weight", 9, "must be a finite number, not inf"),
         ("args = 3", "train.reward.1.args", 9, "must be a table, not 3"),
@@ -58,7 +58,6 @@ use = "length"
             9,
             'may hold letters, digits, dots, dashes and underscores only, not the string "two words"',
         ),
-        ("[[train.reward]]\nweight = 2", "train.reward.2.use", 9, "is missing"),
         ('[[train.reward]]\nuse = ""', "train.reward.2.use", 10, "must not be empty"),
         ("[[train.reward]]\nuse = 3", "train.reward.2.use", 10, "must be a string, not 3"),
     ],

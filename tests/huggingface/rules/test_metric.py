@@ -40,7 +40,7 @@ def test_a_method_measures_what_its_trainer_logs(method: str) -> None:
     source = inspect.getsource(trainer)
     logged = re.findall(r'_metrics\[mode\]\[f?"([^"]+)"\]|metrics\[f"\{prefix\}([^"]+)"\]', source)
     names = {re.sub(r"\{\w+\}/\w+", "*", one or other) for one, other in logged}
-    assert set(METHODS[method].measures) == names
+    assert set(METHODS[method].measures) - {"tools/unanswered"} == names  # that one is forge's own
 
 
 @pytest.mark.parametrize("metric", ["loss", "eval_loss", "mean_token_accuracy", "eval_entropy", "num_tokens"])

@@ -5,7 +5,8 @@ that by the kind of machine alone, and FSDP2 itself runs on a CPU by gloo. So a 
 stands in for GPUs, and everything else is real.
 
 ``FORGE_TESTS_ANSWERS=1``: answers are drawn by each process with random numbers of its own, so no two numbers of
-processes draw the same ones. These answers depend on the prompt and on the place in the step alone.
+processes draw the same ones. These answers depend on the prompt and on the place in the step alone, of held-out prompts
+on the place in the group.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ def fix_answers(rollouts: Any) -> None:
 
     def answer(self: Any, prompt_ids: Any, *_: Any, **__: Any) -> Any:
         first = self.accelerator.process_index * len(prompt_ids)
+        group = 10**9 if self.model.training else getattr(self, "num_generations_eval", 1)
         answers = [
             [20 + (sum(prompt) + 13 * place + 5 * index) % 50 for index in range(2 + 3 * place % 5)]
-            for place, prompt in enumerate(prompt_ids, first)
+            for place, prompt in ((place % group, prompt) for place, prompt in enumerate(prompt_ids, first))
         ]
         end = self.processing_class.eos_token_id
         ended = [[*ids, end] if len(ids) < self.max_completion_length else ids for ids in answers]

@@ -112,8 +112,8 @@ FORMATS: Mapping[str, Format] = {
         {"text_pair": ("text_pair", "sentence2", "hypothesis"), **_SYSTEM, **_TEMPLATE},
         instead=(_LIST | _LABEL,),
     ),
-    "prompt": Format({"prompt": ("prompt",)}, {}),
-    "question": Format(_QUESTION, _SYSTEM | _HISTORY, instead=(_INSTRUCTION, _INPUT), speaks=False),
+    "prompt": Format({"prompt": ("prompt",)}, _IMAGES),
+    "question": Format(_QUESTION, _SYSTEM | _HISTORY | _IMAGES, instead=(_INSTRUCTION, _INPUT), speaks=False),
 }
 """What each format needs and takes, in the order of detection."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forge_huggingface.data.conversion.calls import pruned
@@ -144,6 +144,9 @@ class Shape(Parts):
 
     def _asked(self, raw: Mapping[str, Any], whole: Mapping[str, Any]) -> Prompt:
         """Return a prompt, with all else that its row has for reward functions."""
+        return replace(self._prompt(raw, whole), images=self.columns.get(raw, "images"))
+
+    def _prompt(self, raw: Mapping[str, Any], whole: Mapping[str, Any]) -> Prompt:
         if self.format == "question":
             question = self.question(raw)
             if question is None:

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from forge.api import Noted
+from forge_huggingface.acting.load import load as acting_of
+from forge_huggingface.acting.template import calling
+from forge_huggingface.rendering.tokenizers import longest_row
 from forge_huggingface.rewards.load import load
 from forge_huggingface.rewards.trl import functions, weights
 from forge_huggingface.training.recipe import Idle, Recipe
+from forge_huggingface.training.recipes.acting import Calling, check_positions
 from forge_huggingface.training.recipes.groups import Grouped
+from forge_huggingface.training.recipes.judging import seat_judges
 from forge_huggingface.training.recipes.rollouts import Decoding, decoder, largest
 from forge_huggingface.training.recipes.sampler import InOrder
+from forge_huggingface.training.recipes.seeing import Seeing, unsampled
 from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 
 if TYPE_CHECKING:
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from forge.api import Data, Job, Loaded, Run
 
 
-class ResumableGRPO(Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # Any to mypy: see pyproject
+class ResumableGRPO(Calling, Seeing, Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type: ignore[misc]  # Any to mypy: see pyproject
     """TRL's trainer, which goes on with its prompts in order."""
 
     def held_out_loss(self, batches: list[Batch]) -> float:
@@ -33,27 +40,36 @@ class ResumableGRPO(Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # typ
         return mean([(each.loss, each.counts[unit]) for each in batches])
 
 
-class ResumableRLOO(Decoding, InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
+class ResumableRLOO(Seeing, Decoding, InOrder, Grouped, Answerwise, RLOOTrainer):  # type: ignore[misc]
     """TRL's trainer, which goes on with its prompts in order."""
 
 
-def grpo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001 - the recipes' signature
+def grpo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
     """Return what group relative policy optimization needs."""
-    return _recipe(job, run, GRPOConfig, ResumableGRPO)
+    acting = acting_of(job, run.emit)
+    if acting is not None:
+        check_positions(loaded.model)
+        if calling(data.processor, job.data.variables) is not None:
+            what = "TRL writes conversations with calls by its own version of the chat template"
+            run.emit(Noted(f"{what}, in which what was said before stays as it was"))
+    limit = longest_row(job, run, getattr(data.processor, "tokenizer", data.processor))
+    room = limit - int(job.train.options["max_completion_length"])
+    return _recipe(job, run, loaded, data, GRPOConfig, ResumableGRPO, acting=acting, room=room)
 
 
-def rloo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:  # noqa: ARG001
+def rloo(job: Job, run: Run, loaded: Loaded, data: Data) -> Recipe:
     """Return what REINFORCE leave-one-out needs."""
-    return _recipe(job, run, RLOOConfig, ResumableRLOO)
+    return _recipe(job, run, loaded, data, RLOOConfig, ResumableRLOO)
 
 
-def _recipe(job: Job, run: Run, config: type, trainer: type) -> Recipe:
+def _recipe(job: Job, run: Run, loaded: Loaded, data: Data, config: type, trainer: type, **more: Any) -> Recipe:
     rewards = load(job, run)
+    seat_judges(rewards, job, run, converses=not isinstance(data.train[0]["prompt"], str))
     return Recipe(
         config=config,
         trainer=trainer,
-        arguments={"reward_funcs": functions(rewards), "decoder": decoder(job, run)},
-        values={"reward_weights": weights(rewards)},
+        arguments={"reward_funcs": functions(rewards), "decoder": decoder(job, run), **more},
+        values={"reward_weights": weights(rewards), **unsampled(loaded.model, job.train.options)},
         batch=largest,
         every=steps_per_answers,
         idle=idle(job),

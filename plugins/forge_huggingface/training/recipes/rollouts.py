@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Noted
 from forge_huggingface.model.decoding import Decoder
 from forge_huggingface.training.probe import longest
+from forge_huggingface.training.recipes.seeing import seen
+from forge_huggingface.vision.prompts import opened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from forge.api import Data, Job, Run
 
 
@@ -39,7 +43,7 @@ class Decoding:
 
 def largest(trainer: Any, data: Data) -> dict[str, Any]:
     """Return a batch of the longest prompts with the longest answers, as the trainer makes one from real answers."""
-    return _batch(trainer, data, _longest(data), trainer.args.max_completion_length)
+    return _batch(trainer, data, _longest(data), trainer.args.max_completion_length, longest(data, 1))
 
 
 def given(trainer: Any, data: Data) -> dict[str, Any]:
@@ -51,12 +55,17 @@ def _longest(data: Data) -> int:
     return int(data.summary.get("longest") or 1) if longest(data, 1) else 1
 
 
-def _batch(trainer: Any, data: Data, length: int, answer: int) -> dict[str, Any]:
+def _batch(trainer: Any, data: Data, length: int, answer: int, rows: Sequence[Any] = ()) -> dict[str, Any]:
     import torch
 
     args, device = trainer.args, trainer.accelerator.device
     count = args.per_device_train_batch_size
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
+    shown: dict[str, Any] = {}
+    if tokenizer is not data.processor and rows and not isinstance(rows[0]["prompt"], str):
+        made = seen(trainer, opened(rows[0]["prompt"]), count, answer)
+        shown = {name: value.to(device) if hasattr(value, "to") else value for name, value in made.items()}
+        length = shown["prompt_ids"].shape[1]
     ids = torch.full((count, length + answer), int(tokenizer.eos_token_id), dtype=torch.long, device=device)
     ones = torch.ones_like(ids)
     known = torch.zeros((count, answer), dtype=torch.float32, device=device)
@@ -68,6 +77,7 @@ def _batch(trainer: Any, data: Data, length: int, answer: int) -> dict[str, Any]
         "advantages": torch.linspace(-1, 1, count, device=device),
         "num_items_in_batch": torch.tensor(float(count * answer), device=device),
         "old_logps": known.sum(1),
+        **shown,
     }
     if getattr(args, "beta", 0.0):
         batch["ref_per_token_logps"] = known

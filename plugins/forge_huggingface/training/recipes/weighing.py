@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -190,19 +190,44 @@ class Answerwise(Weighed):
     """Put before a trainer whose model answers prompts: its numbers are means over answers, or over their tokens."""
 
     apart = False  # the answers to a prompt are compared with each other, and may be several processes'
+    _weights: Sequence[float] = ()  # of the batches of an evaluation, where several processes share them
 
     units: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(
             ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"), "tokens"
         ),
         "completions/mean_terminated_length": "ended",
+        "tools/failure_frequency": "calls",
     }
 
     def counts(self, inputs: Any) -> Mapping[str, float]:
         """Count answers, their tokens, and the answers that came to an end."""
         mask = inputs["completion_mask"]
+        written = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask  # by the model, not by a tool
         cut = self._measured()["completions/clipped_ratio"]
-        return {"rows": len(mask), "tokens": int(mask.sum()), "ended": len(mask) * (1 - cut[-1] if cut else 1)}
+        calls = self._measured().get("tools/call_frequency")
+        weight = self._weights[len(self._batches)] if self._weights and self._batches is not None else 1
+        found = {
+            "rows": len(mask),
+            "tokens": int(written.sum()),
+            "ended": len(mask) * (1 - cut[-1] if cut else 1),
+            "calls": len(mask) * calls[-1] if calls else 0,
+        }
+        return {name: count * weight for name, count in found.items()}
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the trainer's batches of held-out prompts, of which several processes share each as evenly."""
+        args = self.args  # type: ignore[attr-defined]  # the trainer's, here and below
+        if args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset  # type: ignore[attr-defined]
+        rows = self.eval_dataset[rows] if isinstance(rows, str) else rows  # type: ignore[attr-defined]
+        asked = list(self._get_eval_sampler(rows))  # type: ignore[attr-defined]
+        every, self._weights = even(
+            asked, getattr(self, "num_generations_eval", 1), args.eval_batch_size * args.world_size
+        )
+        first = args.process_index * args.eval_batch_size
+        return loader_of(self, rows, [batch[first : first + args.eval_batch_size] for batch in every])
 
     def held_out(self, name: str, batches: list[Batch]) -> float:
         """Leave out the batches in which no answer came to an end, where it is about such answers."""
@@ -232,19 +257,49 @@ class Pairwise(Weighed):
         }
 
 
+def even(asked: Sequence[int], group: int, size: int) -> tuple[list[list[int]], list[float]]:
+    """Return rows in batches that are all full, and what each batch weighs.
+
+    What does not fill a batch fills one several times over, groups whole: so its rows count alike, and the batch weighs
+    as much less. accelerate would fill up with rows of other batches, which would count twice.
+
+    Args:
+        asked: The rows, each as often as it is answered.
+        group: How many answers are compared with each other.
+        size: The rows of a batch, a multiple of ``group``.
+
+    >>> even([0, 0, 1, 1, 2, 2], 2, 4)
+    ([[0, 0, 1, 1], [2, 2, 2, 2]], [1.0, 0.5])
+    """
+    batches, weights, start = [], [], 0
+    while start < len(asked):
+        most = min(size, len(asked) - start) // group * group
+        count = next(count for count in range(most, 0, -group) if size % count == 0)
+        batches.append([*asked[start : start + count]] * (size // count))
+        weights.append(count / size)
+        start += count
+    return batches, weights
+
+
 def share_of(trainer: Any, rows: Any) -> Any:
     """Return every n-th batch of held-out rows; one that is a process's too many is the first one again."""
-    from accelerate.data_loader import prepare_data_loader
-    from torch.utils.data import DataLoader
-
     args, size = trainer.args, trainer.args.eval_batch_size
     every = [list(range(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
     mine = every[args.process_index :: args.world_size]
     trainer._mine = len(mine)  # noqa: SLF001 - its own, told to it
     mine += every[:1] * (-(-len(every) // args.world_size) - len(mine))  # a sharded model takes all to each batch
+    return loader_of(trainer, rows, mine)
+
+
+def loader_of(trainer: Any, rows: Any, batches: list[list[int]]) -> Any:
+    """Return what loads these batches of held-out rows for this process, as a trainer's own loader does."""
+    from accelerate.data_loader import prepare_data_loader
+    from torch.utils.data import DataLoader
+
+    args = trainer.args
     loader = DataLoader(
         rows,
-        batch_sampler=mine,
+        batch_sampler=batches,
         collate_fn=trainer.data_collator,
         num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory,
