@@ -209,6 +209,8 @@ def vllm(s: Setting) -> tuple[int, str]:
 def _about_weights(s: Setting, *, exact: bool) -> str:
     count, bits = amount(footprint.total(s)), s.job.model.bits
     kind = f"{s.stored}, as they are stored" if s.stored else bits or s.job.model.dtype
+    wide = footprint.experts(s.shape) if bits else 0
+    kind += f", but {amount(wide)} of experts in {s.job.model.dtype}: bitsandbytes rounds layers alone" if wide else ""
     held = f", one of {s.shards} parts" if s.shards > 1 else f", in each of {s.processes}" if s.processes > 1 else ""
     return f"{count} parameters, {kind}{held}" + ("" if exact else ", from config.json alone")
 

@@ -59,7 +59,7 @@ def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
         if any(fits(key, name) for name in there):
             return (
                 f"target_modules: {target} fits experts of the mixture alone, which transformers keeps in one "
-                'parameter for all; write target_parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]'
+                'parameter for all; write target_parameters = "experts"'
             )
         if facts.shape.mixture is not False:
             continue  # transformers may call it so

@@ -6,11 +6,11 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from forge.errors import JobError, PlanError
 from support.projects import Project, json_of
+from support.tiny_moe import make_mixture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +53,8 @@ def test_targets_that_reach_nothing_are_told_when_planned(project: Project, targ
         ({"target_modules": "(q_proj"}, "target_modules is no regular expression"),
         ({"target_parameters": EXPERTS, "lora_dropout": 0.1}, "lora_dropout is not for target_parameters"),
         ({"target_parameters": EXPERTS, "use_dora": True}, "use_dora is not for target_parameters"),
+        ({"target_parameters": "experts", "layers_to_transform": [0]}, "layers_to_transform is not for target_param"),
+        ({"target_parameters": "experts", "init_lora_weights": "orthogonal"}, "is not for target_parameters in peft"),
     ],
 )
 def test_what_contradicts_itself_is_a_mistake(project: Project, adapter: dict[str, Any], why: str) -> None:
@@ -61,49 +63,9 @@ def test_what_contradicts_itself_is_a_mistake(project: Project, adapter: dict[st
         project.prepare()
 
 
-def mixture(folder: Path, tokenizer: Path) -> None:
-    """Write a tiny Qwen3-MoE in place of a project's model."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
-    config = Qwen3MoeConfig(
-        vocab_size=json_of(tokenizer / "config.json")["vocab_size"],
-        hidden_size=32,
-        intermediate_size=32,
-        moe_intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        num_experts=4,
-        num_experts_per_tok=2,
-        max_position_embeddings=256,
-        pad_token_id=0,
-        eos_token_id=2,
-    )
-    torch.manual_seed(0)
-    shutil.rmtree(folder)
-    shutil.copytree(tokenizer, folder)
-    (folder / "model.safetensors").unlink()
-    Qwen3MoeForCausalLM(config).save_pretrained(folder)
-
-
-def test_the_experts_of_a_mixture_are_adapted_as_parameters_and_merged(project: Project, tiny_model: Path) -> None:
-    mixture(project.folder / "model", tiny_model)
-    project.write(adapter={"target_parameters": EXPERTS}, export=[{"format": "merged"}])
-    done = project.perform()
-    assert done.code == 0, done.printed
-    found = names(done.folder.path)
-    assert {name for name in found if "experts" in name}
-    assert {name for name in found if name.endswith("q_proj")}
-    assert not {name for name in found if name.endswith("gate")}
-    adapter = next(part for part in done.folder.plan().estimate.parts if part.name == "adapter")
-    assert adapter.bytes == pytest.approx(4 * done.of_kind("adapted")[0]["trainable"], rel=0.35)
-    project.forge("export", str(done.folder.path), code=None)
-    assert [*done.folder.path.glob("exports/*merged*/model.safetensors")]
-
-
-def test_layers_of_experts_are_told_to_be_parameters(project: Project, tiny_model: Path) -> None:
-    mixture(project.folder / "model", tiny_model)
+def test_layers_of_experts_are_told_to_be_parameters(project: Project) -> None:
+    shutil.rmtree(project.folder / "model")
+    make_mixture(project.folder / "model", "qwen3_moe")
     project.write(adapter={"target_modules": ["q_proj", "gate_proj"]})
     with pytest.raises(PlanError, match="write target_parameters"):
         project.prepare()
