@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge_huggingface.facts.safetensors import parameters_below
 from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.facts.targets import is_pattern, share
 from forge_huggingface.rules.experts import taken
@@ -219,10 +220,23 @@ def trained(setting: Setting) -> tuple[int, int]:
         leaf = name.rpartition(".")[2]
         if leaf in {"lm_head", "embed_tokens"}:
             whole += shape.vocab * shape.hidden
-        whole += sum(linear.parameters for linear in shape.linears if linear.name == leaf)
+        whole += saved(setting, name) or 0
     if not setting.head:
         whole += shape.hidden  # the reward model's own head
     return round(values), whole
+
+
+def saved(setting: Setting, name: str) -> int | None:
+    """Return the parameters of a module that is trained whole, but for the vocabulary's; None if its size is unknown.
+
+    A block, such as a vision tower, is counted from the weights' headers, where they are here.
+    """
+    leaf, facts = name.rpartition(".")[2], setting.facts
+    if leaf in {"lm_head", "embed_tokens"}:
+        return 0
+    if facts.path and not facts.quantized and (count := parameters_below(facts.path, facts.digest, name)):
+        return count
+    return sum(linear.parameters for linear in setting.shape.linears if linear.name == leaf) or None
 
 
 def total(setting: Setting) -> int:

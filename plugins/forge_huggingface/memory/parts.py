@@ -133,7 +133,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     states //= s.shards
     parts = [
         Part("weights", base, "measured" if exact else "estimated", _about_weights(s, exact=exact)),
-        Part("adapter", small, "estimated", f"{values + whole:,} values") if s.lora else None,
+        _adapter(s, small, values + whole) if s.lora else None,
         Part("gradients", gradients, "estimated", "of what is trained"),
         Part("optimizer", states, "estimated", name),
     ]
@@ -181,6 +181,15 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         room=s.room,
         batch=f"{batch} of {'up to ' if longest is None else ''}{s.length:,} tokens",
     )
+
+
+def _adapter(s: Setting, held: int, values: int) -> Part:
+    """Return the part of what is trained beside a frozen base, with what could not be counted of it."""
+    unknown = [name for name in s.job.adapter.modules_to_save or () if footprint.saved(s, name) is None]
+    if not values and not unknown:
+        return Part("adapter", None, "unknown", "config.json alone names no such layer; the files, or loading, tell")
+    without = f", without {', '.join(unknown)}, of unknown size" if unknown else ""
+    return Part("adapter", held, "estimated", f"{values:,} values{without}")
 
 
 def together(s: Setting, gradients: int) -> Part:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from forge.api import Decision
 from forge.text.units import amount
+from forge_huggingface.facts.targets import fits, is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,10 +102,23 @@ def cannot_adapt_experts(job: Job, facts: ModelFacts) -> str | None:
     meant = sorted(taken(facts.model_type).intersection(name.rpartition(".")[2] for name in names))
     if "gate" in meant:
         return "target_modules: gate: it is the router of the mixture, which LoRA is not to move; take it out"
+    if not meant and facts.model_type in LIKE_MIXTRAL | LIKE_QWEN2 and only_experts(names):
+        meant = sorted(EXPERTS & taken(facts.model_type))
     if meant:
         why = f"peft takes {', '.join(meant)} of {facts.model_type} for its experts, with other ranks than are written"
         return f"target_modules: {why}; take them out, and write {WORD} to adapt the experts"
     return None
+
+
+def only_experts(targets: Iterable[str]) -> bool:
+    """Whether some target reaches experts, as files name them, and nothing else."""
+    every = [f"model.layers.0.{block}.experts" for block in ("mlp", "block_sparse_moe")]
+    every += [f"{name}.0.{leaf}" for name in every for leaf in EXPERTS]
+    others = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "self_attn.q_a_proj"]
+    return any(
+        any(fits(key, name) for name in every) and not any(fits(key, f"model.layers.0.{name}") for name in others)
+        for key in (target if is_pattern(target) else [target] for target in targets)
+    )
 
 
 def decide_experts(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001 - the signature

@@ -9,6 +9,12 @@ import pytest
 from safetensors.torch import load_file
 
 from forge.errors import JobError, PlanError
+from forge.model.facts import ModelFacts
+from forge_huggingface.facts.shape import from_config
+from forge_huggingface.memory.kernels import TRANSFORMERS
+from forge_huggingface.memory.parts import bare
+from forge_huggingface.rules.loading import cannot_adapt
+from support.measuring import CPU, make_job
 from support.projects import Project, json_of
 from support.tiny_moe import make_mixture
 
@@ -69,6 +75,35 @@ def test_layers_of_experts_are_told_to_be_parameters(project: Project) -> None:
     project.write(adapter={"target_modules": ["q_proj", "gate_proj"]})
     with pytest.raises(PlanError, match="write target_parameters"):
         project.prepare()
+
+
+@pytest.mark.parametrize(
+    ("config", "targets", "why"),
+    [
+        ({"model_type": "qwen2"}, ["q_proj", "nothing_proj"], "nothing_proj fits no layer of the model; there are"),
+        ({"model_type": "qwen2"}, ".*experts.*", "fits no layer of the model"),
+        ({"model_type": "qwen2"}, ["self_attn"], "is a block of several modules; name layers in it: k_proj"),
+        ({"model_type": "qwen2"}, r"model\.layers\.[01]\.mlp\.up_proj", None),
+        ({"model_type": "qwen3_moe", "num_experts": 8}, ".*mlp.experts.*", 'write target_parameters = "experts"'),
+        ({"model_type": "qwen3_moe", "num_experts": 8}, ["q_proj"], None),
+    ],
+)
+def test_targets_are_told_from_config_json_alone_where_the_family_is_known(
+    config: dict[str, Any], targets: Any, why: str | None
+) -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 99, **config}
+    facts = ModelFacts(id="m", source="hub", task="text", shape=from_config(sizes), model_type=config["model_type"])
+    found = cannot_adapt(CPU, make_job({"adapter": {"target_modules": targets}}), facts)
+    assert found is None if why is None else why in (found or "")
+
+
+def test_an_adapter_of_layers_that_nothing_is_known_of_is_unknown_and_not_empty() -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 99}
+    facts = ModelFacts(id="m", source="hub", task="text", shape=from_config(sizes), model_type="strange")
+    found = bare(CPU, make_job({"adapter": {"target_modules": ["Wqkv"]}}), facts, TRANSFORMERS, 64)
+    assert found is not None
+    part = next(part for part in found.parts if part.name == "adapter")
+    assert (part.bytes, part.note) == (None, "config.json alone names no such layer; the files, or loading, tell")
 
 
 def test_a_parameter_that_is_not_there_is_told(project: Project) -> None:
