@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.facts.safetensors import parameters_below
 from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.stored import DOUBLE
 from forge_huggingface.facts.targets import is_pattern, share
 from forge_huggingface.rules.experts import taken
 
@@ -44,8 +45,6 @@ STATES: Mapping[str, tuple[float, int]] = {
     "adamw_apex_fused": (2, 0),
 }
 """What optimizers keep, by transformers' names; ``paged_…`` lies in memory that the GPU can give away."""
-
-BLOCK = 64  # values that share a scale in 4 bit; with double quantisation a scale is 1 byte, and 256 share 4 (QLoRA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,14 +250,17 @@ def weights(setting: Setting) -> int:
     if setting.stored and setting.facts.weight_bytes:
         return setting.facts.weight_bytes
     bits, count = setting.job.model.bits, total(setting)
+    whole = bits is not None or setting.stored == "bitsandbytes"  # which rounds layers, and experts are none
+    packed = [x for x in setting.shape.linears if not (whole and x.part == "experts") and x.name not in ROUTERS]
+    small = sum(linear.parameters for linear in packed)
+    if setting.stored and setting.facts.stored_bits:
+        return round(small * setting.facts.stored_bits / 8) + (count - small) * setting.stream
     if bits is None:
         return count * setting.stream
-    packed = [x for x in setting.shape.linears if x.part != "experts" and x.name not in ROUTERS]
-    small = sum(linear.parameters for linear in packed)
     if bits == "8bit":
         stored = float(small + sum(4 * linear.outputs * linear.count for linear in packed))
     else:
-        stored = small / 2 + small / BLOCK * (1 + 4 / 256)
+        stored = small * (4 + DOUBLE) / 8
     return round(stored) + (count - small) * setting.stream
 
 

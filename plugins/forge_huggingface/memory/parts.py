@@ -217,7 +217,10 @@ def vllm(s: Setting) -> tuple[int, str]:
 
 def _about_weights(s: Setting, *, exact: bool) -> str:
     count, bits = amount(footprint.total(s)), s.job.model.bits
-    kind = f"{s.stored}, as they are stored" if s.stored else bits or s.job.model.dtype
+    kind: str = bits or s.job.model.dtype
+    if s.stored:
+        each = f"about {s.facts.stored_bits:.2g} bits each" if s.facts.stored_bits else f"counted as {kind}"
+        kind = f"{s.stored}, as they are stored" + ("" if s.facts.weight_bytes else f": {each}")
     wide = footprint.experts(s.shape) if bits else 0
     kind += f", but {amount(wide)} of experts in {s.job.model.dtype}: bitsandbytes rounds layers alone" if wide else ""
     held = f", one of {s.shards} parts" if s.shards > 1 else f", in each of {s.processes}" if s.processes > 1 else ""
