@@ -45,8 +45,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "granitemoe": {"num_local_experts": 4},
     "mixtral": {"num_local_experts": 4},
-    "olmoe": {"num_experts": 4},
-    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "head_dim": 8},
+    "olmoe": {"num_experts": 4, "num_key_value_heads": 4},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "head_dim": 8, "norm_topk_prob": True},
 }
 
 

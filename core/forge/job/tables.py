@@ -101,10 +101,10 @@ class AdapterTable(Extensible):
         description="`auto` (attention and MLP projections), `all-linear`, names of modules, as they end, or a regular "
         "expression for whole names.",
     )
-    target_parameters: Literal["experts"] | list[str] | None = Field(
+    target_parameters: list[str] | None = Field(
         None,
-        description="Parameters to adapt beside these: `experts`, those of a mixture of experts, or names, as they "
-        "end. `[]` leaves the experts as they are.",
+        description="Parameters to adapt beside these, as their names end; `experts` stands for all of a mixture of "
+        "experts, and `[]` leaves them as they are.",
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
     modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")

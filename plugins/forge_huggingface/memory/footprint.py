@@ -192,7 +192,7 @@ def adapted(shape: Shape, table: AdapterTable, left: frozenset[str] = frozenset(
 def reaches_experts(table: AdapterTable, name: str) -> bool:
     """Whether LoRA adapts the experts' parameter of a name, as ``[adapter] target_parameters`` says."""
     asked = table.target_parameters or ()
-    return asked == "experts" or name in {each.rpartition(".")[2] for each in asked}
+    return "experts" in asked or name in {each.rpartition(".")[2] for each in asked}
 
 
 def experts(shape: Shape) -> int:

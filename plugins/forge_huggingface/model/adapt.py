@@ -170,7 +170,7 @@ def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
         raise ModelError(
             f"[adapter] target_modules reaches {meant[0]}",
             f"peft takes {', '.join(sorted(taken))} of this family for its experts, and would adapt those",
-            'leave it out; target_parameters = "experts" adapts the experts',
+            'leave it out; target_parameters = ["experts"] adapts the experts',
         )
     if parts.sees(model):
         found = parts.targets(model, table, linear, named_targets(model, table, linear))
@@ -233,10 +233,11 @@ def matched(model: Any, pattern: str, linear: list[str]) -> list[str]:
 
 def parameters(model: Any, table: AdapterTable) -> list[str] | None:
     """Return peft's ``target_parameters``. Raises :class:`ModelError` for a name that fits none, or a layer's."""
-    if table.target_parameters == "experts":
-        return expert_parameters(model)
+    if table.target_parameters is None:
+        return None
     every = [name for name, _ in model.named_parameters()]
-    for name in table.target_parameters or []:
+    named = [name for name in table.target_parameters if name != "experts"]
+    for name in named:
         if not fits(name, every):
             leaves = sorted({full for full in map(inside, every) if "expert" in full})
             why = f"there are {', '.join(leaves)}" if leaves else "the model has no experts in one parameter"
@@ -245,7 +246,7 @@ def parameters(model: Any, table: AdapterTable) -> list[str] | None:
             full.endswith(name) for full in (f"{each}.weight" for each in linear_modules(model))
         ):
             raise ModelError(f"[adapter] target_parameters: {name} is a layer's", None, "name it in target_modules")
-    return table.target_parameters
+    return named if named == table.target_parameters else sorted({*named, *expert_parameters(model)})
 
 
 def refuse_whole(model: Any, name: str, linear: list[str]) -> None:

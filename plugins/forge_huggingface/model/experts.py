@@ -20,7 +20,7 @@ def expert_parameters(model: Any) -> list[str]:
     every = model.named_parameters()
     found = sorted({inside(name) for name, value in every if value.dim() == 3 and "experts" in name.split(".")})
     if not found:
-        what = '[adapter] target_parameters = "experts": the model has no experts in one parameter'
+        what = '[adapter] target_parameters = ["experts"]: the model has no experts in one parameter'
         raise ModelError(what, "each may be a layer of its own there", "name the layers in target_modules")
     return found
 

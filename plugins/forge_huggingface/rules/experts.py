@@ -79,7 +79,7 @@ UNBALANCED = frozenset(
 )
 """Families whose classes in transformers make no loss of their router, though their configs speak of what it says."""
 
-WORD = 'target_parameters = "experts"'
+WORD = 'target_parameters = ["experts"]'
 
 
 EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
@@ -96,7 +96,7 @@ def taken(family: str | None) -> frozenset[str]:
 def cannot_adapt_experts(job: Job, facts: ModelFacts) -> str | None:
     """Return why what ``[adapter]`` says of experts cannot be, or None."""
     table = job.adapter
-    if table.target_parameters == "experts" and facts.shape is not None and facts.shape.mixture is False:
+    if "experts" in (table.target_parameters or ()) and facts.shape is not None and facts.shape.mixture is False:
         return f"{WORD}: the model is no mixture of experts; remove it"
     names = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
     meant = sorted(taken(facts.model_type).intersection(name.rpartition(".")[2] for name in names))

@@ -62,10 +62,16 @@ def unlike(name: str, job: Job, facts: ModelFacts) -> str | None:
     return None
 
 
+def without_login(where: str) -> Iterable[Problem]:
+    """Yield that nobody is logged in to upload; of a plan for another machine, its login counts."""
+    if not token() and not os.environ.get("FORGE_MACHINE"):
+        yield Problem(where, *NOT_LOGGED_IN)
+
+
 def export_problems(job: Job) -> Iterable[Problem]:
     """Yield exports that cannot be."""
     for index, export in enumerate(job.export):
-        if export.push_to_hub and not token() and not os.environ.get("FORGE_MACHINE"):  # else another one's login
-            yield Problem(f"export.{index}.push_to_hub", *NOT_LOGGED_IN)
+        if export.push_to_hub:
+            yield from without_login(f"export.{index}.push_to_hub")
         if export.format == "adapter" and job.adapter.type == "none":
             yield Problem(f"export.{index}.format", NO_ADAPTER, 'write format = "merged"')

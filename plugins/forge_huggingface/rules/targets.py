@@ -85,7 +85,7 @@ def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
         if any(fits(key, name) for name in there):
             return (
                 f"target_modules: {target} fits experts of the mixture alone, which transformers keeps in one "
-                'parameter for all; write target_parameters = "experts"'
+                'parameter for all; write target_parameters = ["experts"]'
             )
         if facts.shape.mixture is not False:
             continue  # transformers may call it so

@@ -60,7 +60,7 @@ def test_every_expert_is_counted_from_the_files_and_from_the_config_alone(name: 
     assert (facts.shape.experts, facts.shape.experts_per_token, facts.shape.mixture) == (4, 2, True)
 
 
-@pytest.mark.parametrize("adapter", [{}, {"target_parameters": "experts"}], ids=["auto", "experts"])
+@pytest.mark.parametrize("adapter", [{}, {"target_parameters": ["experts"]}], ids=["auto", "experts"])
 @pytest.mark.parametrize("name", ["gpt_oss", "granitemoe", "olmoe", "qwen3_moe"])
 def test_a_layer_of_experts_keeps_what_autograd_keeps(name: str, adapter: dict[str, Any], tmp_path: Path) -> None:
     attention = "eager" if name == "gpt_oss" else "sdpa"
@@ -95,10 +95,14 @@ def test_the_estimate_says_that_experts_are_not_rounded_to_4_bit(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "adapter", "why"),
     [
-        ("llama", {"target_parameters": "experts"}, None),
+        ("llama", {"target_parameters": ["experts"]}, None),
         ("qwen3_moe", {"target_modules": ["q_proj", "gate_proj", "up_proj"]}, "peft takes gate_proj, up_proj of qwen3"),
         ("mixtral", {"target_modules": ["gate"]}, "it is the router of the mixture"),
-        ("mixtral", {"target_modules": ["w1", "w2", "w3"]}, 'write target_parameters = "experts" to adapt the experts'),
+        (
+            "mixtral",
+            {"target_modules": ["w1", "w2", "w3"]},
+            'target_parameters = ["experts"] to adapt the experts',
+        ),
         ("granitemoe", {"target_modules": ["q_proj"]}, None),
     ],
 )

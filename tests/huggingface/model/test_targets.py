@@ -59,8 +59,8 @@ def test_targets_that_reach_nothing_are_told_when_planned(project: Project, targ
         ({"target_modules": "(q_proj"}, "target_modules is no regular expression"),
         ({"target_parameters": EXPERTS, "lora_dropout": 0.1}, "lora_dropout is not for target_parameters"),
         ({"target_parameters": EXPERTS, "use_dora": True}, "use_dora is not for target_parameters"),
-        ({"target_parameters": "experts", "layers_to_transform": [0]}, "layers_to_transform is not for target_param"),
-        ({"target_parameters": "experts", "init_lora_weights": "orthogonal"}, "is not for target_parameters in peft"),
+        ({"target_parameters": ["experts"], "layers_to_transform": [0]}, "layers_to_transform is not for target_param"),
+        ({"target_parameters": ["experts"], "init_lora_weights": "orthogonal"}, "is not for target_parameters in peft"),
     ],
 )
 def test_what_contradicts_itself_is_a_mistake(project: Project, adapter: dict[str, Any], why: str) -> None:
@@ -84,7 +84,7 @@ def test_layers_of_experts_are_told_to_be_parameters(project: Project) -> None:
         ({"model_type": "qwen2"}, ".*experts.*", "fits no layer of the model"),
         ({"model_type": "qwen2"}, ["self_attn"], "is a block of several modules; name layers in it: k_proj"),
         ({"model_type": "qwen2"}, r"model\.layers\.[01]\.mlp\.up_proj", None),
-        ({"model_type": "qwen3_moe", "num_experts": 8}, ".*mlp.experts.*", 'write target_parameters = "experts"'),
+        ({"model_type": "qwen3_moe", "num_experts": 8}, ".*mlp.experts.*", 'write target_parameters = ["experts"]'),
         ({"model_type": "qwen3_moe", "num_experts": 8}, ["q_proj"], None),
     ],
 )
