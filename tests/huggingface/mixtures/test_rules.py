@@ -76,7 +76,7 @@ def test_a_layer_of_experts_keeps_what_autograd_keeps(name: str, adapter: dict[s
         kept.append(kept_by_autograd(model.train(), 1, 128, mixed=False))
     found = setting_of(CPU, job, facts_of(tmp_path / "4"), TRANSFORMERS, 128)
     assert found is not None
-    assert kernels.kept(found[0]) * 128 == pytest.approx((kept[1] - kept[0]) / 2, rel=0.06)
+    assert kernels.kept(found[0]) * 128 == pytest.approx((kept[1] - kept[0]) / 2, rel=0.08)
 
 
 def test_the_estimate_says_that_experts_are_not_rounded_to_4_bit(tmp_path: Path) -> None:
