@@ -93,6 +93,8 @@ def refuse(adapter: Adapter) -> None:
         why = f"{next(iter(adapter.replaced))} was trained whole"
     elif any(update.lengths is not None for update in adapter.updates.values()):
         why = "it is DoRA, and an adapter file holds no lengths of rows"
+    elif adapter.stacks:
+        why = "it adapts experts"
     elif any(update.embedding for update in adapter.updates.values()):
         why = "it adapts the embedding"
     if why:

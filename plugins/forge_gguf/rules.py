@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api import Problem
-from forge_huggingface.facts.lookup import NOT_LOGGED_IN, token
 from forge_huggingface.methods import METHODS
-from forge_huggingface.rules.export import NO_ADAPTER
+from forge_huggingface.rules.export import NO_ADAPTER, without_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +27,10 @@ ARCHITECTURES = (
     "SmolLM3ForCausalLM",
     "GraniteForCausalLM",
     "Olmo2ForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "OlmoeForCausalLM",
+    "MixtralForCausalLM",
+    "GraniteMoeForCausalLM",
 )
 """Those that forge writes itself: the names of ``architectures.BUILTIN``, here because they are needed without it."""
 
@@ -95,8 +98,8 @@ def problems(job: Job) -> Iterable[Problem]:
     for index, export in enumerate(job.export):
         if export.format != "gguf":
             continue
-        if export.push_to_hub and not token():
-            yield Problem(f"export.{index}.push_to_hub", *NOT_LOGGED_IN)
+        if export.push_to_hub:
+            yield from without_login(f"export.{index}.push_to_hub")
         if export.options.get("adapter"):
             yield from _adapter_problems(job, f"export.{index}.adapter")
 
@@ -112,5 +115,7 @@ def _adapter_problems(job: Job, where: str) -> Iterable[Problem]:
     if table.modules_to_save:
         names = ", ".join(table.modules_to_save)
         yield Problem(where, f"an adapter file cannot hold modules that were trained whole ({names})", whole)
+    if table.target_parameters:
+        yield Problem(where, "forge writes no adapter file with LoRA on experts", whole)
     if table.bias != "none":
         yield Problem(where, "an adapter file cannot hold trained biases", whole)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError
-from forge_gguf.file import architectures, pretokenizer
+from forge_gguf.file import architectures, mixtures, pretokenizer
 from forge_gguf.file.quants import KINDS, Shape
 from forge_gguf.file.vocabulary import Vocabulary, vocabulary
 from forge_gguf.file.weights import Weights
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from forge.api import Job, Run, Trained
-    from forge_gguf.file.architectures import Config, Tensor
+    from forge_gguf.file.architectures import Tensor
+    from forge_gguf.file.mixtures import Config
     from forge_gguf.file.quants import Kind
 
 
@@ -78,7 +79,8 @@ class Source:
             "MistralForCausalLM",
             "Qwen2ForCausalLM",
         }
-        return Shape(layers, not any(tensor.name == "output.weight" for tensor in self.tensors), wide)
+        tied = not any(tensor.name == "output.weight" for tensor in self.tensors)
+        return Shape(layers, tied, wide, mixtures.experts_of(self.config))
 
     def keys(self, kind: Kind) -> dict[str, Any]:
         """Return all keys of a file of a type."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
+from forge_huggingface.rules.experts import decide_experts
 from forge_unsloth import ACCELERATORS, BEFORE, PATCHED, PATCHES, PLATFORMS, PRELOAD, REQUIRES, SHEDS, rules
 from forge_unsloth.environment import environment
 
@@ -54,4 +55,5 @@ def forge_offers() -> Iterable[Offer]:
         priority=50,
         backend="unsloth",
         probe=rules.cannot_text,
+        decide=decide_experts,
     )

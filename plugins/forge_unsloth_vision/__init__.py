@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.api import Offer, Stage, hookimpl
+from forge_huggingface.rules.experts import decide_experts
 from forge_unsloth import ACCELERATORS, BEFORE, PATCHED, PATCHES, PLATFORMS, PRELOAD, REQUIRES, SHEDS
 from forge_unsloth.environment import environment
 from forge_unsloth.rules import decide
@@ -54,6 +55,7 @@ def forge_offers() -> Iterable[Offer]:
         priority=50,
         backend="unsloth",
         probe=rules.cannot_vision,
+        decide=decide_experts,
     )
     yield Offer(
         stage=Stage.COLLATE,

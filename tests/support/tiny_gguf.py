@@ -40,6 +40,7 @@ LONG = {
     "original_max_position_embeddings": 512,
     "factor": 2.0,
 }
+_EXPERTS = {"num_experts_per_tok": 2}
 _SLIDING = {"layer_types": ["sliding_attention"] * 3, "sliding_window": 16, "query_pre_attn_scalar": 16}
 
 # name: model type, what differs from the common config, kind of tokenizer
@@ -89,6 +90,25 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         "bytes",
     ),
     "olmo2": ("olmo2", {}, "bytes"),
+    "qwen3moe": (
+        "qwen3_moe",
+        {**_EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "head_dim": 32, "norm_topk_prob": True},
+        "bytes",
+    ),
+    "olmoe": ("olmoe", {**_EXPERTS, "num_experts": 4, "num_key_value_heads": 4}, "bytes"),
+    "mixtral": ("mixtral", {**_EXPERTS, "num_local_experts": 4}, "pieces"),
+    "granitemoe": (
+        "granitemoe",
+        {
+            **_EXPERTS,
+            "num_local_experts": 4,
+            "attention_multiplier": 0.2,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 4.0,
+        },
+        "bytes",
+    ),
 }
 
 

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 _QLORA = "[model] load_in_4bit = true"
 
 
+_OTHER = 'forge has LoRA, with use_dora and use_rslora: write type = "lora"'
+
 ADAPTERS: Mapping[str, str] = {
+    **dict.fromkeys(("adalora", "boft", "ia3", "loha", "lokr", "oft", "vera"), _OTHER),
+    "apollo": 'write type = "none" with [train] optim = "apollo_adamw"',
+    "galore": 'write type = "none" with [train] optim = "galore_adamw"',
+    "lisa": 'forge trains the same layers in each step: write type = "lora", or "none"',
+    "llama_pro": 'forge adds no layers to a model: write type = "lora", or "none"',
+    **dict.fromkeys(("p_tuning", "prefix_tuning", "prompt_tuning"), _OTHER),
     "dora": 'write type = "lora" and use_dora = true',
     "full": 'write type = "none", which trains every weight',
     "qlora": f'write type = "lora", and {_QLORA}',
@@ -28,6 +36,10 @@ ADAPTER_KEYS: Mapping[str, str] = {
     "lora_bias": "bias",
     "lora_r": "r",
     "lora_rank": "r",
+    "lora_target": "target_modules",
+    "lora_target_parameters": "target_parameters",
+    "loftq_config": "init_lora_weights",
+    "use_loftq": "init_lora_weights",
     "lora_target_modules": "target_modules",
     "method": "type",
     "peft_type": "type",
@@ -38,6 +50,7 @@ ADAPTER_KEYS: Mapping[str, str] = {
 
 MODEL_KEYS: Mapping[str, str] = {
     "base_model": "id",
+    "cutoff_len": "max_seq_length",
     "flash_attn": "attn_implementation",
     "max_length": "max_seq_length",
     "model_name": "id",
@@ -58,6 +71,9 @@ DATA_KEYS: Mapping[str, str] = {
     "max_train_samples": "max_rows",
     "num_samples": "max_rows",
     "sample_packing": "packing",
+    "system": "system_prompt",
+    "system_message": "system_prompt",
+    "tools_file": "tools",
     "template": "chat_template",
     "train_file": "path",
     "val_size": "eval_size",
@@ -66,8 +82,21 @@ DATA_KEYS: Mapping[str, str] = {
 """What other tools call the keys of ``[data]``."""
 
 NOT_HERE: Mapping[str, str] = {
+    "cutoff_len": "write [model] max_seq_length",
+    "layer_replication": "forge repeats no layers of a model; remove it",
+    "layers_pattern": "layers_to_transform finds the layers by their numbers; remove it",
+    "megatron_config": "forge does not train with Megatron; remove it",
+    "profiler": "forge has none: the step events and `forge report` tell times and memory; remove it",
+    "tokenized_path": "forge makes rows anew for each run and keeps no tokenised ones; remove it",
     "experts_implementation": "forge leaves it to transformers, so there is no key for it; remove it",
+    **dict.fromkeys(
+        ("dataset_num_proc", "num_proc"), "forge makes rows in one process, and tokenizers use all cores; remove it"
+    ),
     "preprocessing_num_workers": "forge makes rows in one process, and tokenizers use all cores; remove it",
+    **{
+        name: f"it is a value of the model's config.json: write [model] config = {{ {name} = … }}"
+        for name in ("rope_parameters", "rope_scaling", "rope_theta")
+    },
     "quantization_bit": "write load_in_4bit = true or load_in_8bit = true",
     "shuffle": 'rows are shuffled; [train] train_sampling_strategy = "sequential" keeps their order',
     "use_cache": "forge sets it itself; remove it",

@@ -103,8 +103,8 @@ class AdapterTable(Extensible):
     )
     target_parameters: list[str] | None = Field(
         None,
-        description="Parameters to adapt beside these, as their names end: the experts of a mixture are such, "
-        '`["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]`.',
+        description="Parameters to adapt beside these, as their names end; `experts` stands for all of a mixture of "
+        "experts, and `[]` leaves them as they are.",
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
     modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
@@ -146,9 +146,12 @@ class AdapterTable(Extensible):
         if isinstance(self.target_modules, str) and (fault := _fault(self.target_modules)):
             yield Mistake(f"target_modules is no regular expression: {fault}", ("target_modules",))
         if self.target_parameters:
-            for name in ("lora_dropout", "use_dora"):
+            for name in ("lora_dropout", "use_dora", "layers_to_transform"):
                 if getattr(self, name):
-                    yield Mistake(f"{name} is not for target_parameters, as peft says; leave it out", (name,))
+                    yield Mistake(f"{name} is not for target_parameters in peft; leave it out", (name,))
+            if self.init_lora_weights == "orthogonal":
+                what = 'init_lora_weights = "orthogonal" is not for target_parameters in peft; leave it out'
+                yield Mistake(what, ("init_lora_weights",))
         for one, other in (("vision_layers", "language_layers"), ("attention_modules", "mlp_modules")):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):

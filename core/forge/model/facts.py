@@ -35,6 +35,7 @@ class ModelFacts:
         weight_bytes: The size of the weight files.
         dtype: The type of most weights, by torch's name.
         quantized: The method by which the stored weights are quantised: ``"bitsandbytes"``, ``"gptq"``, ``"fp8"``.
+        stored_bits: Bits that a weight of a quantised layer takes as it is stored, with its share of scales.
         context: The longest row in tokens that the model was made for.
         chat_template: Whether it comes with one.
         digest: sha256 over the config and the weight files' names, sizes and headers.
@@ -53,6 +54,7 @@ class ModelFacts:
     weight_bytes: int | None = None
     dtype: str | None = None
     quantized: str | None = None
+    stored_bits: float | None = None
     context: int | None = None
     chat_template: bool | None = None
     digest: str | None = None

@@ -15,8 +15,8 @@ class Linear:
         outputs: The width that it gives.
         count: How many of them the model has.
         part: ``"language"``, ``"vision"`` for what sees, ``"joint"`` for what leads from one to the other,
-            ``"experts"`` for those of a mixture, which transformers keeps in one three-dimensional parameter and no
-            adapter reaches by ``"auto"``.
+            ``"experts"`` for those of a mixture, which transformers keeps in one three-dimensional parameter for all
+            of a block: gate and up together as ``"gate_up_proj"``, and ``"down_proj"``.
     """
 
     name: str
@@ -53,6 +53,9 @@ class Shape:
         exact: Whether the files' headers tell ``linears``, ``embedding`` and ``rest``; else the config does, as if the
             model were built as Llama is.
         mixture: Whether the config speaks of experts at all; None in records that do not know.
+        experts: Experts of a block among which its router chooses; 0 if there are none.
+        experts_per_token: How many of them a token sees.
+        router_aux_loss_coef: Weight of the loss that keeps experts evenly used, if the config says it.
     """
 
     layers: int
@@ -71,6 +74,9 @@ class Shape:
     rest: int
     exact: bool
     mixture: bool | None = None
+    experts: int = 0
+    experts_per_token: int = 0
+    router_aux_loss_coef: float | None = None
 
     @property
     def parameters(self) -> int:

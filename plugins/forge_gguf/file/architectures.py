@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError
+from forge_gguf.file import mixtures
+from forge_gguf.file.mixtures import Config, Expert, Values, expert_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,15 +23,6 @@ if TYPE_CHECKING:
     from forge_gguf.file.weights import Weights
 
 
-class Values(Protocol):
-    """Where a tensor's rows come from: :class:`Weights`, or matrices in memory."""
-
-    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return some rows as float32."""
-        ...
-
-
-Config = dict[str, Any]
 BLOCK = 1 << 22
 """Numbers that are read, changed and encoded at a time: 16 MiB as float32."""
 
@@ -64,6 +57,7 @@ class Tensor:
         heads: If its rows are permuted, the number of heads that they belong to.
         shift: A number that is added to its values.
         values: The values of a computed tensor.
+        experts: Where the matrix of each expert of a mixture lies, of a tensor that holds them all.
     """
 
     name: str
@@ -72,10 +66,14 @@ class Tensor:
     heads: int = 0
     shift: float = 0.0
     values: tuple[float, ...] = ()
+    experts: tuple[Expert, ...] = ()
 
     def blocks(self, weights: Values) -> Iterator[NDArray[Any]]:
         """Yield the values as float32, some rows at a time."""
-        step = max(1, BLOCK // max(1, math.prod(self.shape[1:])))
+        step = max(1, BLOCK // max(1, math.prod(self.shape[2 if self.experts else 1 :])))
+        if self.experts:
+            yield from (block for expert in self.experts for block in expert.blocks(weights, step))
+            return
         if self.source is None or self.heads:  # rows of a head are put into another order, so all are needed
             step = self.shape[0]
         for start in range(0, self.shape[0], step):
@@ -85,6 +83,9 @@ class Tensor:
         """Return some rows of the values as float32."""
         import numpy as np
 
+        if self.experts:
+            found = [list(each.blocks(weights, max(1, BLOCK // self.shape[-1]))) for each in self.experts[start:stop]]
+            return np.stack([np.concatenate(blocks) for blocks in found])
         if self.source is None:
             return np.asarray(self.values, np.float32)[start:stop]
         if self.heads:
@@ -250,6 +251,10 @@ BUILTIN: Mapping[str, Architecture] = {
     "SmolLM3ForCausalLM": Architecture("smollm3", permute=True, reason=_smollm3),
     "GraniteForCausalLM": Architecture("granite", permute=True, more=_granite),
     "Olmo2ForCausalLM": Architecture("olmo2"),
+    "Qwen3MoeForCausalLM": Architecture("qwen3moe", more=mixtures.keys_of, reason=mixtures.qwen3_moe),
+    "OlmoeForCausalLM": Architecture("olmoe", more=mixtures.keys_of, reason=mixtures.olmoe),
+    "MixtralForCausalLM": Architecture("llama", permute=True, more=mixtures.keys_of, reason=mixtures.mixtral),
+    "GraniteMoeForCausalLM": Architecture("granitemoe", permute=True, more=lambda c: _granite(c) | mixtures.keys_of(c)),
 }
 """By the class that a model's config names."""
 
@@ -291,7 +296,10 @@ def tensors(config: Config, weights: Weights) -> list[Tensor]:
     names = gguf.get_tensor_name_map(enum, config["num_hidden_layers"])
     tied = bool(config.get("tie_word_embeddings"))
     found = [Tensor(name, None, (len(values),), values=values) for name, values in rope_factors(config).items()]
+    found += experts(weights)
     for source in weights.names():
+        if expert_of(source) is not None:
+            continue
         if source.endswith("rotary_emb.inv_freq") or (source == "lm_head.weight" and tied and _same(weights, source)):
             continue
         name = names.get_name(source, try_suffixes=(".weight", ".bias"))
@@ -311,6 +319,33 @@ def tensors(config: Config, weights: Weights) -> list[Tensor]:
             "mend the config or the weights: llama.cpp would silently use the embedding",
         )
     return sorted(found, key=lambda tensor: _place(tensor.name))
+
+
+def experts(weights: Weights) -> list[Tensor]:
+    """Return the tensors of a mixture's experts: one for all of a block, for each of gate, up and down."""
+    found: dict[str, dict[int, Expert]] = {}
+    for source in weights.names():
+        if (told := expert_of(source)) is None:
+            continue
+        block, index, parts = told
+        shape = weights.shape(source)
+        rows = shape[-2] // len(parts)
+        for place, part in enumerate(parts):
+            mine = found.setdefault(f"blk.{block}.ffn_{part}_exps.weight", {})
+            within = (place * rows, (place + 1) * rows)
+            if index is not None:
+                mine[index] = Expert(source, None, *within)
+            else:
+                mine |= {each: Expert(source, each, *within) for each in range(shape[0])}
+    return [
+        Tensor(
+            name,
+            None,
+            (len(every), every[0].stop - every[0].start, weights.shape(every[0].source)[-1]),
+            experts=tuple(every[index] for index in sorted(every)),
+        )
+        for name, every in found.items()
+    ]
 
 
 def _same(weights: Weights, source: str) -> bool:

@@ -82,12 +82,14 @@ class Shape:
     Attributes:
         layers: The number of layers.
         tied: Whether the output layer is the embedding.
+        experts: How many experts a block has; 0 if it is no mixture.
         wide_values: Whether many heads share one value projection (llama.cpp's type "70B").
     """
 
     layers: int
     tied: bool
     wide_values: bool = False
+    experts: int = 0
 
 
 def tensor_format(kind: Kind, name: str, shape: tuple[int, ...], model: Shape) -> str:
@@ -116,6 +118,8 @@ def _mixture(kind: Kind, name: str, width: int, model: Shape) -> str:
         return "Q8_0" if base == "Q8_0" or width % FORMATS[base][1] else "Q6_K"
     layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
     part = name.split(".")[-2]
+    if model.experts == 8 and part in {"attn_k", "attn_v"}:
+        return "Q8_0"
     if part in {"attn_v", "attn_qkv", "attn_kv_b"}:
         if kind.name == "q3_k_m":
             base = "Q5_K" if layer < 2 else "Q4_K"
@@ -124,13 +128,15 @@ def _mixture(kind: Kind, name: str, width: int, model: Shape) -> str:
         elif kind.name == "q4_k_s" and layer < 4:
             base = "Q5_K"
         return "Q5_K" if model.wide_values and base in {"Q3_K", "Q4_K"} else base
-    if part == "ffn_down":
+    if part in {"ffn_down", "ffn_down_exps"}:
         if kind.name == "q3_k_m":
             return "Q5_K" if layer < model.layers // 16 else "Q4_K"
         if kind.name in {"q4_k_m", "q5_k_m"} and _sensitive(layer, model.layers):
             return "Q6_K"
         if kind.name == "q4_k_s" and layer < model.layers // 8:
             return "Q5_K"
+    if part == "attn_output" and model.experts == 8 and kind.name in {"q3_k_m", "q4_k_s", "q4_k_m"}:
+        return "Q5_K"
     if part == "attn_output" and kind.name == "q3_k_m":
         return "Q4_K"
     return base

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ExportError, ModelError, first_line
+from forge_gguf.file.mixtures import expert_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,21 +141,67 @@ class Update:
         return merged
 
 
+@dataclass(slots=True)
+class Stack:
+    """What LoRA adds to all experts of a block, which peft keeps as one pair of matrices (``lora.layer.ParamWrapper``).
+
+    Attributes:
+        block: The number of the block.
+        a: The matrices A of all experts, one below the other: (experts times rank, inputs).
+        b: The matrices B, interleaved: (outputs, rank times experts).
+        alpha: The scale, to be divided by the rank.
+        rooted: Whether it is divided by the root of the rank.
+    """
+
+    block: int
+    a: NDArray[Any]
+    b: NDArray[Any]
+    alpha: float
+    rooted: bool
+
+    def of(self, expert: int, experts: int, first: int, last: int) -> Update:
+        """Return what is added to rows of one expert's matrix."""
+        rank = self.a.shape[0] // experts
+        a = self.a.reshape(experts, rank, -1)[expert]
+        b = self.b.reshape(-1, rank, experts)[first:last, :, expert]
+        return Update(a, b, self.alpha / (math.sqrt(rank) if self.rooted else rank))
+
+
+@dataclass(slots=True)
+class Stacked:
+    """What LoRA adds to a stack of matrices, one for each expert."""
+
+    updates: tuple[Update, ...]
+
+    def add(self, rows: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+        """Return the matrices ``start`` to ``stop`` of the merged stack, given those of the base; float32."""
+        import numpy as np
+
+        pairs = zip(rows, self.updates[start:stop], strict=True)
+        return np.stack([update.add(matrix, 0, len(matrix)) for matrix, update in pairs])
+
+
 class Adapter:
     """A peft adapter of the LoRA family.
 
     Attributes:
         updates: What is added to a matrix, by the matrix's name in the base.
+        stacks: What is added to the experts of blocks.
         replaced: Tensors that were trained whole, by name.
     """
 
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         self.updates: dict[str, Update] = {}
+        self.stacks: list[Stack] = []
         self.replaced: dict[str, Stored] = {}
         parts: dict[str, dict[str, Stored]] = {}
+        experts: dict[tuple[str, str], dict[str, Stored]] = {}
         for name, stored in index(folder).items():
             plain = name.removeprefix("base_model.model.")
+            if config.get("target_parameters") and (found := _OF_EXPERTS.fullmatch(plain)):
+                experts.setdefault((found[1], found[3]), {})[found[4]] = stored
+                continue
             plain = re.sub(r"\.(base_layer|modules_to_save(\.default)?|original_module)(?=\.)", "", plain)
             if found := re.fullmatch(r"(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(\.default)?(\.weight)?", plain):
                 parts.setdefault(found[1], {})[(found[2] or "") + found[3]] = stored
@@ -165,7 +212,6 @@ class Adapter:
         for key in (
             "fan_in_fan_out",
             "layer_replication",
-            "target_parameters",
             "alora_invocation_tokens",
             "use_qalora",
         ):
@@ -173,8 +219,20 @@ class Adapter:
                 self._refuse(f"it has {key}")
         if config.get("peft_type") != "LORA":
             self._refuse(f"it is of the kind {config.get('peft_type')}")
+        for (module, _), mine in experts.items():
+            alpha, block = self._alpha(module, config), int(module.split(".layers.")[1].split(".")[0])
+            self.stacks.append(
+                Stack(block, mine["A"].whole(), mine["B"].whole(), alpha, bool(config.get("use_rslora")))
+            )
         for module, mine in parts.items():
             self.updates[f"{module}.weight"] = self._update(module, mine, config)
+
+    @staticmethod
+    def _alpha(module: str, config: Mapping[str, Any]) -> float:
+        for pattern, value in (config.get("alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):  # as peft's get_pattern_key
+                return float(value)
+        return float(config["lora_alpha"])
 
     @staticmethod
     def _refuse(why: str) -> None:
@@ -188,15 +246,14 @@ class Adapter:
         if not set(names) <= set(parts):
             self._refuse(f"one of the two matrices of {module} is missing")
         a, b = (parts[name].whole() for name in names)
-        alpha = float(config["lora_alpha"])
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):  # as peft's get_pattern_key
-                alpha = float(value)
-                break
+        alpha = self._alpha(module, config)
         rank = a.shape[0]
         scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         lengths = parts["magnitude_vector"].whole().reshape(-1) if "magnitude_vector" in parts else None
         return Update(a, b, scale, lengths, embedding)
+
+
+_OF_EXPERTS = re.compile(r"(.+\.layers\.\d+\.(.+\.)?experts)((?:\.base_layer)*)\.lora_(A|B)(?:\.default)?\.weight")
 
 
 class Weights:
@@ -210,7 +267,11 @@ class Weights:
     def __init__(self, base: Path, adapter: Path | None = None) -> None:
         self._stored = index(base)
         self._adapter = Adapter(adapter) if adapter else None
+        self._added: dict[str, Update | Stacked] = {}
         if self._adapter:
+            self._added |= self._adapter.updates
+            for stack in self._adapter.stacks:
+                self._added |= spread(stack, self._stored)
             if strange := sorted(set(self._adapter.updates) - set(self._stored)):
                 why = f"it changes {strange[0]}, which the base does not have"
                 raise ExportError("the adapter does not fit the base model", why, "name the base it was trained on")
@@ -240,9 +301,35 @@ class Weights:
         import numpy as np
 
         rows = self._stored[name].rows(start, stop)
-        if self._adapter and (update := self._adapter.updates.get(name)):
+        if update := self._added.get(name):
             rows = update.add(rows, start, stop)
         if not np.isfinite(rows).all():
             why = f"{name} has values that are no finite numbers (rows {start} to {stop})"
             raise ExportError("the trained weights are broken", why, "the training diverged: lower its learning rate")
         return rows
+
+
+def spread(stack: Stack, stored: Mapping[str, Stored]) -> dict[str, Update | Stacked]:
+    """Return what LoRA adds to the experts of a block, by the names of their matrices in the base.
+
+    Raises:
+        ExportError: They fit none of the base's.
+    """
+    mine = {name: told for name in stored if (told := expert_of(name)) is not None and told[0] == stack.block}
+    places = {index for _, index, _ in mine.values() if index is not None}
+    found: dict[str, Update | Stacked] = {}
+    for name, (_, index, parts) in mine.items():
+        *several, rows, width = stored[name].shape
+        count = several[0] if several else len(places)
+        height = rows if several else rows * (1 if parts == ("down",) else 2)  # gate lies above up
+        if (height, width) != (stack.b.shape[0], stack.a.shape[1]) or stack.a.shape[0] % count:
+            continue
+        if index is None:
+            found[name] = Stacked(tuple(stack.of(each, count, 0, rows) for each in range(count)))
+        else:
+            first = rows if parts == ("up",) else 0
+            found[name] = stack.of(index, count, first, first + rows)
+    if not found:
+        why = f"what it adds to the experts of block {stack.block} fits none of the base's"
+        raise ExportError("the adapter does not fit the base model", why, "name the base it was trained on")
+    return found

@@ -18,7 +18,7 @@ from forge_gguf.file.architectures import Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from forge_gguf.file.architectures import Values
+    from forge_gguf.file.mixtures import Values
     from forge_gguf.file.quants import Kind, Shape
     from forge_gguf.file.vocabulary import Vocabulary
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import BackendImportError, ExportError, Finding
-from forge_gguf.file import architectures, pretokenizer, quants
+from forge_gguf.file import architectures, mixtures, pretokenizer, quants
 from forge_gguf.file.quants import KINDS, Shape
 from forge_gguf.file.vocabulary import vocabulary
 from forge_gguf.file.weights import Weights
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from forge.api import Data, Job, Run
-    from forge_gguf.file.architectures import Config
+    from forge_gguf.file.mixtures import Config
 
 
 OTHER = f'take format = "merged"; llama.cpp\'s {SCRIPT} MERGED makes a GGUF file of it, which reads texts so too'
@@ -71,7 +71,7 @@ def _files(job: Job, run: Run, folder: Path, config: Config, names: Sequence[str
     weights = Weights(folder)
     tensors = architectures.tensors(config, weights)
     heads = not any(tensor.name == "output.weight" for tensor in tensors)
-    shape = Shape(config["num_hidden_layers"], heads)
+    shape = Shape(config["num_hidden_layers"], heads, experts=mixtures.experts_of(config))
     needed = 0
     for name in dict.fromkeys(names):
         kind = KINDS[name]
@@ -102,7 +102,8 @@ def _files(job: Job, run: Run, folder: Path, config: Config, names: Sequence[str
 def small(config: Config) -> Config:
     """Return a config of the same kind with two layers and small matrices.
 
-    Heads keep their size and each its share of key and value heads, since rotations depend on them.
+    Heads keep their size and each its share of key and value heads, since rotations depend on them. Of a mixture each
+    token sees all experts: where random ones are chosen from, rounding chooses others now and then.
     """
     heads = config["num_attention_heads"]
     groups = heads // (config.get("num_key_value_heads") or heads)
@@ -115,9 +116,13 @@ def small(config: Config) -> Config:
         "num_key_value_heads": count // groups if groups > 1 else 2,
         "hidden_size": dimension * count,
         "intermediate_size": 2 * dimension * count,
+        "moe_intermediate_size": 2 * dimension * count if config.get("moe_intermediate_size") else None,
         "head_dim": dimension,
         "query_pre_attn_scalar": dimension if config.get("query_pre_attn_scalar") else None,
     }
+    for name in ("num_experts", "num_local_experts"):
+        if config.get(name):
+            changed[name] = max(2, config["num_experts_per_tok"])
     for name in ("layer_types", "no_rope_layers"):
         if config.get(name):
             changed[name] = list(config[name])[:2]
@@ -154,7 +159,8 @@ def dry_run(job: Job, run: Run, folder: Path, config: Config, data: Data) -> Ite
         words = vocabulary(tokenizer, config["vocab_size"], stop_ids(folder), variables)
         words = pretokenizer.fitted(tokenizer, words.begun(rows), texts, own)
         keys = header(kind, described, words, name_of(job, run))
-        shape = Shape(2, not any(tensor.name == "output.weight" for tensor in tensors))
+        tied = not any(tensor.name == "output.weight" for tensor in tensors)
+        shape = Shape(2, tied, experts=mixtures.experts_of(described))
         write(path, keys, tensors, weights, kind, shape)
         asked = samples(tokenizer, rows, variables, length=24, count=1)
         with Reference(model, None) as trained:

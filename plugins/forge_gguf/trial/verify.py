@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from forge_gguf.file.architectures import Tensor, Values
+    from forge_gguf.file.architectures import Tensor
+    from forge_gguf.file.mixtures import Values
     from forge_gguf.file.quants import Kind
     from forge_gguf.llama.runtime import Generator
 
@@ -108,13 +109,13 @@ def check_keys(
 
 
 def _distance(there: Any, tensor: Tensor, weights: Values) -> float:
-    """Return the relative error of the rows at both ends of a tensor; infinite if a value is no number."""
+    """Return the relative error of the rows, or experts, at both ends of a tensor; infinite if a value is no number."""
     import gguf
     import numpy as np
 
     count = tensor.shape[0]
-    near = min(SAMPLE, count)
-    data = there.data.reshape(-1, there.data.shape[-1]) if len(tensor.shape) > 1 else there.data.reshape(count, -1)
+    near = min(1 if tensor.experts else SAMPLE, count)  # an expert is a whole matrix
+    data = there.data.reshape(*tensor.shape[:-1], -1) if len(tensor.shape) > 1 else there.data.reshape(count, -1)
     worst = 0.0
     for start, stop in ((0, near), (count - near, count)):
         wanted = tensor.rows(weights, start, stop).astype(np.float64)

@@ -267,6 +267,7 @@ FOREIGN: Mapping[str, Advice] = {
     "unsloth": Advice('belongs to [use] backend = "unsloth"'),
     "use_4bit": Advice("belongs to [model] load_in_4bit", table="model"),
     "use_gradient_checkpointing": Advice("write gradient_checkpointing", "gradient_checkpointing"),
+    "use_loftq": Advice("belongs to [adapter] init_lora_weights", table="adapter"),
     "use_peft": Advice("belongs to [adapter] type", table="adapter"),
     "use_liger": Advice("write use_liger_kernel", "use_liger_kernel"),
     "val_set_size": Advice("belongs to [data] eval_size", table="data"),
@@ -288,8 +289,9 @@ FOREIGN: Mapping[str, Advice] = {
     "max_lora_rank": Advice("belongs to [adapter] r", table="adapter"),
     "overwrite_cache": Advice("forge makes the rows anew for every run"),
     "pad_to_sequence_len": Advice("write pad_to_multiple_of", "pad_to_multiple_of"),
+    "profiler": Advice("forge has none: a run's events, and `forge report`, tell times and memory"),
     "pure_bf16": Advice('belongs to [model] dtype = "bfloat16"', table="model"),
-    "rope_scaling": Advice("forge does not stretch a model's positions; it comes with the model's config.json"),
+    "rope_scaling": Advice("belongs to [model] config = { rope_scaling = { … } }", table="model"),
     "save_safetensors": Advice("weights are always saved as safetensors"),
     "saves_per_epoch": Advice("write save_steps with a share of all steps, as 0.1", "save_steps"),
     "sequence_parallel_degree": _LAUNCH,
@@ -333,6 +335,8 @@ def _of_advice(said: Advice, config: str) -> Hint | None:
     if said.key in table(config):
         return hint(said.key, config) if is_owned(said.key, config) else Hint(said.do, said.key)
     others = methods_with(said.key) if said.key else []
+    if any(METHODS[name].config == config for name in others):  # one of forge's own
+        return Hint(said.do, said.key)
     return Hint(f"{said.key} is an argument of {', '.join(others)}" if others else said.do)
 
 

@@ -41,7 +41,7 @@ def export(job: Job, run: Run, trained: Trained, export: ExportTable, out: Path)
             raise ExportError("there is no adapter to export", "the whole model was trained", "take format merged")
         shutil.copytree(weights, out, dirs_exist_ok=True)
     else:
-        report = merge(job, run, trained, out, export.options["dtype"])
+        report = merge(job, run, trained, out, export.options["dtype"], export.options.get("base_model"))
     if trained.task not in POOLED:  # which answer nothing
         report["generation_config"] = generation_defaults(job, run, trained, out)
     evaluated = RunFolder(run.folder).evaluation()

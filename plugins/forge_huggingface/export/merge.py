@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from forge.api import ExportError, Noted, Trained
 from forge.text.units import size
 from forge_huggingface.export.compare import LIMITS, compare, compare_numbers, image_probes, logits, probes
+from forge_huggingface.export.original import original_of
 from forge_huggingface.facts import safetensors
 from forge_huggingface.facts.folder import MODEL, reading
 from forge_huggingface.heads.heads import POOLED, settings, summary_of
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from forge.api import Job, Run
 
 
-def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -> dict[str, Any]:
+def merge(
+    job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto", original: str | None = None
+) -> dict[str, Any]:
     """Write the whole trained model, an adapter merged into its base, read it back, and compare the logits.
 
     The base is read in 16 or 32 bit even if training saw it in 4 or 8: merging into rounded weights would round the
@@ -35,6 +38,7 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
         trained: What training left.
         out: The folder to write into.
         wish: The type to write; ``"auto"`` for the base's own, whatever training computed in.
+        original: The model to merge into, where the base is stored quantised.
 
     Returns:
         The comparison: relative error of the logits and its limit, mean and largest KL divergence in nats, share of
@@ -44,6 +48,8 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
     adapter = weights if trained.kind == "adapter" else None
     folder = snapshot(job, run, weights=True) if adapter else weights
     own = run.plan.facts.dtype
+    if adapter is not None and original is not None:
+        folder, own = original_of(job, run, original, folder), None
     there = own if adapter and own else safetensors.dtype(safetensors.read_folder(folder)) or "float32"
     name = wish if wish != "auto" else own or there
     name = name if name in LIMITS else "float32"
@@ -74,6 +80,9 @@ def merge(job: Job, run: Run, trained: Trained, out: Path, wish: str = "auto") -
     again.eval()
     report = (compare_numbers if trained.task in POOLED else compare)(before, logits(again, prompts))
     report |= {"dtype": name, "limit": max(LIMITS[name], LIMITS[computed])}
+    if original is not None:
+        report["note"] = f"trained on the base stored in {run.plan.facts.quantized}, merged into {original}"
+        report["original"] = {"model": original, "folder": folder.name}
     if job.model.bits:
         report["note"] = f"trained on the {job.model.bits} base, merged into its {there} weights"
     found = f"logits {report['error']:.1e} from the {'adapter' if adapter else 'trained'} model's"

@@ -14,6 +14,7 @@ from forge_huggingface.facts import grouped
 from forge_huggingface.facts import lookup as hub
 from forge_huggingface.facts import safetensors as weights
 from forge_huggingface.facts import shape as shapes
+from forge_huggingface.facts.stored import bits_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -230,6 +231,7 @@ def _from_config(config: Mapping[str, Any], note: str | None = None) -> dict[str
         "task": task,
         "dtype": next((kind for kind in types if isinstance(kind, str)), None),
         "quantized": quantized,
+        "stored_bits": bits_of(quantization) if isinstance(quantization, dict) else None,
         "context": next((length for length in lengths if isinstance(length, int)), None),
         "shape": shapes.from_config(config),
         "note": note,

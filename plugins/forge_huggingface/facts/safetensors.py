@@ -7,6 +7,7 @@ milliseconds and without the safetensors package, which the parent process does 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
@@ -204,3 +205,21 @@ def dtype(headers: Sequence[Header]) -> str | None:
         return None
     kind = counts.most_common(1)[0][0]
     return _DTYPES.get(kind, kind)
+
+
+@functools.lru_cache(maxsize=256)
+def parameters_below(folder: str, digest: str | None, name: str) -> int:
+    """Return how many parameters a folder's headers have below the modules of a name, or whose names end in it.
+
+    Args:
+        folder: The folder.
+        digest: The model's, by which the answer is remembered.
+        name: The name.
+    """
+    del digest
+    return sum(
+        count
+        for header in read_folder(Path(folder))
+        for tensor, (_, count) in header.tensors.items()
+        if f".{name}." in f".{tensor}"
+    )

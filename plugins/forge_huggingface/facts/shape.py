@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 """What chooses the experts of a mixture: 16-bit in 4 bit too, and never adapted by ``"auto"``."""
 
+_GATES, _UPS, _DOWNS = frozenset({"gate_proj", "w1"}), frozenset({"up_proj", "w3"}), frozenset({"down_proj", "w2"})
+_STACKED: Mapping[str, str] = {
+    "gate_up_proj": "gate_up_proj",
+    "up_proj": "up_proj",
+    "down_proj": "down_proj",
+    "input_linear": "gate_up_proj",
+    "output_linear": "down_proj",
+}
+"""What files call a matrix of all experts of a block, with the name that transformers gives it in memory."""
+
 # What the families call a number, in the order in which to look. A text model inside a vision model has a text_config.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
@@ -36,6 +46,9 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
     "expert_size": ("moe_intermediate_size",),
+    "shared_experts": ("n_shared_experts", "num_shared_experts"),
+    "shared_size": ("shared_expert_intermediate_size",),
+    "dense_layers": ("first_k_dense_replace",),
 }
 _NEEDED = frozenset(key for name in ("hidden", "vocab") for key in _NAMES[name])
 _MOST = 2**40  # more of anything is no model's, and would only overflow
@@ -116,16 +129,20 @@ def from_config(config: Mapping[str, Any]) -> Shape | None:
     query, key = heads * head_dim, kv_heads * head_dim
     linears = [Linear("q_proj", hidden, query, layers), Linear("k_proj", hidden, key, layers)]
     linears += [Linear("v_proj", hidden, key, layers), Linear("o_proj", query, hidden, layers)]
-    count, width, part = (layers * experts, expert_size, "experts") if experts else (layers, inner, "language")
-    if gated:
-        linears.append(Linear("gate_proj", hidden, width, count, part))
-    linears += [Linear("up_proj", hidden, width, count, part), Linear("down_proj", width, hidden, count, part)]
+    dense = min(number("dense_layers") or 0, layers) if experts else layers
+    shared = number("shared_size") or expert_size * (number("shared_experts") or 0) if experts else 0
+    for width, count in ((inner, dense), (shared, layers - dense)):
+        if width and count:
+            linears += [Linear(name, hidden, width, count) for name in ("gate_proj", "up_proj")[not gated :]]
+            linears.append(Linear("down_proj", width, hidden, count))
+    if experts:
+        linears += _experts(hidden, expert_size, (layers - dense) * experts, gated=gated)
     tied = tie(config)
     norms, head_norms = (4 if kind in _FOUR_NORMS else 2), kind in _HEAD_NORMS
     return Shape(
         layers=layers,
         hidden=hidden,
-        intermediate=expert_size * seen if experts else inner,
+        intermediate=expert_size * seen + shared if experts else inner,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -136,10 +153,27 @@ def from_config(config: Mapping[str, Any]) -> Shape | None:
         head_norms=head_norms,
         linears=tuple(linears),
         embedding=vocab * hidden * (1 if tied else 2),
-        rest=layers * (norms * hidden + 2 * head_dim * head_norms + hidden * (experts or 0)) + hidden,
+        rest=layers * (norms * hidden + 2 * head_dim * head_norms)
+        + (layers - dense) * hidden * (experts or 0)
+        + hidden,
         exact=False,
         mixture=speaks_of_experts(config),
+        experts=experts or 0,
+        experts_per_token=seen if experts else 0,
+        router_aux_loss_coef=_coefficient({**config, **text}),
     )
+
+
+def _experts(hidden: int, width: int, count: int, *, gated: bool) -> list[Linear]:
+    """Return the layers of experts as transformers keeps them: gate and up are one."""
+    into = Linear("gate_up_proj", hidden, 2 * width, count, "experts")
+    into = into if gated else Linear("up_proj", hidden, width, count, "experts")
+    return [into, Linear("down_proj", width, hidden, count, "experts")]
+
+
+def _coefficient(config: Mapping[str, Any]) -> float | None:
+    value = config.get("router_aux_loss_coef")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def speaks_of_experts(config: Mapping[Any, Any]) -> bool:
@@ -179,7 +213,12 @@ def from_headers(shape: Shape, headers: Iterable[Header], parameters: int) -> Sh
             module, _, kind = name.rpartition(".")
             pieces = module.split(".")
             leaf, sees = pieces[-1], not _TOWERS.isdisjoint(pieces)
-            if kind != "weight":
+            if len(extents) == 3 and (stack := _stacked(name)) is not None:
+                # Some families turn the matrices of their experts around: the stream's width tells.
+                into = extents[2] if (stack == "down_proj") == (extents[1] == shape.hidden) else extents[1]
+                found[stack, into, extents[1] + extents[2] - into, "experts"] += extents[0]
+                continue
+            if kind != "weight" or (leaf not in ROUTERS and not ROUTERS.isdisjoint(pieces)):
                 continue
             if leaf in _HEADS:
                 head += _product(extents)
@@ -192,7 +231,7 @@ def from_headers(shape: Shape, headers: Iterable[Header], parameters: int) -> Sh
             elif len(extents) == 1 and not sees:
                 norms[leaf, extents[0]] += 1
     tied = shape.tied or not head
-    linears = tuple(Linear(name, into, out, count, part) for (name, into, out, part), count in sorted(found.items()))
+    linears = tuple(Linear(name, into, out, count, part) for (name, into, out, part), count in _joined(found))
     blocks = [leaf for (leaf, width), count in norms.items() if width == shape.hidden and count >= shape.layers]
     names = {linear.name for linear in linears if linear.part in {"language", "experts"}} - {"gate"}
     embedding += 0 if tied else head
@@ -207,6 +246,26 @@ def from_headers(shape: Shape, headers: Iterable[Header], parameters: int) -> Sh
         rest=parameters - embedding - sum(linear.parameters for linear in linears),
         exact=True,
     )
+
+
+def _stacked(name: str) -> str | None:
+    """Return what transformers calls a matrix of all experts of a block, from its name in a file; None for others."""
+    pieces = name.removesuffix(".weight").split(".")
+    known = pieces[-1] in {"input_linear", "output_linear"} or "experts" in pieces
+    return _STACKED.get(pieces[-1]) if known else None
+
+
+def _joined(found: Counter[tuple[str, int, int, str]]) -> list[tuple[tuple[str, int, int, str], int]]:
+    """Return layers with those of experts as transformers keeps them, whatever files call them: gate and up as one."""
+    apart = {key: count for key, count in found.items() if key[3] == "experts"}
+    result = Counter({key: count for key, count in found.items() if key not in apart})
+    gated = any(name in _GATES for name, *_ in apart)
+    for (name, into, out, part), count in apart.items():
+        if gated and name in _GATES:
+            result["gate_up_proj", into, 2 * out, part] += count
+        elif not (gated and name in _UPS):
+            result["down_proj" if name in _DOWNS else name, into, out, part] += count
+    return sorted(result.items())
 
 
 def _product(extents: Iterable[int]) -> int:

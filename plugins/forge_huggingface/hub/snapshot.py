@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "tokenizer*", "LICENSE*")
 _WEIGHTS = ("*.safetensors",)
+MODEL_FILES = (*_SMALL, *_WEIGHTS)
+"""The patterns of what a model without code of its own has."""
+
 _NEVER = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.gguf", "*.onnx", "original/*", "onnx/*", "*/*")
 """Pickles, other formats, and the second copies of weights that some repositories keep in folders."""
 

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forge_huggingface.facts.safetensors import parameters_below
 from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.stored import DOUBLE
 from forge_huggingface.facts.targets import is_pattern, share
+from forge_huggingface.rules.experts import taken
 
 if TYPE_CHECKING:
     from forge.api import AdapterTable, Job, Linear, ModelFacts, Shape
@@ -42,11 +45,6 @@ STATES: Mapping[str, tuple[float, int]] = {
     "adamw_apex_fused": (2, 0),
 }
 """What optimizers keep, by transformers' names; ``paged_…`` lies in memory that the GPU can give away."""
-
-GATE_UP = frozenset({"gate_proj", "up_proj", "w1", "w3"})
-"""What files call the two layers of an expert that transformers keeps as one, ``gate_up_proj``."""
-
-BLOCK = 64  # values that share a scale in 4 bit; with double quantisation a scale is 1 byte, and 256 share 4 (QLoRA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +147,8 @@ class Setting:
         return -(-self.shape.layers // self.every) if self.checkpointing else 0
 
 
-def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]]:
-    """Return the linear layers that LoRA adapts, each with how many of them, and the rank."""
+def adapted(shape: Shape, table: AdapterTable, left: frozenset[str] = frozenset()) -> list[tuple[Linear, float, int]]:
+    """Return the linear layers that LoRA adapts, each with how many of them, and the rank; ``left`` are left out."""
     found = []
     asked = table.target_modules
     pattern = asked if isinstance(asked, str) and is_pattern(asked) else None
@@ -161,14 +159,13 @@ def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]
         attention = not feeds(shape, linear) and linear.name not in ROUTERS
         if linear.name in (table.exclude_modules or ()):
             continue
-        if linear.part == "experts":  # a parameter for all of them, of gate and up together, with rank r for each
-            ends = {name.rpartition(".")[2] for name in table.target_parameters or () if "experts" in name}
-            if any(linear.name == end or (end == "gate_up_proj" and linear.name in GATE_UP) for end in ends):
+        if linear.part == "experts":  # a parameter for all of them, with rank r for each
+            if reaches_experts(table, linear.name):
                 found.append((linear, float(linear.count), table.r))
             continue
-        if linear.part == "joint" and names == ["auto"]:
+        if linear.name in left or (linear.part == "joint" and names == ["auto"]):
             continue
-        if wide and linear.name in ROUTERS and names == ["auto"]:
+        if wide and linear.name in ROUTERS:
             continue
         if pattern is None and not wide and linear.name not in wanted:
             continue
@@ -192,6 +189,17 @@ def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]
     return found
 
 
+def reaches_experts(table: AdapterTable, name: str) -> bool:
+    """Whether LoRA adapts the experts' parameter of a name, as ``[adapter] target_parameters`` says."""
+    asked = table.target_parameters or ()
+    return "experts" in asked or name in {each.rpartition(".")[2] for each in asked}
+
+
+def experts(shape: Shape) -> int:
+    """Return how many parameters the experts of a mixture have, all together."""
+    return sum(linear.parameters for linear in shape.linears if linear.part == "experts")
+
+
 def trained(setting: Setting) -> tuple[int, int]:
     """Return how many values are trained: those of the adapter (or of the model), and those of whole modules beside it.
 
@@ -204,17 +212,30 @@ def trained(setting: Setting) -> tuple[int, int]:
         return total(setting) - (tower if table.finetune_vision_layers is False else 0), 0
     values = sum(
         count * (rank * (linear.inputs + linear.outputs) + table.use_dora * linear.outputs)
-        for linear, count, rank in adapted(shape, table)
+        for linear, count, rank in adapted(shape, table, taken(setting.facts.model_type))
     )
     whole = 0
     for name in table.modules_to_save or []:
         leaf = name.rpartition(".")[2]
         if leaf in {"lm_head", "embed_tokens"}:
             whole += shape.vocab * shape.hidden
-        whole += sum(linear.parameters for linear in shape.linears if linear.name == leaf)
+        whole += saved(setting, name) or 0
     if not setting.head:
         whole += shape.hidden  # the reward model's own head
     return round(values), whole
+
+
+def saved(setting: Setting, name: str) -> int | None:
+    """Return the parameters of a module that is trained whole, but for the vocabulary's; None if its size is unknown.
+
+    A block, such as a vision tower, is counted from the weights' headers, where they are here.
+    """
+    leaf, facts = name.rpartition(".")[2], setting.facts
+    if leaf in {"lm_head", "embed_tokens"}:
+        return 0
+    if facts.path and not facts.quantized and (count := parameters_below(facts.path, facts.digest, name)):
+        return count
+    return sum(linear.parameters for linear in setting.shape.linears if linear.name == leaf) or None
 
 
 def total(setting: Setting) -> int:
@@ -229,14 +250,17 @@ def weights(setting: Setting) -> int:
     if setting.stored and setting.facts.weight_bytes:
         return setting.facts.weight_bytes
     bits, count = setting.job.model.bits, total(setting)
+    whole = bits is not None or setting.stored == "bitsandbytes"  # which rounds layers, and experts are none
+    packed = [x for x in setting.shape.linears if not (whole and x.part == "experts") and x.name not in ROUTERS]
+    small = sum(linear.parameters for linear in packed)
+    if setting.stored and setting.facts.stored_bits:
+        return round(small * setting.facts.stored_bits / 8) + (count - small) * setting.stream
     if bits is None:
         return count * setting.stream
-    packed = [x for x in setting.shape.linears if x.part != "experts" and x.name not in ROUTERS]
-    small = sum(linear.parameters for linear in packed)
     if bits == "8bit":
         stored = float(small + sum(4 * linear.outputs * linear.count for linear in packed))
     else:
-        stored = small / 2 + small / BLOCK * (1 + 4 / 256)
+        stored = small * (4 + DOUBLE) / 8
     return round(stored) + (count - small) * setting.stream
 
 

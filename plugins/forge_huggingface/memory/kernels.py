@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
+from forge_huggingface.rules.experts import taken
 
 if TYPE_CHECKING:
-    from forge.api import Job
+    from forge.api import Job, Linear
 
 
 CHUNK = 256  # tokens of a chunk of TRL's loss before 1.15: trl/trainer/sft_trainer.py
@@ -42,7 +43,11 @@ def kept(s: Setting) -> float:
     h, i, q, k = shape.hidden, shape.intermediate, shape.query, shape.key
     into_attention = into_mlp = out = down = ranks = 0.0
     dropped = s.lora and s.job.adapter.lora_dropout > 0
-    layers = footprint.adapted(shape, s.job.adapter) if s.lora else [(x, float(x.count), 0) for x in shape.linears]
+    layers = (
+        footprint.adapted(shape, s.job.adapter, taken(s.facts.model_type))
+        if s.lora
+        else [(x, float(x.count), 0) for x in shape.linears]
+    )
     for linear, count, rank in layers:
         if linear.part in {"vision", "joint"}:
             continue
@@ -82,7 +87,23 @@ def kept(s: Setting) -> float:
         inner += e * i  # one projection for both, which stays whole beside its halves
     if experts:
         inner += 2 * e * h  # tokens are gathered for their experts, and what these say is gathered again
+        inner += 3 * e * i if s.facts.model_type == "gpt_oss" else 0  # it cuts gate and up off at a limit
+        inner += merged_experts(s) / s.tokens
     return norms + inputs + attention + inner + ranks
+
+
+def merged_experts(s: Setting) -> float:
+    """Return the bytes of one layer's experts with LoRA added to them: peft makes whole parameters of both, each time.
+
+    They are made as the layer is computed, and kept for its backward pass (peft, ``lora.layer.ParamWrapper``).
+    """
+    held = sum(x.parameters for x in s.shape.linears if x.part == "experts" and reaches(s, x)) if s.lora else 0
+    return held * s.stream / s.shape.layers
+
+
+def reaches(s: Setting, linear: Linear) -> bool:
+    """Whether LoRA adapts a parameter of experts."""
+    return footprint.reaches_experts(s.job.adapter, linear.name)
 
 
 def masked(s: Setting) -> int:
@@ -110,6 +131,7 @@ def worked(s: Setting) -> float:
         work = 3 * s.size * (shape.intermediate + shape.hidden)
         if s.job.model.load_in_4bit:  # a matrix is unpacked at a time
             work += 2 * shape.hidden * max((linear.outputs for linear in shape.linears), default=0) / s.tokens
+    work += merged_experts(s) / s.tokens  # gradients of the experts with LoRA, of which LoRA's are made
     if s.job.model.attn_implementation == "eager":
         work = max(work, 12 * shape.heads * s.length)
     return float(work)

@@ -138,7 +138,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     states //= s.shards
     parts = [
         Part("weights", base, "measured" if exact else "estimated", _about_weights(s, exact=exact)),
-        Part("adapter", small, "estimated", f"{values + whole:,} values") if s.lora else None,
+        _adapter(s, small, values + whole) if s.lora else None,
         Part("gradients", gradients, "estimated", "of what is trained"),
         Part("optimizer", states, "estimated", name),
     ]
@@ -193,6 +193,15 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     )
 
 
+def _adapter(s: Setting, held: int, values: int) -> Part:
+    """Return the part of what is trained beside a frozen base, with what could not be counted of it."""
+    unknown = [name for name in s.job.adapter.modules_to_save or () if footprint.saved(s, name) is None]
+    if not values and not unknown:
+        return Part("adapter", None, "unknown", "config.json alone names no such layer; the files, or loading, tell")
+    without = f", without {', '.join(unknown)}, of unknown size" if unknown else ""
+    return Part("adapter", held, "estimated", f"{values:,} values{without}")
+
+
 def together(s: Setting, gradients: int) -> Part:
     """Return what a process holds because others train with it.
 
@@ -218,7 +227,12 @@ def vllm(s: Setting) -> tuple[int, str]:
 
 def _about_weights(s: Setting, *, exact: bool) -> str:
     count, bits = amount(footprint.total(s)), s.job.model.bits
-    kind = f"{s.stored}, as they are stored" if s.stored else bits or s.job.model.dtype
+    kind: str = bits or s.job.model.dtype
+    if s.stored:
+        each = f"about {s.facts.stored_bits:.2g} bits each" if s.facts.stored_bits else f"counted as {kind}"
+        kind = f"{s.stored}, as they are stored" + ("" if s.facts.weight_bytes else f": {each}")
+    wide = footprint.experts(s.shape) if bits else 0
+    kind += f", but {amount(wide)} of experts in {s.job.model.dtype}: bitsandbytes rounds layers alone" if wide else ""
     held = f", one of {s.shards} parts" if s.shards > 1 else f", in each of {s.processes}" if s.processes > 1 else ""
     return f"{count} parameters, {kind}{held}" + ("" if exact else ", from config.json alone")
 

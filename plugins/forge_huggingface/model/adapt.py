@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Adapted, Loaded, ModelError, Noted, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.targets import fits as is_target
 from forge_huggingface.facts.targets import is_pattern
 from forge_huggingface.heads.heads import head_modules
 from forge_huggingface.model import parts
+from forge_huggingface.model.experts import expert_parameters, inside, taken_for_experts
 from forge_huggingface.model.residual import keep
 from forge_huggingface.model.start import go_on_from
 
@@ -116,8 +118,9 @@ def whole_modules(model: Any, table: AdapterTable) -> list[str] | None:
 
 
 def adapted_names(model: Any) -> list[str]:
-    """Return the last names of the modules that have LoRA."""
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")})
+    """Return the last names of the modules that have LoRA, and those of the parameters."""
+    adapted = [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    return sorted({getattr(module, "parameter_name", name.rpartition(".")[2]) for name, module in adapted})
 
 
 def keep_in_float32(model: Any, *, every: bool) -> None:
@@ -165,23 +168,46 @@ def check_names(model: Any, table: AdapterTable) -> None:
 def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
     """Return peft's ``target_modules`` for a job.
 
-    ``"auto"`` takes every linear layer inside the repeated blocks but routers; ``"all-linear"`` is peft's own word;
-    names are checked one by one, since peft is content if only one of them fits. On a vision model, the ``finetune_…``
-    keys choose among them.
+    ``"auto"`` takes every linear layer inside the repeated blocks, ``"all-linear"`` is peft's own word, and neither
+    takes routers. Names are checked one by one, since peft is content if only one of them fits. On a vision model, the
+    ``finetune_…`` keys choose among them.
+
+    Layers that peft would take for a family's experts are left out of both words, and cannot be named. Of these
+    families regular expressions are spelled out, since peft makes last names of them, which fit every layer.
     """
+    every = linear_modules(model)
+    taken = taken_for_experts(model, every)
+    linear = [name for name in every if name.rpartition(".")[2] not in taken]
     if table.target_modules == "all-linear" and not parts.sees(model):
-        return "all-linear"
-    linear = linear_modules(model)
+        leaves = {name.rpartition(".")[2] for name in linear}
+        return sorted(leaves - ROUTERS) if taken or not leaves.isdisjoint(ROUTERS) else "all-linear"
+    if taken and (meant := [name for name in every if name not in linear and reached(table.target_modules, name)]):
+        raise ModelError(
+            f"[adapter] target_modules reaches {meant[0]}",
+            f"peft takes {', '.join(sorted(taken))} of this family for its experts, and would adapt those",
+            'leave it out; target_parameters = ["experts"] adapts the experts',
+        )
     if parts.sees(model):
-        return parts.targets(model, table, linear, named_targets(model, table, linear))
+        found = parts.targets(model, table, linear, named_targets(model, table, linear))
+        return spelled_out(found, linear) if taken else found
     if table.target_modules == "auto":
         inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
         # Training with LoRA what chooses the experts of a mixture makes the choice drift.
         return sorted(inside - ROUTERS) or "all-linear"
     named = named_targets(model, table, linear) or []
-    if isinstance(table.target_modules, str) and is_pattern(table.target_modules):
+    if isinstance(table.target_modules, str) and is_pattern(table.target_modules) and not taken:
         return table.target_modules  # hundreds of names in adapter_config.json cannot be read
     return named
+
+
+def spelled_out(found: str | list[str], linear: list[str]) -> list[str]:
+    """Return targets as full names."""
+    return [name for name in linear if re.fullmatch(found, name)] if isinstance(found, str) else found
+
+
+def reached(asked: str | list[str], name: str) -> bool:
+    """Whether ``target_modules`` names a module; forge's and peft's own words name none."""
+    return asked not in ("auto", "all-linear") and is_target(asked, name)
 
 
 def named_targets(model: Any, table: AdapterTable, linear: list[str]) -> list[str] | None:
@@ -222,24 +248,20 @@ def matched(model: Any, pattern: str, linear: list[str]) -> list[str]:
 
 def parameters(model: Any, table: AdapterTable) -> list[str] | None:
     """Return peft's ``target_parameters``. Raises :class:`ModelError` for a name that fits none, or a layer's."""
+    if table.target_parameters is None:
+        return None
     every = [name for name, _ in model.named_parameters()]
-    for name in table.target_parameters or []:
+    named = [name for name in table.target_parameters if name != "experts"]
+    for name in named:
         if not fits(name, every):
-            leaves = sorted({full for full in (_last(each) for each in every) if "expert" in full})
+            leaves = sorted({full for full in map(inside, every) if "expert" in full})
             why = f"there are {', '.join(leaves)}" if leaves else "the model has no experts in one parameter"
             raise ModelError(f"[adapter] target_parameters: {name} fits no parameter of the model", why)
         if name.endswith(".weight") and any(
             full.endswith(name) for full in (f"{each}.weight" for each in linear_modules(model))
         ):
             raise ModelError(f"[adapter] target_parameters: {name} is a layer's", None, "name it in target_modules")
-    return table.target_parameters
-
-
-def _last(name: str) -> str:
-    """Return a parameter's name behind its block's number."""
-    parts = name.split(".")
-    numbers = [index for index, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[numbers[0] + 1 :] if numbers else parts)
+    return named if named == table.target_parameters else sorted({*named, *expert_parameters(model)})
 
 
 def refuse_whole(model: Any, name: str, linear: list[str]) -> None:

@@ -8,6 +8,7 @@ from forge.api import Decision
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.attention import decide_attention
 from forge_huggingface.rules.data import decide_rows
+from forge_huggingface.rules.experts import cannot_adapt_experts
 from forge_huggingface.rules.models import no_language_model
 from forge_huggingface.rules.placement import device, no_such_positions
 from forge_huggingface.rules.precision import precision
@@ -50,7 +51,7 @@ def cannot_adapt(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  
         return None
     if job.adapter.from_:
         return cannot_start(job, facts)
-    return cannot_target(job, facts)
+    return cannot_adapt_experts(job, facts) or cannot_target(job, facts)
 
 
 def cannot_generate(machine: Machine, job: Job, facts: ModelFacts) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, ForgeError, Problem
 from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.experts import decide_experts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ KEYS: Mapping[str, tuple[type, ...]] = {
     "lora_alpha": (int,),
     "lora_dropout": (int, float),
     "target_modules": (str, list),
+    "target_parameters": (list,),
     "exclude_modules": (list,),
     "modules_to_save": (list,),
     "layers_to_transform": (list,),
@@ -102,8 +104,12 @@ def start_problems(job: Job) -> Iterable[Problem]:
         yield Problem("adapter.from", what, MERGE)
 
 
-def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001 - the signature
-    """Yield what the adapter that a job goes on from brings: where it is, its digest, and the keys of its config."""
+def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
+    """Yield what the adapter that a job goes on from brings: where it is, its digest, and the keys of its config.
+
+    Of a new one, yield what becomes of the experts of a mixture.
+    """
+    yield from decide_experts(machine, job, facts)
     start = _start(job)
     if start is None:
         return

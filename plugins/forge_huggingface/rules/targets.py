@@ -18,6 +18,27 @@ if TYPE_CHECKING:
 
     from forge.api import Job, ModelFacts
 
+NAMED_AS_LLAMA = frozenset(
+    {
+        "cohere",
+        "cohere2",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "granite",
+        "llama",
+        "ministral",
+        "mistral",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+    }
+)
+"""Families whose layers have Llama's names, so that config.json alone tells them."""
+
 PREFIXES = ("", "model.", "transformer.", "gpt_neox.")
 """What a file may leave out of a module's name: that of the part that has all blocks."""
 
@@ -47,9 +68,14 @@ def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
     """Return which of some targets reach no layer of the files, or None."""
     from forge_huggingface.facts.targets import fits, is_pattern
 
-    if facts.path is None or facts.quantized or facts.task != "text" or facts.shape is None:
+    if facts.task != "text" or facts.shape is None:
         return None
-    there, others = _modules(Path(facts.path))
+    if facts.path is not None and not facts.quantized:
+        there, others = _modules(Path(facts.path))
+    elif facts.model_type in NAMED_AS_LLAMA:
+        there, others = _named(facts.shape.layers)
+    else:
+        return None
     outside = [name for name in there if ".experts." not in name]
     leaves = sorted({name.rpartition(".")[2] for name in outside if any(part.isdigit() for part in name.split("."))})
     for target in names:
@@ -59,7 +85,7 @@ def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:
         if any(fits(key, name) for name in there):
             return (
                 f"target_modules: {target} fits experts of the mixture alone, which transformers keeps in one "
-                'parameter for all; write target_parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]'
+                'parameter for all; write target_parameters = ["experts"]'
             )
         if facts.shape.mixture is not False:
             continue  # transformers may call it so
@@ -76,6 +102,14 @@ def _other(target: str, there: Iterable[str], others: Iterable[str], leaves: Seq
         return f"is no layer that LoRA takes; train it whole: modules_to_save = {json.dumps([target])}"
     say = did_you_mean(target, leaves, 'take some of them, or "auto"')
     return f"fits no layer of the model; there are {', '.join(leaves)}; {say}"
+
+
+def _named(layers: int) -> tuple[list[str], list[str]]:
+    """Return the full names of the layers of a family that names them as Llama does, and of its norms."""
+    parts = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
+    blocks = [f"model.layers.{layer}" for layer in range(layers)]
+    there = [f"{block}.{part}.{leaf}" for block in blocks for part, leaves in parts.items() for leaf in leaves]
+    return there, [f"{block}.{norm}" for block in blocks for norm in ("input_layernorm", "post_attention_layernorm")]
 
 
 def _modules(folder: Path) -> tuple[list[str], list[str]]:

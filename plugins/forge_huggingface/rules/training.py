@@ -15,6 +15,7 @@ from forge_huggingface.arguments.tables import LORA_FACTORS
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.rewards.rules import cannot_reward, decide_rewards, reward_problems
 from forge_huggingface.rules.data import held_out, layout_problems
+from forge_huggingface.rules.experts import cannot_balance, decide_balance
 from forge_huggingface.rules.kernels import WEIGHING, decide_kernels, kernel_problems, scales_wrongly
 from forge_huggingface.rules.packages import TRACKERS
 from forge_huggingface.rules.precision import cannot_attend, cannot_compute, decide_precision, precision_problems
@@ -56,8 +57,8 @@ def cannot_train(machine: Machine, job: Job, facts: ModelFacts, method: Method |
         return reason
     if job.train.options.get("use_vllm") and job.model.load_in_8bit:
         return "use_vllm: vLLM does not take 8-bit weights from the trainer; take load_in_4bit, or neither"
-    if job.train.options.get("router_aux_loss_coef") and facts.shape and facts.shape.mixture is False:
-        return "router_aux_loss_coef: the model is no mixture of experts, so there is no loss of a router; remove it"
+    if reason := cannot_balance(job, facts):
+        return reason
     if (facts.model_type or "").startswith("granitemoe") and job.train.options.get("router_aux_loss_coef") != 0:
         from packaging.version import Version  # which listing plugins does not need
 
@@ -266,6 +267,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts, method: Metho
     yield from decide_rewards(job)
     yield from decide_precision(machine, job, facts)
     yield from decide_kernels(machine, job, facts)
+    yield from decide_balance(job, facts)
     if options.get("learning_rate") is None:
         full = job.adapter.type == "none"
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"

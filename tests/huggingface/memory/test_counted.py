@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -241,3 +242,24 @@ def test_a_vision_models_adapter_is_counted_part_by_part(arch: str, adapter: dic
     model, _ = add_lora(AutoModelForImageTextToText.from_pretrained(folder), job)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert sum(footprint.trained(setting(folder, job))) == trained
+
+
+@pytest.mark.parametrize("name", ["vision_tower", "multi_modal_projector"])
+def test_a_whole_part_of_a_vision_model_that_is_trained_is_counted(name: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    from support.tiny_vlm import make_vlm
+
+    pytest.importorskip("PIL")
+    folder = make_vlm(tmp_path / "model", "llava")
+    table = {"r": 4, "target_modules": ["q_proj"], "modules_to_save": [name], "finetune_vision_layers": False}
+    job = make_job({"adapter": table})
+    model, _ = add_lora(AutoModelForImageTextToText.from_pretrained(folder), job)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert sum(footprint.trained(setting(folder, job))) == trained
+    bare_facts = replace(facts_of(folder), path=None, parameters=None)
+    found = bare(CPU, job, bare_facts, TRANSFORMERS, None)
+    assert found is not None
+    note = next(part.note for part in found.parts if part.name == "adapter")
+    assert note is not None
+    assert f"without {name}, of unknown size" in note

@@ -301,13 +301,32 @@ def test_an_upload_planned_for_another_machine_asks_for_no_login(plan: Any, monk
         ("train", "full_finetuning", 'belongs to [adapter] type = "none"'),
         ("train", "sequence_parallel_degree", "belongs to [launch]"),
         ("train", "save_safetensors", "always saved as safetensors"),
+        ("train", "embedding_learning_rate", 'write learning_rates = { "embed_tokens|lm_head" = … }'),
+        ("train", "profiler", "forge has none"),
+        ("train", "use_loftq", "belongs to [adapter] init_lora_weights"),
+        ("train", "rope_scaling", "belongs to [model] config"),
+        ("model", "rope_scaling", "write [model] config = { rope_scaling = … }"),
+        ("model", "cutoff_len", "write max_seq_length"),
+        ("data", "cutoff_len", "write [model] max_seq_length"),
+        ("data", "system", "write system_prompt"),
+        ("data", "tokenized_path", "keeps no tokenised ones"),
+        ("data", "num_proc", "forge makes rows in one process"),
+        ("adapter", "use_loftq", "write init_lora_weights"),
+        ("adapter", "layers_pattern", "layers_to_transform finds the layers"),
+        ("adapter", "lora_target", "write target_modules"),
     ],
 )
 def test_a_key_of_another_tool_is_met_with_the_right_one(plan: Any, table: str, key: str, hint: str) -> None:
-    text = f"{BASE}[{table}]\n" if table in ("adapter", "train") else BASE.replace(f"[{table}]\n", f"[{table}]\n")
+    text = f"{BASE}[{table}]\n" if table in ("adapter", "train") else BASE
     text = text.replace(f"[{table}]\n", f"[{table}]\n{key} = 1\n")
     with pytest.raises(JobError, match=re.escape(hint)):
         plan(text)
+
+
+@pytest.mark.parametrize("word", ["adalora", "OFT", "prefix-tuning", "vera"])
+def test_an_adapter_that_forge_has_not_is_not_taken_for_a_typing_error(plan: Any, word: str) -> None:
+    with pytest.raises(JobError, match="forge has LoRA, with use_dora and use_rslora"):
+        plan(f'{BASE}[adapter]\ntype = "{word}"\n')
 
 
 def test_under_a_word_that_is_nearly_a_method_its_keys_are_checked_too(plan: Any) -> None:
