@@ -101,6 +101,8 @@ def _adapter_problems(job: Job, where: str) -> Iterable[Problem]:
         yield Problem(where, NO_ADAPTER, "remove the key")
         return
     whole = "write the merged model: remove the key"
+    if job.model.new_tokens:
+        yield Problem(where, "an adapter file cannot hold rows of new tokens", whole)
     if table.use_dora:
         yield Problem(where, "llama.cpp has no DoRA: an adapter file holds no lengths of rows", whole)
     if table.modules_to_save:

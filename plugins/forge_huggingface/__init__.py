@@ -87,6 +87,7 @@ def forge_offers() -> Iterable[Offer]:
                 "remote-code",
                 "config",
                 "dequantize",
+                "named-tokens",
                 "ddp",
                 "fsdp2",
             }

@@ -50,6 +50,18 @@ class ModelTable(Table):
         default_factory=dict,
         description="Values to take instead of those in the model's `config.json`; tables go into its tables.",
     )
+    add_tokens: list[NonEmpty] = Field(
+        default_factory=list,
+        description="Tokens that the tokenizer does not have yet: each gets a row of the embedding, which is trained, "
+        "with LoRA too.",
+    )
+    add_special_tokens: list[NonEmpty] = Field(
+        default_factory=list, description="Such tokens that mark something, and are left out of answers as text."
+    )
+    pad_token: NonEmpty | None = Field(None, description="Token to pad with; decided if unset.")
+    eos_token: NonEmpty | None = Field(
+        None, description="Token that ends a row, and an answer; the tokenizer's own if unset."
+    )
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -64,10 +76,29 @@ class ModelTable(Table):
         asked = tuple(name for name in ("load_in_4bit", "load_in_8bit", "load_in_16bit") if getattr(self, name))
         if len(asked) > 1:
             yield Mistake(f"{' and '.join(asked)} contradict each other; keep one", asked)
+        seen: set[str] = set()
+        for key in ("add_tokens", "add_special_tokens"):
+            for token in getattr(self, key):
+                if token in seen:
+                    yield Mistake(f"{key} names {token!r} twice; once is enough", (key,))
+                elif token != token.strip() or not token.isprintable():
+                    what = "has space around it, or characters that are not seen"
+                    yield Mistake(f"{key}: {token!r} {what}, and the tokenizer would not find it in a text", (key,))
+                seen.add(token)
         if self.load_in_16bit and self.dtype == "float32":
             yield Mistake('load_in_16bit contradicts dtype = "float32"; keep one', ("load_in_16bit",))
         if self.max_seq_length != -1 and self.max_seq_length < 8:
             yield Mistake("max_seq_length must be at least 8, or -1 for the model's own limit", ("max_seq_length",))
+
+    @property
+    def new_tokens(self) -> list[str]:
+        """The tokens that the job adds, special ones behind the others, as their ids follow each other."""
+        return [*self.add_tokens, *self.add_special_tokens]
+
+    @property
+    def changes_tokenizer(self) -> bool:
+        """Whether the model is to have another tokenizer than its files have."""
+        return bool(self.new_tokens or self.pad_token or self.eos_token)
 
     @property
     def bits(self) -> Literal["4bit", "8bit"] | None:

@@ -109,6 +109,8 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
         words.add("config")
     if job.model.dequantize:
         words.add("dequantize")
+    if job.model.changes_tokenizer:
+        words.add("named-tokens")
     words |= _spread(job)
     yield _need(Stage.LOAD, words, named=_named(job, Stage.LOAD), backend=_backend(job))
 

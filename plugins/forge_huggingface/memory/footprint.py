@@ -212,15 +212,24 @@ def trained(setting: Setting) -> tuple[int, int]:
         if leaf in {"lm_head", "embed_tokens"}:
             whole += shape.vocab * shape.hidden
         whole += sum(linear.parameters for linear in shape.linears if linear.name == leaf)
+    values += added_rows(setting)
     if not setting.head:
         whole += shape.hidden  # the reward model's own head
     return round(values), whole
 
 
+def added_rows(setting: Setting, *, trained: bool = True) -> int:
+    """Return how many values the rows of new tokens have; those that are trained beside an adapter, or all."""
+    shape, whole = setting.shape, {name.rpartition(".")[2] for name in setting.job.adapter.modules_to_save or ()}
+    tables = ["embed_tokens"] if shape.tied or not setting.head else ["embed_tokens", "lm_head"]
+    count = sum(not trained or name not in whole for name in tables)
+    return len(setting.job.model.new_tokens) * shape.hidden * count
+
+
 def total(setting: Setting) -> int:
     """Return how many parameters the model has, as it is trained."""
     shape = setting.shape
-    count = setting.facts.parameters or shape.parameters
+    count = (setting.facts.parameters or shape.parameters) + added_rows(setting, trained=False)
     return count if setting.head or shape.tied else count - shape.vocab * shape.hidden
 
 

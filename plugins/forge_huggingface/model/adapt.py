@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from forge.api import Adapted, Loaded, ModelError, did_you_mean
 from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.facts.targets import is_pattern
+from forge_huggingface.hub.config import new_token_ids
 from forge_huggingface.model import parts
 from forge_huggingface.model.residual import keep
 from forge_huggingface.model.start import go_on_from
+from forge_huggingface.model.tokens import ROWS, rows_of, show_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peft import LoraConfig
 
     from forge.api import AdapterTable, Job, Run
@@ -35,9 +39,10 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
             targets = ["all weights but the vision tower's"]
     elif job.adapter.from_:
         model = go_on_from(model, job, run, task_type(model))
+        show_rows(model)
         targets = adapted_names(model)
     else:
-        model, targets = add_lora(model, job)
+        model, targets = add_lora(model, job, new_token_ids(run))
         if job.adapter.takes_from_the_base and run.rank == 0:
             keep(model, run.folder)
     layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
@@ -57,8 +62,14 @@ def describe(model: Any, kind: str, targets: list[str]) -> dict[str, Any]:
     }
 
 
-def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
-    """Wrap the model with peft's LoRA and return it with the names of the modules that it adapts."""
+def add_lora(model: Any, job: Job, tokens: Sequence[int] = ()) -> tuple[Any, list[str]]:
+    """Wrap the model with peft's LoRA and return it with the names of the modules that it adapts.
+
+    Args:
+        model: The model.
+        job: The job.
+        tokens: The ids of new tokens, whose rows are trained beside.
+    """
     from peft import get_peft_model
     from transformers import set_seed
 
@@ -68,17 +79,20 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     with warnings.catch_warnings():
         # That peft could not take the beginning out again: forge does (model/residual.py).
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        config = lora_config(model, table, targets)
+        config = lora_config(model, table, targets, rows_of(model, table.modules_to_save or (), tokens))
     # TRL's trainer seeds right before it loads and wraps a model; doing the same makes the losses equal to a plain
     # script's, digit for digit (without it they part at step 2). Loading draws nothing but a new head.
     if config.task_type != "SEQ_CLS":
         set_seed(job.train.options.get("seed", 42))
     wrapped = get_peft_model(model, config)
+    show_rows(wrapped)
     return wrapped, adapted_names(wrapped)
 
 
-def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> LoraConfig:
-    """Return peft's configuration of what ``[adapter]`` says."""
+def lora_config(
+    model: Any, table: AdapterTable, targets: str | list[str], rows: dict[str, list[int]] | None = None
+) -> LoraConfig:
+    """Return peft's configuration of what ``[adapter]`` says, with rows of tokens to train beside."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -90,6 +104,7 @@ def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> Lo
         target_parameters=parameters(model, table),
         exclude_modules=table.exclude_modules,
         modules_to_save=table.modules_to_save,
+        trainable_token_indices=rows,
         layers_to_transform=table.layers_to_transform,
         rank_pattern=dict(table.rank_pattern),
         alpha_pattern=dict(table.alpha_pattern),
@@ -118,7 +133,8 @@ def keep_in_float32(model: Any, *, every: bool) -> None:
     import torch
 
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.is_floating_point() and (every or "lora_" in name):
+        mine = every or "lora_" in name or ROWS in name
+        if parameter.requires_grad and parameter.is_floating_point() and mine:
             parameter.data = parameter.data.to(torch.float32)
 
 

@@ -14,6 +14,7 @@ from forge_huggingface.rules.precision import precision
 from forge_huggingface.rules.quantised import cannot_quantised, decide_quantised
 from forge_huggingface.rules.start import cannot_start
 from forge_huggingface.rules.targets import cannot_target
+from forge_huggingface.rules.tokens import cannot_name_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +27,8 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if reason := no_language_model(job, facts) or no_such_positions(job, facts):
         return reason
     if reason := cannot_quantised(machine, job, facts):
+        return reason
+    if reason := cannot_name_tokens(job, facts):
         return reason
     if job.model.bits is None:
         return None

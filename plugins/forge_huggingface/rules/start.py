@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, ForgeError, Problem
 from forge_huggingface.methods import METHODS
+from forge_huggingface.rules.tokens import new_tokens_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -86,6 +87,7 @@ def start_problems(job: Job) -> Iterable[Problem]:
         if _is_written(job, name) and name in config and not _same(getattr(table, name), there):
             what = f"{start.about} has {json.dumps(there)}, and goes on as it is"
             yield Problem(f"adapter.{name}", what, f"remove it; {MERGE}")
+    yield from _token_problems(job, start)
     begins = {"init_lora_weights": table.init_lora_weights is not True, **dict.fromkeys(table.parts, True)}
     for name, written in begins.items():
         if written:
@@ -102,6 +104,18 @@ def start_problems(job: Job) -> Iterable[Problem]:
         yield Problem("adapter.from", what, MERGE)
 
 
+def _token_problems(job: Job, start: Start) -> Iterable[Problem]:
+    """Yield what is wrong with the new tokens of a job, beside those that its adapter has rows for."""
+    there, mine = new_tokens_in(dict(start.config), start.folder), (job.model.add_tokens, job.model.add_special_tokens)
+    if there is None:
+        if not job.model.new_tokens:
+            what = f"{start.about} has rows of tokens, and no tokenizer beside it names them"
+            yield Problem("adapter.from", what, "name them in [model] add_tokens, in the order of their ids")
+    elif job.model.new_tokens and there != mine:
+        say = f"it has {json.dumps([*there[0], *there[1]])}" if any(there) else "it has none"
+        yield Problem("model.add_tokens", f"{start.about} has rows of other tokens: {say}", f"remove it; {MERGE}")
+
+
 def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001 - the signature
     """Yield what the adapter that a job goes on from brings: where it is, its digest, and the keys of its config."""
     start = _start(job)
@@ -114,6 +128,10 @@ def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Deci
         yield Decision("adapter.revision", start.revision, "the commit on the hub")
     if start.digest and job.adapter.digest is None:
         yield Decision("adapter.digest", start.digest, why)
+    tokens = new_tokens_in(dict(start.config), start.folder)
+    for name, found in zip(("add_tokens", "add_special_tokens"), tokens or ((), ()), strict=True):
+        if found and not job.model.new_tokens:
+            yield Decision(f"model.{name}", found, why)
     for name, kinds in KEYS.items():
         value = _value(start.config, name)
         if name in start.config and isinstance(value, kinds) and not _is_written(job, name):

@@ -108,6 +108,8 @@ def _whole(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "accelerate trains 16-bit weights in 32 bit under bf16; leave [model] dtype out, or write bf16 = false"
     if job.adapter.use_dora:
         return "use_dora measures whole weights, and each process has a part of them"
+    if not full and job.model.new_tokens:
+        return "add_tokens: rows of tokens beside an adapter have not been tried in parts"
     if job.adapter.modules_to_save:
         return "modules_to_save: whole modules beside an adapter get other gradients than in one process"
     if not full and options.get("use_liger_kernel"):

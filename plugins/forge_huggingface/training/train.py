@@ -33,6 +33,7 @@ from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
 from forge_huggingface.model.parts import frozen
 from forge_huggingface.model.start import REFERENCE, keep_start
+from forge_huggingface.model.tokens import ROWS
 from forge_huggingface.rules.placement import device
 from forge_huggingface.training.apart import hold_apart
 from forge_huggingface.training.checkpointing import heed_layers
@@ -264,7 +265,8 @@ def trainable_names(model: Any, job: Job) -> list[str]:
             raise PluginError(what, "[adapter] type is none")
         return names
     if job.adapter.type == "lora" and job.adapter.bias == "none":
-        foreign = [name for name in names if "lora_" not in name and "modules_to_save" not in name]
+        mine = ("lora_", "modules_to_save", ROWS)
+        foreign = [name for name in names if not any(part in name for part in mine)]
         if foreign:
             raise PluginError(f"{len(foreign)} parameters outside the adapter would be trained", foreign[0])
     return names
