@@ -97,7 +97,7 @@ def problems(job: Job) -> Iterable[Problem]:
 
 def _adapter_problems(job: Job, where: str) -> Iterable[Problem]:
     table = job.adapter
-    if table.type == "none":
+    if table.leaves_model:
         yield Problem(where, NO_ADAPTER, "remove the key")
         return
     whole = "write the merged model: remove the key"

@@ -108,7 +108,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.ADAPT,
         impl="forge_huggingface.model.adapt:adapt",
-        serves=frozenset({"lora", "none"}),
+        serves=frozenset({"lora", "none", "layers"}),
         supports=frozenset({"dora", "from", "target_parameters"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),

@@ -22,7 +22,7 @@ class Stage(StrEnum):
 
 
 NAMES: Mapping[Stage, frozenset[str]] = {
-    Stage.ADAPT: frozenset({"lora", "none"}),
+    Stage.ADAPT: frozenset({"lora", "none", "layers"}),
     Stage.TRAIN: frozenset({"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "distill", "sdpo"}),
     Stage.EXPORT: frozenset({"adapter", "merged", "gguf", "mlx"}),
 }

@@ -110,10 +110,16 @@ Beginning = Literal["gaussian", "olora", "orthogonal", "pissa", "pissa_niter_4",
 """peft's words for how LoRA begins; ``niter`` counts the steps of a faster, random decomposition."""
 
 
+OF_LAYERS = frozenset({"type", "layers_to_transform", "target_modules", "modules_to_save"})
+"""The keys of ``[adapter]`` that choose layers to train whole."""
+
+
 class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
-    type: NonEmpty = Field("lora", description="`lora`, or `none` to train every weight.")
+    type: NonEmpty = Field(
+        "lora", description="`lora`, `none` to train every weight, or `layers` to train chosen ones whole."
+    )
     from_: NonEmpty | None = Field(
         None,
         alias="from",
@@ -138,7 +144,9 @@ class AdapterTable(Extensible):
         '`["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]`.',
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
-    modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
+    modules_to_save: list[str] | None = Field(
+        None, description="Modules to train whole and save, beside LoRA or beside the chosen layers."
+    )
     finetune_vision_layers: bool | None = Field(
         None, description="Vision models: adapt the vision tower; with `none`, `false` freezes it. On if unset."
     )
@@ -149,7 +157,9 @@ class AdapterTable(Extensible):
         None, description="Vision models: adapt the attention layers. On if unset."
     )
     finetune_mlp_modules: bool | None = Field(None, description="Vision models: adapt the MLP layers. On if unset.")
-    layers_to_transform: list[int] | None = Field(None, description="Indices of the layers to adapt.")
+    layers_to_transform: list[int] | None = Field(
+        None, description="Indices of the layers to adapt, or to train whole; of these, -1 is the last one."
+    )
     rank_pattern: dict[str, int] = Field(default_factory=dict, description="Other ranks for some modules.")
     alpha_pattern: dict[str, int] = Field(default_factory=dict, description="Other alphas for some modules.")
     bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases to train.")
@@ -196,6 +206,8 @@ class AdapterTable(Extensible):
             yield Mistake(what, ("init_lora_weights", other))
         if self.from_ is None and (alone := [name for name in ("revision", "digest") if getattr(self, name)]):
             yield Mistake(f"{' and '.join(alone)} without from does nothing; remove it", tuple(alone))
+        if self.type == "layers":
+            yield from self._of_layers()
         # A frozen vision tower is a way to train all the rest.
         extra = {key for key, name in keys_of(type(self)).items() if name in self.model_fields_set}
         extra -= {"type", "finetune_vision_layers"}
@@ -203,6 +215,20 @@ class AdapterTable(Extensible):
             names = ", ".join(sorted(extra))
             what = f'type = "none" trains every weight, so {names} would do nothing; remove them'
             yield Mistake(what, ("type",))
+
+    def _of_layers(self) -> Iterator[Mistake]:
+        """Yield what is wrong with the keys beside ``type = "layers"``."""
+        if extra := {key for key, name in keys_of(type(self)).items() if name in self.model_fields_set - OF_LAYERS}:
+            names = ", ".join(sorted(extra))
+            yield Mistake(f'type = "layers" trains weights whole, so {names} would do nothing; remove them', ("type",))
+        if not (self.layers_to_transform or self.modules_to_save or self.target_modules != "auto"):
+            what = 'type = "layers" is without layers; name them in layers_to_transform, target_modules or '
+            yield Mistake(f"{what}modules_to_save", ("type",))
+
+    @property
+    def leaves_model(self) -> bool:
+        """Whether the model's own weights are trained, so that a whole model is left and no adapter."""
+        return self.type in {"none", "layers"}
 
     @property
     def takes_from_the_base(self) -> bool:

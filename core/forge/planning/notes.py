@@ -46,7 +46,7 @@ def notes(
     if mismatch := machine.mismatch():
         yield mismatch
     if tokens := job.model.new_tokens:
-        how = "with all weights" if job.adapter.type == "none" else "beside the adapter, which holds them"
+        how = "with all weights" if job.adapter.leaves_model else "beside the adapter, which holds them"
         named = f"{', '.join(tokens[:5])}{' …' if len(tokens) > 5 else ''}"
         yield f"tokens that the tokenizer does not have are added ({named}): their rows are trained {how}"
     cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]

@@ -178,7 +178,7 @@ def defaults(adapter_type: str, config: str = "SFTConfig") -> dict[str, Any]:
 def learning_rate(adapter_type: str, config: str) -> float:
     """Return the peak learning rate of a job that names none."""
     full = float(table(config)["learning_rate"].default)
-    factor = 1 if adapter_type == "none" else LORA_FACTORS.get(config, LORA_FACTOR)
+    factor = 1 if adapter_type in {"none", "layers"} else LORA_FACTORS.get(config, LORA_FACTOR)
     return float(f"{full * factor:.12g}")
 
 

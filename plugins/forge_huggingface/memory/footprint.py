@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.shape import EMBEDDINGS, ROUTERS
 from forge_huggingface.facts.targets import is_pattern, share
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Setting:
     @property
     def lora(self) -> bool:
         """Whether an adapter is trained, not every weight."""
-        return self.job.adapter.type != "none"
+        return not self.job.adapter.leaves_model
 
     @property
     def stored(self) -> str | None:
@@ -192,6 +192,36 @@ def adapted(shape: Shape, table: AdapterTable) -> list[tuple[Linear, float, int]
     return found
 
 
+def chosen(shape: Shape, table: AdapterTable) -> int:
+    """Return how many values are trained whole in the layers that ``type = "layers"`` chooses."""
+    layers = table.layers_to_transform
+    part = 1.0 if layers is None else len({index % shape.layers for index in layers}) / shape.layers
+    asked = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+    inside = [linear for linear in shape.linears if linear.part in {"language", "experts"}]
+    if asked == ["auto"]:
+        norms = max(shape.rest - shape.hidden, 0)  # but for the last norm, which is in no layer
+        return round(part * (sum(linear.parameters for linear in inside) + norms)) if layers else 0
+    if is_pattern(asked[0]):
+        return round(part * sum(linear.parameters * share(asked[0], linear.name, shape.layers) for linear in inside))
+    names = {name.rpartition(".")[2] for name in asked}
+    blocks = [linear for linear in inside if linear.name in names or names & (_MLP if feeds(shape, linear) else _ATTN)]
+    return round(part * sum(linear.parameters for linear in blocks))
+
+
+_MLP = frozenset({"mlp", "feed_forward", "block_sparse_moe"})
+_ATTN = frozenset({"self_attn", "attn", "attention"})
+
+
+def reached(shape: Shape, table: AdapterTable) -> float:
+    """Return the share of the layers that the backward pass goes through, down to the lowest that is trained whole."""
+    saved = {name.rpartition(".")[2] for name in table.modules_to_save or ()}
+    if saved & EMBEDDINGS or (shape.tied and "lm_head" in saved):
+        return 1.0
+    if table.layers_to_transform is None:
+        return 0.0 if table.target_modules == "auto" and saved == {"lm_head"} else 1.0
+    return (shape.layers - min(index % shape.layers for index in table.layers_to_transform)) / shape.layers
+
+
 def trained(setting: Setting) -> tuple[int, int]:
     """Return how many values are trained: those of the adapter (or of the model), and those of whole modules beside it.
 
@@ -199,20 +229,24 @@ def trained(setting: Setting) -> tuple[int, int]:
     each output (2402.09353).
     """
     shape, table = setting.shape, setting.job.adapter
-    if not setting.lora:
+    if table.type == "layers":
+        values = float(chosen(shape, table))
+    elif not setting.lora:
         tower = sum(linear.parameters for linear in shape.linears if linear.part == "vision")
         return total(setting) - (tower if table.finetune_vision_layers is False else 0), 0
-    values = sum(
-        count * (rank * (linear.inputs + linear.outputs) + table.use_dora * linear.outputs)
-        for linear, count, rank in adapted(shape, table)
-    )
+    else:
+        values = sum(
+            count * (rank * (linear.inputs + linear.outputs) + table.use_dora * linear.outputs)
+            for linear, count, rank in adapted(shape, table)
+        )
     whole = 0
+    tables = {name.rpartition(".")[2] for name in table.modules_to_save or ()} & {"lm_head", "embed_tokens"}
+    one = shape.tied and table.type == "layers"  # of an adapter each is a copy
+    whole += shape.vocab * shape.hidden * (min(len(tables), 1) if one else len(tables))
     for name in table.modules_to_save or []:
         leaf = name.rpartition(".")[2]
-        if leaf in {"lm_head", "embed_tokens"}:
-            whole += shape.vocab * shape.hidden
         whole += sum(linear.parameters for linear in shape.linears if linear.name == leaf)
-    values += added_rows(setting)
+    values += added_rows(setting) if setting.lora else 0
     if not setting.head:
         whole += shape.hidden  # the reward model's own head
     return round(values), whole

@@ -1,4 +1,4 @@
-"""ADAPT: LoRA, or every weight."""
+"""ADAPT: LoRA, chosen layers whole, or every weight."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.facts.targets import is_pattern
 from forge_huggingface.hub.config import new_token_ids
 from forge_huggingface.model import parts
+from forge_huggingface.model.layers import choose
 from forge_huggingface.model.residual import keep
 from forge_huggingface.model.start import go_on_from
 from forge_huggingface.model.tokens import ROWS, rows_of, show_rows
@@ -31,7 +32,9 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
             not fit the model.
     """
     model = loaded.model
-    if job.adapter.type == "none":
+    if job.adapter.type == "layers":
+        targets = choose(model, job.adapter)
+    elif job.adapter.type == "none":
         model.requires_grad_(requires_grad=True)
         targets = ["all weights"]
         if job.adapter.finetune_vision_layers is False:
@@ -45,7 +48,7 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
         model, targets = add_lora(model, job, new_token_ids(run))
         if job.adapter.takes_from_the_base and run.rank == 0:
             keep(model, run.folder)
-    layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
+    layers = {"layers": parts.count(model)} if not job.adapter.leaves_model and parts.sees(model) else {}
     run.emit(Adapted.from_values({**describe(model, job.adapter.type, targets), **layers}))
     return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)
 

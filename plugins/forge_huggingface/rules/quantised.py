@@ -47,7 +47,7 @@ def cannot_quantised(machine: Machine, job: Job, facts: ModelFacts) -> str | Non
         return f"dequantize: it is for weights stored in {' or '.join(sorted(WIDENED))}, and the model is {stored}"
     if found is None or widens(machine, job, facts):
         return None
-    if job.adapter.type == "none":
+    if job.adapter.leaves_model:
         do = "use an adapter" + (", or write [model] dequantize = true" if found in WIDENED else "")
         return f"the model is stored in {found}, and quantised weights cannot be trained; {do}"
     if must_widen(machine, facts):
@@ -64,7 +64,7 @@ def widens(machine: Machine, job: Job, facts: ModelFacts) -> bool:
     """Whether quantised weights are loaded as 16 bit ones: as the job says, else where they could not be trained on."""
     if job.model.dequantize is not None:
         return job.model.dequantize
-    return job.adapter.type != "none" and must_widen(machine, facts)
+    return not job.adapter.leaves_model and must_widen(machine, facts)
 
 
 def must_widen(machine: Machine, facts: ModelFacts) -> bool:

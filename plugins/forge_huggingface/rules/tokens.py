@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import did_you_mean
+from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ def cannot_name_tokens(job: Job, facts: ModelFacts) -> str | None:
     method = METHODS.get(job.train.method)
     if method and method.teacher:
         return f"add_tokens: the teacher of {method.name} has no such tokens, and both must have the same"
-    if job.adapter.type == "none":
+    if job.adapter.type == "layers":
+        whole = {name.rpartition(".")[2] for name in job.adapter.modules_to_save or ()}
+        do = 'write modules_to_save = ["embed_tokens", "lm_head"]'
+        return None if whole & EMBEDDINGS else f'add_tokens: type = "layers" leaves the embedding frozen; {do}'
+    if job.adapter.leaves_model:
         return None
     for name in ("use_liger_kernel", "use_vllm"):
         if options.get(name):

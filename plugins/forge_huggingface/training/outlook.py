@@ -91,7 +91,7 @@ def disk(trainer: Any, job: Job, run: Run) -> dict[str, Any]:
     """Return what checkpoints, weights and exports will take on disk, in bytes."""
     weights, trained, states = in_memory(trainer.model, str(trainer.args.optim))
     options = job.train.options
-    whole = job.adapter.type == "none"
+    whole = job.adapter.leaves_model
     saved = weights if whole else trained
     checkpoint = saved + states
     strategy = str(options.get("save_strategy") or "steps")

@@ -34,11 +34,11 @@ def result(
 ) -> Trained:
     """Describe what training leaves."""
     facts = run.plan.facts
-    folder = "model" if job.adapter.type == "none" else "adapter"
+    folder = "model" if job.adapter.leaves_model else "adapter"
     base = {"id": job.model.id, "revision": facts.revision, "digest": facts.digest, "path": facts.path}
     return Trained(
         weights=folder,
-        kind="full" if job.adapter.type == "none" else "adapter",
+        kind="full" if job.adapter.leaves_model else "adapter",
         task="reward" if method.head == "reward" else facts.task,
         base=base,
         processor=folder,

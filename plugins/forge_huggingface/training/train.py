@@ -31,6 +31,7 @@ from forge_huggingface.arguments.owned import REWARD_KEYS
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
+from forge_huggingface.model.layers import chosen
 from forge_huggingface.model.parts import frozen
 from forge_huggingface.model.start import REFERENCE, keep_start
 from forge_huggingface.model.tokens import ROWS
@@ -173,7 +174,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         # TRL takes an adapter that it has not made for a trained one, and keeps a copy of it as the reference. This one
         # is new, so the model without it is the same.
         trainer.model.delete_adapter(REFERENCE)
-    if job.adapter.type != "none":
+    if not job.adapter.leaves_model:
         keep_in_float32(trainer.model, every=trainer.args.fp16)
     check_together(trainer, run)
     trainer.run = run
@@ -243,7 +244,7 @@ def check_adapter(model: Any, job: Job, run: Run) -> None:
     Raises:
         PluginError: There is another one, or none.
     """
-    if job.adapter.type == "none" or hasattr(model, "peft_config"):
+    if job.adapter.leaves_model or hasattr(model, "peft_config"):
         return
     what = f'[adapter] type = "{job.adapter.type}" gave a {type(model).__name__} without an adapter of peft'
     mend = 'update it: it is to wrap the model by peft, or to say removes=frozenset({"hf-model"})'
@@ -257,12 +258,13 @@ def trainable_names(model: Any, job: Job) -> list[str]:
     names = [name for name, parameter in every if parameter.requires_grad]
     if not names:
         raise PluginError("no parameter would be trained", "the model came frozen from loading and adapting")
-    if job.adapter.type == "none":
+    if job.adapter.leaves_model:
         tower = job.adapter.finetune_vision_layers is False
-        wanted = [name for name, _ in every if not (tower and frozen(name))]
+        asked = chosen(model, job.adapter) if job.adapter.type == "layers" else {name for name, _ in every}
+        wanted = [name for name, _ in every if name in asked and not (tower and frozen(name))]
         if names != wanted:
             what = f"{len(names)} of the {len(wanted)} parameters that [adapter] asks for would be trained"
-            raise PluginError(what, "[adapter] type is none")
+            raise PluginError(what, f"[adapter] type is {job.adapter.type}")
         return names
     if job.adapter.type == "lora" and job.adapter.bias == "none":
         mine = ("lora_", "modules_to_save", ROWS)
