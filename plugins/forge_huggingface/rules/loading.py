@@ -36,7 +36,8 @@ def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if facts.quantized:
         return f"load_in_{bits}bit: the model is quantised already ({facts.quantized}); remove the key"
     if job.adapter.leaves_model:
-        return f'load_in_{bits}bit with [adapter] type = "{job.adapter.type}": quantised weights cannot be trained; use an adapter'
+        what = f'load_in_{bits}bit with [adapter] type = "{job.adapter.type}"'
+        return f"{what}: quantised weights cannot be trained; use an adapter"
     kind = device(machine, job)
     if kind == "mps" or (kind is None and machine.arch.lower() not in {"x86_64", "amd64"}):
         return f"load_in_{bits}bit: bitsandbytes has no kernels for {machine.platform} {machine.arch} without CUDA"
