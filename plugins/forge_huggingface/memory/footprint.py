@@ -30,6 +30,7 @@ STATES: Mapping[str, tuple[float, int]] = {
     "lion_32bit": (1, 4),
     "lion_8bit": (1, 1),
     "lomo": (0, 0),
+    "muon": (1, 0),  # of matrices; what is beside them has two, as AdamW
     "rmsprop": (1, 0),
     "rmsprop_bnb": (1, 4),
     "rmsprop_bnb_8bit": (1, 1),
@@ -291,6 +292,9 @@ def optimizer(setting: Setting) -> tuple[int, str]:
     if name.startswith("paged_"):
         return 0, f"{name}: paged, so that the GPU can give it away"
     states, size = STATES.get(name, (2, 0))
+    if name == "muon":
+        beside = setting.shape.embedding if setting.job.adapter.type == "none" else whole
+        return round(values * own + (whole + beside) * setting.stream), "muon, and AdamW beside the matrices"
     note = name if name in STATES else f"{name}: counted as Adam"
     return round(states * (values * (size or own) + whole * (size or setting.stream))), note
 

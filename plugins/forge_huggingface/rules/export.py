@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 
-NO_ADAPTER = 'there is no adapter to export: its [adapter] type trains weights of the model itself'
+NO_ADAPTER = "there is no adapter to export: its [adapter] type trains weights of the model itself"
 
 
 def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:

@@ -28,6 +28,7 @@ from forge.disk.folder import RunFolder
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.options import filled_in
 from forge_huggingface.arguments.owned import REWARD_KEYS
+from forge_huggingface.arguments.tables import MUON
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
@@ -112,6 +113,7 @@ def train_by(method: Method, job: Job, run: Run, loaded: Loaded, data: Data) -> 
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
+    trainer.end_averages()
     doubt = trainer.learning.end(trainer.model)
     if doubt is not None:
         run.emit(doubt)
@@ -178,7 +180,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         keep_in_float32(trainer.model, every=trainer.args.fp16)
     check_together(trainer, run)
     trainer.run = run
-    trainer.rates = rates_of(job)
+    trainer.rates, trainer.muon = rates_of(job), job.train.options.get("optim") == MUON
     trainer.learning = Learning(trainer.model, recipe.idle)
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
