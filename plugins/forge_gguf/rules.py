@@ -62,6 +62,11 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
         return f"the base is stored in {facts.quantized}; GGUF files are made from 16 or 32 bit weights: train on those"
     if (method := METHODS.get(job.train.method)) and not method.answers:
         return "a reward model ends in one number, not in words, and llama.cpp's programs only write words"
+    saved = {name.rpartition(".")[2] for name in job.adapter.modules_to_save or ()} & {"embed_tokens", "lm_head"}
+    apart = job.adapter.type == "lora" and len(saved) == 1 and not job.adapter.ensure_weight_tying
+    if apart and facts.shape is not None and facts.shape.tied:
+        what = f"modules_to_save: {min(saved)} is trained apart from the other one, which the model has in one"
+        return f"{what}; write [adapter] ensure_weight_tying = true, or name both"
     tree = converter(job)
     if tree is not None and not (tree / SCRIPT).is_file():
         return f"{tree} has no {SCRIPT}; name the folder of a llama.cpp tree"

@@ -147,6 +147,11 @@ class AdapterTable(Extensible):
     modules_to_save: list[str] | None = Field(
         None, description="Modules to train whole and save, beside LoRA or beside the chosen layers."
     )
+    ensure_weight_tying: bool = Field(
+        False,
+        description="Train embedding and output layer as one, where the model has one for both and `modules_to_save` "
+        "names it; else what is trained parts from the other.",
+    )
     finetune_vision_layers: bool | None = Field(
         None, description="Vision models: adapt the vision tower; with `none`, `false` freezes it. On if unset."
     )
@@ -190,6 +195,10 @@ class AdapterTable(Extensible):
             for name in ("lora_dropout", "use_dora"):
                 if getattr(self, name):
                     yield Mistake(f"{name} is not for target_parameters, as peft says; leave it out", (name,))
+        words = {name.rpartition(".")[2] for name in self.modules_to_save or ()}
+        if self.ensure_weight_tying and not words & {"embed_tokens", "lm_head", "wte", "shared"}:
+            what = "ensure_weight_tying does nothing unless modules_to_save names the embedding; remove it"
+            yield Mistake(what, ("ensure_weight_tying",))
         for one, other in (("vision_layers", "language_layers"), ("attention_modules", "mlp_modules")):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):

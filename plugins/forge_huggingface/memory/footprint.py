@@ -242,12 +242,16 @@ def trained(setting: Setting) -> tuple[int, int]:
         )
     whole = 0
     tables = {name.rpartition(".")[2] for name in table.modules_to_save or ()} & {"lm_head", "embed_tokens"}
-    one = shape.tied and table.type == "layers"  # of an adapter each is a copy
+    one = shape.tied and (table.type == "layers" or table.ensure_weight_tying)  # else each is a copy
     whole += shape.vocab * shape.hidden * (min(len(tables), 1) if one else len(tables))
     for name in table.modules_to_save or []:
         leaf = name.rpartition(".")[2]
         whole += sum(linear.parameters for linear in shape.linears if linear.name == leaf)
-    values += added_rows(setting) if setting.lora else 0
+    if setting.lora:
+        values += added_rows(setting)
+        asked = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+        if any(name.rpartition(".")[2] in EMBEDDINGS for name in asked):
+            values += table.r * (shape.vocab + shape.hidden)
     if not setting.head:
         whole += shape.hidden  # the reward model's own head
     return round(values), whole

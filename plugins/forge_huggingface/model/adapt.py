@@ -108,6 +108,7 @@ def lora_config(
         exclude_modules=table.exclude_modules,
         modules_to_save=table.modules_to_save,
         trainable_token_indices=rows,
+        ensure_weight_tying=table.ensure_weight_tying,
         layers_to_transform=table.layers_to_transform,
         rank_pattern=dict(table.rank_pattern),
         alpha_pattern=dict(table.alpha_pattern),
@@ -175,11 +176,14 @@ def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
     """
     if table.target_modules == "all-linear" and not parts.sees(model):
         return "all-linear"
-    linear = linear_modules(model)
+    linear = [*linear_modules(model), *embeddings(model)]
     if parts.sees(model):
+        linear = linear_modules(model)
         return parts.targets(model, table, linear, named_targets(model, table, linear))
     if table.target_modules == "auto":
-        inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
+        inside = {
+            name.rpartition(".")[2] for name in linear_modules(model) if any(part.isdigit() for part in name.split("."))
+        }
         # Training with LoRA what chooses the experts of a mixture makes the choice drift.
         return sorted(inside - ROUTERS) or "all-linear"
     named = named_targets(model, table, linear) or []
@@ -280,6 +284,14 @@ def linear_modules(model: Any) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
     ]
+
+
+def embeddings(model: Any) -> list[str]:
+    """Return the full name of the model's embedding, where LoRA may be on it: where the output layer is another."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        return []
+    return [name for name, module in model.named_modules() if module is embedding]
 
 
 def fits(name: str, there: list[str]) -> bool:

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, ForgeError, Problem
+from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.tokens import new_tokens_in
 
@@ -26,6 +27,7 @@ KEYS: Mapping[str, tuple[type, ...]] = {
     "target_modules": (str, list),
     "exclude_modules": (list,),
     "modules_to_save": (list,),
+    "ensure_weight_tying": (bool,),
     "layers_to_transform": (list,),
     "rank_pattern": (dict,),
     "alpha_pattern": (dict,),
@@ -59,6 +61,10 @@ def cannot_start(job: Job, facts: ModelFacts) -> str | None:
         start = _start(job)
     except ForgeError:
         return None
+    named = start.config.get("target_modules") if start is not None else None
+    words = {name.rpartition(".")[2] for name in named} if isinstance(named, list) else set()
+    if words & {*EMBEDDINGS, "lm_head"} and facts.shape is not None and facts.shape.tied:
+        return "[adapter] from: its LoRA is on the embedding, which is the model's output layer too; merge it first"
     found = misfit(start, facts) if start is not None else None
     return f"[adapter] from: {found}; name the model that it was trained on in [model] id" if found else None
 

@@ -8,6 +8,7 @@ wrapped, and every argument is written out and read back: what is trained is wha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import (
@@ -159,6 +160,9 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         heed_layers(loaded.model)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
     acting = apply(job, run, loaded.model)
+    if hasattr(loaded.model, "peft_config"):
+        # peft would keep a copy of an embedding that LoRA is on: the base has it.
+        loaded.model.save_pretrained = partial(loaded.model.save_pretrained, save_embedding_layers=False)
     if job.adapter.from_:
         keep_start(loaded.model)
     kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
