@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from forge.errors import Mistake
 from forge.job.data import DataTable
-from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, MODEL_KEYS, advice, folded
+from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, BEGINNINGS, MODEL_KEYS, advice, folded
 from forge.job.keys import keys_of
 from forge.job.table import Extensible, Hint, NonEmpty, Table
 
@@ -110,6 +110,13 @@ Beginning = Literal["gaussian", "olora", "orthogonal", "pissa", "pissa_niter_4",
 """peft's words for how LoRA begins; ``niter`` counts the steps of a faster, random decomposition."""
 
 
+def _known_beginning(value: Any) -> Any:
+    """Return a value of ``init_lora_weights``; of one that forge does not have, say why."""
+    if isinstance(value, str) and (why := BEGINNINGS.get(folded(value))):
+        raise ValueError(why)
+    return value
+
+
 OF_LAYERS = frozenset({"type", "layers_to_transform", "target_modules", "modules_to_save"})
 """The keys of ``[adapter]`` that choose layers to train whole."""
 
@@ -170,7 +177,7 @@ class AdapterTable(Extensible):
     bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases to train.")
     use_rslora: bool = Field(False, description="Scale by `lora_alpha / sqrt(r)` (rank-stabilised LoRA).")
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (DoRA).")
-    init_lora_weights: bool | Beginning = Field(
+    init_lora_weights: Annotated[bool | Beginning, BeforeValidator(_known_beginning)] = Field(
         True,
         description="How to initialise LoRA, as in peft. `olora` and `pissa` begin with a part of the base; what they "
         "leave is a plain LoRA of twice the rank.",

@@ -203,7 +203,9 @@ def chosen(shape: Shape, table: AdapterTable) -> int:
         norms = max(shape.rest - shape.hidden, 0)  # but for the last norm, which is in no layer
         return round(part * (sum(linear.parameters for linear in inside) + norms)) if layers else 0
     if is_pattern(asked[0]):
-        return round(part * sum(linear.parameters * share(asked[0], linear.name, shape.layers) for linear in inside))
+        return round(
+            part * sum(linear.parameters * share(asked[0], f"{linear.name}.weight", shape.layers) for linear in inside)
+        )
     names = {name.rpartition(".")[2] for name in asked}
     blocks = [linear for linear in inside if linear.name in names or names & (_MLP if feeds(shape, linear) else _ATTN)]
     return round(part * sum(linear.parameters for linear in blocks))

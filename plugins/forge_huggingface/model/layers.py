@@ -57,7 +57,9 @@ def chosen(model: Any, table: AdapterTable) -> set[str]:
         elif asked == ["auto"]:
             hits = {"auto"} if wanted is not None else set()
         else:
-            hits = {each for each in asked if any(fits(each if pattern else [each], place) for place in there)}
+            # A pattern is for the parameter alone: one that leaves names out would fit a module around them.
+            places = there[:1] if pattern else there
+            hits = {each for each in asked if any(fits(each if pattern else [each], place) for place in places)}
         hits |= {each for each in (*whole, *new) if any(fits([each], place) for place in there)}
         used |= hits
         if hits:
