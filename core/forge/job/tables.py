@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field, field_validator
 
 from forge.errors import Mistake
 from forge.job.data import DataTable
@@ -110,13 +110,6 @@ Beginning = Literal["gaussian", "olora", "orthogonal", "pissa", "pissa_niter_4",
 """peft's words for how LoRA begins; ``niter`` counts the steps of a faster, random decomposition."""
 
 
-def _known_beginning(value: Any) -> Any:
-    """Return a value of ``init_lora_weights``; of one that forge does not have, say why."""
-    if isinstance(value, str) and (why := BEGINNINGS.get(folded(value))):
-        raise ValueError(why)
-    return value
-
-
 OF_LAYERS = frozenset({"type", "layers_to_transform", "target_modules", "modules_to_save"})
 """The keys of ``[adapter]`` that choose layers to train whole."""
 
@@ -177,11 +170,19 @@ class AdapterTable(Extensible):
     bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases to train.")
     use_rslora: bool = Field(False, description="Scale by `lora_alpha / sqrt(r)` (rank-stabilised LoRA).")
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (DoRA).")
-    init_lora_weights: Annotated[bool | Beginning, BeforeValidator(_known_beginning)] = Field(
+    init_lora_weights: bool | Beginning = Field(
         True,
         description="How to initialise LoRA, as in peft. `olora` and `pissa` begin with a part of the base; what they "
         "leave is a plain LoRA of twice the rank.",
     )
+
+    @field_validator("init_lora_weights", mode="before")
+    @classmethod
+    def _known_beginning(cls, value: Any) -> Any:
+        """Say why forge does not have a beginning that other tools have."""
+        if isinstance(value, str) and (why := BEGINNINGS.get(folded(value))):
+            raise ValueError(why)
+        return value
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
