@@ -29,8 +29,14 @@ MADE = "made.json"
 """The file in it that says what it was made from, and which ids the new tokens have."""
 
 
-def reconfigured(folder: Path, job: Job, run: Run) -> Path:
+def reconfigured(folder: Path, job: Job, run: Run, *, weights: bool = True) -> Path:
     """Return a model's folder, or one like it with the values of ``[model] config``, and the tokens that it names.
+
+    Args:
+        folder: The model's folder.
+        job: The job.
+        run: The run.
+        weights: Whether the weights are needed: those with rows for new tokens are written, which takes their room.
 
     Raises:
         ModelError: The model's config has no such value; a token cannot be what the job says.
@@ -41,7 +47,7 @@ def reconfigured(folder: Path, job: Job, run: Run) -> Path:
     place = run.folder / FOLDER
     names = ("config", "add_tokens", "add_special_tokens", "pad_token", "eos_token")
     asked = {"folder": str(folder), **{name: getattr(table, name) for name in names}}
-    if _is_whole(place, folder) and read_object(place / MADE)["asked"] == asked:
+    if _serves(place, folder, asked, weights=weights):
         return place
     part = place.with_name(f"{FOLDER}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -52,10 +58,11 @@ def reconfigured(folder: Path, job: Job, run: Run) -> Path:
         write_text(part / "config.json", text)
         if table.changes_tokenizer:
             made["new_tokens"], known = name_tokens(folder, part, job, run)
-            if made["new_tokens"] and any(folder.glob("*.safetensors")):
+            if made["new_tokens"] and weights and any(folder.glob("*.safetensors")):
                 widen(folder, part, list(made["new_tokens"].values()), known)
         for path in folder.iterdir():
             stale = table.changes_tokenizer and path.name in REWRITTEN
+            stale |= bool(made["new_tokens"]) and not weights and path.suffix == ".safetensors"
             if path.is_file() and not stale and not (part / path.name).exists():
                 _link(path.resolve(), part / path.name)
         refuse_unknown(folder, job)
@@ -63,11 +70,14 @@ def reconfigured(folder: Path, job: Job, run: Run) -> Path:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+    if _serves(place, folder, asked, weights=weights):  # another process of the same run was first
+        shutil.rmtree(part, ignore_errors=True)
+        return place
     shutil.rmtree(place, ignore_errors=True)
     try:
         part.rename(place)
-    except OSError:  # another process of the same run was first
-        if not _is_whole(place, folder):
+    except OSError:
+        if not _serves(place, folder, asked, weights=weights):
             raise
         shutil.rmtree(part, ignore_errors=True)
     return place
@@ -107,9 +117,12 @@ def refuse_unknown(folder: Path, job: Job) -> None:
             raise ModelError(f"[model] config: {key} is no value of {job.model.id}'s config", None, say)
 
 
-def _is_whole(place: Path, folder: Path) -> bool:
+def _serves(place: Path, folder: Path, asked: dict[str, Any], *, weights: bool) -> bool:
+    """Whether a folder was made from another as it is asked for, and is whole."""
+    if not (place / MADE).is_file() or read_object(place / MADE).get("asked") != asked:
+        return False
     names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in REWRITTEN]
-    return (place / MADE).is_file() and all((place / name).is_file() for name in names)
+    return all((place / name).is_file() for name in names if weights or not name.endswith(".safetensors"))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -59,6 +59,16 @@ def test_new_tokens_get_rows_that_begin_as_the_mean_and_the_model_itself_stays(p
     assert any("added (<tool>" in note for note in run.plan.notes)
 
 
+def test_who_looks_at_rows_alone_writes_no_weights(project: Project) -> None:
+    project.write(model={"add_tokens": TOOLS})
+    run, _ = project.prepare()
+    job = Job.model_validate({"model": {"id": "model", "add_tokens": TOOLS}, "data": {"path": "rows.jsonl"}})
+    folder = snapshot(job, run, weights=False)
+    assert not list(folder.glob("*.safetensors"))
+    assert (snapshot(job, run, weights=True) / "model.safetensors").is_file()
+    assert (snapshot(job, run, weights=False) / "model.safetensors").is_file()
+
+
 def test_named_tokens_pad_and_end_rows_and_answers(project: Project) -> None:
     from transformers import AutoTokenizer
 
