@@ -91,6 +91,8 @@ def refuse(adapter: Adapter) -> None:
     why = None
     if adapter.replaced:
         why = f"{next(iter(adapter.replaced))} was trained whole"
+    elif adapter.rows:
+        why = "it has rows of new tokens"
     elif any(update.lengths is not None for update in adapter.updates.values()):
         why = "it is DoRA, and an adapter file holds no lengths of rows"
     elif adapter.stacks:

@@ -71,6 +71,11 @@ def cannot_export(machine: Machine, job: Job, facts: ModelFacts) -> str | None: 
             f'method = "{job.train.method}" trains a model that gives numbers, and forge tries GGUF files by what they'
         )
         return f'{what} write; take format = "merged", which llama.cpp\'s own converter reads'
+    saved = {name.rpartition(".")[2] for name in job.adapter.modules_to_save or ()} & {"embed_tokens", "lm_head"}
+    apart = job.adapter.type == "lora" and len(saved) == 1 and not job.adapter.ensure_weight_tying
+    if apart and facts.shape is not None and facts.shape.tied:
+        what = f"modules_to_save: {min(saved)} is trained apart from the other one, which the model has in one"
+        return f"{what}; write [adapter] ensure_weight_tying = true, or name both"
     tree = converter(job)
     if tree is not None and not (tree / SCRIPT).is_file():
         return f"{tree} has no {SCRIPT}; name the folder of a llama.cpp tree"
@@ -106,10 +111,12 @@ def problems(job: Job) -> Iterable[Problem]:
 
 def _adapter_problems(job: Job, where: str) -> Iterable[Problem]:
     table = job.adapter
-    if table.type == "none":
+    if table.leaves_model:
         yield Problem(where, NO_ADAPTER, "remove the key")
         return
     whole = "write the merged model: remove the key"
+    if job.model.new_tokens:
+        yield Problem(where, "an adapter file cannot hold rows of new tokens", whole)
     if table.use_dora:
         yield Problem(where, "llama.cpp has no DoRA: an adapter file holds no lengths of rows", whole)
     if table.modules_to_save:

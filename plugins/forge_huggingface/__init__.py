@@ -89,6 +89,7 @@ def forge_offers() -> Iterable[Offer]:
                 "remote-code",
                 "config",
                 "dequantize",
+                "named-tokens",
                 "ddp",
                 "fsdp2",
             }
@@ -109,7 +110,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.ADAPT,
         impl="forge_huggingface.model.adapt:adapt",
-        serves=frozenset({"lora", "none"}),
+        serves=frozenset({"lora", "none", "layers"}),
         supports=frozenset({"dora", "from", "target_parameters"}),
         requires_dist=(*MODELS, PEFT),
         depends=frozenset({"hf-model"}),

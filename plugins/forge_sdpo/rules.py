@@ -147,7 +147,7 @@ def decide(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
             yield Decision(f"plugins.sdpo.{name}", values[name], source)
     options = job.train.options
     if options.get("learning_rate") is None:
-        full = job.adapter.type == "none"
+        full = job.adapter.leaves_model
         rate = LEARNING_RATE[feedback] * (1 if full else 10)
         why = source if full else f"ten times that of {source.partition(':')[0]}, for LoRA; the paper trained none"
         yield Decision("train.learning_rate", float(f"{rate:.12g}"), why)

@@ -50,7 +50,7 @@ def test_what_is_missing_is_an_error_until_it_is_allowed(site: Site) -> None:
 
 
 def test_a_value_that_forge_does_not_take_is_an_error_too(site: Site) -> None:
-    (site.folder / "axolotl.yaml").write_text(f"{LORA}optimizer: muon\n")
+    (site.folder / "axolotl.yaml").write_text(f"{LORA}optimizer: dion\n")
     done = site.forge("migrate", "axolotl.yaml", "-o", "job.toml")
     assert done.returncode == 2
     assert "train.optim: must be one of" in done.stderr

@@ -87,7 +87,9 @@ def test_axolotl_without_an_adapter_trains_every_weight_in_bfloat16(migrate: Mig
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ("unfrozen_parameters: [lm_head]", "unfrozen_parameters"),
+        ("unfrozen_parameters: ['lm_head.weight[:400]']", "unfrozen_parameters"),
+        ("optimizer: muon", "optimizer"),
+        ("peft_init_lora_weights: loftq", "peft_init_lora_weights"),
         ("rl: ebft", "rl"),
         ("plugins: [axolotl.integrations.spectrum.SpectrumPlugin]", "plugins"),
         ("mirco_batch_size: 4", "mirco_batch_size"),

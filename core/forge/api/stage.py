@@ -22,7 +22,7 @@ class Stage(StrEnum):
 
 
 NAMES: Mapping[Stage, frozenset[str]] = {
-    Stage.ADAPT: frozenset({"lora", "none"}),
+    Stage.ADAPT: frozenset({"lora", "none", "layers"}),
     Stage.TRAIN: frozenset(
         {
             "sft",
@@ -78,6 +78,7 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
             "remote-code",
             "config",
             "dequantize",
+            "named-tokens",
             "ddp",
             "fsdp2",
         }
@@ -90,6 +91,7 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
 }
 """The words that ``Offer.supports`` may hold; a plugin adds its own as ``<plugin>/<word>``, for ``Offer.asks``.
 
-``from`` says that a stage goes on from the adapter that ``[adapter] from`` names. ``ddp`` and ``fsdp2`` say that it may
-run in several processes at once, each with the whole model or with a part of it: it heeds
+``named-tokens`` says that a stage heeds ``[model] add_tokens``, ``add_special_tokens``, ``pad_token`` and
+``eos_token``, ``from`` that it goes on from the adapter that ``[adapter] from`` names. ``ddp`` and ``fsdp2`` say that
+it may run in several processes at once, each with the whole model or with a part of it: it heeds
 :attr:`forge.api.Run.rank` and :attr:`forge.api.Run.group`."""

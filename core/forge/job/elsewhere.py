@@ -23,6 +23,7 @@ ADAPTERS: Mapping[str, str] = {
     "lisa": 'forge trains the same layers in each step: write type = "lora", or "none"',
     "llama_pro": 'forge adds no layers to a model: write type = "lora", or "none"',
     **dict.fromkeys(("p_tuning", "prefix_tuning", "prompt_tuning"), _OTHER),
+    "freeze": 'write type = "layers" and layers_to_transform, of which -1 is the last layer',
     "dora": 'write type = "lora" and use_dora = true',
     "full": 'write type = "none", which trains every weight',
     "qlora": f'write type = "lora", and {_QLORA}',
@@ -30,9 +31,26 @@ ADAPTERS: Mapping[str, str] = {
 }
 """``[adapter] type`` of other tools."""
 
+_LOFTQ = (
+    "forge has no LoftQ: it begins from what 4 bit rounds off, so its adapter is right on that rounded base alone, and "
+    "would count the rest twice in the 16 bit one that forge merges into; "
+)
+_DATA = "forge has no {}: it begins from the activations of a pass over the rows, before training; "
+_OTHER = 'write "pissa", which begins from the weights alone, or true'
+BEGINNINGS: Mapping[str, str] = {
+    "corda": f"{_DATA.format('CorDA')}{_OTHER}",
+    "eva": f"{_DATA.format('EVA')}{_OTHER}",
+    "loftq": f"{_LOFTQ}write true beside load_in_4bit, which is QLoRA",
+    "lora_ga": f"forge has no LoRA-GA: it begins from gradients of a pass over the rows; {_OTHER}",
+}
+"""``[adapter] init_lora_weights`` of other tools that forge does not have, with the reason."""
+
 ADAPTER_KEYS: Mapping[str, str] = {
     "alpha": "lora_alpha",
     "dropout": "lora_dropout",
+    "freeze_trainable_layers": "layers_to_transform",
+    "freeze_trainable_modules": "target_modules",
+    "init_weights": "init_lora_weights",
     "lora_bias": "bias",
     "lora_r": "r",
     "lora_rank": "r",
@@ -45,6 +63,7 @@ ADAPTER_KEYS: Mapping[str, str] = {
     "peft_type": "type",
     "rank": "r",
     "targets": "target_modules",
+    "unfrozen_parameters": "target_modules",
 }
 """What other tools call the keys of ``[adapter]``."""
 
@@ -54,10 +73,12 @@ MODEL_KEYS: Mapping[str, str] = {
     "flash_attn": "attn_implementation",
     "max_length": "max_seq_length",
     "model_name": "id",
+    "new_special_tokens": "add_special_tokens",
     "model_name_or_path": "id",
     "name": "id",
     "path": "id",
     "sequence_len": "max_seq_length",
+    "tokens": "add_tokens",
     "torch_dtype": "dtype",
 }
 """What other tools call the keys of ``[model]``."""
@@ -99,6 +120,10 @@ NOT_HERE: Mapping[str, str] = {
     },
     "quantization_bit": "write load_in_4bit = true or load_in_8bit = true",
     "shuffle": 'rows are shuffled; [train] train_sampling_strategy = "sequential" keeps their order',
+    "loftq_config": f"{_LOFTQ}remove it",
+    "resize_vocab": "embeddings are resized wherever tokens are added: [model] add_tokens; remove it",
+    "trainable_token_indices": "rows of new tokens are trained where they are added: [model] add_tokens; remove it",
+    "use_loftq": f"{_LOFTQ}remove it",
     "use_cache": "forge sets it itself; remove it",
 }
 """What keys of other tools have no counterpart, with what to do."""

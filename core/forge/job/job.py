@@ -14,6 +14,7 @@ from forge.errors import RunError, UsageError, first_line
 from forge.job.data import DataTable, Source
 from forge.job.table import Table
 from forge.job.tables import (
+    OF_LAYERS,
     AdapterTable,
     EvalTable,
     ExportTable,
@@ -66,7 +67,10 @@ class Job(Table):
     def tables(self) -> dict[str, Any]:
         """Return the job as the tables of a job file, as JSON data, every value written out."""
         tables: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
-        if self.adapter.type == "none":  # the other keys would contradict it
+        if self.adapter.type == "layers":  # the other keys would contradict it, as under "none"
+            chosen = {key: tables["adapter"][key] for key in sorted(OF_LAYERS)}
+            tables["adapter"] = {**chosen, **self.adapter.options}
+        elif self.adapter.type == "none":
             tables["adapter"] = {"type": "none", **self.adapter.options, **self.adapter.parts}
         if self.data.sources:  # each has its own
             for key in Source.model_fields:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from forge.errors import Mistake
 from forge.job.data import DataTable
-from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, MODEL_KEYS, advice, folded
+from forge.job.elsewhere import ADAPTER_KEYS, ADAPTERS, BEGINNINGS, MODEL_KEYS, advice, folded
 from forge.job.keys import keys_of
 from forge.job.table import Extensible, Hint, NonEmpty, Table
 
@@ -50,6 +50,18 @@ class ModelTable(Table):
         default_factory=dict,
         description="Values to take instead of those in the model's `config.json`; tables go into its tables.",
     )
+    add_tokens: list[NonEmpty] = Field(
+        default_factory=list,
+        description="Tokens that the tokenizer does not have yet: each gets a row of the embedding, which is trained, "
+        "with LoRA too.",
+    )
+    add_special_tokens: list[NonEmpty] = Field(
+        default_factory=list, description="Such tokens that mark something, and are left out of answers as text."
+    )
+    pad_token: NonEmpty | None = Field(None, description="Token to pad with; decided if unset.")
+    eos_token: NonEmpty | None = Field(
+        None, description="Token that ends a row, and an answer; the tokenizer's own if unset."
+    )
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -64,10 +76,29 @@ class ModelTable(Table):
         asked = tuple(name for name in ("load_in_4bit", "load_in_8bit", "load_in_16bit") if getattr(self, name))
         if len(asked) > 1:
             yield Mistake(f"{' and '.join(asked)} contradict each other; keep one", asked)
+        seen: set[str] = set()
+        for key in ("add_tokens", "add_special_tokens"):
+            for token in getattr(self, key):
+                if token in seen:
+                    yield Mistake(f"{key} names {token!r} twice; once is enough", (key,))
+                elif token != token.strip() or not token.isprintable():
+                    what = "has space around it, or characters that are not seen"
+                    yield Mistake(f"{key}: {token!r} {what}, and the tokenizer would not find it in a text", (key,))
+                seen.add(token)
         if self.load_in_16bit and self.dtype == "float32":
             yield Mistake('load_in_16bit contradicts dtype = "float32"; keep one', ("load_in_16bit",))
         if self.max_seq_length != -1 and self.max_seq_length < 8:
             yield Mistake("max_seq_length must be at least 8, or -1 for the model's own limit", ("max_seq_length",))
+
+    @property
+    def new_tokens(self) -> list[str]:
+        """The tokens that the job adds, special ones behind the others, as their ids follow each other."""
+        return [*self.add_tokens, *self.add_special_tokens]
+
+    @property
+    def changes_tokenizer(self) -> bool:
+        """Whether the model is to have another tokenizer than its files have."""
+        return bool(self.new_tokens or self.pad_token or self.eos_token)
 
     @property
     def bits(self) -> Literal["4bit", "8bit"] | None:
@@ -79,10 +110,16 @@ Beginning = Literal["gaussian", "olora", "orthogonal", "pissa", "pissa_niter_4",
 """peft's words for how LoRA begins; ``niter`` counts the steps of a faster, random decomposition."""
 
 
+OF_LAYERS = frozenset({"type", "layers_to_transform", "target_modules", "modules_to_save"})
+"""The keys of ``[adapter]`` that choose layers to train whole."""
+
+
 class AdapterTable(Extensible):
     """``[adapter]``: which parameters to train. The keys are peft's."""
 
-    type: NonEmpty = Field("lora", description="`lora`, or `none` to train every weight.")
+    type: NonEmpty = Field(
+        "lora", description="`lora`, `none` to train every weight, or `layers` to train chosen ones whole."
+    )
     from_: NonEmpty | None = Field(
         None,
         alias="from",
@@ -107,7 +144,14 @@ class AdapterTable(Extensible):
         "experts, and `[]` leaves them as they are.",
     )
     exclude_modules: list[str] | None = Field(None, description="Names of modules to leave out.")
-    modules_to_save: list[str] | None = Field(None, description="Modules to train whole and save, beside LoRA.")
+    modules_to_save: list[str] | None = Field(
+        None, description="Modules to train whole and save, beside LoRA or beside the chosen layers."
+    )
+    ensure_weight_tying: bool = Field(
+        False,
+        description="Train embedding and output layer as one, where the model has one for both and `modules_to_save` "
+        "names it; else what is trained parts from the other.",
+    )
     finetune_vision_layers: bool | None = Field(
         None, description="Vision models: adapt the vision tower; with `none`, `false` freezes it. On if unset."
     )
@@ -118,7 +162,9 @@ class AdapterTable(Extensible):
         None, description="Vision models: adapt the attention layers. On if unset."
     )
     finetune_mlp_modules: bool | None = Field(None, description="Vision models: adapt the MLP layers. On if unset.")
-    layers_to_transform: list[int] | None = Field(None, description="Indices of the layers to adapt.")
+    layers_to_transform: list[int] | None = Field(
+        None, description="Indices of the layers to adapt, or to train whole; of these, -1 is the last one."
+    )
     rank_pattern: dict[str, int] = Field(default_factory=dict, description="Other ranks for some modules.")
     alpha_pattern: dict[str, int] = Field(default_factory=dict, description="Other alphas for some modules.")
     bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases to train.")
@@ -129,6 +175,14 @@ class AdapterTable(Extensible):
         description="How to initialise LoRA, as in peft. `olora` and `pissa` begin with a part of the base; what they "
         "leave is a plain LoRA of twice the rank.",
     )
+
+    @field_validator("init_lora_weights", mode="before")
+    @classmethod
+    def _known_beginning(cls, value: Any) -> Any:
+        """Say why forge does not have a beginning that other tools have."""
+        if isinstance(value, str) and (why := BEGINNINGS.get(folded(value))):
+            raise ValueError(why)
+        return value
 
     @classmethod
     def forge_hint(cls, key: str) -> Hint | None:
@@ -152,6 +206,10 @@ class AdapterTable(Extensible):
             if self.init_lora_weights == "orthogonal":
                 what = 'init_lora_weights = "orthogonal" is not for target_parameters in peft; leave it out'
                 yield Mistake(what, ("init_lora_weights",))
+        words = {name.rpartition(".")[2] for name in self.modules_to_save or ()}
+        if self.ensure_weight_tying and not words & {"embed_tokens", "lm_head", "wte", "shared"}:
+            what = "ensure_weight_tying does nothing unless modules_to_save names the embedding; remove it"
+            yield Mistake(what, ("ensure_weight_tying",))
         for one, other in (("vision_layers", "language_layers"), ("attention_modules", "mlp_modules")):
             both = (f"finetune_{one}", f"finetune_{other}")
             if all(self.parts.get(name) is False for name in both):
@@ -168,6 +226,8 @@ class AdapterTable(Extensible):
             yield Mistake(what, ("init_lora_weights", other))
         if self.from_ is None and (alone := [name for name in ("revision", "digest") if getattr(self, name)]):
             yield Mistake(f"{' and '.join(alone)} without from does nothing; remove it", tuple(alone))
+        if self.type == "layers":
+            yield from self._of_layers()
         # A frozen vision tower is a way to train all the rest.
         extra = {key for key, name in keys_of(type(self)).items() if name in self.model_fields_set}
         extra -= {"type", "finetune_vision_layers"}
@@ -175,6 +235,20 @@ class AdapterTable(Extensible):
             names = ", ".join(sorted(extra))
             what = f'type = "none" trains every weight, so {names} would do nothing; remove them'
             yield Mistake(what, ("type",))
+
+    def _of_layers(self) -> Iterator[Mistake]:
+        """Yield what is wrong with the keys beside ``type = "layers"``."""
+        if extra := {key for key, name in keys_of(type(self)).items() if name in self.model_fields_set - OF_LAYERS}:
+            names = ", ".join(sorted(extra))
+            yield Mistake(f'type = "layers" trains weights whole, so {names} would do nothing; remove them', ("type",))
+        if not (self.layers_to_transform or self.modules_to_save or self.target_modules != "auto"):
+            what = 'type = "layers" is without layers; name them in layers_to_transform, target_modules or '
+            yield Mistake(f"{what}modules_to_save", ("type",))
+
+    @property
+    def leaves_model(self) -> bool:
+        """Whether the model's own weights are trained, so that a whole model is left and no adapter."""
+        return self.type in {"none", "layers"}
 
     @property
     def takes_from_the_base(self) -> bool:

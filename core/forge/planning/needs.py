@@ -64,7 +64,7 @@ def asked_models(job: Job) -> tuple[Who, ...]:
 
 def answer_needs(job: Job, facts: ModelFacts, models: Sequence[Who]) -> list[Need]:
     """Say what it takes to make models answer: an offer to generate for each."""
-    kept = "full" if job.adapter.type == "none" else "adapter"
+    kept = "full" if job.adapter.leaves_model else "adapter"
     found = []
     for who in models:
         word = kept if who is Who.TUNED else who.value
@@ -101,7 +101,7 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
     words = {_kind(facts), *asked}
     if job.model.bits:
         words.add(job.model.bits)
-    if job.adapter.type == "none":
+    if job.adapter.leaves_model:
         words.add("full")
     if job.model.trust_remote_code:
         words.add("remote-code")
@@ -109,6 +109,8 @@ def _load(job: Job, facts: ModelFacts, asked: frozenset[str]) -> Iterator[Need]:
         words.add("config")
     if job.model.dequantize:
         words.add("dequantize")
+    if job.model.changes_tokenizer:
+        words.add("named-tokens")
     words |= _spread(job)
     yield _need(Stage.LOAD, words, named=_named(job, Stage.LOAD), backend=_backend(job))
 

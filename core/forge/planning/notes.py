@@ -45,6 +45,10 @@ def notes(
     yield from _preferences(job, file.config, catalogue, chosen)
     if mismatch := machine.mismatch():
         yield mismatch
+    if tokens := job.model.new_tokens:
+        how = "with all weights" if job.adapter.leaves_model else "beside the adapter, which holds them"
+        named = f"{', '.join(tokens[:5])}{' …' if len(tokens) > 5 else ''}"
+        yield f"tokens that the tokenizer does not have are added ({named}): their rows are trained {how}"
     cards = [card for card in machine.accelerators if card.kind in machine.usable_kinds]
     used = 1 if job.launch.processes == "auto" else job.launch.processes
     if (idle := len(cards) - used) > 0 and not job.train.options.get("use_cpu"):

@@ -110,7 +110,7 @@ def _tied(job: Job, shard: str, size: int) -> str | None:
     if steps % size:
         rows = options.get("per_device_train_batch_size")
         return f"a step has {steps} batch{'es' * (steps != 1)} of {rows} rows, which {size} cannot share evenly"
-    if job.adapter.lora_dropout and job.adapter.type != "none":
+    if job.adapter.lora_dropout and not job.adapter.leaves_model:
         return "lora_dropout draws random numbers, of which each process has its own"
     if "max_completion_length" in options:
         return f"each process draws the answers of {job.train.method} with random numbers of its own"

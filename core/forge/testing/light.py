@@ -132,7 +132,7 @@ def train(job: Job, run: Run, loaded: Loaded) -> Trained:
                 (folder / "state.json").write_text(json.dumps({"step": step}))
         if run.stop.is_set() and not last:
             raise Interrupted("stopped", f"step {step} is saved", f"go on with: forge resume {run.folder}")
-    adapter = job.adapter.type != "none"
+    adapter = not job.adapter.leaves_model
     folder = run.folder / ("adapter" if adapter else "model")
     folder.mkdir(exist_ok=True)
     write_tensors(folder / f"{'adapter_' if adapter else ''}model.safetensors", {"light.weight": (WIDTH, WIDTH)})

@@ -188,6 +188,7 @@ class Adapter:
         updates: What is added to a matrix, by the matrix's name in the base.
         stacks: What is added to the experts of blocks.
         replaced: Tensors that were trained whole, by name.
+        rows: The rows of tokens that were trained, by the name of their matrix: their numbers, and what they are.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -195,6 +196,8 @@ class Adapter:
         self.updates: dict[str, Update] = {}
         self.stacks: list[Stack] = []
         self.replaced: dict[str, Stored] = {}
+        self.rows: dict[str, tuple[list[int], NDArray[Any]]] = {}
+        tokens: dict[str, list[int]] = config.get("trainable_token_indices") or {}
         parts: dict[str, dict[str, Stored]] = {}
         experts: dict[tuple[str, str], dict[str, Stored]] = {}
         for name, stored in index(folder).items():
@@ -205,6 +208,8 @@ class Adapter:
             plain = re.sub(r"\.(base_layer|modules_to_save(\.default)?|original_module)(?=\.)", "", plain)
             if found := re.fullmatch(r"(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(\.default)?(\.weight)?", plain):
                 parts.setdefault(found[1], {})[(found[2] or "") + found[3]] = stored
+            elif found := re.fullmatch(r"(.+)\.token_adapter\.trainable_tokens_delta", plain):
+                self.rows[f"{found[1]}.weight"] = (tokens[found[1].rpartition(".")[2]], stored.whole())
             elif ".lora_" in plain:
                 self._refuse(f"it holds {name}")
             else:
@@ -272,7 +277,7 @@ class Weights:
             self._added |= self._adapter.updates
             for stack in self._adapter.stacks:
                 self._added |= spread(stack, self._stored)
-            if strange := sorted(set(self._adapter.updates) - set(self._stored)):
+            if strange := sorted({*self._adapter.updates, *self._adapter.rows} - set(self._stored)):
                 why = f"it changes {strange[0]}, which the base does not have"
                 raise ExportError("the adapter does not fit the base model", why, "name the base it was trained on")
             self._stored |= self._adapter.replaced
@@ -303,6 +308,10 @@ class Weights:
         rows = self._stored[name].rows(start, stop)
         if update := self._added.get(name):
             rows = update.add(rows, start, stop)
+        if self._adapter and name in self._adapter.rows:
+            for number, row in zip(*self._adapter.rows[name], strict=True):
+                if start <= number < stop:
+                    rows[number - start] = row
         if not np.isfinite(rows).all():
             why = f"{name} has values that are no finite numbers (rows {start} to {stop})"
             raise ExportError("the trained weights are broken", why, "the training diverged: lower its learning rate")

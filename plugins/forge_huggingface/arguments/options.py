@@ -30,6 +30,7 @@ from forge_huggingface.arguments.tables import (
     HELP,
     LORA_FACTOR,
     LORA_FACTORS,
+    MUON,
     OPEN,
     Kernel,
     of,
@@ -245,7 +246,7 @@ def defaults(adapter_type: str, config: str = "SFTConfig") -> dict[str, Any]:
 def learning_rate(adapter_type: str, config: str) -> float:
     """Return the peak learning rate of a job that names none."""
     full = float(table(config)["learning_rate"].default)
-    factor = 1 if adapter_type == "none" else LORA_FACTORS.get(config, LORA_FACTOR)
+    factor = 1 if adapter_type in {"none", "layers"} else LORA_FACTORS.get(config, LORA_FACTOR)
     return float(f"{full * factor:.12g}")
 
 
@@ -282,6 +283,8 @@ def filled_in(
             chosen["loss_type"] = "nll" if chosen["loss_type"] == "chunked_nll" else chosen["loss_type"]
         elif chosen["use_liger_kernel"] and "loss_type" not in given:
             chosen["loss_type"] = "nll"  # Liger fuses the loss itself, and 1.14 refuses both at once
+    if chosen["optim"] == MUON:
+        chosen["optim"] = "adamw_torch"  # a name that transformers knows; forge's trainer makes Muon
     # The trainer deletes old checkpoints before the new one is whole, so forge does it, by this number.
     chosen["save_total_limit"] = None
     neutral = {name: value for name, value in NEUTRAL.items() if name in fields}
@@ -310,6 +313,8 @@ def _or_auto(kind: Any, bounds: tuple[tuple[str, Any], ...]) -> Any:
 def _annotation(config: str, field: Field, *, optional: bool) -> Any:
     names = field.type.split("|")
     choices = of(CHOICES, config, field.name, field.choices)
+    if field.name == "optim" and choices:
+        choices = (*choices, MUON)
     types: list[Any]
     if choices:
         one = cast(Any, Literal)[choices]

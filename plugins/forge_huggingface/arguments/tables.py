@@ -38,6 +38,9 @@ LORA_FACTOR = 10
 LORA_FACTORS: Mapping[str, int] = {"RewardConfig": 1}
 """Where it takes another: TRL's rate for a reward model, 1e-4, is what TRL's own example takes for LoRA."""
 
+MUON = "muon"
+"""The optimizer that forge has beside transformers' own: torch's Muon for matrices, AdamW for the rest."""
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "cache_implementation": ("static", "offloaded_static", "dynamic", "offloaded", "quantized"),
     "debug": ("", "underflow_overflow"),
@@ -312,6 +315,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         takes=("rank", "proj", "scale_type", "update_proj_gap", "scale", "proj_type"),
     ),
     "galore_": Optimizer(targets=True, takes=("rank", "update_proj_gap", "scale", "proj_type")),
+    MUON: _ADAM,
     "grokadamw": Optimizer(takes=("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping")),
     "lion_": Optimizer(betas=True),
     "lomo": Optimizer(),

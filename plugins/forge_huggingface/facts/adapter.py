@@ -60,7 +60,7 @@ def start_of(job: Job) -> Start | None:
     Raises:
         ModelError: It is not there, or no adapter that can be read.
     """
-    if job.adapter.from_ is None or job.adapter.type == "none":
+    if job.adapter.from_ is None or job.adapter.leaves_model:
         return None
     name = job.adapter.from_
     path = job.path(name)

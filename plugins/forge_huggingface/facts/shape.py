@@ -64,7 +64,7 @@ _TIED = frozenset({"bloom", "gemma", "gpt2", "gpt_neo", "opt", "smollm3"})  # by
 # What a vision model calls the part that sees, and what leads from it into the language model; as in forge's [adapter].
 _TOWERS = frozenset({"audio_tower", "vision_encoder", "vision_model", "vision_tower", "visual"})
 _JOINTS = ("aligner", "connector", "merger", "projector", "resampler")
-EMBEDDINGS = frozenset({"embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
+EMBEDDINGS = frozenset({"embed_in", "embed_tokens", "shared", "word_embeddings", "wpe", "wte"})
 """What models call the layer that takes ids."""
 _HEADS = frozenset({"embed_out", "lm_head", "output"})
 
@@ -72,6 +72,29 @@ _HEADS = frozenset({"embed_out", "lm_head", "output"})
 def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     """Return how many tokens a ``config.json`` says that the model has; None if it does not say."""
     return _number(config, _text_of(config), "vocab")
+
+
+def with_vocabulary(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return a ``config.json`` that says another number of tokens, wherever it says one.
+
+    >>> with_vocabulary({"vocab_size": 8, "text_config": {"vocab_size": 8}}, 9)
+    {'vocab_size': 9, 'text_config': {'vocab_size': 9}}
+    >>> with_vocabulary({"hidden_size": 4}, 9)
+    {'hidden_size': 4, 'vocab_size': 9}
+    """
+    said = {name: {**part, "vocab_size": count} for name in _TEXT if isinstance(part := config.get(name), dict)}
+    return {**config, **said, **({} if said and "vocab_size" not in config else {"vocab_size": count})}
+
+
+def is_of_words(name: str) -> bool:
+    """Whether a tensor of a file has a row for each token: the embedding's, or the output layer's.
+
+    >>> is_of_words("model.embed_tokens.weight"), is_of_words("model.layers.0.mlp.up_proj.weight")
+    (True, False)
+    """
+    module, _, kind = name.rpartition(".")
+    leaf = module.rpartition(".")[2]
+    return kind in {"weight", "bias"} and (leaf in _HEADS or leaf in EMBEDDINGS - {"wpe"})
 
 
 def _text_of(config: Mapping[str, Any]) -> Mapping[str, Any]:

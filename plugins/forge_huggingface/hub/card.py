@@ -61,7 +61,7 @@ def model_card(
     options = job.train.options
     given = {key: options[key] for key in _TOLD if options.get(key) is not None}
     adapter_keys = {"type": job.adapter.type}
-    if job.adapter.type != "none":
+    if not job.adapter.leaves_model:
         adapter_keys |= {"r": job.adapter.r, "lora_alpha": job.adapter.lora_alpha}  # type: ignore[dict-item]
         if job.adapter.from_ and job.adapter.revision:  # a folder of this machine says nothing elsewhere
             adapter_keys["from"] = job.adapter.from_

@@ -41,7 +41,7 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
     """
     facts = run.plan.facts
     if facts.source == "folder" and facts.path:
-        return reconfigured(Path(facts.path), job, run)
+        return reconfigured(Path(facts.path), job, run, weights=weights)
     patterns = [*_SMALL, *(_WEIGHTS if weights else ())]
     if job.model.trust_remote_code:
         patterns.append("*.py")
@@ -51,7 +51,7 @@ def snapshot(job: Job, run: Run, weights: bool) -> Path:
     refuse_adapter(folder)
     if facts.revision is None:
         pin(job, run, folder)
-    return reconfigured(folder, job, run)
+    return reconfigured(folder, job, run, weights=weights)
 
 
 def adapter_snapshot(job: Job, revision: str | None) -> Path:

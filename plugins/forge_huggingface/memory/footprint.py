@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge_huggingface.facts.safetensors import parameters_below
-from forge_huggingface.facts.shape import ROUTERS
+from forge_huggingface.facts.shape import EMBEDDINGS, ROUTERS
 from forge_huggingface.facts.stored import DOUBLE
 from forge_huggingface.facts.targets import is_pattern, share
 from forge_huggingface.rules.experts import taken
@@ -33,6 +33,7 @@ STATES: Mapping[str, tuple[float, int]] = {
     "lion_32bit": (1, 4),
     "lion_8bit": (1, 1),
     "lomo": (0, 0),
+    "muon": (1, 0),  # of matrices; what is beside them has two, as AdamW
     "rmsprop": (1, 0),
     "rmsprop_bnb": (1, 4),
     "rmsprop_bnb_8bit": (1, 1),
@@ -118,7 +119,7 @@ class Setting:
     @property
     def lora(self) -> bool:
         """Whether an adapter is trained, not every weight."""
-        return self.job.adapter.type != "none"
+        return not self.job.adapter.leaves_model
 
     @property
     def stored(self) -> str | None:
@@ -200,6 +201,38 @@ def experts(shape: Shape) -> int:
     return sum(linear.parameters for linear in shape.linears if linear.part == "experts")
 
 
+def chosen(shape: Shape, table: AdapterTable) -> int:
+    """Return how many values are trained whole in the layers that ``type = "layers"`` chooses."""
+    layers = table.layers_to_transform
+    part = 1.0 if layers is None else len({index % shape.layers for index in layers}) / shape.layers
+    asked = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+    inside = [linear for linear in shape.linears if linear.part in {"language", "experts"}]
+    if asked == ["auto"]:
+        norms = max(shape.rest - shape.hidden, 0)  # but for the last norm, which is in no layer
+        return round(part * (sum(linear.parameters for linear in inside) + norms)) if layers else 0
+    if is_pattern(asked[0]):
+        return round(
+            part * sum(linear.parameters * share(asked[0], f"{linear.name}.weight", shape.layers) for linear in inside)
+        )
+    names = {name.rpartition(".")[2] for name in asked}
+    blocks = [linear for linear in inside if linear.name in names or names & (_MLP if feeds(shape, linear) else _ATTN)]
+    return round(part * sum(linear.parameters for linear in blocks))
+
+
+_MLP = frozenset({"mlp", "feed_forward", "block_sparse_moe"})
+_ATTN = frozenset({"self_attn", "attn", "attention"})
+
+
+def reached(shape: Shape, table: AdapterTable) -> float:
+    """Return the share of the layers that the backward pass goes through, down to the lowest that is trained whole."""
+    saved = {name.rpartition(".")[2] for name in table.modules_to_save or ()}
+    if saved & EMBEDDINGS or (shape.tied and "lm_head" in saved):
+        return 1.0
+    if table.layers_to_transform is None:
+        return 0.0 if table.target_modules == "auto" and saved == {"lm_head"} else 1.0
+    return (shape.layers - min(index % shape.layers for index in table.layers_to_transform)) / shape.layers
+
+
 def trained(setting: Setting) -> tuple[int, int]:
     """Return how many values are trained: those of the adapter (or of the model), and those of whole modules beside it.
 
@@ -207,19 +240,27 @@ def trained(setting: Setting) -> tuple[int, int]:
     each output (2402.09353).
     """
     shape, table = setting.shape, setting.job.adapter
-    if not setting.lora:
+    if table.type == "layers":
+        values = float(chosen(shape, table))
+    elif not setting.lora:
         tower = sum(linear.parameters for linear in shape.linears if linear.part == "vision")
         return total(setting) - (tower if table.finetune_vision_layers is False else 0), 0
-    values = sum(
-        count * (rank * (linear.inputs + linear.outputs) + table.use_dora * linear.outputs)
-        for linear, count, rank in adapted(shape, table, taken(setting.facts.model_type))
-    )
+    else:
+        values = sum(
+            count * (rank * (linear.inputs + linear.outputs) + table.use_dora * linear.outputs)
+            for linear, count, rank in adapted(shape, table, taken(setting.facts.model_type))
+        )
     whole = 0
+    tables = {name.rpartition(".")[2] for name in table.modules_to_save or ()} & {"lm_head", "embed_tokens"}
+    one = shape.tied and (table.type == "layers" or table.ensure_weight_tying)  # else each is a copy
+    whole += shape.vocab * shape.hidden * (min(len(tables), 1) if one else len(tables))
     for name in table.modules_to_save or []:
-        leaf = name.rpartition(".")[2]
-        if leaf in {"lm_head", "embed_tokens"}:
-            whole += shape.vocab * shape.hidden
         whole += saved(setting, name) or 0
+    if setting.lora:
+        values += added_rows(setting)
+        asked = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
+        if any(name.rpartition(".")[2] in EMBEDDINGS for name in asked):
+            values += table.r * (shape.vocab + shape.hidden)
     if not setting.head:
         whole += shape.hidden  # the reward model's own head
     return round(values), whole
@@ -238,10 +279,18 @@ def saved(setting: Setting, name: str) -> int | None:
     return sum(linear.parameters for linear in setting.shape.linears if linear.name == leaf) or None
 
 
+def added_rows(setting: Setting, *, trained: bool = True) -> int:
+    """Return how many values the rows of new tokens have; those that are trained beside an adapter, or all."""
+    shape, whole = setting.shape, {name.rpartition(".")[2] for name in setting.job.adapter.modules_to_save or ()}
+    tables = ["embed_tokens"] if shape.tied or not setting.head else ["embed_tokens", "lm_head"]
+    count = sum(not trained or name not in whole for name in tables)
+    return len(setting.job.model.new_tokens) * shape.hidden * count
+
+
 def total(setting: Setting) -> int:
     """Return how many parameters the model has, as it is trained."""
     shape = setting.shape
-    count = setting.facts.parameters or shape.parameters
+    count = (setting.facts.parameters or shape.parameters) + added_rows(setting, trained=False)
     return count if setting.head or shape.tied else count - shape.vocab * shape.hidden
 
 
@@ -272,6 +321,9 @@ def optimizer(setting: Setting) -> tuple[int, str]:
     if name.startswith("paged_"):
         return 0, f"{name}: paged, so that the GPU can give it away"
     states, size = STATES.get(name, (2, 0))
+    if name == "muon":
+        beside = setting.shape.embedding if setting.job.adapter.type == "none" else whole
+        return round(values * own + (whole + beside) * setting.stream), "muon, and AdamW beside the matrices"
     note = name if name in STATES else f"{name}: counted as Adam"
     return round(states * (values * (size or own) + whole * (size or setting.stream))), note
 

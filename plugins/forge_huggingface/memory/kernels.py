@@ -224,10 +224,12 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
     # Of a sharded model each layer is put together in 16 bit as it is needed.
     copies = sum(x.parameters for x in shape.linears) * 2 if s.mixed and s.stream == 4 and s.shards == 1 else 0
     held = s.recomputed * kernels.boundary(s) * tokens + (shape.layers - s.recomputed) * layer
+    if s.job.adapter.type == "layers":  # frozen layers below the first trained one keep nothing
+        held *= footprint.reached(shape, s.job.adapter)
     inside = layer if s.checkpointing else 0
     kept_copies = copies * (shape.layers - s.recomputed) / shape.layers
     loss = kernels.scores(s)
-    whole = not s.lora
+    whole = s.job.adapter.type == "none"
     vocabulary = shape.vocab * shape.hidden * s.stream
     head = vocabulary if (whole or "lm_head" in (s.job.adapter.modules_to_save or ())) and s.head else 0
     earlier = gradients if s.steps > 1 else 0

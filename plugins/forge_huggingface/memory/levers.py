@@ -82,15 +82,15 @@ def changes_of(job: Job, facts: ModelFacts) -> list[tuple[tuple[tuple[str, Any],
         both = (("train.per_device_train_batch_size", 1), ("train.gradient_accumulation_steps", rows * steps))
         found.append((both, "the same training, slower"))
     method = METHODS.get(job.train.method)
-    copied = job.adapter.type == "none" and method and method.reference and not options.get(BEFORE)
+    copied = job.adapter.leaves_model and method and method.reference and not options.get(BEFORE)
     if copied and not options.get("sync_ref_model"):
         found.append((((f"train.{BEFORE}", True),), "the reference is asked once, before training"))
     if "8bit" not in str(options.get("optim", "")):
         found.append(((("train.optim", "adamw_8bit"),), "slightly other steps"))
-    if job.adapter.type != "none" and not job.model.bits and not facts.quantized:
+    if not job.adapter.leaves_model and not job.model.bits and not facts.quantized:
         found.append(((("model.load_in_4bit", True),), "the base is rounded to 4 bit"))
-    if job.adapter.type == "none":
-        found.append(((("adapter.type", "lora"),), "an adapter is trained instead of every weight"))
+    if job.adapter.leaves_model:
+        found.append(((("adapter.type", "lora"),), "an adapter is trained instead of whole weights"))
     if limit and limit >= 512:
         found.append(((("model.max_seq_length", limit // 2),), "longer rows are cut"))
     return found

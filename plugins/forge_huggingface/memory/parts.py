@@ -143,6 +143,11 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         Part("optimizer", states, "estimated", name),
     ]
     fixed = base + small + states
+    if s.lora and footprint.added_rows(s):
+        # peft puts trained rows into a copy of the whole table, whose gradient is as large.
+        table = 2 * s.shape.vocab * s.shape.hidden * s.stream * (1 if s.shape.tied else 2)
+        parts.append(Part("rows", table, "estimated", "a copy of the embedding with the rows of new tokens in it"))
+        fixed += table
     if compared and not s.lora:
         parts.append(Part("reference", base, "estimated", "a frozen copy of the model"))
         fixed += base

@@ -1,4 +1,4 @@
-"""ADAPT: LoRA, or every weight."""
+"""ADAPT: LoRA, chosen layers whole, or every weight."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from forge_huggingface.facts.shape import ROUTERS
 from forge_huggingface.facts.targets import fits as is_target
 from forge_huggingface.facts.targets import is_pattern
 from forge_huggingface.heads.heads import head_modules
+from forge_huggingface.hub.config import new_token_ids
 from forge_huggingface.model import parts
 from forge_huggingface.model.experts import expert_parameters, inside, taken_for_experts
+from forge_huggingface.model.layers import choose
 from forge_huggingface.model.residual import keep
 from forge_huggingface.model.start import go_on_from
+from forge_huggingface.model.tokens import ROWS, rows_of, show_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peft import LoraConfig
 
     from forge.api import AdapterTable, Job, Run
@@ -34,7 +39,9 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
             not fit the model.
     """
     model = loaded.model
-    if job.adapter.type == "none":
+    if job.adapter.type == "layers":
+        targets = choose(model, job.adapter)
+    elif job.adapter.type == "none":
         model.requires_grad_(requires_grad=True)
         targets = ["all weights"]
         if job.adapter.finetune_vision_layers is False:
@@ -42,14 +49,15 @@ def adapt(job: Job, run: Run, loaded: Loaded) -> Loaded:
             targets = ["all weights but the vision tower's"]
     elif job.adapter.from_:
         model = go_on_from(model, job, run, task_type(model))
+        show_rows(model)
         targets = adapted_names(model)
     else:
         if task_type(model) == "SEQ_CLS":
             run.emit(Noted(f"trained whole beside the adapter, and saved with it: {', '.join(head_modules(model))}"))
-        model, targets = add_lora(model, job)
+        model, targets = add_lora(model, job, new_token_ids(run))
         if job.adapter.takes_from_the_base and run.rank == 0:
             keep(model, run.folder)
-    layers = {"layers": parts.count(model)} if job.adapter.type != "none" and parts.sees(model) else {}
+    layers = {"layers": parts.count(model)} if not job.adapter.leaves_model and parts.sees(model) else {}
     run.emit(Adapted.from_values({**describe(model, job.adapter.type, targets), **layers}))
     return Loaded(model=model, traits=loaded.traits, trainer=loaded.trainer)
 
@@ -66,8 +74,14 @@ def describe(model: Any, kind: str, targets: list[str]) -> dict[str, Any]:
     }
 
 
-def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
-    """Wrap the model with peft's LoRA and return it with the names of the modules that it adapts."""
+def add_lora(model: Any, job: Job, tokens: Sequence[int] = ()) -> tuple[Any, list[str]]:
+    """Wrap the model with peft's LoRA and return it with the names of the modules that it adapts.
+
+    Args:
+        model: The model.
+        job: The job.
+        tokens: The ids of new tokens, whose rows are trained beside.
+    """
     from peft import get_peft_model
     from transformers import set_seed
 
@@ -77,17 +91,20 @@ def add_lora(model: Any, job: Job) -> tuple[Any, list[str]]:
     with warnings.catch_warnings():
         # That peft could not take the beginning out again: forge does (model/residual.py).
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        config = lora_config(model, table, targets)
+        config = lora_config(model, table, targets, rows_of(model, table.modules_to_save or (), tokens))
     # TRL's trainer seeds right before it loads and wraps a model; doing the same makes the losses equal to a plain
     # script's, digit for digit (without it they part at step 2). Loading draws nothing but a new head.
     if config.task_type != "SEQ_CLS":
         set_seed(job.train.options.get("seed", 42))
     wrapped = get_peft_model(model, config)
+    show_rows(wrapped)
     return wrapped, adapted_names(wrapped)
 
 
-def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> LoraConfig:
-    """Return peft's configuration of what ``[adapter]`` says."""
+def lora_config(
+    model: Any, table: AdapterTable, targets: str | list[str], rows: dict[str, list[int]] | None = None
+) -> LoraConfig:
+    """Return peft's configuration of what ``[adapter]`` says, with rows of tokens to train beside."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -99,6 +116,8 @@ def lora_config(model: Any, table: AdapterTable, targets: str | list[str]) -> Lo
         target_parameters=parameters(model, table),
         exclude_modules=table.exclude_modules,
         modules_to_save=whole_modules(model, table),
+        trainable_token_indices=rows,
+        ensure_weight_tying=table.ensure_weight_tying,
         layers_to_transform=table.layers_to_transform,
         rank_pattern=dict(table.rank_pattern),
         alpha_pattern=dict(table.alpha_pattern),
@@ -136,7 +155,8 @@ def keep_in_float32(model: Any, *, every: bool) -> None:
     import torch
 
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.is_floating_point() and (every or "lora_" in name):
+        mine = every or "lora_" in name or ROWS in name
+        if parameter.requires_grad and parameter.is_floating_point() and mine:
             parameter.data = parameter.data.to(torch.float32)
 
 
@@ -191,9 +211,10 @@ def target_modules(model: Any, table: AdapterTable) -> str | list[str]:
         found = parts.targets(model, table, linear, named_targets(model, table, linear))
         return spelled_out(found, linear) if taken else found
     if table.target_modules == "auto":
-        inside = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
+        repeated = {name.rpartition(".")[2] for name in linear if any(part.isdigit() for part in name.split("."))}
         # Training with LoRA what chooses the experts of a mixture makes the choice drift.
-        return sorted(inside - ROUTERS) or "all-linear"
+        return sorted(repeated - ROUTERS) or "all-linear"
+    linear = [*linear, *embeddings(model)]
     named = named_targets(model, table, linear) or []
     if isinstance(table.target_modules, str) and is_pattern(table.target_modules) and not taken:
         return table.target_modules  # hundreds of names in adapter_config.json cannot be read
@@ -298,6 +319,14 @@ def linear_modules(model: Any) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
     ]
+
+
+def embeddings(model: Any) -> list[str]:
+    """Return the full name of the model's embedding, where LoRA may be on it: where the output layer is another."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        return []
+    return [name for name, module in model.named_modules() if module is embedding]
 
 
 def fits(name: str, there: list[str]) -> bool:

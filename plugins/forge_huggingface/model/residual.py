@@ -24,7 +24,7 @@ def keep(model: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
     matrices = {name: value.detach().contiguous().cpu() for name, value in state.items() if ".lora_" in name}
     save_file(matrices, folder / KEPT)
 

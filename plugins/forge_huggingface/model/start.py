@@ -17,6 +17,7 @@ from forge_huggingface.facts.folder import read_object, read_text, reading
 from forge_huggingface.facts.safetensors import read_header
 from forge_huggingface.heads.heads import CLASSIFICATION, summary_of, task_of
 from forge_huggingface.heads.labels import FILE, Labels, listed
+from forge_huggingface.hub.config import new_token_ids
 from forge_huggingface.hub.snapshot import adapter_snapshot, snapshot
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def go_on_from(model: Any, job: Job, run: Run, kind: str) -> Any:
         raise PluginError("the plan has no adapter to go on from")
     folder = start.folder or adapter_snapshot(job, start.revision)
     what = f"{start.about} cannot be put on {job.model.id}"
+    rows = {tuple(sorted(ids)) for ids in (start.config.get("trainable_token_indices") or {}).values()}
+    if rows - {tuple(new_token_ids(run))}:
+        raise ModelError(
+            what, "its rows are of other tokens than the job adds", "name its tokens in [model] add_tokens"
+        )
     with reading(what, folder, (CONFIG, WEIGHTS), do="see [adapter] from"):
         config = LoraConfig.from_pretrained(str(folder))
         config.lora_dropout = job.adapter.lora_dropout
@@ -86,7 +92,10 @@ def difference(model: Any, folder: Path) -> str | None:
     """Return how the weights of an adapter's file differ in name or shape from those of a model with it, or None."""
     from peft import get_peft_model_state_dict
 
-    here = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    here = {
+        name: tuple(value.shape)
+        for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     there = dict(read_header(folder / WEIGHTS).shapes)
     if missing := sorted(here.keys() - there.keys()):
         return f"its file lacks {len(missing)} of {len(here)} weights, as {missing[0]}"

@@ -1,7 +1,7 @@
 """Load the tokenizer of a run and settle what its files leave open: pad token, end tokens, longest row.
 
-No token is ever added to a vocabulary here: a new token would need new rows in the model's embedding, and an adapter
-trained with them does not fit the model that everyone else has.
+No token is added to a vocabulary here: a new one needs a row of the model's embedding, and an adapter trained with it
+does not fit the model that everyone else has. Where a job asks for it, the model's folder has it (hub/vocabulary.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge_huggingface.facts.folder import TOKENIZER, damaged, read_object, reading
+from forge_huggingface.facts.folder import TOKENIZER, damaged, keep_legacy, read_object, reading
 from forge_huggingface.facts.shape import vocabulary_of
 from forge_huggingface.rendering import clock
 
@@ -34,7 +34,7 @@ def load(job: Job, folder: Path) -> Any:
     with reading(f"the tokenizer of {job.model.id} cannot be loaded", folder, TOKENIZER):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=job.model.trust_remote_code)
         try_out(tokenizer)
-    keep(tokenizer)
+    keep_legacy(tokenizer)
     clock.stop(tokenizer.chat_template, job.data.date)
     return tokenizer
 
@@ -50,16 +50,6 @@ def try_out(tokenizer: Any) -> None:
     ids = tokenizer("a b")["input_ids"]
     tokenizer.decode(ids)
     tokenizer.get_vocab()
-
-
-def keep(tokenizer: Any) -> None:
-    """Make a tokenizer save what transformers 5 forgets: how Llama's puts spaces, without which it reads other ids.
-
-    ``LlamaTokenizer`` takes ``legacy``, puts the space that begins a text behind each mark by it, and writes it into no
-    file: Llama 2's and Mistral 7B's say ``true``, and what has been saved reads ``false``.
-    """
-    if isinstance(legacy := getattr(tokenizer, "legacy", None), bool):
-        tokenizer.init_kwargs.setdefault("legacy", legacy)
 
 
 def vocabulary(job: Job, folder: Path) -> int | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
 
 
-NO_ADAPTER = 'there is no adapter to export: [adapter] type = "none" trains the whole model'
+NO_ADAPTER = "there is no adapter to export: its [adapter] type trains weights of the model itself"
 
 
 def cannot_merge(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
@@ -77,5 +77,5 @@ def export_problems(job: Job) -> Iterable[Problem]:
     for index, export in enumerate(job.export):
         if export.push_to_hub:
             yield from without_login(f"export.{index}.push_to_hub")
-        if export.format == "adapter" and job.adapter.type == "none":
+        if export.format == "adapter" and job.adapter.leaves_model:
             yield Problem(f"export.{index}.format", NO_ADAPTER, 'write format = "merged"')

@@ -49,6 +49,7 @@ OPTIMIZERS = (
         requires=("torchdistx",),
         install="git+https://github.com/pytorch/torchdistx",
     ),
+    Package(key="train.optim", values=("muon",), requires=("torch>=2.9",)),
     Package(key="train.optim", values=("adamw_torch_xla",), requires=("torch-xla",)),
     Package(key="train.optim", values=("adamw_torch_npu_fused",), requires=("torch-npu",)),
 )

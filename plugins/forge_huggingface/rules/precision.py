@@ -68,7 +68,7 @@ def precision_problems(job: Job) -> Iterable[Problem]:
         yield Problem("train.bf16", 'it contradicts [model] dtype = "float16"', "write fp16 = true, or bfloat16")
     elif dtype == "bfloat16" and options.get("fp16"):
         yield Problem("train.fp16", 'it contradicts [model] dtype = "bfloat16"', "write bf16 = true, or float16")
-    elif dtype == "float16" and job.adapter.type == "none":
+    elif dtype == "float16" and job.adapter.leaves_model:
         yield Problem(
             "model.dtype",
             "all weights are trained, and the scaling of fp16 works on float32 only",
@@ -96,7 +96,7 @@ def cannot_compute(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     if facts.model_type in OVERFLOWING and "float16" in {found.weights, TYPES.get(found.half or "")}:
         name = "fp16" if options.get("fp16") else "float16 weights"
         return f"{name}: the activations of {facts.model_type} do not fit into float16; leave it out"
-    if found.weights == "float16" and job.adapter.type == "none" and job.model.load_in_16bit:
+    if found.weights == "float16" and job.adapter.leaves_model and job.model.load_in_16bit:
         return "load_in_16bit: all weights are trained, and this GPU's 16 bit, float16, is too coarse; remove it"
     if options.get("tf32") and not (kind == "cuda" and capability(machine) >= 8.0):
         return "tf32: it is for NVIDIA GPUs of compute capability 8.0 or more; leave it out"
@@ -159,7 +159,7 @@ def _weights(machine: Machine, job: Job, half: Literal["bf16", "fp16"] | None) -
         return "float32", "no GPU is used, and CPUs are fastest and exact in 32 bit"
     if kind == "mps":
         return "float32", _NOT_ON_MPS
-    if job.adapter.type == "none":
+    if job.adapter.leaves_model:
         why = "all weights are trained, and small updates vanish in 16 bit"
         return "float32", f"{why}; the arithmetic is {computed}" if half else why
     if computed == "float16" and half is None:

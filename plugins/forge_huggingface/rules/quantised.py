@@ -53,7 +53,7 @@ def cannot_quantised(machine: Machine, job: Job, facts: ModelFacts) -> str | Non
             f"the model is stored in {found}, which only MLX reads; take the model that it was made from, or, on a Mac "
             'or by [use] backend = "mlx", train on it with MLX (pip install "forge-train[mlx]")'
         )
-    if job.adapter.type == "none":
+    if job.adapter.leaves_model:
         do = "use an adapter" + (", or write [model] dequantize = true" if found in WIDENED else "")
         return f"the model is stored in {found}, and quantised weights cannot be trained; {do}"
     if must_widen(machine, facts):
@@ -70,7 +70,7 @@ def widens(machine: Machine, job: Job, facts: ModelFacts) -> bool:
     """Whether quantised weights are loaded as 16 bit ones: as the job says, else where they could not be trained on."""
     if job.model.dequantize is not None:
         return job.model.dequantize
-    return job.adapter.type != "none" and must_widen(machine, facts)
+    return not job.adapter.leaves_model and must_widen(machine, facts)
 
 
 def must_widen(machine: Machine, facts: ModelFacts) -> bool:

@@ -10,8 +10,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, ForgeError, Problem
+from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.experts import decide_experts
+from forge_huggingface.rules.tokens import new_tokens_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +29,7 @@ KEYS: Mapping[str, tuple[type, ...]] = {
     "target_parameters": (list,),
     "exclude_modules": (list,),
     "modules_to_save": (list,),
+    "ensure_weight_tying": (bool,),
     "layers_to_transform": (list,),
     "rank_pattern": (dict,),
     "alpha_pattern": (dict,),
@@ -60,6 +63,10 @@ def cannot_start(job: Job, facts: ModelFacts) -> str | None:
         start = _start(job)
     except ForgeError:
         return None
+    named = start.config.get("target_modules") if start is not None else None
+    words = {name.rpartition(".")[2] for name in named} if isinstance(named, list) else set()
+    if words & {*EMBEDDINGS, "lm_head"} and facts.shape is not None and facts.shape.tied:
+        return "[adapter] from: its LoRA is on the embedding, which is the model's output layer too; merge it first"
     found = misfit(start, facts) if start is not None else None
     return f"[adapter] from: {found}; name the model that it was trained on in [model] id" if found else None
 
@@ -88,6 +95,7 @@ def start_problems(job: Job) -> Iterable[Problem]:
         if _is_written(job, name) and name in config and not _same(getattr(table, name), there):
             what = f"{start.about} has {json.dumps(there)}, and goes on as it is"
             yield Problem(f"adapter.{name}", what, f"remove it; {MERGE}")
+    yield from _token_problems(job, start)
     begins = {"init_lora_weights": table.init_lora_weights is not True, **dict.fromkeys(table.parts, True)}
     for name, written in begins.items():
         if written:
@@ -102,6 +110,18 @@ def start_problems(job: Job) -> Iterable[Problem]:
     elif method.reference and config.get("bias", "none") != "none":
         what = f"{start.about} trains biases, of which the model has one set: the reference would move with them"
         yield Problem("adapter.from", what, MERGE)
+
+
+def _token_problems(job: Job, start: Start) -> Iterable[Problem]:
+    """Yield what is wrong with the new tokens of a job, beside those that its adapter has rows for."""
+    there, mine = new_tokens_in(dict(start.config), start.folder), (job.model.add_tokens, job.model.add_special_tokens)
+    if there is None:
+        if not job.model.new_tokens:
+            what = f"{start.about} has rows of tokens, and no tokenizer beside it names them"
+            yield Problem("adapter.from", what, "name them in [model] add_tokens, in the order of their ids")
+    elif job.model.new_tokens and there != mine:
+        say = f"it has {json.dumps([*there[0], *there[1]])}" if any(there) else "it has none"
+        yield Problem("model.add_tokens", f"{start.about} has rows of other tokens: {say}", f"remove it; {MERGE}")
 
 
 def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:
@@ -120,6 +140,10 @@ def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Deci
         yield Decision("adapter.revision", start.revision, "the commit on the hub")
     if start.digest and job.adapter.digest is None:
         yield Decision("adapter.digest", start.digest, why)
+    tokens = new_tokens_in(dict(start.config), start.folder)
+    for name, found in zip(("add_tokens", "add_special_tokens"), tokens or ((), ()), strict=True):
+        if found and not job.model.new_tokens:
+            yield Decision(f"model.{name}", found, why)
     for name, kinds in KEYS.items():
         value = _value(start.config, name)
         if name in start.config and isinstance(value, kinds) and not _is_written(job, name):

@@ -56,12 +56,24 @@ def cannot_target(job: Job, facts: ModelFacts) -> str | None:
     leaves = {name: name.rpartition(".")[2] for name in names}
     if "lm_head" in leaves.values():
         return "LoRA on lm_head would not be trained: TRL's loss reads its weight directly; use modules_to_save"
-    if whole := [name for name, leaf in leaves.items() if leaf in EMBEDDINGS]:
-        tied = facts.shape is None or facts.shape.tied
-        why = "cannot merge LoRA on one that is the output layer too" if tied else "keeps a whole copy of it"
+    whole = [name for name, leaf in leaves.items() if leaf in EMBEDDINGS]
+    if whole and (why := _no_embedding(job, facts)):
         do = f"take it out, and write modules_to_save = {json.dumps(whole)}"
-        return f"target_modules: {whole[0]}: it is an embedding, and peft {why}; {do}"
-    return _unmatched(names, facts)
+        return f"target_modules: {whole[0]}: {why}; {do}"
+    return _unmatched([name for name in names if name not in whole], facts)
+
+
+def _no_embedding(job: Job, facts: ModelFacts) -> str | None:
+    """Return why LoRA cannot be on the embedding, or None."""
+    if facts.shape is None or facts.shape.tied:
+        return "it is an embedding that is the output layer too, or may be, and TRL's loss would pass by LoRA on that"
+    if facts.task != "text":
+        return "LoRA on an embedding has been tried with models of text alone"
+    if job.adapter.use_dora or job.adapter.init_lora_weights not in {True, False, "gaussian"}:
+        return "it is an embedding, of which LoRA has neither lengths nor another beginning"
+    if job.model.new_tokens:
+        return "its new rows are trained whole (add_tokens), and peft does not do both"
+    return None
 
 
 def _unmatched(names: Iterable[str], facts: ModelFacts) -> str | None:

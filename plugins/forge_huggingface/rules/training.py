@@ -98,7 +98,7 @@ def _whole(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
     """Return why each process needs the whole model, or None."""
     from packaging.version import Version  # which listing plugins does not need
 
-    options, full = job.train.options, job.adapter.type == "none"
+    options, full = job.train.options, job.adapter.leaves_model
     there, optim = machine.versions.get("accelerate", "0"), options.get("optim")
     if Version(there) < Version(SHARDING):
         return f"accelerate {there} saves a part of an adapter only; {SHARDING} saves all of it"
@@ -106,12 +106,16 @@ def _whole(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "weights in 4 or 8 bit stay whole on each GPU, so nothing is gained by it"
     if facts.task == "seq2seq":
         return "models with an encoder and a decoder have not been tried"
+    if job.adapter.type == "layers":
+        return 'type = "layers": frozen layers beside trained ones have not been tried in parts'
     if options.get("fp16"):
         return "fp16 scales the loss by what it finds in all gradients, and each process has a part of them; take bf16"
     if full and options.get("bf16") is not False and (job.model.dtype == "bfloat16" or job.model.load_in_16bit):
         return "accelerate trains 16-bit weights in 32 bit under bf16; leave [model] dtype out, or write bf16 = false"
     if job.adapter.use_dora:
         return "use_dora measures whole weights, and each process has a part of them"
+    if not full and job.model.new_tokens:
+        return "add_tokens: rows of tokens beside an adapter have not been tried in parts"
     if job.adapter.modules_to_save:
         return "modules_to_save: whole modules beside an adapter get other gradients than in one process"
     if not full and options.get("use_liger_kernel"):
@@ -174,12 +178,13 @@ def train_problems(
     if attention not in ATTENTIONS and not {"/", "|"} & set(attention) and not job.model.trust_remote_code:
         say = did_you_mean(attention, ATTENTIONS, f"there are {', '.join(ATTENTIONS)}, and the hub's org/kernel")
         yield Problem("model.attn_implementation", f'transformers knows no attention "{attention}"', say)
-    if options.get("sync_ref_model") and job.adapter.type != "none":
+    if options.get("sync_ref_model") and not job.adapter.leaves_model:
         yield Problem(
             "train.sync_ref_model",
             "with an adapter the reference is the model without it, and cannot be changed",
             'remove it, or write [adapter] type = "none"',
         )
+    yield from layer_problems(job)
     yield from rate_problems(job)
     yield from beginning_problems(job, method or METHODS.get(job.train.method))
     mine, theirs = job.data.variables, options.get("chat_template_kwargs")
@@ -215,9 +220,17 @@ def train_problems(
         yield Problem("train.early_stopping_patience", "nothing is evaluated", 'remove eval_strategy = "no"')
 
 
+def layer_problems(job: Job) -> Iterable[Problem]:
+    """Yield what cannot be with layers that are trained whole above frozen ones."""
+    reentrant = (job.train.options.get("gradient_checkpointing_kwargs") or {}).get("use_reentrant")
+    if job.adapter.type == "layers" and reentrant:
+        what = "the trained layers would get no gradient: what frozen ones hand on to them needs none"
+        yield Problem("train.gradient_checkpointing_kwargs", what, "remove use_reentrant")
+
+
 def rate_problems(job: Job) -> Iterable[Problem]:
     """Yield what is wrong with rates by group, as far as the job alone tells it."""
-    if job.train.options.get("loraplus_lr_ratio") and job.adapter.type == "none":
+    if job.train.options.get("loraplus_lr_ratio") and job.adapter.leaves_model:
         yield Problem("train.loraplus_lr_ratio", "there is no LoRA whose matrices it tells apart", "remove it")
     for pattern in job.train.options.get("learning_rates") or ():
         try:
@@ -269,7 +282,7 @@ def decide_training(machine: Machine, job: Job, facts: ModelFacts, method: Metho
     yield from decide_kernels(machine, job, facts)
     yield from decide_balance(job, facts)
     if options.get("learning_rate") is None:
-        full = job.adapter.type == "none"
+        full = job.adapter.leaves_model
         why = "TRL's default for all weights" if full else "LoRA takes about ten times the rate of full fine-tuning"
         why = "TRL's default" if config in LORA_FACTORS else why
         why = why.replace("TRL", "transformers") if config == "TrainingArguments" else why

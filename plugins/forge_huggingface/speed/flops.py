@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forge_huggingface.memory.footprint import adapted
+from forge_huggingface.memory.footprint import adapted, chosen, reached
 
 if TYPE_CHECKING:
     from forge.api import Job, ModelFacts, Shape
@@ -67,14 +67,16 @@ def flops(job: Job, facts: ModelFacts) -> Flops | None:
     if job.adapter.type == "none":
         token, pair = 6.0 * (body + head), 3.0 * attention
     else:
-        reached = _reached(shape, job)
-        pairs = adapted(shape, job.adapter)
+        depth = _reached(shape, job)
+        pairs = [] if job.adapter.leaves_model else adapted(shape, job.adapter)
         own = sum(count * rank * (linear.inputs + linear.outputs) for linear, count, rank in pairs)
         saved = {name.rpartition(".")[2] for name in job.adapter.modules_to_save or ()}
         whole = sum(linear.parameters for linear in shape.linears if linear.name in saved)
         whole += head if "lm_head" in saved else 0
-        token = 2.0 * (body + head) + 2.0 * (body * reached + head) + 6.0 * own + 2.0 * whole
-        pair = attention * (1.0 + 2.0 * reached)
+        if job.adapter.type == "layers":
+            whole += chosen(shape, job.adapter)
+        token = 2.0 * (body + head) + 2.0 * (body * depth + head) + 6.0 * own + 2.0 * whole
+        pair = attention * (1.0 + 2.0 * depth)
     if method in REFERENCE and not job.train.options.get("precompute_ref_log_probs"):
         token, pair = token + 2.0 * (body + head), pair + attention
     return Flops(token, pair)
@@ -83,4 +85,6 @@ def flops(job: Job, facts: ModelFacts) -> Flops | None:
 def _reached(shape: Shape, job: Job) -> float:
     """Return the share of the layers that the backward pass goes through: down to the lowest one with an adapter."""
     layers = job.adapter.layers_to_transform
+    if job.adapter.type == "layers":
+        return reached(shape, job.adapter)
     return (shape.layers - min(layers)) / shape.layers if layers else 1.0

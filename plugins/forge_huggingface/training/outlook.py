@@ -49,7 +49,7 @@ def estimate_again(job: Job, run: Run, data: Data | None) -> Estimate | None:
 
 def measured(trainer: Any, peak: int | None) -> dict[str, int | None]:
     """Return what lies in memory, in bytes, counted tensor by tensor."""
-    weights, gradients, states = in_memory(trainer.model, str(trainer.args.optim))
+    weights, gradients, states = in_memory(trainer.model, trainer.optimizer_name)
     moving = None
     on_gpu = trainer.args.device.type == "cuda"
     if peak is not None and on_gpu:  # on a CPU the peak is the process's, libraries and rows included
@@ -89,9 +89,9 @@ def in_memory(model: Any, optim: str) -> tuple[int, int, int]:
 
 def disk(trainer: Any, job: Job, run: Run) -> dict[str, Any]:
     """Return what checkpoints, weights and exports will take on disk, in bytes."""
-    weights, trained, states = in_memory(trainer.model, str(trainer.args.optim))
+    weights, trained, states = in_memory(trainer.model, trainer.optimizer_name)
     options = job.train.options
-    whole = job.adapter.type == "none"
+    whole = job.adapter.leaves_model
     saved = weights if whole else trained
     checkpoint = saved + states
     strategy = str(options.get("save_strategy") or "steps")

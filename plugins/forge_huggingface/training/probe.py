@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from forge.api import Data, Estimate, OutOfMemory, first_line, load_object, setting
 from forge.text.units import counted
+from forge_huggingface.arguments.tables import MUON
 from forge_huggingface.batches.tokens import COUNT
 from forge_huggingface.model.device import is_out_of_memory, peak
 from forge_huggingface.training.outlook import estimate_again
@@ -190,13 +191,13 @@ def optimizer_ballast(trainer: Any) -> list[Any]:
     """Take the memory that the optimizer will take at its first step: two values for each trained one, for Adam."""
     import torch
 
-    name = str(trainer.args.optim)
-    if "adam" not in name.lower():
+    name = trainer.optimizer_name
+    if "adam" not in name.lower() and name != MUON:
         return []
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     here = [each.to_local() if hasattr(each, "to_local") else each for each in trained]  # of a sharded one its part
     count = sum(each.numel() * (1 if "8bit" in name else each.element_size()) for each in here)
-    return [torch.empty(2 * count, dtype=torch.uint8, device=trainer.args.device)]
+    return [torch.empty((1 if name == MUON else 2) * count, dtype=torch.uint8, device=trainer.args.device)]
 
 
 def explain_out_of_memory(

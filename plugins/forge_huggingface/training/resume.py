@@ -165,6 +165,12 @@ def take_weights(trainer: Any, checkpoint: Path) -> None:
         trainer.state.log_history.append({**end, **means})
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     trainer._load_from_checkpoint(best or str(checkpoint))  # noqa: SLF001
+    if trainer.optimizer_name.startswith("schedule_free") and not best:
+        import torch
+
+        trainer.create_optimizer()  # its state tells the averaged weights
+        state = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
+        trainer.optimizer.load_state_dict(state)
 
 
 def drop_old(args: Any, state: Any, limit: int | None) -> None:

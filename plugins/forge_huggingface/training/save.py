@@ -36,11 +36,11 @@ def result(
 ) -> Trained:
     """Describe what training leaves."""
     facts = run.plan.facts
-    folder = "model" if job.adapter.type == "none" else "adapter"
+    folder = "model" if job.adapter.leaves_model else "adapter"
     base = {"id": job.model.id, "revision": facts.revision, "digest": facts.digest, "path": facts.path}
     return Trained(
         weights=folder,
-        kind="full" if job.adapter.type == "none" else "adapter",
+        kind="full" if job.adapter.leaves_model else "adapter",
         task=method.head if method.pooled else facts.task,
         base=base,
         processor=folder,
@@ -79,7 +79,10 @@ def save(
                 # A hub id means the same on every machine; a folder in this machine's cache does not.
                 config.base_model_name_or_path = run.plan.facts.path if is_folder(run) else job.model.id
                 config.revision = run.plan.facts.revision
-        model.save_pretrained(part, safe_serialization=True, **({} if weights is None else {"state_dict": weights}))
+        options: dict[str, Any] = {} if weights is None else {"state_dict": weights}
+        if trained.kind == "adapter":
+            options["save_embedding_layers"] = False  # peft would add the frozen embedding, where its size is another
+        model.save_pretrained(part, safe_serialization=True, **options)
         processor.save_pretrained(part)
         if trained.kind == "adapter" and trained.task == CLASSIFICATION:
             known = Labels.of(summary_of(run))
@@ -122,7 +125,10 @@ def _adapter_fault(model: Any, folder: Path) -> str | None:
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         return f"there is no {file.name}"
-    trained = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    trained = {
+        name: tuple(value.shape)
+        for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     return _difference(trained, read_header(file).shapes, file.name) or _too_few(model, read_header(file).shapes)
 
 

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
 from forge.api import Noted
+from forge_huggingface.arguments.tables import MUON
 from forge_huggingface.training.save import check_written
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Steady:
             best one so far.
         seconds_before: How long the run had trained before it was resumed.
         learning: Watches whether anything is learned.
+        muon: Whether the optimizer is Muon, which transformers does not have.
         rates: The rates of some parameters, where they are others than ``learning_rate``.
         filled: Tokens of all batches so far, with what fills them up; counted by their shapes.
         sequences: Rows of these batches.
@@ -50,6 +52,7 @@ class Steady:
     whether_to_save: Callable[[bool], bool] | None = None
     seconds_before: float = 0.0
     learning: Learning | None = None
+    muon: bool = False
     rates: Rates | None = None
     filled: int = 0
     sequences: int = 0
@@ -75,13 +78,34 @@ class Steady:
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
         """Make the optimizer, with a group for each rate."""
-        new = self.optimizer is None  # type: ignore[attr-defined]  # the trainer's
+        new = self.optimizer is None  # the trainer's
+        if new and self.muon:
+            from forge_huggingface.training.muon import make  # torch has it since 2.9
+
+            decayed = frozenset(self.get_decay_parameter_names(self.model))  # type: ignore[attr-defined]
+            self.optimizer: Any = make(self.model, self.args, decayed)  # type: ignore[attr-defined]
         optimizer = super().create_optimizer(*arguments, **options)  # type: ignore[misc]
         if new and self.rates is not None:
             counts = self.rates.part(optimizer, self.model)  # type: ignore[attr-defined]
             said = ", ".join(f"{rate:g} for {count:,} values" for rate, count in sorted(counts.items()))
             self.run.emit(Noted(f"learning rates: {said}"))  # type: ignore[attr-defined]
         return optimizer
+
+    @property
+    def optimizer_name(self) -> str:
+        """What ``[train] optim`` says."""
+        return MUON if self.muon else str(getattr(self.args.optim, "value", self.args.optim))  # type: ignore[attr-defined]
+
+    def end_averages(self) -> None:
+        """Put the averaged weights of a schedule-free optimizer into the model, those that it is evaluated with.
+
+        In a step the model has others, between the average and the newest (Defazio et al., arXiv 2405.15682). A best
+        checkpoint has the average already: it is saved right after an evaluation.
+        """
+        args, state = self.args, self.state  # type: ignore[attr-defined]
+        best = args.load_best_model_at_end and state.best_model_checkpoint
+        if self.optimizer is not None and not best and callable(getattr(self.optimizer, "eval", None)):
+            self.optimizer.eval()
 
     def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         """Count the batch, and take it forward and backward.

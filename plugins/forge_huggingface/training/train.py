@@ -8,6 +8,7 @@ wrapped, and every argument is written out and read back: what is trained is wha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from forge.api import (
@@ -28,11 +29,14 @@ from forge.disk.folder import RunFolder
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.options import filled_in
 from forge_huggingface.arguments.owned import REWARD_KEYS
+from forge_huggingface.arguments.tables import MUON
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.adapt import keep_in_float32
 from forge_huggingface.model.device import is_out_of_memory
+from forge_huggingface.model.layers import chosen
 from forge_huggingface.model.parts import frozen
 from forge_huggingface.model.start import REFERENCE, keep_start
+from forge_huggingface.model.tokens import ROWS
 from forge_huggingface.rules.placement import device
 from forge_huggingface.training.apart import hold_apart
 from forge_huggingface.training.checkpointing import heed_layers
@@ -114,6 +118,7 @@ def train_by(
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
+    trainer.end_averages()
     doubt = trainer.learning.end(trainer.model)
     if doubt is not None:
         run.emit(doubt)
@@ -159,6 +164,9 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         heed_layers(loaded.model)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
     acting = apply(job, run, loaded.model)
+    if hasattr(loaded.model, "peft_config"):
+        # peft would keep a copy of an embedding that LoRA is on: the base has it.
+        loaded.model.save_pretrained = partial(loaded.model.save_pretrained, save_embedding_layers=False)
     if job.adapter.from_:
         keep_start(loaded.model)
     kind = type(recipe.trainer.__name__, (Steady, recipe.trainer), {})
@@ -176,11 +184,11 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
         # TRL takes an adapter that it has not made for a trained one, and keeps a copy of it as the reference. This one
         # is new, so the model without it is the same.
         trainer.model.delete_adapter(REFERENCE)
-    if job.adapter.type != "none":
+    if not job.adapter.leaves_model:
         keep_in_float32(trainer.model, every=trainer.args.fp16)
     check_together(trainer, run)
     trainer.run = run
-    trainer.rates = rates_of(job)
+    trainer.rates, trainer.muon = rates_of(job), job.train.options.get("optim") == MUON
     trainer.learning = Learning(trainer.model, recipe.idle)
     for name in EVALUATION & values.keys():
         setattr(trainer.args, name, values[name])
@@ -246,7 +254,7 @@ def check_adapter(model: Any, job: Job, run: Run) -> None:
     Raises:
         PluginError: There is another one, or none.
     """
-    if job.adapter.type == "none" or hasattr(model, "peft_config"):
+    if job.adapter.leaves_model or hasattr(model, "peft_config"):
         return
     what = f'[adapter] type = "{job.adapter.type}" gave a {type(model).__name__} without an adapter of peft'
     mend = 'update it: it is to wrap the model by peft, or to say removes=frozenset({"hf-model"})'
@@ -260,15 +268,17 @@ def trainable_names(model: Any, job: Job) -> list[str]:
     names = [name for name, parameter in every if parameter.requires_grad]
     if not names:
         raise PluginError("no parameter would be trained", "the model came frozen from loading and adapting")
-    if job.adapter.type == "none":
+    if job.adapter.leaves_model:
         tower = job.adapter.finetune_vision_layers is False
-        wanted = [name for name, _ in every if not (tower and frozen(name))]
+        asked = chosen(model, job.adapter) if job.adapter.type == "layers" else {name for name, _ in every}
+        wanted = [name for name, _ in every if name in asked and not (tower and frozen(name))]
         if names != wanted:
             what = f"{len(names)} of the {len(wanted)} parameters that [adapter] asks for would be trained"
-            raise PluginError(what, "[adapter] type is none")
+            raise PluginError(what, f"[adapter] type is {job.adapter.type}")
         return names
     if job.adapter.type == "lora" and job.adapter.bias == "none":
-        foreign = [name for name in names if "lora_" not in name and "modules_to_save" not in name]
+        mine = ("lora_", "modules_to_save", ROWS)
+        foreign = [name for name in names if not any(part in name for part in mine)]
         if foreign:
             raise PluginError(f"{len(foreign)} parameters outside the adapter would be trained", foreign[0])
     return names

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from forge.api import ModelError
-from forge_huggingface.facts.folder import PROCESSOR, read_object, reading, words
+from forge_huggingface.facts.folder import PROCESSOR, keep_legacy, read_object, reading, words
 from forge_huggingface.rendering import clock, tokenizers
 from forge_huggingface.vision.images import Gallery
 
@@ -49,7 +49,7 @@ def load(job: Job, folder: Path) -> Any:
             "add its preprocessor_config.json, or take a whole copy of the model",
         )
     limit(processor.image_processor, job.data.min_pixels, job.data.max_pixels)
-    tokenizers.keep(processor.tokenizer)
+    keep_legacy(processor.tokenizer)
     for each in (processor, processor.tokenizer):
         clock.stop(getattr(each, "chat_template", None), job.data.date)
     return processor

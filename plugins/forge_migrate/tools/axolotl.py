@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from forge_migrate import common
+from forge_migrate import common, trained
 from forge_migrate.draft import Given, numeric, truth
 from forge_migrate.tools.axolotl_rows import rows
 
@@ -89,6 +90,9 @@ def translate(given: Given, draft: Draft) -> None:
     for theirs, ours in RENAMED.items():
         if theirs in given:
             draft.set(ours, numeric(given.take(theirs)))
+    if draft.get("train.optim") == "muon":
+        del draft.tables["train"]["optim"]
+        draft.lack("optimizer", "muon", "its steps have another length there than Muon's here: write a rate for it")
     _adapter(given, draft)
     rows(given, draft)
     _steps(given, draft)
@@ -177,14 +181,19 @@ def _adapter(given: Given, draft: Draft) -> None:
         "lora_target_parameters": "target_parameters",
         "lora_rank_pattern": "rank_pattern",
         "lora_alpha_pattern": "alpha_pattern",
+        "peft_ensure_weight_tying": "ensure_weight_tying",
         "peft_use_dora": "use_dora",
         "peft_use_rslora": "use_rslora",
         "peft_layers_to_transform": "layers_to_transform",
         "peft_init_lora_weights": "init_lora_weights",
     }
     taken = {ours: given.take(theirs) for theirs, ours in more.items()}
+    begin = taken["init_lora_weights"]
+    if isinstance(begin, str) and begin in trained.ABSENT:
+        draft.lack("peft_init_lora_weights", taken.pop("init_lora_weights"), "forge has no such beginning of LoRA")
     if kind is None:
         common.whole(draft)
+        _unfrozen(given, draft)
         for name, value in (("lora_r", rank), ("lora_target_modules", targets)):
             if value is not None:
                 draft.drop(name, value, "without adapter every weight is trained, there and here")
@@ -211,6 +220,16 @@ def _adapter(given: Given, draft: Draft) -> None:
             draft.set(f"adapter.{name}", value)
     if begun := given.words("lora_model_dir"):
         common.start(draft, "lora_model_dir", begun)
+
+
+def _unfrozen(given: Given, draft: Draft) -> None:
+    """Train what is named alone: patterns, from the beginnings of parameters' names."""
+    patterns = given.take("unfrozen_parameters") or []
+    if ranges := [each for each in patterns if re.search(r"\[\d*:\d*\]$", each)]:
+        draft.lack("unfrozen_parameters", ranges, "forge trains whole parameters, and no part of their rows")
+    elif patterns:
+        note = "unfrozen_parameters there"
+        trained.layers(draft, {"target_modules": trained.matching(patterns)}, note)
 
 
 def _steps(given: Given, draft: Draft) -> None:

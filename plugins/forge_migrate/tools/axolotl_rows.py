@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from forge_migrate import common
+from forge_migrate import common, trained
 from forge_migrate.draft import Given, truth
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ def rows(given: Given, draft: Draft) -> None:
     pad = special.take("pad_token")
     if pad is not None:
         draft.drop("special_tokens.pad_token", pad, "padding is in no loss")
-    for name in ("eos_token", "bos_token", "unk_token"):
+    draft.set("model.eos_token", special.take("eos_token"))
+    new = special.words("additional_special_tokens")
+    trained.new_tokens(draft, given.words("tokens"), new, whole=False)
+    for name in ("bos_token", "unk_token"):
         if name in special:
             draft.tell(f"special_tokens.{name} = {special.take(name)}: the tokenizer's own is taken; see `forge data`")
     common.rest(special, draft, "forge takes the tokenizer's own; the chat template writes the end of an answer")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from forge_migrate import common
+from forge_migrate import common, trained
 from forge_migrate.draft import Given, truth
 from forge_migrate.tools.llama_factory_rows import Sets, rows
 
@@ -73,6 +73,11 @@ def translate(given: Given, draft: Draft) -> None:
     stage = given.take("stage", "sft")
     _method(stage, given, draft)
     _weights(given, draft)
+    plain, special = ((given.take(name) or "") for name in ("add_tokens", "add_special_tokens"))
+    both = [each.split(",") if isinstance(each, str) else list(each) for each in (plain, special)]
+    trained.new_tokens(draft, *([t.strip() for t in each if t.strip()] for each in both), whole=True)
+    if (resized := given.take("resize_vocab")) is not None:
+        draft.drop("resize_vocab", resized, "the embeddings are resized wherever tokens are added")
     length = given.number("cutoff_len", 2048)
     draft.set("model.max_seq_length", length)
     _optimizer(given, draft)
@@ -172,6 +177,8 @@ def _weights(given: Given, draft: Draft) -> None:
         for name in ("use_rslora", "use_dora"):
             if truth(given.take(name)):
                 draft.set(f"adapter.{name}", value=True)
+    elif kind == "freeze":
+        _freeze(given, draft)
     else:
         draft.lack("finetuning_type", kind, "forge has LoRA and the training of every weight")
     begun, new = given.words("adapter_name_or_path"), truth(given.take("create_new_adapter"))
@@ -179,6 +186,18 @@ def _weights(given: Given, draft: Draft) -> None:
         draft.lack("adapter_name_or_path", begun, "merge it first, and write the merged folder into [model] id")
     elif begun:
         common.start(draft, "adapter_name_or_path", begun, reference=False)
+
+
+def _freeze(given: Given, draft: Draft) -> None:
+    """Train the last layers, or the first ones where their number is below 0."""
+    count = int(given.number("freeze_trainable_layers", 2))
+    names, beside = given.words("freeze_trainable_modules"), given.words("freeze_extra_modules")
+    if truth(given.take("use_llama_pro")):
+        draft.lack("use_llama_pro", value=True, why="forge adds no layers to a model")
+    numbers = list(range(-count, 0)) if count > 0 else list(range(-count))
+    chosen = {"layers_to_transform": numbers, "modules_to_save": beside}
+    chosen["target_modules"] = [] if names in ([], ["all"]) else names
+    trained.layers(draft, chosen, 'finetuning_type = "freeze" there')
 
 
 def _optimizer(given: Given, draft: Draft) -> None:
@@ -192,7 +211,9 @@ def _optimizer(given: Given, draft: Draft) -> None:
         draft.set("train.optim", f"{name}_adamw{'_layerwise' if layers else ''}")
         draft.set("train.optim_target_modules", "all-linear" if target in ([], ["all"]) else target)
         draft.set("train.optim_args", f"rank={rank},update_proj_gap={gap},scale={scale}")
-    for name in ("use_badam", "use_adam_mini", "use_muon"):
+    if truth(given.take("use_muon")):
+        trained.muon(draft, "use_muon")
+    for name in ("use_badam", "use_adam_mini"):
         if truth(given.take(name)):
             draft.lack(name, value=True, why="forge has no such optimizer")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from forge_migrate import common
+from forge_migrate import common, trained
 from forge_migrate.draft import truth
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def translate(given: Given, draft: Draft) -> None:
     common.stored_in_4_bit(draft)
     draft.set("model.revision", given.take("model_revision"))
     _weights(given, draft)
+    _tokens(given, draft)
     _rows(given, draft)
     _rewards(given, draft)
     common.warm_up(given, draft)
@@ -214,6 +216,7 @@ def _weights(given: Given, draft: Draft) -> None:
             draft.set(f"adapter.finetune_{ours}_layers", not truth(given.take(theirs)))
     if kind == "full":
         common.whole(draft)
+        _chosen(given, draft)
         draft.set("model.dtype", dtype or "bfloat16", "the weights are trained in the checkpoint's type there")
         return
     if kind != "lora":
@@ -226,13 +229,41 @@ def _weights(given: Given, draft: Draft) -> None:
     draft.set("adapter.target_parameters", given.words("target_parameters") or None)
     draft.set("adapter.modules_to_save", saved or None)
     draft.set("adapter.bias", None if bias in (None, "none") else bias)
-    if start not in (None, True, "true"):
+    if str(start) in trained.ABSENT:
+        draft.lack("init_weights", start, "forge has no such beginning of LoRA")
+    elif start not in (None, True, "true"):
         draft.set("adapter.init_lora_weights", start)
     for name, on in flags.items():
         if on:
             draft.set(f"adapter.{name}", value=True)
     if begun := given.words("adapters"):
         common.start(draft, "adapters", begun, reference=False)
+
+
+def _chosen(given: Given, draft: Draft) -> None:
+    """Train what is named, and not what is frozen: the beginnings of parameters' names."""
+    share, frozen = given.number("freeze_parameters_ratio", 0), given.words("freeze_parameters")
+    named = given.words("trainable_parameters")
+    if share not in (0, 1):
+        why = 'which layers these are, the model tells: write [adapter] type = "layers" and layers_to_transform'
+        draft.lack("freeze_parameters_ratio", share, why)
+    elif (share and named) or frozen:
+        pattern = trained.matching([re.escape(each) for each in named], frozen if not share else ())
+        trained.layers(draft, {"target_modules": pattern}, "freeze_parameters and trainable_parameters there")
+    elif share:
+        draft.lack("freeze_parameters_ratio", share, "nothing would be trained")
+
+
+def _tokens(given: Given, draft: Draft) -> None:
+    new = given.words("new_special_tokens")
+    if any(each.endswith(".txt") for each in new):
+        draft.lack("new_special_tokens", new, "write the tokens of the file into [model] add_special_tokens")
+    else:
+        trained.new_tokens(draft, (), new, whole=False)
+    if (optimizer := given.take("optimizer")) == "muon":
+        trained.muon(draft, "optimizer")
+    elif optimizer is not None:
+        draft.lack("optimizer", optimizer, "forge has no such optimizer, or calls it otherwise: see [train] optim")
 
 
 def _rows(given: Given, draft: Draft) -> None:
@@ -367,7 +398,7 @@ def _defaults(draft: Draft) -> None:
     draft.otherwise("train.per_device_eval_batch_size", 1)
     size = draft.get("train.per_device_train_batch_size")
     draft.otherwise("train.gradient_accumulation_steps", math.ceil(16 / size), "ms-swift's default: 16 rows a step")
-    full = draft.get("adapter.type") == "none"
+    full = draft.get("adapter.type") != "lora"
     draft.otherwise("train.learning_rate", 1e-5 if full else 1e-4)
     if draft.get("train.max_steps") is None:
         draft.otherwise("train.num_train_epochs", 3.0)

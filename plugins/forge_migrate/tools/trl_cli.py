@@ -28,7 +28,6 @@ DROPPED: Mapping[str, str] = {
     "ignore_bias_buffers": "of several processes",
     "lora_task_type": "the method says it",
     "padding_free": "forge decides; the training is the same",
-    "pad_token": "padding is in no loss",
     "use_cache": "forge sets it itself",
     "vllm_server_host": "the environment's",
 }
@@ -157,9 +156,8 @@ def _rows(given: Given, draft: Draft, method: str) -> None:
         draft.lack("packing_strategy", how, "rows are packed whole here, the longest first")
     template = given.take("chat_template_path")
     draft.set("data.chat_template", template)
-    end = given.take("eos_token")
-    if end is not None:
-        draft.tell(f"eos_token = {end}: an answer ends as the chat template writes it; `forge data` shows how")
+    for name in ("eos_token", "pad_token"):
+        draft.set(f"model.{name}", given.take(name))
     answers, completion = given.take("assistant_only_loss"), given.take("completion_only_loss")
     if method == "sft":
         if truth(answers):

@@ -96,7 +96,7 @@ def test_it_is_a_finding_of_the_check_of_plugins(old: Site) -> None:
 
 def test_a_name_warns_who_uses_it_outside_of_forge() -> None:
     with pytest.warns(ForgeDeprecationWarning, match="VOCABULARY") as caught:
-        assert api.VOCABULARY[Stage.ADAPT] == {"lora", "none", "dora", "from", "target_parameters"}
+        assert api.VOCABULARY[Stage.ADAPT] == {"lora", "none", "layers", "dora", "from", "target_parameters"}
     assert caught[0].filename == __file__
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from forge.errors import JobError
 from forge_huggingface.model.residual import KEPT
 from support.projects import cut_after
 from support.resuming import resumed
@@ -82,3 +83,22 @@ def test_beginnings_that_cannot_be_are_refused_when_planned(
 ) -> None:
     project.write(**changes)
     assert said in project.forge("plan", "job.toml", code=None, FORGE_MACHINE="linux-cuda")
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        (
+            "loftq",
+            "would count the rest twice in the 16 bit one that forge merges into; write true beside load_in_4bit",
+        ),
+        ("eva", "it begins from the activations of a pass over the rows"),
+        ("corda", "forge has no CorDA"),
+        ("lora-ga", "it begins from gradients"),
+    ],
+)
+def test_beginnings_that_forge_does_not_have_are_refused_by_name(project: Project, word: str, says: str) -> None:
+    project.write(adapter={"init_lora_weights": word})
+    with pytest.raises(JobError) as caught:
+        project.prepare()
+    assert says in str(caught.value)

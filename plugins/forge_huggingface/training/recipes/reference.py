@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def reference(job: Job, run: Run) -> Any:
     """Return the model that the trained one is compared with, or None where the trainer needs no second one."""
-    if job.adapter.type != "none" or job.train.options.get("precompute_ref_log_probs"):
+    if not job.adapter.leaves_model or job.train.options.get("precompute_ref_log_probs"):
         return None
     model = read_model(job, run, str(snapshot(job, run, weights=True)), planned_device(job, run))
     run.emit(Noted("all weights are trained, so the reference is a second copy of the model"))
