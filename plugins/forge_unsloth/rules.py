@@ -106,6 +106,8 @@ def cannot_model(machine: Machine, job: Job, facts: ModelFacts) -> str | None:
         return "the model is quantised already (bitsandbytes); remove load_in_…bit, and use an adapter"
     if table.bits and job.adapter.type == "none":
         return f'load_in_{table.bits} with [adapter] type = "none": quantised weights cannot be trained; use an adapter'
+    if job.adapter.ensure_weight_tying:
+        return "ensure_weight_tying: Unsloth trains embedding and output layer apart; leave it out"
     dtype = precision(machine, job, facts).weights
     whole = job.adapter.type == "none"
     if whole and dtype != "float32":

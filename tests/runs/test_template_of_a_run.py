@@ -342,7 +342,7 @@ def test_what_cannot_be_given_is_told_while_planning(project: Project, data: Any
 def test_tools_for_prompts_that_the_trainer_renders_are_refused(project: Project, rows: Rows) -> None:
     rows(prompts(4))
     project.write(train={"method": "grpo", **ONLINE}, data={"tools": [TOOL]})
-    assert "tells the template of no tools" in project.forge("plan", "job.toml", code=2)
+    assert "tells the template only of what can be called" in project.forge("plan", "job.toml", code=2)
 
 
 def test_variables_of_prompts_are_the_same_in_data_and_in_train(project: Project, rows: Rows) -> None:

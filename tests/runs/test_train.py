@@ -166,14 +166,13 @@ def test_a_target_that_lora_does_not_take_is_refused_when_planned(project: Proje
     assert f"target_modules: {name} {said}" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "what"), [("lm_head", "output layer"), ("embed_in", "an embedding")])
-def test_what_planning_does_not_know_by_name_is_refused_as_what_it_is(name: str, what: str) -> None:
+def test_what_planning_does_not_know_by_name_is_refused_as_what_it_is() -> None:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=16, **size))
-    with pytest.raises(ModelError, match=rf'{what}.*; train it whole: modules_to_save = \["{name}"\]'):
-        target_modules(model, AdapterTable(target_modules=name))
+    with pytest.raises(ModelError, match=r'output layer.*; train it whole: modules_to_save = \["lm_head"\]'):
+        target_modules(model, AdapterTable(target_modules="lm_head"))
 
 
 def test_what_lora_does_not_take_is_trained_whole_as_the_message_says(project: Project) -> None:

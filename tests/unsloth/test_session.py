@@ -143,7 +143,13 @@ def test_every_key_of_the_adapter_is_passed(tmp_path: Path, tiny_model: Path, do
         "init_lora_weights": "gaussian",
     }
     parts = {name for name in AdapterTable.model_fields if name.startswith("finetune_")}  # of vision models
-    refused = {"from_", "revision", "digest", "target_parameters"}  # Unsloth's offers do not have these words
+    refused = {
+        "from_",
+        "revision",
+        "digest",
+        "target_parameters",
+        "ensure_weight_tying",
+    }  # by words of offers or a rule
     assert table.keys() | {"type", "bias"} == AdapterTable.model_fields.keys() - parts - refused
     job, _, _ = prepared(tmp_path, tiny_model, adapter=table, train={"seed": 7})
     values = session.lora(job)

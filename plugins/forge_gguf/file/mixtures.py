@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Values(Protocol):
-    """Where a tensor's rows come from: :class:`Weights`, or matrices in memory."""
+    """Where a tensor's rows come from: :class:`~forge_gguf.file.weights.Weights`, or matrices in memory."""
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return some rows as float32."""

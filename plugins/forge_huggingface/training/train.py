@@ -67,7 +67,7 @@ def train(job: Job, run: Run, loaded: Loaded, data: Data) -> Trained:
 
 
 def train_by(
-    method: Method, job: Job, run: Run, loaded: Loaded, data: Data, *, keep: Callable[..., None] = save
+    method: Method, job: Job, run: Run, loaded: Loaded, data: Data, *, keep: Callable[..., None] | None = None
 ) -> Trained:
     """Train by a method and save the weights.
 
@@ -127,7 +127,7 @@ def train_by(
     trained = result(method, job, run, loaded, best=best_step(trainer), metrics=metrics, warnings=warnings)
     weights = gathered(trainer, run)
     if run.rank == 0:
-        keep(trainer.model, data.processor, run.folder / trained.weights, job, run, trained, weights)
+        (keep or save)(trainer.model, data.processor, run.folder / trained.weights, job, run, trained, weights)
     run.group.first(None)
     return trained
 

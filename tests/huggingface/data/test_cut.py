@@ -57,7 +57,7 @@ def test_ratings_that_only_a_cut_makes_contradict_each_other_are_told(project: P
 
 
 @pytest.mark.parametrize("method", ["grpo", "rloo", "distill"])
-def test_prompts_with_pictures_are_refused_since_the_method_shows_none(
+def test_prompts_with_pictures_are_refused_where_the_model_sees_none(
     project: Project, rows: Write, method: str
 ) -> None:
     rows([{"prompt": PICTURE}])
@@ -65,12 +65,12 @@ def test_prompts_with_pictures_are_refused_since_the_method_shows_none(
     project.write(train={"method": method, **own, **SHORT})
     error = project.perform().error
     assert error["what"] == "rows.jsonl:1 has images"
-    assert error["why"] == f'method = "{method}" trains models of text only, 1 of all 1 rows are bad'
+    assert error["why"] == "this model takes text only, 1 of all 1 rows are bad"
 
 
 def test_a_column_of_pictures_that_only_rewards_get_is_told(project: Project, rows: Write) -> None:
     rows([{**row, "images": images} for row, images in zip(prompts(3), (["a.png"], None, []), strict=True)])
     project.write(train={"method": "grpo", **ONLINE, **SHORT})
     told = [each["message"] for each in project.perform().of_kind("warning")]
-    what = 'the column images is for rewards only: method = "grpo" trains models of text'
+    what = "the column images is for rewards only: this model takes text only"
     assert f"training rows: in 1 row {what}" in told
