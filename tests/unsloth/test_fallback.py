@@ -144,6 +144,11 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "without float32 weights",
     ),
+    "one matrix at both ends": (
+        {"adapter": {"modules_to_save": ["lm_head"], "ensure_weight_tying": True}},
+        {},
+        "Unsloth trains embedding and output layer apart",
+    ),
     "the CPU": ({"train": {"use_cpu": True}}, {}, "Unsloth trains on a GPU"),
     "a loss that needs logits": ({"train": {"loss_type": "dft"}}, {}, "Unsloth computes its own fused loss"),
     "TRL's chunked loss": ({"train": {"loss_type": "chunked_nll"}}, {}, "Unsloth computes its own fused loss"),
