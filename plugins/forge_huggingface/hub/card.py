@@ -102,10 +102,12 @@ def speed_of(folder: Path) -> dict[str, str]:
 def _evaluation(found: Mapping[str, Any]) -> list[str]:
     """Return what was measured on held-out rows, and a few of them with their answers."""
     head, *rows = measured(found["metrics"])
-    sampling = found["report"]["sampling"]
-    how = "greedy answers" if not sampling["temperature"] else ", ".join(f"{key} {sampling[key]}" for key in sampling)
+    sampling = found["report"].get("sampling")  # none where no held-out rows were asked
+    drawn = sampling and sampling["temperature"]
+    how = ", ".join(f"{key} {sampling[key]}" for key in sampling) if drawn else "greedy answers"
+    on = f"On {found['rows']} held-out rows, {how}; in" if sampling else "In"
     lines = [
-        f"On {found['rows']} held-out rows, {how}; in brackets 95 % intervals over these rows.",
+        f"{on} brackets 95 % intervals over the rows.",
         "",
         f"| {' | '.join(head)} |",
         f"| {' | '.join('---' for _ in head)} |",
