@@ -96,8 +96,9 @@ def test_what_would_fail_after_training_is_told_before_the_model_is_loaded(proje
         assert "step 1" not in output
 
 
-def test_tasks_are_asked_later_beside_the_jobs_own_metrics(trained: tuple[Project, Any], tasks: Path) -> None:
-    project, folder = trained
+def test_tasks_are_asked_later_beside_the_jobs_own_metrics(project: Project, tasks: Path) -> None:
+    project.write(data={"eval_size": 4})
+    folder = project.perform().folder
     options = ["--set", f"plugins.lm-eval.include_path={tasks}", "--set", "plugins.lm-eval.limit=4"]
     project.forge("eval", str(folder.path), "--metric", "lm-eval:colours_words", "--metric", "exact-match", *options)
     found = json_of(folder.path / "evaluations" / "1.json")

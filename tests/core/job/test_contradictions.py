@@ -86,3 +86,21 @@ def test_mistakes_read_as_one_sentence_where_nobody_takes_them_apart() -> None:
 def test_a_job_that_an_older_forge_has_checked_is_loaded_as_it_is(tmp_path: Path) -> None:
     data = {"model": {"id": "m"}, "data": {"path": "d", "max_bad_rows": 5}, "folder": str(tmp_path)}
     assert load_job(data).data.max_bad_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('path = "d"\nshare = 0.5', "there is one source"),
+        ('[[data.sources]]\npath = "a"\nshare = 0.5\n[[data.sources]]\npath = "b"', "write it in all"),
+        ('[[data.sources]]\npath = "a"\nshare = 1\nweight = 2', "keep one"),
+        ('path = "d"\nstopping_strategy = "all_exhausted"', "no source has a share"),
+        ('path = "d"\ndraw_rows = 5\nmax_rows = 5', "keep one"),
+        ('path = "d"\ndraw_rows = 5\nstreaming = true', "streaming never sees them"),
+        ('draw_rows = 5\n[[data.sources]]\npath = "a"', "belong into each"),
+    ],
+)
+def test_shares_and_drawn_rows_that_say_nothing_or_two_things(keys: str, said: str, catalogue: Catalogue) -> None:
+    with pytest.raises(JobError) as caught:
+        parse(f'[model]\nid = "m"\n[data]\n{keys}\n', "job.toml", Path("/jobs"), PluginKeys(catalogue))
+    assert said in str(caught.value)
