@@ -239,7 +239,7 @@ class DataTable(Source):
             yield Mistake("share is a part of a mixture, and there is one source; remove it", ("share",))
         elif shares and len(shares) < len(self.sources):
             yield Mistake("share stands in some sources and not in others; write it in all", ("sources",))
-        elif shares and any("weight" in source.model_fields_set for source in self.sources):
+        elif shares and any(source.weight != 1 for source in self.sources):
             yield Mistake("weight and share say the same in two ways; keep one", ("sources",))
         if self.stopping_strategy and not shares:
             yield Mistake("stopping_strategy has no effect: no source has a share", ("stopping_strategy",))

@@ -10,7 +10,7 @@ from forge.discovery.catalogue import Catalogue
 from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, Mistake, Mistakes
 from forge.job.check import JobCheck
-from forge.job.job import load_job
+from forge.job.job import dump_job, load_job
 from forge.job.read import parse
 from forge.job.table import Table
 
@@ -104,3 +104,10 @@ def test_shares_and_drawn_rows_that_say_nothing_or_two_things(keys: str, said: s
     with pytest.raises(JobError) as caught:
         parse(f'[model]\nid = "m"\n[data]\n{keys}\n', "job.toml", Path("/jobs"), PluginKeys(catalogue))
     assert said in str(caught.value)
+
+
+def test_a_mixture_by_shares_is_no_contradiction_also_once_every_value_is_in_it(catalogue: Catalogue) -> None:
+    both = '[[data.sources]]\npath = "a"\nshare = 1\n[[data.sources]]\npath = "b"\nshare = 3\n'
+    keys = f'[model]\nid = "m"\n[data]\nmax_rows = 9\nstopping_strategy = "all_exhausted"\n{both}'
+    job = parse(keys, "job.toml", Path("/jobs"), PluginKeys(catalogue)).job
+    assert dump_job(load_job(dump_job(job))) == dump_job(job)
