@@ -31,6 +31,7 @@ from forge_huggingface.rewards.builtin.registry import BUILTINS
 from forge_huggingface.rewards.table import RewardTable
 from forge_huggingface.rules.training import TRACKERS
 from forge_huggingface.sources.files import SUPPORTED
+from forge_lm_eval.options import Options as LmEval
 from forge_sdpo.options import Sdpo
 from parts.markdown import code, listed, number, table
 
@@ -152,6 +153,11 @@ def trackers() -> str:
 def sdpo() -> str:
     """``[plugins.sdpo]``."""
     return keys(Sdpo)
+
+
+def lm_eval() -> str:
+    """``[plugins.lm-eval]``."""
+    return keys(LmEval)
 
 
 def families() -> str:

@@ -140,7 +140,7 @@ def forge_offers() -> Iterable[Offer]:
     yield Offer(
         stage=Stage.GENERATE,
         impl="forge_huggingface.generation.load:generate",
-        supports=frozenset({"text", "vision", "seq2seq", "base", "adapter", "full"}),
+        supports=frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "lender"}),
         requires_dist=(*MODELS, PEFT),
         packages=LOADING,
         depends=frozenset({"hf-model"}),

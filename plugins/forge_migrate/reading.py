@@ -153,7 +153,7 @@ def _command(text: str) -> Read | None:
     joined = re.sub(r"\\[ \t]*\n", " ", text)
     for line in _filled(joined).splitlines():
         try:
-            words = shlex.split(line, comments=True)
+            words = shlex.split(_COMMENT_OF_SHELL.sub(_said, line))
         except ValueError:
             continue
         environment = {}
@@ -166,6 +166,14 @@ def _command(text: str) -> Read | None:
                 raise UsageError("the command names a file", f"{values['']} holds the keys", "migrate that file")
             return Read(_NAMES[words[0]], values, COMMANDS[words[0]][words[1]], environment)
     return None
+
+
+_COMMENT_OF_SHELL = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|(?<!\S)\#.*""")
+
+
+def _said(found: re.Match[str]) -> str:
+    """Return what a shell reads: a ``#`` begins a comment where a word begins, and not in ``org/rows#500``."""
+    return "" if found[0].startswith("#") else found[0]
 
 
 _SUM = re.compile(r"\$\(expr (\d+) ([/*+-]) (\d+)\)|\$\(\((\d+) ?([/*+-]) ?(\d+)\)\)")

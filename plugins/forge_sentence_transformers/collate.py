@@ -11,7 +11,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Decision, Finding, Noted, Warned
-from forge_huggingface.data.collate import drawn, epoch_of, eval_sources
+from forge_huggingface.data.collate import drawn, eval_sources
+from forge_huggingface.data.mixing import mixed, weights
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rendering import tokenizers
 from forge_huggingface.sources.sources import left_out
@@ -50,7 +51,7 @@ def collate(job: Job, run: Run) -> Data:
     held = whole_queries(rows.texts, drawn(job, len(rows.texts), rng), rng)
     ends = [*rows.starts[1:], len(rows.texts)]
     parts = [[at for at in range(start, end) if at not in held] for start, end in zip(rows.starts, ends, strict=True)]
-    order = epoch_of(parts, job.data.all_sources(), rng)
+    order = mixed(parts, weights(job.data, [len(part) for part in parts]), rng)
     if not order:
         why = f"{len(held)} were held out: rows of one query together"
         raise DataError("no rows are left to train on", why, "lower eval_size")

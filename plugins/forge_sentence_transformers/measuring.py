@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError
-from forge_huggingface.evaluation.intervals import difference, summary
+from forge.text.intervals import difference, summary
 from forge_sentence_transformers.shapes import RERANKER, Shape
 
 if TYPE_CHECKING:

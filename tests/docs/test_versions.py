@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 
 import forge_gguf
 import forge_huggingface
+import forge_lm_eval
 import forge_mlx
 import forge_serve
 import forge_unsloth
@@ -20,6 +21,7 @@ EXTRAS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["pro
 HUGGINGFACE = (*forge_huggingface.MODELS, forge_huggingface.PEFT, forge_huggingface.TRL, forge_huggingface.DATASETS)
 ALONE = {
     "huggingface": {"pillow"},  # asked for by jobs with images only, where they are opened
+    "lm-eval": {"forge-train"},  # with huggingface's packages
     "mlx": {"forge-train"},  # with huggingface's packages
     "unsloth": {"triton"},  # comes with torch on Linux, where Unsloth runs, and exists nowhere else
 }
@@ -38,6 +40,7 @@ def versions(requirements: object) -> dict[str, str]:
         ("unsloth", forge_unsloth.REQUIRES),
         ("gguf", forge_gguf.REQUIRES),
         ("mlx", forge_mlx.MLX),
+        ("lm-eval", forge_lm_eval.HARNESS),
         ("serve", forge_serve.REQUIRES),
     ],
 )

@@ -72,7 +72,7 @@ def test_packages_that_are_missing_are_named_with_the_line_that_installs_them(tm
     ("facts", "words"),
     [
         ({"architectures": ("FooForCausalLM",)}, "architecture FooForCausalLM is not built in"),
-        ({"quantized": "gptq"}, "the base is stored in gptq"),
+        ({"quantized": "torchao"}, "the base is stored in torchao"),
         ({"task": "vision", "architectures": ("Idefics3ForConditionalGeneration",)}, "--mmproj"),
         ({"task": "seq2seq"}, "seq2seq"),
     ],

@@ -205,7 +205,7 @@ def test_ms_swift_script_with_variables(migrate: Migrate) -> None:
     )
     assert draft.missing == []
     assert job["data"]["sources"] == [
-        {"path": "org/rows", "name": "en", "split": "train[:500]"},
+        {"path": "org/rows", "name": "en", "draw_rows": 500},
         {"path": "rows.jsonl"},
     ]
     assert job["data"]["system_prompt"] == "Be brief."
@@ -412,3 +412,21 @@ def test_reward_models_are_rewards_and_turns_of_their_own_are_told(migrate: Migr
     )
     assert job["train"]["reward"][0] == {"model": "org/judge", "weight": 0.5}
     assert "reward_model_name_or_path" not in {said.key for said in draft.missing}
+
+
+def test_a_hash_within_a_word_of_a_script_is_no_comment(migrate: Migrate) -> None:
+    job, _ = migrate(
+        """
+        swift sft --model org/base --dataset org/rows#500 "a #b" --learning_rate 3e-4 # --max_length 5
+        """,
+        "run.sh",
+    )
+    assert [each["path"] for each in job["data"]["sources"]] == ["org/rows", "a "]
+    assert job["train"]["learning_rate"] == 3e-4
+    assert job["model"]["max_seq_length"] == -1
+
+
+def test_strings_of_kto_under_a_template_are_missing(migrate: Migrate) -> None:
+    rows = "datasets: [{path: org/rows, type: llama3.ultra}]"
+    _, draft = migrate(f"base_model: m\nrl: kto\nadapter: lora\nlora_r: 8\n{rows}\n")
+    assert [each.key for each in draft.missing] == ["datasets.type"]

@@ -183,3 +183,26 @@ def test_gradient_checkpointing_changes_no_loss(project: VisionProject) -> None:
 def test_packing_is_for_text_only(project: VisionProject) -> None:
     project.write(data={"packing": True})
     assert "packing is for models that take text only" in project.forge("plan", "job.toml", code=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "tower"), [("qwen2_5_vl", "visual"), ("llava", "vision_tower")])
+def test_a_tower_is_trained_whole_at_its_own_rate_beside_lora_on_the_language_model(
+    projects: Projects, arch: str, tower: str
+) -> None:
+    from safetensors.torch import load_file
+
+    project = projects(arch)
+    project.write(
+        adapter={"finetune_vision_layers": False, "modules_to_save": [tower]},
+        train={"max_steps": 8, "learning_rates": {f"{tower}\\.": 1e-3}},
+    )
+    done = project.perform()
+    saved = load_file(done.folder.path / "adapter" / "adapter_model.safetensors")
+    assert not [name for name in saved if "lora_" in name and tower in name]
+    assert [name for name in saved if "lora_" in name]
+    stored = load_file(project.folder / "model" / "model.safetensors")
+    base = {name.rpartition(f"{tower}.")[2]: value for name, value in stored.items() if tower in name}
+    whole = {name.rpartition(f"{tower}.")[2]: value for name, value in saved.items() if tower in name}
+    assert whole.keys() == base.keys()
+    assert [name for name, value in whole.items() if not value.equal(base[name])]

@@ -137,7 +137,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "does not do config",
     ),
     "an attention by name": ({"model": {"attn_implementation": "eager"}}, {}, "Unsloth chooses the attention itself"),
-    "a model stored in gptq": ({}, {"quantized": "gptq"}, "stored in gptq"),
+    "a model stored in torchao": ({}, {"quantized": "torchao"}, "stored in torchao"),
     "float32": ({"model": {"dtype": "float32"}}, {}, "Unsloth's kernels compute in 16 bit"),
     "all weights in 16 bit": (
         {"model": {"load_in_16bit": True}, "adapter": {"type": "none"}},

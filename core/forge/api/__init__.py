@@ -26,7 +26,7 @@ from forge.api.command import Command
 from forge.api.deprecated import DEPRECATED as _DEPRECATED
 from forge.api.deprecated import ForgeDeprecationWarning
 from forge.api.deprecated import old_name as _old_name
-from forge.api.functions import function_of, read_by, rows_of
+from forge.api.functions import function_of, measured_by, read_by, rows_of
 from forge.api.hooks import API, PlanHooks, RunHooks, hookimpl
 from forge.api.offer import Extension, Finding, Function, Offer, Package
 from forge.api.reference import load_object
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
         Writing,
         event_of,
     )
-    from forge.api.generation import Answer, Generator, Prompt, Sampling
+    from forge.api.generation import Answer, Generator, Lender, Prompt, Sampling
     from forge.api.group import Group
     from forge.api.pace import Pace
     from forge.api.plan import (
@@ -189,6 +189,7 @@ __all__ = [
     "Job",
     "JobError",
     "LaunchTable",
+    "Lender",
     "Lever",
     "Linear",
     "Loaded",
@@ -265,6 +266,7 @@ __all__ = [
     "load_object",
     "locate",
     "masked",
+    "measured_by",
     "names_code",
     "nearest",
     "no_text",
@@ -317,7 +319,7 @@ _LATER = {
         "event_of",
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
-    "forge.api.generation": ("Answer", "Generator", "Prompt", "Sampling"),
+    "forge.api.generation": ("Answer", "Generator", "Lender", "Prompt", "Sampling"),
     "forge.api.group": ("Group",),
     "forge.api.pace": ("Pace",),
     "forge.api.plan": (

@@ -25,7 +25,8 @@ def know(functions: Mapping[str, str]) -> None:
     """Take these as the functions of this process: what they do is imported when it is asked for.
 
     Args:
-        functions: By name, ``<plugin>/<word>``: ``"package.module:function"``.
+        functions: By name, ``<plugin>/<word>``: ``"package.module:function"``. A plugin that evaluates by questions of
+            its own stands under its name alone.
     """
     _known.clear()
     _known.update(functions)
@@ -51,7 +52,19 @@ def read_by(path: str) -> tuple[str, str] | None:
     >>> know({})
     """
     name, colon, rest = path.partition(":")
-    return (name, rest) if colon and name in _known else None
+    return (name, rest) if colon and "/" in name and name in _known else None
+
+
+def measured_by(metric: str) -> tuple[str, str] | None:
+    """Return the plugin that a metric of a job names, and by what that measures; None if it names none.
+
+    >>> know({"lm-eval": "forge_lm_eval.evaluate:evaluate"})
+    >>> measured_by("lm-eval:gsm8k"), measured_by("./metrics.py:polite")
+    (('lm-eval', 'gsm8k'), None)
+    >>> know({})
+    """
+    name, colon, rest = metric.partition(":")
+    return (name, rest) if colon and "/" not in name and name in _known else None
 
 
 def rows_of(job: Job, source: Source, path: str) -> Iterator[dict[str, Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Stream
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,4 +107,16 @@ class Generator(Protocol):
 
     def close(self) -> None:
         """Free the memory."""
+        ...
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """A :class:`Generator` that holds a model of transformers, and lends it to what asks in another way."""
+
+    def lent(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """Lend the model as it answers, with its adapter or without, and its tokenizer.
+
+        The model has the settings of its own ``generation_config.json``, as one has that transformers has loaded.
+        """
         ...

@@ -112,8 +112,20 @@ class RunHooks:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def forge_evaluate(self, job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator]) -> Evaluated:
-        """Ask the held-out rows of the models in ``run.plan.models``, each of them made by ``generate``."""
+    def forge_evaluate(
+        self,
+        job: Job,
+        run: Run,
+        trained: Trained,
+        generate: Callable[[Who], Generator],
+        measured: Evaluated | None,
+    ) -> Evaluated:
+        """Ask the held-out rows of the models in ``run.plan.models``, each of them made by ``generate``.
+
+        An offer that supports ``metrics`` asks what the job's ``[eval] metrics`` name behind the plugin's name and a
+        colon. What such plugins have measured, the one that asks the held-out rows gets as ``measured``, for what it
+        writes; forge itself puts them together.
+        """
         raise NotImplementedError
 
     @hookspec(firstresult=True)

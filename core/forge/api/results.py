@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -111,3 +111,21 @@ class Evaluated:
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
     samples: Sequence[Mapping[str, Any]] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+
+    def beside(self, other: Evaluated | None) -> Evaluated:
+        """Return both as one: the other's metrics after these, its seconds added, its held-out rows and samples too."""
+        if other is None:
+            return self
+        models = {name: dict(found) for name, found in self.models.items()}
+        for name, found in other.models.items():
+            mine = models.setdefault(name, {})
+            seconds = [each["seconds"] for each in (mine, found) if "seconds" in each]
+            models[name] = {**found, **mine} | ({"seconds": round(sum(seconds), 2)} if seconds else {})
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            models=models,
+            metrics={**self.metrics, **other.metrics},
+            samples=[*self.samples, *other.samples],
+            report={**other.report, **self.report},
+        )

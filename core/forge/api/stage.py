@@ -85,8 +85,8 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
     ),
     Stage.ADAPT: frozenset({"dora", "from", "target_parameters"}),
     Stage.TRAIN: frozenset({"vision", "seq2seq", "ddp", "fsdp2"}),
-    Stage.GENERATE: frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "gguf"}),
-    Stage.EVALUATE: frozenset({"text", "vision", "seq2seq"}),
+    Stage.GENERATE: frozenset({"text", "vision", "seq2seq", "base", "adapter", "full", "gguf", "lender"}),
+    Stage.EVALUATE: frozenset({"text", "vision", "seq2seq", "metrics"}),
     Stage.EXPORT: frozenset({"push"}),
 }
 """The words that ``Offer.supports`` may hold; a plugin adds its own as ``<plugin>/<word>``, for ``Offer.asks``.
@@ -94,4 +94,5 @@ ABILITIES: Mapping[Stage, frozenset[str]] = {
 ``named-tokens`` says that a stage heeds ``[model] add_tokens``, ``add_special_tokens``, ``pad_token`` and
 ``eos_token``, ``from`` that it goes on from the adapter that ``[adapter] from`` names. ``ddp`` and ``fsdp2`` say that
 it may run in several processes at once, each with the whole model or with a part of it: it heeds
-:attr:`forge.api.Run.rank` and :attr:`forge.api.Run.group`."""
+:attr:`forge.api.Run.rank` and :attr:`forge.api.Run.group`. ``metrics`` says that an offer to evaluate brings questions
+of its own, beside the held-out rows: ``[eval] metrics = ["<plugin>:<name>"]``; what answers is a ``lender`` then."""

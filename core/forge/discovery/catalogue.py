@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import forge
 from forge.api.reference import load_object
+from forge.api.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from forge.api.code import Code
     from forge.api.command import Command
     from forge.api.offer import Extension, Function, Offer
-    from forge.api.stage import Stage
     from forge.api.target import Target
     from forge.model.facts import ModelFacts
 
@@ -112,8 +112,10 @@ class Catalogue:
 
     @property
     def functions(self) -> dict[str, str]:
-        """The functions that jobs may name, by their names."""
-        return {function.name: function.impl for plugin in self.usable for function in plugin.functions}
+        """The functions that jobs may name, by their names; what measures by questions of its own, by its plugin's."""
+        measuring = [(plugin, offer) for plugin, offer in self.offers(Stage.EVALUATE) if "metrics" in offer.supports]
+        functions = {function.name: function.impl for plugin in self.usable for function in plugin.functions}
+        return functions | {plugin.name: offer.impl for plugin, offer in measuring}
 
     @property
     def code(self) -> list[Code]:

@@ -50,8 +50,8 @@ def lock_text(
     if not use:
         del tables["use"]
     data, asked = tables["data"], tables.get("eval", {})
-    for table in (data, *data.get("sources", []), asked):
-        for key in ("path", "eval_path", "chat_template"):
+    for table in (data, *data.get("sources", []), asked, *tables.get("plugins", {}).values()):
+        for key in ("path", "eval_path", "chat_template", "include_path"):
             if key in table:
                 table[key] = _absolute(job, table[key])
     if isinstance(data.get("tools"), str):

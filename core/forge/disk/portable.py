@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forge.job.read import JobFile
     from forge.model.facts import ModelFacts
 
-_PATHS = frozenset({"path", "eval_path", "chat_template", "tools"})
+_PATHS = frozenset({"path", "eval_path", "chat_template", "include_path", "tools"})
 """Keys whose value is a path wherever one of that name is there; of others only a file, or the folder of a model."""
 
 _OF_MODEL = ("config.json", "adapter_config.json")

@@ -68,6 +68,11 @@ class Source(Table):
     )
     prompt_prefix: NonEmpty | None = Field(None, description="Text to put before the question of every row.")
     weight: float = Field(1.0, gt=0, description="How often each row is seen in an epoch: 0.5 takes half of the rows.")
+    share: float | None = Field(
+        None, gt=0, description="Part of this source in the mixture, instead of `weight`; the others name theirs too."
+    )
+    max_rows: int | None = Field(None, ge=1, description="Take only the first rows of this source.")
+    draw_rows: int | None = Field(None, ge=1, description="Take so many rows of this source, drawn by `[train] seed`.")
 
     def contradictions(self) -> Iterator[Mistake]:
         """Yield what the keys of this table contradict each other in."""
@@ -121,6 +126,11 @@ class DataTable(Source):
     """``[data]``: the rows, and how they become tokens."""
 
     sources: list[Source] = Field(default_factory=list, description="Several sources instead of one `path`.")
+    stopping_strategy: Literal["first_exhausted", "all_exhausted"] | None = Field(
+        None,
+        description="Where sources have a `share`, how long an epoch is: until the first source is used up "
+        "(`first_exhausted`, the default), or until all are, the others repeated (`all_exhausted`).",
+    )
     streaming: bool = Field(False, description="Read rows as they are needed. Needs `[train] max_steps`.")
     chat_template: str | None = Field(
         None, description="Name of a template that forge ships, or a `.jinja` file. Without it, the model's own."
@@ -175,7 +185,9 @@ class DataTable(Source):
         "rows, `truncate`, `drop`, or `error`. `auto` splits texts and cuts other rows, unless more than a tenth of "
         "all tokens were lost. Counted and said.",
     )
-    max_rows: int | None = Field(None, ge=1, description="Take only the first rows of the training data.")
+    max_rows: int | None = Field(
+        None, ge=1, description="Take only the first rows of the training data, of all sources together."
+    )
     packing: bool = Field(False, description="Fill each row up to `max_seq_length` with several, kept apart.")
     padding_free: bool | None = Field(
         None,
@@ -199,10 +211,11 @@ class DataTable(Source):
             yield Mistake("path and [[data.sources]] are two ways to say the same; keep one", ("path", "sources"))
         if any(not source.path for source in self.sources):
             yield Mistake("every [[data.sources]] needs a path", ("sources",))
-        own = (Source.model_fields.keys() - {"path"}) & self.model_fields_set
+        own = (Source.model_fields.keys() - {"path", "max_rows"}) & self.model_fields_set
         if self.sources and own:
             names = tuple(sorted(own))
             yield Mistake(f"{', '.join(names)} belong into each [[data.sources]], since there are several", names)
+        yield from self._of_mixture()
         held_out = tuple(key for key in ("eval_path", "eval_split", "eval_size") if getattr(self, key) is not None)
         if len(held_out) > 1:
             yield Mistake(f"{' and '.join(held_out)} contradict each other; keep one", held_out)
@@ -218,6 +231,24 @@ class DataTable(Source):
         if self.mask_empty_reasoning and self.train_on == "all":
             what = 'mask_empty_reasoning has no effect: train_on = "all" takes everything; remove one'
             yield Mistake(what, ("mask_empty_reasoning", "train_on"))
+
+    def _of_mixture(self) -> Iterator[Mistake]:
+        """Yield what is wrong with shares, and with rows that are drawn."""
+        shares = [source.share for source in self.sources if source.share is not None]
+        if self.share is not None and not self.sources:
+            yield Mistake("share is a part of a mixture, and there is one source; remove it", ("share",))
+        elif shares and len(shares) < len(self.sources):
+            yield Mistake("share stands in some sources and not in others; write it in all", ("sources",))
+        elif shares and any(source.weight != 1 for source in self.sources):
+            yield Mistake("weight and share say the same in two ways; keep one", ("sources",))
+        if self.stopping_strategy and not shares:
+            yield Mistake("stopping_strategy has no effect: no source has a share", ("stopping_strategy",))
+        if self.streaming and any(source.draw_rows for source in (self, *self.sources)):
+            what = "draw_rows needs all rows, and streaming never sees them; write max_rows"
+            yield Mistake(what, ("draw_rows" if self.draw_rows else "sources", "streaming"))
+        if any(source.draw_rows and source.max_rows for source in (self, *self.sources)):
+            what = "max_rows takes the first rows and draw_rows any of them; keep one"
+            yield Mistake(what, ("max_rows" if self.max_rows else "sources",))
 
     @property
     def variables(self) -> dict[str, Any]:

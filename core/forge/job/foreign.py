@@ -28,6 +28,8 @@ def names_code(key: tuple[str | int, ...], value: object) -> str | None:
     """
     if key[-1] == "trust_remote_code" and value is not False:
         return "would run Python code that comes with the model"
+    if "include_path" in key:
+        return "names a folder of tasks, whose Python would be run"
     if not isinstance(value, str):
         return None
     if _FILE_OF_CODE.fullmatch(value.strip()):

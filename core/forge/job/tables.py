@@ -339,8 +339,8 @@ class EvalTable(SamplingTable):
     )
     metrics: list[NonEmpty] = Field(
         default_factory=list,
-        description="`exact-match`, `f1`, `rouge`, `json`, `pass@k`, `./file.py:function` or `module:function`. "
-        "Loss and perplexity come by themselves.",
+        description="`exact-match`, `f1`, `rouge`, `json`, `pass@k`, `./file.py:function` or `module:function`; "
+        "`lm-eval:task` of the lm-evaluation-harness. Loss and perplexity come by themselves.",
     )
     base: bool = Field(True, description="Ask the base model too, side by side.")
     max_rows: int | None = Field(None, ge=1, description="Ask only this many rows, drawn by `seed`.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from forge.api.functions import measured_by
 from forge.api.plan import Who
 from forge.api.stage import Stage
 from forge.discovery.ranking import rank, unsuited
@@ -65,18 +66,30 @@ def asked_models(job: Job) -> tuple[Who, ...]:
 def answer_needs(job: Job, facts: ModelFacts, models: Sequence[Who]) -> list[Need]:
     """Say what it takes to make models answer: an offer to generate for each."""
     kept = "full" if job.adapter.leaves_model else "adapter"
+    lent = {"lender"} if _measuring(job) else set()
     found = []
     for who in models:
-        word = kept if who is Who.TUNED else who.value
         label = f"{Stage.GENERATE} ({who})"
-        named = None if who is Who.GGUF else _named(job, Stage.GENERATE)  # what reads a file is for files to say
-        found.append(_need(Stage.GENERATE, {_kind(facts), word}, label, named))
+        if who is Who.GGUF:  # what reads a file is for files to say, and no file is lent
+            found.append(_need(Stage.GENERATE, {_kind(facts), who.value}, label))
+        else:
+            words = {_kind(facts), kept if who is Who.TUNED else who.value, *lent}
+            found.append(_need(Stage.GENERATE, words, label, _named(job, Stage.GENERATE)))
     return found
 
 
-def judge_need(job: Job, facts: ModelFacts) -> Need:
-    """Say what it takes to judge answers."""
-    return _need(Stage.EVALUATE, {_kind(facts)}, named=_named(job, Stage.EVALUATE))
+def judge_needs(job: Job, facts: ModelFacts) -> Iterator[Need]:
+    """Say what it takes to judge answers: to held-out rows, and to the questions of each plugin that brings some."""
+    yield _need(Stage.EVALUATE, {_kind(facts)}, named=_named(job, Stage.EVALUATE))
+    for name, metric in _measuring(job).items():
+        told = f'[eval] metrics = ["{metric}"]'
+        yield Need(Stage.EVALUATE, frozenset({"metrics"}), f"{Stage.EVALUATE} ({name})", name, told=told)
+
+
+def _measuring(job: Job) -> dict[str, str]:
+    """Return the plugins that a job's ``[eval]`` asks to measure by questions of their own, each with one metric."""
+    metrics = job.eval.metrics if job.eval else []
+    return {found[0]: metric for metric in reversed(metrics) if (found := measured_by(metric))}
 
 
 def asks(job: Job, facts: ModelFacts, catalogue: Catalogue, machine: Machine) -> Mapping[Stage, frozenset[str]]:
@@ -133,7 +146,7 @@ def _generate(job: Job, facts: ModelFacts, _asked: frozenset[str]) -> Iterator[N
 
 def _evaluate(job: Job, facts: ModelFacts, _asked: frozenset[str]) -> Iterator[Need]:
     if job.eval:
-        yield judge_need(job, facts)
+        yield from judge_needs(job, facts)
 
 
 def _export(job: Job, _facts: ModelFacts, _asked: frozenset[str]) -> Iterator[Need]:

@@ -17,7 +17,7 @@ from forge.job.job import dump_job
 from forge.masking import masked
 from forge.planning.choosing import choose
 from forge.planning.mistakes import Decided, Voice, checked, refuse, refuse_decided, refuse_mistakes, voices
-from forge.planning.needs import answer_needs, judge_need, needs
+from forge.planning.needs import answer_needs, judge_needs, needs
 from forge.planning.notes import notes
 from forge.planning.observing import acting, configs, named_functions, still_acting
 from forge.planning.selection import refuse_unable, select
@@ -190,7 +190,7 @@ def answer_plan(
     job = file.job
     wanted = answer_needs(job, facts, models)
     if task is Task.EVAL:
-        wanted.append(judge_need(job, facts))
+        wanted += judge_needs(job, facts)
     chosen, verdicts = select(wanted, catalogue, machine, job, facts, traits=traits)
     observers, lacking = still_acting(job, catalogue, machine)
     heard = voices(chosen, observers)

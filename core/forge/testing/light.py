@@ -31,6 +31,7 @@ from forge.api import (
     Table,
     Trained,
     TrainingStarted,
+    measured_by,
     read_by,
     rows_of,
 )
@@ -189,7 +190,7 @@ def generate() -> Echo:
 def eval_problems(job: Job) -> Iterable[Problem]:
     """Yield the metrics that the light stages do not know."""
     for index, name in enumerate(job.eval.metrics if job.eval else ()):
-        if name != "exact-match":
+        if name != "exact-match" and measured_by(name) is None:
             yield Problem(
                 f"eval.metrics.{index}", "the light stages know exact-match alone", "name it, or [use] evaluate"
             )

@@ -26,11 +26,13 @@ def measured(metrics: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def cell(entry: Mapping[str, Any] | None, sign: str = "") -> str:
-    """Return a value with its 95 % interval, a share in percent; a dash where there is none."""
+    """Return a value with its 95 % interval, if it has one, a share in percent; a dash where there is none."""
     if entry is None or entry["value"] is None:
         return "-"
     if entry.get("share"):
         value, low, high = (100 * entry[key] for key in ("value", "low", "high"))
         return f"{value:{sign}.0f} % [{low:{sign}.0f}, {high:{sign}.0f}]"
+    if entry["low"] is None:
+        return f"{entry['value']:{sign}.4g}"
     value, low, high = (entry[key] for key in ("value", "low", "high"))
     return f"{value:{sign}.4g} [{low:{sign}.4g}, {high:{sign}.4g}]"

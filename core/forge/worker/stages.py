@@ -152,9 +152,16 @@ class Stages:
         return made
 
     def evaluate(self, trained: Trained) -> Evaluated:
-        """Ask the held-out rows of the plan's models."""
-        generate = functools.partial(self.generate, trained)
-        return self._call(Stage.EVALUATE, Evaluated, job=self._copy(), trained=trained, generate=generate)
+        """Ask the plan's models the questions of each plugin that brings some, and then the held-out rows."""
+        steps = [step for step in self.run.plan.steps if step.stage is Stage.EVALUATE]
+        steps.sort(key=lambda step: step.label == Stage.EVALUATE)
+        measured: Evaluated | None = None
+        for step in steps:
+            generate = functools.partial(self.generate, trained)
+            arguments = {"job": self._copy(), "trained": trained, "generate": generate, "measured": measured}
+            measured = self._call(Stage.EVALUATE, Evaluated, step, **arguments).beside(measured)
+        assert measured is not None, "a plan of an evaluation has a step that evaluates"
+        return measured
 
     def export(self, trained: Trained, export: ExportTable, out: Path) -> Exported:
         """Write one export."""

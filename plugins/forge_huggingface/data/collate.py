@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Decision, Noted, Reading, Stage, Warned
 from forge_huggingface.data.layouts import LAYOUTS, layout_of
+from forge_huggingface.data.mixing import mixed, weights, whole
 from forge_huggingface.data.packing import joined, pack, packed
 from forge_huggingface.data.preview import preview
 from forge_huggingface.data.reader import Reader, RenderedRow
@@ -172,7 +173,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     rows, rng = first.open(stored=True), random.Random(_seed(job))  # noqa: S311 - a repeatable choice, not a secret
     held = drawn(job, len(first.starts), rng)
     left_in = [[index for index in part if index not in held] for part in of_source]
-    order = first.pieces(epoch_of(left_in, job.data.all_sources(), rng))
+    order = first.pieces(mixed(left_in, weights(job.data, [len(part) for part in left_in]), rng))
     if not order:
         raise DataError(
             "no rows are left to train on",
@@ -295,17 +296,6 @@ def drawn(job: Job, count: int, rng: random.Random) -> frozenset[int]:
     return frozenset(rng.sample(range(count), wanted))
 
 
-def epoch_of(parts: Sequence[Sequence[int]], sources: Sequence[Source], rng: random.Random) -> list[int]:
-    """Return the rows of an epoch: each as often as its source's weight says, the rest of a share drawn once."""
-    order: list[int] = []
-    for part, source in zip(parts, sources, strict=True):
-        whole, rest = divmod(source.weight, 1)
-        order += list(part) * int(whole)
-        if rest:
-            order += sorted(rng.sample(list(part), round(len(part) * rest)))
-    return order
-
-
 def _choose(store: Store, rows: Any, order: Sequence[int], path: Path, layout: str) -> Store:
     """Return a store with these rows: the one that is there, if it is they."""
     if order == range(len(store)) or list(order) == list(range(len(store))):
@@ -363,12 +353,17 @@ def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
 
 
 def _untold(job: Job, readers: Sequence[Reader]) -> list[Any]:
-    """Warn of a system message or tools for conversations, where there are none."""
+    """Warn of a system message or tools for conversations, where there are none, and of rows that are too few."""
+    few = [
+        {"message": f"{each.name} has {each.short} rows: all are taken", "do": f"draw_rows is {each.source.draw_rows}"}
+        for each in readers
+        if each.short is not None
+    ]
     given = [name for name in ("system_prompt", "tools") if getattr(job.data, name) is not None]
     if not given or any(reader.converses for reader in readers):
-        return []
+        return few
     message = f"[data] {' and '.join(given)} went into no row: none is a conversation"
-    return [{"message": message, "do": "remove it, or give the rows as messages"}]
+    return [*few, {"message": message, "do": "remove it, or give the rows as messages"}]
 
 
 def _unused(renderer: Renderer, readers: Sequence[Reader]) -> list[Any]:
@@ -412,14 +407,9 @@ def eval_sources(job: Job) -> list[Source]:
     """Return the sources that hold the held-out rows, where they are not taken out of the training rows."""
     data = job.data
     if data.eval_path is not None:
-        first = data.all_sources()[0]
-        return [
-            first.model_copy(
-                update={"path": data.eval_path, "name": None, "split": None, "revision": None, "weight": 1.0}
-            )
-        ]
+        return [whole(data.all_sources()[0], path=data.eval_path, name=None, split=None, revision=None)]
     if data.eval_split is not None:
-        return [source.model_copy(update={"split": data.eval_split, "weight": 1.0}) for source in data.all_sources()]
+        return [whole(source, split=data.eval_split) for source in data.all_sources()]
     return []
 
 

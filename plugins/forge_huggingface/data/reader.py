@@ -5,6 +5,7 @@ This is the path that every row takes, whether rows are prepared beforehand, str
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, islice
@@ -71,6 +72,7 @@ class Reader:
         converses: Whether a row has been read that is a conversation.
         shows: Whether a row has been read that has an image.
         bypasses: Whether a row has been read that asks and answers in plain text, which no template is put around.
+        short: How many rows the source has, where that are fewer than are to be drawn.
     """
 
     job: Job
@@ -82,6 +84,7 @@ class Reader:
     converses: bool = field(default=False, init=False)
     shows: bool = field(default=False, init=False)
     bypasses: bool = field(default=False, init=False)
+    short: int | None = field(default=None, init=False)
 
     @property
     def name(self) -> str:
@@ -96,9 +99,21 @@ class Reader:
 
     def whole(self, *, limit: int | None = None, batch: int = _BATCH) -> Iterator[WholeRow]:
         """Yield each row on every stage of its way: its place, as it is in the file, as forge's own, and rendered."""
-        raw = islice(iterate(self.job, self.source, streaming=self.job.data.streaming), limit)
-        for block in blocks(raw, batch):
+        limits = [each for each in (limit, self.source.max_rows) if each is not None]
+        for block in blocks(islice(self._raw(), min(limits, default=None)), batch):
             yield from self._render(block)
+
+    def _raw(self) -> Iterator[tuple[str, RawRow]]:
+        """Yield the rows of the source, or those that are drawn of it."""
+        raw = iterate(self.job, self.source, streaming=self.job.data.streaming)
+        if self.source.draw_rows is None:
+            yield from raw
+            return
+        count = sum(1 for _ in iterate(self.job, self.source))
+        rng = random.Random(f"{self.job.train.options.get('seed', 42)} {self.name} {self.source.name}")  # noqa: S311
+        self.short = count if count < self.source.draw_rows else None
+        chosen = frozenset(rng.sample(range(count), min(count, self.source.draw_rows)))
+        yield from (row for at, row in enumerate(raw) if at in chosen)
 
     def _render(self, block: Sequence[tuple[str, RawRow]]) -> Iterator[WholeRow]:
         converted: list[Any] = []
@@ -220,6 +235,7 @@ class Reader:
             "path": self.name,
             "split": self.source.split,
             "weight": self.source.weight,
+            "share": self.source.share,
             "format": shape.format if shape else None,
             "columns": shape.used if shape else {},
             "ignored": list(shape.ignored) if shape else [],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Warned
@@ -66,13 +67,19 @@ class Stream:
         """Yield rows until every source is at its end."""
         rng = random.Random(self.seed)  # noqa: S311 - a repeatable choice, not a secret
         tally = self.tally = Tally(self.job.data)
-        open_ones = [(self._pass(reader, random.Random(rng.random())), reader.source.weight) for reader in self.readers]  # noqa: S311
-        left = self.job.data.max_rows
-        while open_ones and left != 0:
-            at = rng.choices(range(len(open_ones)), [weight for _, weight in open_ones])[0]
-            row = next(open_ones[at][0], None)
+        passes = [self._pass(reader, random.Random(rng.random())) for reader in self.readers]  # noqa: S311
+        parts = {at: reader.source.share or reader.source.weight for at, reader in enumerate(self.readers)}
+        shared = any(reader.source.share for reader in self.readers)
+        until, ended, left = self.job.data.stopping_strategy, set[int](), self.job.data.max_rows
+        while parts and left != 0:
+            at = rng.choices(list(parts), list(parts.values()))[0]
+            row = next(passes[at], None)
             if row is None:
-                del open_ones[at]
+                ended.add(at)
+                if not shared:
+                    del parts[at]
+                elif until != "all_exhausted" or len(ended) == len(parts) or not self._again(passes, at, rng):
+                    break
                 continue
             left = None if left is None else left - 1
             yield from (dict(each.columns) for each in (row, *row.rest))
@@ -80,6 +87,14 @@ class Stream:
                 self._tell_of_cuts(tally)
         tally.check(done=True)
         self._tell_of_cuts(tally)
+
+    def _again(self, passes: list[Iterator[Record]], at: int, rng: random.Random) -> bool:
+        """Begin a source anew that is used up before others; return whether it has any row."""
+        passes[at] = self._pass(self.readers[at], random.Random(rng.random()))  # noqa: S311 - as above
+        first = next(passes[at], None)
+        if first is not None:
+            passes[at] = chain([first], passes[at])
+        return first is not None
 
     def _tell_of_cuts(self, tally: Tally) -> None:
         """Warn once if the rows lose too many of their tokens; what was seen before training did not."""

@@ -15,9 +15,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
+from forge.text.intervals import difference, summary
 from forge.text.units import cut
 from forge_huggingface.evaluation import labels
-from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.judge import Judge
 from forge_huggingface.evaluation.questions import HeldOut, Question, held_out
 from forge_huggingface.generation.load import load_processor, make_renderer
@@ -26,6 +26,7 @@ from forge_huggingface.heads.heads import CLASSIFICATION
 from forge_huggingface.hub.card import renew
 from forge_huggingface.hub.snapshot import snapshot
 from forge_huggingface.rows import text_of
+from forge_huggingface.rules.data import asks_rows
 from forge_huggingface.rules.placement import positions
 
 if TYPE_CHECKING:
@@ -58,15 +59,27 @@ class Answered:
     seconds: float = 0.0
 
 
-def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator]) -> Evaluated:
-    """Measure every model of the plan on the held-out rows.
+def evaluate(
+    job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator], measured: Evaluated | None
+) -> Evaluated:
+    """Measure every model of the plan on the held-out rows, and write the run's card with all that was measured.
 
     Raises:
         DataError: There are no rows, or the metrics cannot judge them.
         MetricError: A function of the user's failed.
     """
     if trained.task == CLASSIFICATION:
-        return labels.evaluate(job, run, trained, generate)
+        result = labels.evaluate(job, run, trained, generate)
+    elif asks_rows(job):
+        result = _of_rows(job, run, trained, generate)
+    else:
+        result = Evaluated(rows=0, models={}, metrics={})
+    renew(job, run, trained, result.beside(measured))
+    return result
+
+
+def _of_rows(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Generator]) -> Evaluated:
+    """Measure every model of the plan on the held-out rows."""
     table = job.eval
     assert table is not None
     weights = run.folder / trained.weights
@@ -75,7 +88,7 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
     rows, judge = held_out(job, run, renderer), Judge(job, run)
     judge.check(rows)
     shown = _shown(rows, table)
-    wanted = [at for at, one in enumerate(rows.questions) if one.prompt is not None] if table.metrics else shown
+    wanted = [at for at, one in enumerate(rows.questions) if one.prompt is not None] if judge.metrics else shown
     of = f" of {rows.read}" if rows.read > len(rows.questions) else ""
     dropped = f", {rows.bad} dropped: {rows.first_bad}" if rows.bad else ""
     run.emit(Noted(f"{len(rows.questions)}{of} rows, {len(wanted)} to answer, of {rows.name}{dropped}"))
@@ -98,15 +111,13 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
         "seed": table.seed,
         "interval": "95 %: Wilson's and Newcombe's for shares of yes and no, else bootstrapped over rows",
     }
-    result = Evaluated(
+    return Evaluated(
         rows=len(rows.questions),
         models={name: _about(asked) for name, asked in found.items()},
         metrics=metrics,
         samples=[_sample(rows.questions[at], at, found) for at in shown],
         report=report,
     )
-    renew(job, run, trained, result)
-    return result
 
 
 def ask_all(
@@ -197,7 +208,7 @@ def measure(
         counts = [float(count) for _, count in next(iter(losses.values()))]
         metrics["loss"] = _side_by_side(sums, table.seed, weights=counts)
         metrics["perplexity"] = {name: _perplexity(metrics["loss"][name]) for name in losses}
-    if table.metrics:
+    if judge.metrics:
         questions = [rows.questions[at] for at in wanted]
         by_model = {
             name: judge.judge(questions, [[answer.text for answer in asked.answers[at]] for at in wanted])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from forge.api import DataError, UsageError
+from forge.api import DataError, UsageError, measured_by
 from forge_huggingface.evaluation import functions
 from forge_huggingface.evaluation.metrics import PASS, is_function, judged, pass_at_k
 from forge_huggingface.rewards import load as rewards
@@ -31,6 +31,7 @@ class Judge:
 
     Attributes:
         count: How many answers it wants of each row.
+        metrics: The names of those that judge answers to rows; plugins' own questions are not among them.
 
     Raises:
         UsageError: A function or reward cannot be had.
@@ -39,9 +40,10 @@ class Judge:
     def __init__(self, job: Job, run: Run) -> None:
         assert job.eval is not None
         self.table = job.eval
-        self.builtin = [name for name in self.table.metrics if not is_function(name) and not PASS.fullmatch(name)]
-        self.functions = [functions.load(job, name) for name in self.table.metrics if is_function(name)]
-        self.ks = [int(found[1]) for name in self.table.metrics if (found := PASS.fullmatch(name))]
+        self.metrics = [name for name in self.table.metrics if measured_by(name) is None]
+        self.builtin = [name for name in self.metrics if not is_function(name) and not PASS.fullmatch(name)]
+        self.functions = [functions.load(job, name) for name in self.metrics if is_function(name)]
+        self.ks = [int(found[1]) for name in self.metrics if (found := PASS.fullmatch(name))]
         self.count = self.table.num_generations or max(self.ks, default=1)
         self.rewards: list[Reward] = []
         if self.ks:
@@ -50,9 +52,9 @@ class Judge:
 
     def check(self, rows: HeldOut) -> None:
         """Refuse rows that the metrics cannot judge. Raises :class:`DataError`."""
-        if not self.table.metrics:
+        if not self.metrics:
             return
-        names = ", ".join(self.table.metrics)
+        names = ", ".join(self.metrics)
         if not rows.asked:
             raise DataError(
                 f"{rows.name} has no rows to ask",

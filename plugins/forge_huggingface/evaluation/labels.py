@@ -12,15 +12,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Answers, Evaluated, Noted, PluginError, Who
+from forge.text.intervals import difference, summary
 from forge.text.units import cut
-from forge_huggingface.evaluation.intervals import difference, summary
 from forge_huggingface.evaluation.questions import held_out
 from forge_huggingface.generation.labels import LabelGenerator
 from forge_huggingface.generation.load import load_processor, make_renderer
 from forge_huggingface.heads.heads import summary_of
 from forge_huggingface.heads.labels import REGRESSION, SEVERAL, SINGLE, Labels, scores_of
 from forge_huggingface.heads.scores import beside, decided, right
-from forge_huggingface.hub.card import renew
 from forge_huggingface.hub.snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
         generator.close()
     told[Who.TUNED] = decided(labels, logits)
     models[Who.TUNED] = {"seconds": round(time.monotonic() - start, 2)}
-    result = Evaluated(
+    return Evaluated(
         rows=len(stored),
         models=models,
         metrics=measure(labels, told, losses(labels, logits, targets), targets, table),
@@ -88,8 +87,6 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
             "interval": "95 %: Wilson's and Newcombe's for accuracy, else bootstrapped over rows",
         },
     )
-    renew(job, run, trained, result)
-    return result
 
 
 def constant(labels: Labels, known: Mapping[str, Any]) -> tuple[Any, str]:

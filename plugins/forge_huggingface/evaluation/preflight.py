@@ -11,6 +11,7 @@ from forge_huggingface.evaluation.questions import held_out
 from forge_huggingface.generation.load import make_renderer
 from forge_huggingface.heads.labels import Labels, scores_of
 from forge_huggingface.hub.snapshot import snapshot
+from forge_huggingface.rules.data import asks_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ _TRIED = 4  # rows on whose own answers functions are tried
 
 def preflight(job: Job, run: Run, data: Data) -> Iterable[Finding]:
     """Yield what would make the evaluation fail after training, found on a few rows and their own answers."""
-    if job.eval is None:
+    if job.eval is None or not asks_rows(job):
         return
 
     try:

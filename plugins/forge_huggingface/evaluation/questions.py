@@ -21,6 +21,7 @@ from forge_huggingface.data.conversion.formats import FORMATS
 from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.data.layout import Layout
 from forge_huggingface.data.layouts import LAYOUTS, Seq2Seq, texts_of
+from forge_huggingface.data.mixing import whole
 from forge_huggingface.data.reader import Reader
 from forge_huggingface.data.store import origins_path
 from forge_huggingface.data.tally import Tally
@@ -290,9 +291,8 @@ def _sources(job: Job, run: Run) -> tuple[Sequence[Source], Counter[str] | None,
     data, table = job.data, job.eval
     assert table is not None
     if table.path is not None:
-        first = data.all_sources()[0]
-        changes = {"path": table.path, "name": None, "split": None, "revision": None, "weight": 1.0}
-        return [first.model_copy(update=changes)], None, _named(table.path)
+        source = whole(data.all_sources()[0], path=table.path, name=None, split=None, revision=None)
+        return [source], None, _named(table.path)
     if others := eval_sources(job):
         name = _named(data.eval_path) if data.eval_path else f"the split {data.eval_split}"
         return others, None, name

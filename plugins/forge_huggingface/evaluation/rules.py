@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forge.api import Problem, nearest
+from forge.api import Problem, measured_by, nearest
 from forge_huggingface.functions.reference import reference
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.data import held_out
@@ -26,7 +26,8 @@ def problems(job: Job) -> Iterable[Problem]:
         return
     from forge_huggingface.evaluation.metrics import METRICS, PASS, is_function  # only jobs with [eval] pay for them
 
-    if table.path is None and not held_out(job):
+    theirs = [name for name in table.metrics if measured_by(name)]
+    if table.path is None and not held_out(job) and (not theirs or len(theirs) < len(table.metrics)):
         say = "write [data] eval_path, eval_split or eval_size, or [eval] path"
         yield Problem("eval", "there are no held-out rows to ask", say)
     method = METHODS.get(job.train.method)
@@ -35,6 +36,8 @@ def problems(job: Job) -> Iterable[Problem]:
         return
     for index, name in enumerate(table.metrics):
         where = f"eval.metrics.{index}"
+        if name in theirs:
+            continue  # the plugin's own check is about them
         if PASS.fullmatch(name):
             if all(reward.get("model") for reward in job.train.options.get("reward") or ()):
                 say = 'write [[train.reward]], or a metric of your own: "./metrics.py:function"'

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import sys
 import threading
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Settings:
         context: The most tokens that the model takes, if that is known.
         positions: The most tokens that the model can hold at all, where it has a vector for each position.
         fixed: Settings of transformers that are the model's own, as :func:`.sampling.fixed` finds them.
+        file: What the model's own ``generation_config.json`` says, for who asks it in another way.
         shares_base: Whether the model without its adapter is the base model, to the last weight.
         adapted: Whether it answers with its adapter, if it has one.
         plain: Whether it was trained on plain text, which is to be continued.
@@ -57,6 +59,7 @@ class Settings:
     context: int | None
     positions: int | None
     fixed: Mapping[str, Any]
+    file: Any = None
     shares_base: bool
     adapted: bool = True
     plain: bool = False
@@ -208,6 +211,16 @@ class ModelGenerator:
             return None
         bare = replace(self.settings, adapted=False)
         return type(self)(self.model, self.processor, self.renderer, bare, self.run)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[tuple[Any, Any]]:
+        """Lend the model as it answers, with its adapter or without, its tokenizer beside it."""
+        ours, self.model.generation_config = self.model.generation_config, self.settings.file
+        try:
+            with self._adapted():
+                yield self.model, deepcopy(self.tokenizer)  # who borrows it may set its pad token
+        finally:
+            self.model.generation_config = ours
 
     def close(self) -> None:
         """Free the memory; what :meth:`base` returned cannot be used after it."""

@@ -52,7 +52,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
     if trained.task == CLASSIFICATION:
         return classifier(job, run, trained, folder, renderer, tuned=tuned)
     model = read_model(job, run, str(folder), planned_device(job, run))
-    own = fixed(model)
+    own, file = fixed(model), model.generation_config
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
     model.generation_config = GenerationConfig()
     if tuned and trained.kind == "adapter":
@@ -71,6 +71,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
         context=facts.context,
         positions=positions(facts),
         fixed=own,
+        file=file,
         graph=job.generation.cuda_graph,
         # Trained biases are written into the base model's own, so without its adapter it is not the base model.
         plain=plain,

@@ -111,11 +111,12 @@ def _evaluation(found: Mapping[str, Any]) -> list[str]:
     head, *rows = measured(found["metrics"])
     constant = found["models"].get("base", {}).get("constant")
     how = f", base: always {constant}" if constant else ""
-    if sampling := found["report"].get("sampling"):  # a classifier draws nothing
+    if sampling := found["report"].get("sampling"):  # none of a classifier, nor where no held-out rows were asked
         drawn = ", ".join(f"{key} {sampling[key]}" for key in sampling)
         how = f", {drawn if sampling['temperature'] else 'greedy answers'}"
+    on = f"On {found['rows']} held-out rows{how}; in" if found["rows"] else "In"
     lines = [
-        f"On {found['rows']} held-out rows{how}; in brackets 95 % intervals over these rows.",
+        f"{on} brackets 95 % intervals over {'these' if found['rows'] else 'the'} rows.",
         "",
         f"| {' | '.join(head)} |",
         f"| {' | '.join('---' for _ in head)} |",

@@ -110,6 +110,11 @@ def held_out(job: Job) -> bool:
     return any(value is not None for value in (job.data.eval_path, job.data.eval_split, job.data.eval_size))
 
 
+def asks_rows(job: Job) -> bool:
+    """Whether a job's ``[eval]`` has rows to ask; without, it has the questions of plugins alone."""
+    return job.eval is not None and (job.eval.path is not None or held_out(job))
+
+
 def decide_rows(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Decision]:  # noqa: ARG001
     """Yield the longest row, where the job leaves it open and the model has fewer positions than forge's default."""
     if too_long(job, facts) and "max_seq_length" not in job.model.model_fields_set:

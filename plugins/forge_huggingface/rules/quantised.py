@@ -12,7 +12,7 @@ from forge.api import Decision
 from forge_huggingface.facts.grouped import MLX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from forge.api import Job, Machine, ModelFacts
 
@@ -32,6 +32,16 @@ TRAINABLE = frozenset(
     }
 )
 """The formats that adapters can be trained on as they are stored."""
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "aqlm": ("aqlm",),
+    "awq": ("gptqmodel",),
+    "compressed-tensors": ("compressed-tensors",),
+    "gptq": ("gptqmodel", "optimum"),
+    "hqq": ("hqq",),
+    "quanto": ("optimum-quanto",),
+}
+"""What transformers needs to be installed to load a format, as its quantizers' ``validate_environment`` asks."""
 
 WIDENED = frozenset({"fp8", "mxfp4"})
 """The formats that forge has transformers load as 16 bit weights."""
@@ -62,6 +72,11 @@ def cannot_quantised(machine: Machine, job: Job, facts: ModelFacts) -> str | Non
         return (
             f"the model is stored in {found}, and transformers trains no adapter on that; "
             "take the model that it was made from, with [model] load_in_4bit = true where memory is short"
+        )
+    if lacking := [name for name in PACKAGES.get(found, ()) if name not in machine.versions]:
+        line = " ".join(f'"{name}"' for name in lacking)
+        return (
+            f"the model is stored in {found}, which needs {' and '.join(lacking)}: not installed (pip install {line})"
         )
     return None
 

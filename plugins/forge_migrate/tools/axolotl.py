@@ -70,6 +70,7 @@ DROPPED: Mapping[str, str] = {
     "sample_packing_group_size": "packing needs no group",
     "sample_packing_bin_size": "packing needs no bins",
     "sample_packing_sequentially": "speed only",
+    "streaming_multipack_buffer_size": "forge packs a stream by a buffer of its own",
     "flex_attn_compile_kwargs": "speed only",
     "loss_watchdog_patience": "a loss that is no number, or explodes, is told",
     "loss_watchdog_threshold": "a loss that is no number, or explodes, is told",
@@ -86,6 +87,9 @@ def translate(given: Given, draft: Draft) -> None:
     common.stored_in_4_bit(draft)
     if truth(given.take("trust_remote_code")):
         draft.set("model.trust_remote_code", value=True)
+    if given.take("model_quantization_config") is not None:
+        how = given.take("model_quantization_config_kwargs") or {}
+        draft.set("model.dequantize", truth(how.get("dequantize")))
     _method(given, draft)
     for theirs, ours in RENAMED.items():
         if theirs in given:
@@ -197,7 +201,7 @@ def _adapter(given: Given, draft: Draft) -> None:
         for name, value in (("lora_r", rank), ("lora_target_modules", targets)):
             if value is not None:
                 draft.drop(name, value, "without adapter every weight is trained, there and here")
-        if not truth(given.look("bf16", "auto")) and given.look("bf16") is not None:
+        if str(given.look("bf16", "auto")).lower() not in {"auto", "full"} and not truth(given.look("bf16")):
             return
         draft.set(
             "model.dtype", "bfloat16", "weights are loaded so there; forge's default for training them is float32"

@@ -21,12 +21,18 @@ FORMATS: Mapping[str, str] = {
 """``datasets[].type``."""
 
 
+THINKING = ("reasoning_content", "reasoning", "thinking", "thought")
+"""Keys of a message that forge takes for its reasoning."""
+
+
 def rows(given: Given, draft: Draft) -> None:
     """Write where the rows come from, and what is made of them."""
     template = given.take("chat_template")
     jinja = given.take("chat_template_jinja")
     inputs = given.take("train_on_inputs")
-    sets = given.take("datasets") or given.take("pretraining_dataset") or []
+    sets = given.take("datasets") or []
+    if not sets and (sets := given.take("pretraining_dataset") or []):
+        _pretraining(given, draft)
     sets = [sets] if isinstance(sets, Mapping) else [{"path": sets}] if isinstance(sets, str) else sets
     for index, each in enumerate(sets):
         _source(Given(each, f"datasets[{index}]."), draft)
@@ -50,7 +56,10 @@ def rows(given: Given, draft: Draft) -> None:
         draft.set("data.packing", value=True)
     long = given.take("excess_length_strategy", "drop")
     words = {"drop": "drop", "truncate": "truncate", "raise": "error"}
-    draft.set("data.on_long_row", words.get(long, long), "longer rows are dropped there" if long == "drop" else None)
+    if draft.get("data.on_long_row") is None:
+        draft.set(
+            "data.on_long_row", words.get(long, long), "longer rows are dropped there" if long == "drop" else None
+        )
     if given.take("shuffle_merged_datasets") is False or truth(given.take("curriculum_sampling")):
         draft.set("train.train_sampling_strategy", "sequential")
     if truth(given.take("group_by_length")):
@@ -68,6 +77,17 @@ def rows(given: Given, draft: Draft) -> None:
     common.rest(special, draft, "forge takes the tokenizer's own; the chat template writes the end of an answer")
     if "eot_tokens" in given:
         draft.drop("eot_tokens", given.take("eot_tokens"), "the chat template says how an answer ends")
+
+
+def _pretraining(given: Given, draft: Draft) -> None:
+    """Take over what ``pretraining_dataset`` means beside its rows: a stream of texts, split where they are long."""
+    if given.look("streaming") is not False:
+        draft.set("data.streaming", value=True, note="pretraining_dataset is a stream there")
+    if not truth(given.take("pretrain_multipack_attn", default=True)) and truth(given.look("sample_packing")):
+        draft.lack(
+            "pretrain_multipack_attn", value=False, why="texts that lie in one row see nothing of each other here"
+        )
+    draft.set("data.on_long_row", "split", "split with an overlap of 256 tokens there, without one here")
 
 
 def _template(template: Any, jinja: Any, draft: Draft) -> None:
@@ -104,6 +124,12 @@ def _source(each: Given, draft: Draft) -> None:
             found[name] = value
     each.take("ds_type")
     _format(kind, each, found, draft)
+    thinking = {name: each.take(name) for name in ("field_thinking", "template_thinking_key")}
+    if thinking["field_thinking"] not in (None, *THINKING):
+        found.setdefault("message_keys", {})["reasoning_content"] = thinking["field_thinking"]
+    for name, value in thinking.items():
+        if value is not None:
+            draft.drop(f"datasets.{name}", value, "forge gives reasoning to the template by the key that this reads")
     roles = each.take("roles_to_train")
     if roles is not None and list(roles) != ["assistant"]:
         if "user" in roles or "all" in roles:
@@ -152,6 +178,9 @@ def _format(kind: Any, each: Given, found: dict[str, Any], draft: Draft) -> None
             )
     elif method == "sft":
         draft.lack("datasets.type", kind, "rows must be messages, prompt and completion, instruction or text")
+    elif method == "kto":
+        why = "a prompt and a completion that are strings get a template there and none here: write them as messages"
+        draft.lack("datasets.type", kind, why)
     elif str(kind) not in {"chat_template.default", "chat_template"}:
         draft.tell(f"datasets.type = {kind}: forge goes by the columns; `forge data JOB` shows what it takes them for")
 

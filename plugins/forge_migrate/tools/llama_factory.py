@@ -224,6 +224,8 @@ def _pixels(given: Given, draft: Draft) -> None:
     for name, ours in (("freeze_vision_tower", "vision"), ("freeze_language_model", "language")):
         if name in given:
             draft.set(f"adapter.finetune_{ours}_layers", not truth(given.take(name)))
+    for name, value in given.starting("video_", "audio_"):
+        draft.drop(name, value, "forge takes no videos and no audio, and refuses rows with them")
     if "freeze_multi_modal_projector" in given:
         draft.drop(
             "freeze_multi_modal_projector", given.take("freeze_multi_modal_projector"), "it is left alone here too"

@@ -64,10 +64,11 @@ def rows(given: Given, draft: Draft, sets: Sets) -> None:
     if size:
         draft.set("data.eval_size", size)
     limit = given.number("max_samples")
-    if limit and len(names) == 1:
-        draft.set("data.max_rows", limit)
-    elif limit:
-        draft.lack("max_samples", limit, "rows of each data set there, of all of them here ([data] max_rows)")
+    for source in draft.sources if limit else []:
+        if "draw_rows" not in source:
+            source["max_rows"] = limit
+    if limit and held:
+        draft.tell(f"max_samples = {limit} of the held-out rows too there, all of them here")
     if truth(given.take("streaming")):
         draft.set("data.streaming", value=True)
     _template(given, draft, stage)
@@ -78,9 +79,24 @@ def rows(given: Given, draft: Draft, sets: Sets) -> None:
         draft.set("data.train_on", "completion")
     system = given.take("default_system")
     draft.set("data.system_prompt", system)
-    strategy = given.take("mix_strategy", "concat")
-    if strategy != "concat":
-        draft.lack("mix_strategy", strategy, "sources are mixed by weight: how often each row is seen in an epoch")
+    _mixture(given, draft)
+
+
+STRATEGIES: Mapping[str, str] = {"interleave_under": "first_exhausted", "interleave_over": "all_exhausted"}
+"""``mix_strategy``: when an epoch ends."""
+
+
+def _mixture(given: Given, draft: Draft) -> None:
+    """Take over how several data sets are mixed."""
+    strategy, shares = given.take("mix_strategy", "concat"), given.words("interleave_probs")
+    if strategy == "concat":
+        return
+    if strategy not in STRATEGIES:
+        draft.lack("mix_strategy", strategy, "an epoch ends where the first source is used up, or where all are")
+    elif len(draft.sources) > 1:
+        for source, share in zip(draft.sources, shares or ["1"] * len(draft.sources), strict=False):
+            source["share"] = float(share)
+        draft.set("data.stopping_strategy", STRATEGIES[strategy])
 
 
 def _template(given: Given, draft: Draft, stage: str) -> None:
@@ -127,9 +143,10 @@ def _one(name: str, sets: Sets, stage: str, draft: Draft) -> dict[str, Any]:
     for theirs, ours in (("subset", "name"), ("split", "split")):
         if theirs in each:
             found[ours] = each[theirs]
-    for key in ("folder", "num_samples"):
-        if key in each:
-            draft.lack(f"dataset {name}.{key}", each[key], "forge has no such key for a source")
+    if "folder" in each:
+        draft.lack(f"dataset {name}.folder", each["folder"], "forge has no such key for a source")
+    if "num_samples" in each:
+        found["draw_rows"] = each["num_samples"]
     kind = each.get("formatting", "alpaca")
     if stage in {"sft", "pt"}:
         found["format"] = "text" if stage == "pt" else SHAPES.get(kind, "auto")
@@ -170,6 +187,11 @@ def _tags(name: str, each: Mapping[str, Any], found: dict[str, Any], draft: Draf
         found["message_keys"] = keys
     if tags and keys == {"role": "role", "content": "content"} and found.get("format") == "sharegpt":
         found["format"] = "messages"
+        columns = {
+            ("messages" if ours == "conversations" else ours): name for ours, name in found.pop("columns", {}).items()
+        }
+        if columns := {ours: name for ours, name in columns.items() if ours != name}:
+            found["columns"] = columns
     roles = {}
     for tag, (usual, role) in ROLES.items():
         called = tags.get(tag, usual)

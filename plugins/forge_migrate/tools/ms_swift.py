@@ -69,7 +69,7 @@ TURNS: Mapping[str, str] = {
 DROPPED: Mapping[str, str] = {
     "add_version": "runs have folders of their own",
     "attn_impl_kwargs": "speed only",
-    "aligner_lr": "",
+    "agent_template": "the model's own chat template writes tools and calls: see `forge data`",
     "create_checkpoint_symlink": "runs have folders of their own",
     "deepspeed_zero3_save_16bit_model": "of several processes",
     "freeze_aligner": "it is left alone here too",
@@ -158,6 +158,9 @@ def translate(given: Given, draft: Draft) -> None:
         draft.set("train.loss_type", loss)
     if truth(given.take("enable_dft_loss")):
         draft.set("train.loss_type", "dft")
+    for name, why in DROPPED.items():
+        if name in given:
+            draft.drop(name, given.take(name), why)
     common.same(given, draft)
     stop = given.number("early_stop_interval")
     draft.set("train.early_stopping_patience", stop)
@@ -171,9 +174,6 @@ def translate(given: Given, draft: Draft) -> None:
     common.secrets(given, draft)
     common.bookkeeping(given, draft)
     common.processes(given, draft)
-    for name, why in DROPPED.items():
-        if name in given and why:
-            draft.drop(name, given.take(name), why)
     common.rest(given, draft, "forge has nothing of the kind")
     _defaults(draft)
 
@@ -219,7 +219,8 @@ def _weights(given: Given, draft: Draft) -> None:
         _chosen(given, draft)
         draft.set("model.dtype", dtype or "bfloat16", "the weights are trained in the checkpoint's type there")
         return
-    if kind != "lora":
+    beside = kind == "lora_llm"
+    if kind != "lora" and not beside:
         draft.lack("tuner_type", kind, "forge has LoRA and the training of every weight")
     if dtype is not None:
         draft.set("model.dtype", dtype)
@@ -228,6 +229,8 @@ def _weights(given: Given, draft: Draft) -> None:
     draft.set("adapter.target_modules", given.take("target_regex") or ("all-linear" if whole else targets))
     draft.set("adapter.target_parameters", given.words("target_parameters") or None)
     draft.set("adapter.modules_to_save", saved or None)
+    if beside:
+        _whole_tower(given, draft, saved)
     draft.set("adapter.bias", None if bias in (None, "none") else bias)
     if str(start) in trained.ABSENT:
         draft.lack("init_weights", start, "forge has no such beginning of LoRA")
@@ -264,6 +267,22 @@ def _tokens(given: Given, draft: Draft) -> None:
         trained.muon(draft, "optimizer")
     elif optimizer is not None:
         draft.lack("optimizer", optimizer, "forge has no such optimizer, or calls it otherwise: see [train] optim")
+
+
+TOWER = "visual"
+"""What Qwen's models call their vision tower, the aligner within it."""
+
+
+def _whole_tower(given: Given, draft: Draft, saved: list[str]) -> None:
+    """Take over LoRA on the language model beside a vision tower whose every weight is trained."""
+    if "vl" not in str(draft.get("model.id")).lower() or "qwen" not in str(draft.get("model.id")).lower():
+        draft.lack("tuner_type", "lora_llm", "name the vision tower of this model in [adapter] modules_to_save")
+        return
+    draft.set("adapter.finetune_vision_layers", value=False, note="no LoRA there: every weight of it is trained")
+    draft.set("adapter.modules_to_save", [*saved, TOWER])
+    rates = {rf"{TOWER}\..*merger": given.number("aligner_lr"), rf"{TOWER}\.": given.number("vit_lr")}
+    if given_rates := {pattern: rate for pattern, rate in rates.items() if rate is not None}:
+        draft.set("train.learning_rates", given_rates)
 
 
 def _rows(given: Given, draft: Draft) -> None:
@@ -335,12 +354,10 @@ def _source(name: str, draft: Draft) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path}
     if subset:
         found["name"] = subset
-    local = path.startswith((".", "/", "~")) or path.endswith((".jsonl", ".json", ".csv", ".parquet"))
-    if count and local:
-        draft.lack("dataset", name, f"{count} rows of a file: [data] max_rows takes the first ones of all rows")
+    if count.isdigit():
+        found["draw_rows"] = int(count)
     elif count:
-        found["split"] = f"train[:{count}]"
-        draft.tell(f"{name}: {count} rows drawn at random there, the first {count} here")
+        draft.lack("dataset", name, "a number of rows is due behind #")
     if path.startswith("swift/"):
         draft.tell(f"{path}: ms-swift has code of its own for it; the hub's rows may differ")
     return found

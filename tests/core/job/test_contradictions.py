@@ -10,7 +10,7 @@ from forge.discovery.catalogue import Catalogue
 from forge.discovery.keys import PluginKeys
 from forge.errors import JobError, Mistake, Mistakes
 from forge.job.check import JobCheck
-from forge.job.job import load_job
+from forge.job.job import dump_job, load_job
 from forge.job.read import parse
 from forge.job.table import Table
 
@@ -86,3 +86,28 @@ def test_mistakes_read_as_one_sentence_where_nobody_takes_them_apart() -> None:
 def test_a_job_that_an_older_forge_has_checked_is_loaded_as_it_is(tmp_path: Path) -> None:
     data = {"model": {"id": "m"}, "data": {"path": "d", "max_bad_rows": 5}, "folder": str(tmp_path)}
     assert load_job(data).data.max_bad_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('path = "d"\nshare = 0.5', "there is one source"),
+        ('[[data.sources]]\npath = "a"\nshare = 0.5\n[[data.sources]]\npath = "b"', "write it in all"),
+        ('[[data.sources]]\npath = "a"\nshare = 1\nweight = 2', "keep one"),
+        ('path = "d"\nstopping_strategy = "all_exhausted"', "no source has a share"),
+        ('path = "d"\ndraw_rows = 5\nmax_rows = 5', "keep one"),
+        ('path = "d"\ndraw_rows = 5\nstreaming = true', "streaming never sees them"),
+        ('draw_rows = 5\n[[data.sources]]\npath = "a"', "belong into each"),
+    ],
+)
+def test_shares_and_drawn_rows_that_say_nothing_or_two_things(keys: str, said: str, catalogue: Catalogue) -> None:
+    with pytest.raises(JobError) as caught:
+        parse(f'[model]\nid = "m"\n[data]\n{keys}\n', "job.toml", Path("/jobs"), PluginKeys(catalogue))
+    assert said in str(caught.value)
+
+
+def test_a_mixture_by_shares_is_no_contradiction_also_once_every_value_is_in_it(catalogue: Catalogue) -> None:
+    both = '[[data.sources]]\npath = "a"\nshare = 1\n[[data.sources]]\npath = "b"\nshare = 3\n'
+    keys = f'[model]\nid = "m"\n[data]\nmax_rows = 9\nstopping_strategy = "all_exhausted"\n{both}'
+    job = parse(keys, "job.toml", Path("/jobs"), PluginKeys(catalogue)).job
+    assert dump_job(load_job(dump_job(job))) == dump_job(job)

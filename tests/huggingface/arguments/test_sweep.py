@@ -54,7 +54,13 @@ def values(annotation: Any) -> list[Any]:
 
 def config_class(name: str) -> Any:
     """Return the installed class of a method's arguments."""
-    for module in ("trl", "trl.experimental.orpo", "trl.experimental.cpo", "trl.experimental.distillation", "transformers"):
+    for module in (
+        "trl",
+        "trl.experimental.orpo",
+        "trl.experimental.cpo",
+        "trl.experimental.distillation",
+        "transformers",
+    ):
         try:
             found = getattr(importlib.import_module(module), name, None)
         except ImportError:

@@ -449,3 +449,49 @@ def test_a_text_file_is_a_row_of_plain_text(case: Case) -> None:
         case(path="*.txt")
     data = case(path="*.txt", on_bad_row="drop", max_bad_rows=1)
     assert (data.summary["rows"], data.summary["dropped_bad"]) == (3, 1)
+
+
+def sources(case: Case, *, one: int = 10, two: int = 40, **keys: Any) -> list[dict[str, Any]]:
+    """Write two files and return them as sources with the same share."""
+    case.write([chat(f"one {index}") for index in range(one)], "one.jsonl")
+    case.write([chat(f"two {index}") for index in range(two)], "two.jsonl")
+    return [{"path": "one.jsonl", "share": 0.2, **keys}, {"path": "two.jsonl", "share": 0.3, **keys}]
+
+
+def counted(data: Data) -> dict[str, int]:
+    origins = [row["origin"].partition(":")[0] for row in previewed(data, len(data.train))]
+    return {name: origins.count(name) for name in ("one.jsonl", "two.jsonl")}
+
+
+def test_an_epoch_holds_the_shares_until_a_source_is_used_up_or_all_are(case: Case) -> None:
+    both = sources(case)
+    assert counted(case(path=None, sources=both)) == {"one.jsonl": 10, "two.jsonl": 15}
+    data = case(path=None, sources=both, stopping_strategy="all_exhausted")
+    assert counted(data) == {"one.jsonl": 27, "two.jsonl": 40}
+    with pytest.raises(DataError, match=r"no rows of .*one.jsonl are left"):
+        case(path=None, sources=both, eval_size=49, train={"options": {"seed": 1}})
+
+
+def test_a_stream_ends_where_its_shares_do(case: Case) -> None:
+    both = sources(case, one=40, two=200)
+    rows = [row["input_ids"] for row in case(path=None, sources=both, streaming=True).train]
+    assert 70 < len(rows) < 130, "40 rows are two fifths of a hundred"
+    rows = [
+        row["input_ids"]
+        for row in case(path=None, sources=both, streaming=True, stopping_strategy="all_exhausted").train
+    ]
+    assert len({tuple(row) for row in rows}) == 240, "every row is there"
+    assert 270 < len(rows) < 400, "200 rows are three fifths of 333"
+
+
+def test_rows_of_a_source_are_drawn_or_the_first_ones_are_taken(case: Case) -> None:
+    first, second = ({**each, "share": None} for each in sources(case))
+    drawn = case(path=None, sources=[{**first, "max_rows": 3}, {**second, "draw_rows": 8}])
+    origins = [row["origin"] for row in previewed(drawn, 11)]
+    assert origins[:3] == ["one.jsonl:1", "one.jsonl:2", "one.jsonl:3"]
+    assert origins[3:] != [f"two.jsonl:{number}" for number in range(1, 9)], "any rows, and not the first"
+    assert len(origins) == len(set(origins)) == 11
+    again = case(path=None, sources=[{**first, "max_rows": 3}, {**second, "draw_rows": 8}])
+    assert again.digest == drawn.digest
+    assert case(path="one.jsonl", draw_rows=11).summary["rows"] == 10
+    assert "one.jsonl has 10 rows: all are taken" in case.warnings()

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pytest
 
-from forge_huggingface.evaluation import intervals
+from forge.text import intervals
 from forge_huggingface.evaluation.metrics import (
     METRICS,
     exact_match,

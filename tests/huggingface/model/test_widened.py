@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from forge.errors import PlanError
 from forge.machine.presets import PRESETS
+from forge_huggingface.rules.quantised import PACKAGES
 from support.planning import BASE, CUDA, FACTS, planner, reasons
 from support.projects import Project, json_of
 
@@ -30,7 +31,8 @@ def plan(catalogue: Catalogue) -> Any:
 
 def stored(quantized: str, transformers: str = TRANSFORMERS) -> dict[str, Any]:
     """Return facts about a model in a format, and a machine with a version of transformers."""
-    versions = {**CUDA.versions, "transformers": transformers, "kernels": "0.12", "bitsandbytes": "0.48"}
+    packages = dict.fromkeys(PACKAGES.get(quantized, ()), "1.0")
+    versions = {**CUDA.versions, "transformers": transformers, "kernels": "0.12", "bitsandbytes": "0.48", **packages}
     return {"facts": replace(FACTS, quantized=quantized), "machine": replace(CUDA, versions=versions)}
 
 
@@ -43,6 +45,12 @@ def test_a_format_that_no_adapter_can_be_trained_on_is_refused(plan: Any, format
 @pytest.mark.parametrize("format_", ["gptq", "awq", "bitsandbytes", "fp8", "hqq"])
 def test_others_stay_as_they_are(plan: Any, format_: str) -> None:
     assert plan(**stored(format_)).decided("model.dequantize") is None
+
+
+@pytest.mark.parametrize("format_", PACKAGES)
+def test_the_package_that_loads_a_format_is_asked_for_before_anything_is_downloaded(plan: Any, format_: str) -> None:
+    with pytest.raises(PlanError, match=f"which needs {PACKAGES[format_][0]}.*: not installed .pip install"):
+        plan(facts=replace(FACTS, quantized=format_))
 
 
 @pytest.mark.parametrize(("format_", "version"), [("mxfp4", TRANSFORMERS), ("fp8", "5.17.0")])
