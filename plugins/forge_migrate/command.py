@@ -37,11 +37,12 @@ def command(
     draft = draft_of(read(file, tool, method), file.parent)
     if draft.missing and not allow_missing:
         lines = "\n".join(f"  {visible(str(each))}" for each in draft.missing)
-        count = f"{len(draft.missing)} key{'s' if len(draft.missing) > 1 else ''}"
+        one = len(draft.missing) == 1
+        count = f"{len(draft.missing)} key{'' if one else 's'} of {draft.tool}"
         raise UsageError(
-            f"{count} of {draft.tool} that change the training have no place in a job",
+            f"{count} that {'changes' if one else 'change'} the training {'has' if one else 'have'} no place in a job",
             f"\n{lines}\n",
-            "remove them there, or write the job without them: --allow-missing",
+            f"remove {'it' if one else 'them'} there, or write the job without: --allow-missing",
         )
     text = text_of(draft, file.name)
     if out is not None and out.exists() and not force:
