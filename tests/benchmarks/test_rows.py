@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.tiny import make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_cost_of_rows_is_measured_beside_the_tokenizer_alone(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", layers=1, hidden=8)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))

@@ -146,7 +146,7 @@ def test_an_optimizer_of_a_library_that_a_mac_lacks_is_mlx_own(plan: Callable[..
     [
         ({"model_type": "gpt2"}, "forge has not compared MLX's gpt2 with transformers'"),
         ({"task": "vision"}, "does not do vision"),
-        ({"quantized": "gptq"}, "the model is stored in gptq"),
+        ({"quantized": "bitsandbytes"}, "the model is stored in bitsandbytes"),
     ],
 )
 def test_a_model_that_it_does_not_know_is_transformers(

@@ -94,6 +94,7 @@ def test_training_on_images_is_trls_to_the_digit(
     assert [[step[name] for name in names] for step in done.of_kind("step")] == theirs
 
 
+@pytest.mark.slow
 def test_the_preview_shows_what_the_model_is_asked_and_evaluation_asks_with_images(seeing: VisionProject) -> None:
     furnish(seeing)
     metrics = "def told(*, completions, **_):\n    return [len(text) for text in completions]\n"
