@@ -151,7 +151,8 @@ def test_a_run_with_new_tokens_goes_on_exactly(project: Project, rows: Rows) -> 
 @pytest.mark.slow
 def test_what_goes_on_from_an_adapter_has_its_tokens(project: Project, rows: Rows) -> None:
     rows(called())
-    project.write(model={"add_tokens": TOOLS[:1], "add_special_tokens": TOOLS[1:]})
+    special, named = [TOOLS[1], "<fill>"], {"eos_token": TOOLS[1], "pad_token": "<fill>"}
+    project.write(model={"add_tokens": TOOLS[:1], "add_special_tokens": special, **named})
     first = project.perform()
     assert first.code == 0, first.printed
     rows(pairs())
@@ -160,7 +161,8 @@ def test_what_goes_on_from_an_adapter_has_its_tokens(project: Project, rows: Row
     second = project.perform()
     assert second.code == 0, second.printed
     model = tomli.loads((second.folder.path / "job.lock.toml").read_text())["model"]
-    assert (model["add_tokens"], model["add_special_tokens"]) == (TOOLS[:1], TOOLS[1:])
+    assert (model["add_tokens"], model["add_special_tokens"]) == (TOOLS[:1], special)
+    assert {name: model.get(name) for name in named} == named
     before, after = (load_file(each.folder.path / "adapter" / "adapter_model.safetensors") for each in (first, second))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], value) for name, value in after.items())

@@ -24,6 +24,7 @@ Format = Literal[
     "tokens",
     "preference",
     "unpaired-preference",
+    "classification",
     "prompt",
     "question",
 ]

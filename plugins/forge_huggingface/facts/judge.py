@@ -81,9 +81,10 @@ def _of_folder(path: Path, name: str, folder: Path) -> JudgeFacts:
             what = f"the run {path} has left no reward model yet"
             raise ModelError(what, "it has not ended, or failed", f"end it with `forge resume {path}`")
         trained = files.read_object(path / "trained.json")
-        if trained.get("task") != "reward":
+        if (task := trained.get("task")) != "reward":
             what = f"the run {name} has trained no reward model"
-            raise ModelError(what, "what it trained writes text", 'name a run of method = "reward"')
+            why = "it trained a classifier" if task == "classification" else "what it trained writes text"
+            raise ModelError(what, why, 'name a run of method = "reward"')
         weights = path / str(trained["weights"])
         about = f"the reward model of the run {path}"
         if trained["kind"] == "adapter":

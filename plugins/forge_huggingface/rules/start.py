@@ -7,13 +7,14 @@ with them and the lock has them, and a job that writes others contradicts itself
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Decision, ForgeError, Problem
 from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 from forge_huggingface.rules.experts import decide_experts
-from forge_huggingface.rules.tokens import new_tokens_in
+from forge_huggingface.rules.tokens import named_tokens_in, new_tokens_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -144,6 +145,10 @@ def decide_start(machine: Machine, job: Job, facts: ModelFacts) -> Iterable[Deci
     for name, found in zip(("add_tokens", "add_special_tokens"), tokens or ((), ()), strict=True):
         if found and not job.model.new_tokens:
             yield Decision(f"model.{name}", found, why)
+    base = Path(facts.path) if facts.path else None
+    for name, token in named_tokens_in(start.folder, base, [token for each in tokens or () for token in each]).items():
+        if getattr(job.model, name) is None:
+            yield Decision(f"model.{name}", token, why)
     for name, kinds in KEYS.items():
         value = _value(start.config, name)
         if name in start.config and isinstance(value, kinds) and not _is_written(job, name):

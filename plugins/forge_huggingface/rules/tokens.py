@@ -11,6 +11,8 @@ from forge_huggingface.facts.shape import EMBEDDINGS
 from forge_huggingface.methods import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from forge.api import Job, ModelFacts
 
 
@@ -31,8 +33,10 @@ def cannot_name_tokens(job: Job, facts: ModelFacts) -> str | None:
         return f"add_tokens: the teacher of {method.name} has no such tokens, and both must have the same"
     if job.adapter.type == "layers":
         whole = {name.rpartition(".")[2] for name in job.adapter.modules_to_save or ()}
+        apart = facts.shape is not None and not facts.shape.tied and not (method and method.pooled)
+        frozen = "embedding" if not whole & EMBEDDINGS else "output layer" if apart and "lm_head" not in whole else None
         do = 'write modules_to_save = ["embed_tokens", "lm_head"]'
-        return None if whole & EMBEDDINGS else f'add_tokens: type = "layers" leaves the embedding frozen; {do}'
+        return f'add_tokens: type = "layers" leaves the {frozen} frozen; {do}' if frozen else None
     if job.adapter.leaves_model:
         return None
     for name in ("use_liger_kernel", "use_vllm"):
@@ -84,3 +88,33 @@ def new_tokens_in(config: dict[str, Any], folder: Path | None) -> tuple[list[str
         return None
     new = [added[number] for number in sorted(ids)]
     return [e["content"] for e in new if not e["special"]], [e["content"] for e in new if e["special"]]
+
+
+def named_tokens_in(folder: Path | None, base: Path | None, new: Iterable[str]) -> dict[str, str]:
+    """Return the tokens that an adapter was trained with under a name of its own, ``eos_token`` and ``pad_token``.
+
+    Args:
+        folder: The adapter's folder, with its tokenizer.
+        base: The model's folder: what its tokenizer calls so too is no name of the adapter's own.
+        new: The tokens that the adapter has rows for; padding is one of its own only where it is among them.
+    """
+    mine, theirs = _names(folder), _names(base)
+    found = {}
+    if mine.get("eos_token") and theirs.get("eos_token") and mine["eos_token"] != theirs["eos_token"]:
+        found["eos_token"] = mine["eos_token"]
+    if mine.get("pad_token") in set(new):
+        found["pad_token"] = mine["pad_token"]
+    return found
+
+
+def _names(folder: Path | None) -> dict[str, str]:
+    file = folder / "tokenizer_config.json" if folder else None
+    if file is None or not file.is_file():
+        return {}
+    try:
+        said = json.loads(file.read_bytes())
+        pairs = {name: said.get(name) for name in ("eos_token", "pad_token")}
+    except (ValueError, AttributeError):  # whoever loads it tells
+        return {}
+    plain = {name: each["content"] if isinstance(each, dict) else each for name, each in pairs.items()}
+    return {name: each for name, each in plain.items() if isinstance(each, str)}

@@ -101,12 +101,19 @@ def test_tokens_that_cannot_be_are_refused_when_planned(project: Project, model:
     assert words in str(caught.value)
 
 
+CHOSEN = {
+    "type": "layers", "r": None, "lora_alpha": None, "layers_to_transform": [-1], "modules_to_save": ["embed_tokens"],
+}  # fmt: skip
+LEFT = 'type = "layers" leaves the output layer frozen; write modules_to_save = ["embed_tokens", "lm_head"]'
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"train": {"use_liger_kernel": True}}, "use_liger_kernel has not been tried with rows of new tokens"),
         ({"use": {"backend": "mlx"}}, "named-tokens"),
         ({"export": [{"format": "gguf", "adapter": True}]}, "an adapter file cannot hold rows of new tokens"),
+        ({"adapter": CHOSEN}, LEFT),
     ],
 )
 def test_what_has_no_new_tokens_is_refused_with_the_reason(

@@ -49,7 +49,7 @@ def taken(plan: Plan) -> Any:
         ("[train]\ntorch_compile = true\n", "none", "torch_compile makes kernels of its own"),
         ("[train]\nuse_liger_kernel = true\n", ["loss"] * LEAN + ["lora", "mask"], "use_liger_kernel brings its own"),
         ('[train]\nmethod = "orpo"\n', EVERY[1:5], "not mask: this method needs it"),
-        ('[train]\nmethod = "reward"\n', EVERY[1:], "predicts no words" if LEAN else "a reward model"),
+        ('[train]\nmethod = "reward"\n', EVERY[1:], "predicts no words"),
         ('[train]\nkernels = "none"\n', "none", None),
         ('[train]\nkernels = ["norm"]\n', ["norm"], None),
         ('[train]\nkernels = "auto"\n', EVERY, "fused kernels"),
