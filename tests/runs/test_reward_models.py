@@ -125,6 +125,16 @@ def test_an_adapter_without_its_head_is_none(project: Project, judges: Project) 
         project.prepare()
 
 
+def test_an_adapter_with_rows_of_new_tokens_is_to_be_merged(project: Project, judges: Project) -> None:
+    shutil.copytree(judges.newest().path / "adapter", project.folder / "widened")
+    file = project.folder / "widened" / "adapter_config.json"
+    config = {**json.loads(file.read_text()), "trainable_token_indices": {"embed_tokens": [400]}}
+    file.write_text(json.dumps(config))
+    project.write(train={"method": "grpo", **ONLINE, "reward": [{"model": "widened"}]})
+    with pytest.raises(Exception, match="has rows of tokens that its base does not have"):
+        project.prepare()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
 def test_training_by_a_reward_model_is_trls_to_the_digit(

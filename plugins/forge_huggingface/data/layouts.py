@@ -173,6 +173,11 @@ class Answered(Prompts):
     formats = ("prompt-completion", "instruction", "input-output", "messages", "sharegpt")
     train_on = "completion"
 
+    @property
+    def whose(self) -> str:
+        """Return who takes these rows, for messages: with these keys the rows are to have answers."""
+        return f"{super().whose} with lmbda = {self.job.train.options['lmbda']:g}"
+
     def render(self, renderer: Renderer, rows: Sequence[Row]) -> Iterator[Record | BadRow]:
         """Turn rows into records; what cannot be used comes back as :class:`BadRow`."""
         answered = [row for row in rows if isinstance(row, Conversation | Completion)]

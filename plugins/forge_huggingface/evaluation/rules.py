@@ -39,9 +39,11 @@ def problems(job: Job) -> Iterable[Problem]:
         if name in theirs:
             continue  # the plugin's own check is about them
         if PASS.fullmatch(name):
-            if all(reward.get("model") for reward in job.train.options.get("reward") or ()):
-                say = 'write [[train.reward]], or a metric of your own: "./metrics.py:function"'
-                yield Problem(where, f"{name} needs something that says which answers pass", say)
+            rewards = job.train.options.get("reward") or ()
+            if all(reward.get("model") for reward in rewards):
+                say = 'write [[train.reward]] use, or a metric of your own: "./metrics.py:function"'
+                beside = ", which a reward model does not" if rewards else ""
+                yield Problem(where, f"{name} needs something that says which answers pass{beside}", say)
         elif is_function(name):
             from forge_huggingface.functions.rules import function_problems  # only functions of users pay for it
 

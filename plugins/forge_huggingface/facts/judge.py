@@ -107,6 +107,9 @@ def _adapter(path: Path, name: str, about: str, folder: Path, base: Mapping[str,
     if not any({"score", "classifier"} & {*shape.split(".")} for shape in read_header(path / WEIGHTS).shapes):
         what = f"{about} lacks its head, which gives the number"
         raise ModelError(what, "its head would start at random", "save it with modules_to_save, as forge does")
+    if config.get("trainable_token_indices"):
+        what = f"{about} has rows of tokens that its base does not have"
+        raise ModelError(what, None, "export it merged, and name that folder")
     where = str(base.get("path") or base.get("id") or config.get("base_model_name_or_path"))
     facts = describe(where, base.get("revision") if where == base.get("id") else None, folder)
     if facts.source == "unknown":
