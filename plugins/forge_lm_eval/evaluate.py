@@ -6,7 +6,7 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answers, Evaluated, Finding, ForgeError, Lender, Noted, OutOfMemory, Who, first_line
+from forge.api import Answers, Evaluated, Finding, ForgeError, Lender, Noted, OutOfMemory, Who, ask_each, first_line
 from forge_lm_eval.numbers import side_by_side
 from forge_lm_eval.options import Options
 from forge_lm_eval.tasks import build
@@ -56,24 +56,8 @@ def evaluate(job: Job, run: Run, trained: Trained, generate: Callable[[Who], Gen
             found[who.value] = _asked(exam, options, model, tokenizer, chat=template[0])
         seconds[who.value] = round(time.monotonic() - start, 2)
 
-    models = run.plan.models
-    if Who.TUNED in models:
-        tuned = generate(Who.TUNED)
-        try:
-            if Who.BASE in models and (base := tuned.base()) is not None:
-                ask(Who.BASE, base)
-                del base  # it holds the weights too
-            ask(Who.TUNED, tuned)
-        finally:
-            tuned.close()
-    for who in models:
-        if who.value not in found:
-            other = generate(who)
-            try:
-                ask(who, other)
-            finally:
-                other.close()
-    found = {who.value: found[who.value] for who in models if who.value in found}
+    ask_each(run.plan.models, generate, ask)
+    found = {who.value: found[who.value] for who in run.plan.models if who.value in found}
     return Evaluated(
         rows=0,
         models={name: {"seconds": seconds[name]} for name in found},

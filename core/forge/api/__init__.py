@@ -93,7 +93,7 @@ if TYPE_CHECKING:
         Writing,
         event_of,
     )
-    from forge.api.generation import Answer, Generator, Lender, Prompt, Sampling
+    from forge.api.generation import Answer, Generator, Lender, Prompt, Sampling, ask_each
     from forge.api.group import Group
     from forge.api.pace import Pace
     from forge.api.plan import (
@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     from forge.api.results import Data, Evaluated, Exported, Loaded, Trained
     from forge.api.run import Run
     from forge.api.submitter import Bundle, Status, Submitter, Ticket
+    from forge.job.adapter import AdapterTable
     from forge.job.data import DataTable, Source
     from forge.job.elsewhere import folded
     from forge.job.explain import problems_of
@@ -122,7 +123,6 @@ if TYPE_CHECKING:
     from forge.job.nearest import alike, did_you_mean, nearest
     from forge.job.table import Hint, NonEmpty, Table
     from forge.job.tables import (
-        AdapterTable,
         EvalTable,
         ExportTable,
         GenerationTable,
@@ -254,6 +254,7 @@ __all__ = [
     "Who",
     "Writing",
     "alike",
+    "ask_each",
     "cache_folder",
     "cores",
     "did_you_mean",
@@ -319,7 +320,7 @@ _LATER = {
         "event_of",
     ),
     "forge.api.estimate": ("Estimate", "Lever", "Part"),
-    "forge.api.generation": ("Answer", "Generator", "Lender", "Prompt", "Sampling"),
+    "forge.api.generation": ("Answer", "Generator", "Lender", "Prompt", "Sampling", "ask_each"),
     "forge.api.group": ("Group",),
     "forge.api.pace": ("Pace",),
     "forge.api.plan": (
@@ -338,6 +339,7 @@ _LATER = {
     "forge.api.results": ("Data", "Evaluated", "Exported", "Loaded", "Trained"),
     "forge.api.run": ("Run",),
     "forge.api.submitter": ("Bundle", "Status", "Submitter", "Ticket"),
+    "forge.job.adapter": ("AdapterTable",),
     "forge.job.data": ("DataTable", "Source"),
     "forge.job.elsewhere": ("folded",),
     "forge.job.explain": ("problems_of",),
@@ -348,7 +350,6 @@ _LATER = {
     "forge.job.nearest": ("alike", "did_you_mean", "nearest"),
     "forge.job.table": ("Hint", "NonEmpty", "Table"),
     "forge.job.tables": (
-        "AdapterTable",
         "EvalTable",
         "ExportTable",
         "GenerationTable",

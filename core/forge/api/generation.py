@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from forge.api.plan import Who
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Generator as Stream
-    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
 
@@ -120,3 +122,35 @@ class Lender(Protocol):
         The model has the settings of its own ``generation_config.json``, as one has that transformers has loaded.
         """
         ...
+
+
+def ask_each(
+    models: Sequence[Who], generate: Callable[[Who], Generator], ask: Callable[[Who, Generator], None]
+) -> None:
+    """Ask every model of a plan once, one after the other, and free each before the next is loaded.
+
+    The trained one comes first: where its weights without the adapter are the base, they are loaded once for both.
+
+    Args:
+        models: Which ones, as :attr:`Answers.models <forge.api.Answers.models>` says.
+        generate: Loads one.
+        ask: Asks one.
+    """
+    left = list(models)
+    if Who.TUNED in left:
+        tuned = generate(Who.TUNED)
+        try:
+            if Who.BASE in left and (base := tuned.base()) is not None:
+                left.remove(Who.BASE)
+                ask(Who.BASE, base)
+                del base  # it holds the weights too
+            left.remove(Who.TUNED)
+            ask(Who.TUNED, tuned)
+        finally:
+            tuned.close()
+    for who in left:
+        other = generate(who)
+        try:
+            ask(who, other)
+        finally:
+            other.close()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who
+from forge.api import Answering, Answers, Evaluated, Noted, Sampling, Who, ask_each
 from forge.text.intervals import difference, summary
 from forge.text.units import cut
 from forge_huggingface.evaluation import labels
@@ -130,29 +130,13 @@ def ask_all(
 ) -> dict[str, Answered]:
     """Ask every model of the plan, one after the other; where one set of weights serves two, it is loaded once."""
     assert isinstance(run.plan, Answers)
-    models = run.plan.models
     found: dict[Who, Answered] = {}
 
     def ask(name: Who, generator: Generator) -> None:
         found[name] = ask_one(name, generator, run, table, rows, wanted, count)
 
-    if Who.TUNED in models:
-        tuned = generate(Who.TUNED)
-        try:
-            if Who.BASE in models and (base := tuned.base()) is not None:
-                ask(Who.BASE, base)
-                del base  # it holds the weights too
-            ask(Who.TUNED, tuned)
-        finally:
-            tuned.close()
-    for name in models:
-        if name not in found:
-            other = generate(name)
-            try:
-                ask(name, other)
-            finally:
-                other.close()
-    return {name: found[name] for name in models}
+    ask_each(run.plan.models, generate, ask)
+    return {name: found[name] for name in run.plan.models}
 
 
 def ask_one(
