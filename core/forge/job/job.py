@@ -11,11 +11,10 @@ from typing import Any
 from pydantic import Field
 
 from forge.errors import RunError, UsageError, first_line
+from forge.job.adapter import OF_LAYERS, AdapterTable
 from forge.job.data import DataTable, Source
 from forge.job.table import Table
 from forge.job.tables import (
-    OF_LAYERS,
-    AdapterTable,
     EvalTable,
     ExportTable,
     GenerationTable,
