@@ -71,11 +71,18 @@ class Descent:
         }
 
 
-class RMSProp:
-    """``rmsprop`` with torch's defaults, as transformers' trainer makes it."""
+class BySquares:
+    """``rmsprop`` and ``adagrad`` with torch's defaults, as transformers' trainer makes them: by a sum of squares.
 
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
+    Args:
+        decay: The strength of weight decay.
+        keep: What is kept of the squares so far.
+        take: What is added of the new ones.
+        epsilon: What is added to the root.
+    """
+
+    def __init__(self, decay: float, *, keep: float, take: float, epsilon: float) -> None:
+        self.decay, self.keep, self.take, self.epsilon = decay, keep, take, epsilon
         self.state: Arrays = {}
 
     def step(self, weights: Arrays, gradients: Arrays, rate: float, count: int) -> Arrays:  # noqa: ARG002
@@ -83,27 +90,9 @@ class RMSProp:
         changed = {}
         for name, plain in gradients.items():
             gradient = plain + decay_of(name, self.decay) * weights[name]
-            square = 0.99 * self.state.get(f"{name}.square", mx.zeros_like(plain)) + 0.01 * gradient**2
+            square = self.keep * self.state.get(f"{name}.square", mx.zeros_like(plain)) + self.take * gradient**2
             self.state[f"{name}.square"] = square
-            changed[name] = weights[name] - rate * gradient / (mx.sqrt(square) + 1e-8)
-        return changed
-
-
-class AdaGrad:
-    """``adagrad`` with torch's defaults, as transformers' trainer makes it."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.state: Arrays = {}
-
-    def step(self, weights: Arrays, gradients: Arrays, rate: float, count: int) -> Arrays:  # noqa: ARG002
-        """Return the weights after a step."""
-        changed = {}
-        for name, plain in gradients.items():
-            gradient = plain + decay_of(name, self.decay) * weights[name]
-            square = self.state.get(f"{name}.square", mx.zeros_like(plain)) + gradient**2
-            self.state[f"{name}.square"] = square
-            changed[name] = weights[name] - rate * gradient / (mx.sqrt(square) + 1e-10)
+            changed[name] = weights[name] - rate * gradient / (mx.sqrt(square) + self.epsilon)
         return changed
 
 
@@ -172,9 +161,9 @@ def optimizer_of(options: Mapping[str, Any]) -> Optimizer:
     decay, betas = options["weight_decay"], (options["adam_beta1"], options["adam_beta2"])
     made: dict[str, Callable[[], Optimizer]] = {
         "adafactor": lambda: Adafactor(decay),
-        "adagrad": lambda: AdaGrad(decay),
+        "adagrad": lambda: BySquares(decay, keep=1.0, take=1.0, epsilon=1e-10),
         "lion_32bit": lambda: Lion(betas, decay),
-        "rmsprop": lambda: RMSProp(decay),
+        "rmsprop": lambda: BySquares(decay, keep=0.99, take=0.01, epsilon=1e-8),
         "sgd": lambda: Descent(decay),
     }
     name = str(options["optim"]).removeprefix("paged_")
