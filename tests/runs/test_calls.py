@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.errors import ForgeError
 from forge_huggingface.training.callbacks import plain
 from support.calls import answer_with, call, furnish
 from support.projects import json_of
@@ -231,7 +232,7 @@ def test_a_wrong_tool_is_a_mistake_of_the_job(project: Project, train: dict[str,
         encoding="utf-8",
     )
     project.write(train={"method": "grpo", **USE, **train})
-    with pytest.raises(Exception) as error:  # noqa: PT011 - its words are looked at
+    with pytest.raises(ForgeError) as error:
         project.prepare()
     assert words in " ".join(str(error.value).split())
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge.errors import ForgeError
 from support.projects import Project, json_of
 from support.rows import ONLINE, pairs, prompts
 
@@ -85,7 +86,7 @@ def test_what_is_no_reward_model_is_a_mistake(
     config = project.folder / "two" / "config.json"
     config.write_text(json.dumps({**json_of(config), "id2label": {"0": "a", "1": "b"}}), encoding="utf-8")
     project.write(train={"method": "grpo", **ONLINE, "reward": [table]})
-    with pytest.raises(Exception) as error:  # noqa: PT011 - its words are looked at
+    with pytest.raises(ForgeError) as error:
         project.prepare()
     assert words in " ".join(str(error.value).split())
 
@@ -93,7 +94,7 @@ def test_what_is_no_reward_model_is_a_mistake(
 def test_a_run_of_another_method_is_no_reward_model(project: Project, trained: Any) -> None:
     _, run = trained
     project.write(train={"method": "grpo", **ONLINE, "reward": [{"model": str(run.path)}]})
-    with pytest.raises(Exception, match="has trained no reward model"):
+    with pytest.raises(ForgeError, match="has trained no reward model"):
         project.prepare()
 
 
@@ -121,7 +122,7 @@ def test_an_adapter_without_its_head_is_none(project: Project, judges: Project) 
     file = project.folder / "headless" / "adapter_model.safetensors"
     save_file({name: value for name, value in load_file(file).items() if ".score" not in name}, file)
     project.write(train={"method": "grpo", **ONLINE, "reward": [{"model": "headless"}]})
-    with pytest.raises(Exception, match="its head would start at random"):
+    with pytest.raises(ForgeError, match="its head would start at random"):
         project.prepare()
 
 
@@ -131,7 +132,7 @@ def test_an_adapter_with_rows_of_new_tokens_is_to_be_merged(project: Project, ju
     config = {**json.loads(file.read_text()), "trainable_token_indices": {"embed_tokens": [400]}}
     file.write_text(json.dumps(config))
     project.write(train={"method": "grpo", **ONLINE, "reward": [{"model": "widened"}]})
-    with pytest.raises(Exception, match="has rows of tokens that its base does not have"):
+    with pytest.raises(ForgeError, match="has rows of tokens that its base does not have"):
         project.prepare()
 
 

@@ -128,7 +128,7 @@ def test_what_has_no_new_tokens_is_refused_with_the_reason(
 def test_the_plan_counts_the_rows_of_new_tokens(project: Project) -> None:
     def values(**model: Any) -> int:
         project.write(model=model)
-        estimate = project.prepare()[0].plan.estimate  # type: ignore[attr-defined]
+        estimate = project.prepare()[1].plan().estimate
         note = next(part.note for part in estimate.parts if part.name == "adapter")
         return int(note.split()[0].replace(",", ""))
 

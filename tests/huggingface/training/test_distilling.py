@@ -54,7 +54,7 @@ def test_rows_without_answers_are_refused_where_these_are_learned(
     if taken:
         assert stages.collate().layout == "prompts"
         return
-    with pytest.raises(DataError, match=r'with lmbda = 0\.5 cannot train on|format of rows\.jsonl is not known'):
+    with pytest.raises(DataError, match=r"with lmbda = 0\.5 cannot train on|format of rows\.jsonl is not known"):
         stages.collate()
 
 
