@@ -25,7 +25,11 @@ RATES = {"lora": 2e-4, "none": 2e-5}
 
 def another(job: Job) -> str | None:
     """Return that a job is not for this plugin, or None."""
-    return None if job.train.method in METHODS else f"it is for method = {' and '.join(sorted(METHODS))}"
+    return (
+        None
+        if job.train.method in METHODS
+        else "it is for " + " and ".join(f'method = "{name}"' for name in sorted(METHODS))
+    )
 
 
 def cannot_load(machine: Machine, job: Job, facts: ModelFacts) -> str | None:  # noqa: ARG001 - the probe's signature

@@ -52,4 +52,10 @@ def turned_down(plan: Plan) -> dict[str, str]:
     for verdict in plan.verdicts:
         if verdict.plugin not in taken and (verdict.plugin not in first or verdict.label == Stage.LOAD):
             first[verdict.plugin] = verdict
-    return {name: verdict.reason for name, verdict in first.items() if verdict.against is not Against.ABILITY}
+    against = Against.ABILITY
+    others = {verdict.plugin for verdict in plan.verdicts if (verdict.label, verdict.against) == (Stage.TRAIN, against)}
+    return {
+        name: verdict.reason
+        for name, verdict in first.items()
+        if verdict.against is not against and not (name in others and verdict.against is Against.PROBE)
+    }

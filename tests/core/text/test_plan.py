@@ -28,3 +28,10 @@ def test_a_plugin_that_was_turned_down_is_told_once_with_the_reason_of_its_loade
 
 def test_a_plugin_that_serves_a_stage_is_not_turned_down() -> None:
     assert turned_down(plan(Verdict("load", "huggingface", "slow", Against.PROBE))) == {}
+
+
+def test_a_plugin_that_trains_by_other_methods_is_for_another_kind_of_job() -> None:
+    method = Verdict("train", "vectors", "does not do sft", Against.ABILITY)
+    assert turned_down(plan(Verdict("load", "vectors", "it is for vectors", Against.PROBE), method)) == {}
+    said = turned_down(plan(Verdict("load", "vectors", "needs a GPU", Against.ACCELERATOR), method))
+    assert said == {"vectors": "needs a GPU"}

@@ -1,0 +1,19 @@
+"""What processes that train together send each other beside gradients."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from forge_huggingface.training.together import together
+
+
+@pytest.mark.parametrize(("layer", "sent"), [(torch.nn.LayerNorm(2), False), (torch.nn.BatchNorm1d(2), True)])
+def test_only_statistics_that_training_changes_are_sent_in_each_forward(layer: torch.nn.Module, sent: bool) -> None:
+    launch = SimpleNamespace(shard="none", timeout=60)
+    job = SimpleNamespace(train=SimpleNamespace(options={"gradient_accumulation_steps": 2}), launch=launch)
+    values = together(cast(Any, job), cast(Any, SimpleNamespace(world_size=2)), torch.nn.Sequential(layer))
+    assert values["ddp_broadcast_buffers"] is sent
