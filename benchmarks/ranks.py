@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent.parent
 ASKED = 200
+STEP = 0.02
+"""Seconds between two questions of a kind that is asked at each step."""
 RANDOM = 15 * 1024
 """Bytes of a process's ``rng_state_<rank>.pth`` on a CPU; on a GPU some hundred more."""
 
@@ -133,13 +135,16 @@ def member() -> None:
     found["sockets"] = sockets()
     questions: dict[str, Callable[[], object]] = {
         "agree": lambda: group.agree(False),
+        "agree_soon": lambda: group.agree_soon(False),
         "gather a digest": lambda: group.gather("0" * 64),
         "first": lambda: group.first(None),
     }
     for name, question in questions.items():
         question()
+        question()
         spent, took = time.process_time(), []
         for _ in range(ASKED):
+            time.sleep(STEP if name == "agree_soon" else 0)
             start = time.perf_counter()
             question()
             took.append(time.perf_counter() - start)

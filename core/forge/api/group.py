@@ -39,7 +39,14 @@ class Group:
         return [value]
 
     def agree(self, wish: bool) -> bool:
-        """Return whether any of them wishes it; cheap enough for each step."""
+        """Return whether any of them wishes it."""
+        return wish
+
+    def agree_soon(self, wish: bool) -> bool:
+        """Return whether any of them wished it when they were asked before, which none waits for; for each step.
+
+        Where the calls are seconds apart, the answer is of this one: there is time to wait, and the next is far.
+        """
         return wish
 
     def same(self, what: str, value: Any, say: Callable[[Any], str] = str) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FAR_APART = 10.0
+"""Seconds between two steps from which on processes wait for what the others wish."""
+
 PATIENCE = timedelta(days=30)
 """How long the others wait for what rank 0 does alone, such as rendering rows; its end ends it anyway."""
 
@@ -84,6 +87,8 @@ class Together(Group):
             self._quick = dist.new_group(backend="gloo", timeout=timeout)
             self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._asked, self._far_apart = time.monotonic(), True
+        self._on_the_way: list[tuple[Any, Any]] = []
 
     def barrier(self) -> None:
         """Return when all have called it."""
@@ -104,6 +109,27 @@ class Together(Group):
         with _told():
             self._dist.all_reduce(said, op=self._dist.ReduceOp.MAX, group=self._quick)
         return bool(said.item())
+
+    def agree_soon(self, wish: bool) -> bool:
+        """Return whether any of them wished it at the call before; also at this one, where calls are far apart.
+
+        All do the same, since what they wait for depends on the longest of their times, which they tell each other.
+        """
+        import torch
+
+        now = time.monotonic()
+        took, self._asked = now - self._asked, now
+        said = torch.tensor([float(wish), took])
+        with _told():
+            own = self._dist.all_reduce(said, op=self._dist.ReduceOp.MAX, group=self._quick, async_op=True)
+            answers, self._on_the_way = [*self._on_the_way, (own, said)], []
+            if not self._far_apart:
+                self._on_the_way = [answers.pop()]
+            for word, _ in answers:
+                word.wait()
+        if answers:
+            self._far_apart = max(float(said[1]) for _, said in answers) >= FAR_APART
+        return any(bool(said[0]) for _, said in answers)
 
     def first(self, value: T) -> T:
         """Return the value of rank 0.

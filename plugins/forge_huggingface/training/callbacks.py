@@ -77,7 +77,7 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         self.batch, self.every, self.alike = batch, every, 0
         self.began = self.shown = time.monotonic()
         self.first_step = 0
-        self.in_step = self.wanted = self.asked = False
+        self.in_step = self.wanted = self.asked = self.agreed = False
         self.tokens: tuple[float, float] | None = None
         self.watch: Watch | None = None
 
@@ -117,9 +117,9 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         """Save and stop if the run was asked to; show progress now and then."""
         if self.watch is not None:
             self.watch.step()
-        if self.run.group.agree(self.run.stop.is_set()):  # all at the same step, or some would wait for the others
-            self.run.stop.set()
-        if self.run.stop.is_set() and self.exact(args):
+        # All stop at the same step, or some would wait for the others.
+        self.agreed = self.run.group.agree_soon(self.run.stop.is_set()) or self.agreed
+        if self.agreed and self.exact(args):
             self.asked = self.asked or not control.should_training_stop
             self.wanted = control.should_save = control.should_training_stop = True
         self.hold_back(state, control)

@@ -1,10 +1,84 @@
-"""What a worker makes of a collective that failed."""
+"""What processes that train together tell each other, and what a worker makes of a collective that failed."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from forge.disk.meeting import free_port
 from forge.worker.ranks import peer_lost
+
+MEMBER = """
+import json, sys, time
+from datetime import timedelta
+from forge.worker import ranks
+
+far, wishes, pause = json.loads(sys.argv[1])
+ranks.FAR_APART = far
+group = ranks.Together(timedelta(seconds=60))
+said, waited = [], []
+for step, wish in enumerate(wishes[group.rank]):
+    time.sleep(pause[step] if len(pause) > 2 else pause[group.rank])
+    began = time.monotonic()
+    said.append(group.agree_soon(wish))
+    waited.append(time.monotonic() - began)
+group.barrier()
+print(json.dumps([said, waited]))
+group.close()
+"""
+
+
+def ask(far: float, wishes: list[list[bool]], pause: Sequence[float] = (0.0, 0.0)) -> list[Any]:
+    """Have two processes ask at each step; return what each was told, and how long it waited.
+
+    Args:
+        far: From how many seconds on steps are slow.
+        wishes: Of each process, whether it wishes something at a step.
+        pause: Seconds before each question of either process; of more than two steps, before each step of both.
+    """
+    pytest.importorskip("torch")
+    there = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    there["MASTER_PORT"] = str(free_port("127.0.0.1"))
+    there["PYTHONPATH"] = str(Path(__file__).resolve().parents[3] / "core")
+    command = [sys.executable, "-c", MEMBER, json.dumps([far, wishes, pause])]
+    both = [
+        subprocess.Popen(command, env=there | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True) for rank in (0, 1)
+    ]
+    end = time.monotonic() + 90
+    return [json.loads(each.communicate(timeout=end - time.monotonic())[0]) for each in both]
+
+
+def test_a_wish_in_quick_steps_is_known_to_all_at_the_next_one_and_none_waits() -> None:
+    wish = [False, False, True, False, False, False]
+    (first, waited), (second, _) = ask(100.0, [wish, [False] * 6], pause=(0.0, 0.2))
+    assert first == second == [False, False, False, True, False, False]
+    assert min(waited[1:3]) < 0.1  # the other one comes to each step later
+
+
+def test_a_wish_in_slow_steps_is_known_to_all_at_once() -> None:
+    wish = [False, False, True, False]
+    (first, _), (second, _) = ask(0.0, [[False] * 4, wish])
+    assert first == second == wish
+
+
+def test_no_wish_is_lost_where_steps_become_slow_and_quick_again() -> None:
+    slow = [step in {3, 4, 5, 6, 11} for step in range(16)]
+    wishes = [[step in {2, 6, 9} for step in range(16)], [step in {4, 11, 13} for step in range(16)]]
+    (first, _), (second, _) = ask(0.15, wishes, [0.3 * each for each in slow])
+    assert first == second
+    wished = [one or other for one, other in zip(*wishes, strict=True)]
+    for step, wish in enumerate(wished[:-1]):
+        assert not wish or True in first[step : step + 2], step
+    for step, told in enumerate(first):
+        assert not told or True in wished[max(step - 1, 0) : step + 1], step
 
 
 def test_the_loss_of_another_process_is_found_in_what_was_made_of_it() -> None:
