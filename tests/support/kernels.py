@@ -42,8 +42,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make(name: str = "llama", **changes: Any) -> Any:
-    """Return a small model with LoRA on every linear layer, its matrices and norms random."""
+def bare(name: str = "llama") -> Any:
+    """Return a small model whose weights are all trained, its norms random."""
     kind, values = ARCHITECTURES[name]
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}TextConfig" if name == "gemma3" else f"{kind}Config")(**values)
@@ -51,6 +51,12 @@ def make(name: str = "llama", **changes: Any) -> Any:
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=0.5, std=0.2)
+    return model.train()
+
+
+def make(name: str = "llama", **changes: Any) -> Any:
+    """Return a small model with LoRA on every linear layer, its matrices and norms random."""
+    model = bare(name)
     names = {
         full.rpartition(".")[2]
         for full, module in model.named_modules()

@@ -155,15 +155,38 @@ def norm(
 
 
 def norm_backward(
-    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor, offset: float
-) -> torch.Tensor:
-    """Return the gradient of :func:`norm` over its rows, from that over its result."""
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    inverse: torch.Tensor,
+    offset: float,
+    *,
+    rounded: bool = False,
+    trained: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the gradients of :func:`norm` over its rows and, where it is trained, over its weight.
+
+    Args:
+        dy: The gradient over its result, shape (rows, width).
+        x: Its rows.
+        weight: Its weight, shape (width,).
+        inverse: What each row was multiplied by.
+        offset: What is added to the weight.
+        rounded: Whether the normal row was rounded before it was weighted.
+        trained: Whether the gradient over the weight is asked for.
+    """
     if (kernels := _device(x)) is not None:
-        dx: torch.Tensor = kernels.norm_backward(dy, x, weight, inverse, offset)
-        return dx
+        found: tuple[torch.Tensor, torch.Tensor | None]
+        found = kernels.norm_backward(dy, x, weight, inverse, offset, rounded, trained)
+        return found
     value, r = wide(x), inverse.unsqueeze(-1)
-    d, normal = wide(dy) * (offset + weight.to(value.dtype)), value * r
-    return ((d - normal * (d * normal).mean(-1, keepdim=True)) * r).to(x.dtype)
+    normal = value * r
+    of_weight = None
+    if trained:
+        weighted = wide(normal.to(x.dtype)) if rounded else normal
+        of_weight = (wide(dy) * weighted).sum(0).to(weight.dtype)
+    d = wide(dy) * (offset + weight.to(value.dtype))
+    return ((d - normal * (d * normal).mean(-1, keepdim=True)) * r).to(x.dtype), of_weight
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -> torch.Tensor:

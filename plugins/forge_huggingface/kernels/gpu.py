@@ -13,6 +13,9 @@ import triton.language as tl
 
 # ruff: noqa: N803 - Triton's constants are written in capitals
 
+PARTIAL = 2**21
+"""Numbers of a norm's weight's gradients, each the sum over some rows, that are added up afterwards."""
+
 
 @triton.jit
 def _softmax_rows(
@@ -226,18 +229,45 @@ def _norm(x, weight, y, inverse, x_stride, width, eps, offset, ROUNDED: tl.const
 
 
 @triton.jit
-def _norm_backward(dy, x, weight, inverse, dx, dy_stride, x_stride, width, offset, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
+def _norm_backward(
+    dy,
+    x,
+    weight,
+    inverse,
+    dx,
+    dweight,
+    dy_stride,
+    x_stride,
+    rows,
+    width,
+    offset,
+    EACH: tl.constexpr,
+    ROUNDED: tl.constexpr,
+    TRAINED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    program = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     there = column < width
-    value = tl.load(x + row * x_stride + column, mask=there, other=0.0).to(tl.float32)
-    d = tl.load(dy + row * dy_stride + column, mask=there, other=0.0).to(tl.float32)
-    w = tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
-    r = tl.load(inverse + row)
-    d = d * (offset + w)
-    normal = value * r
-    inner = tl.sum(d * normal, 0) / width
-    tl.store(dx + row * width + column, ((d - normal * inner) * r).to(dx.dtype.element_ty), mask=there)
+    w = offset + tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for step in range(EACH):
+        row = program * EACH + step
+        inside = there & (row < rows)
+        value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+        d = tl.load(dy + row * dy_stride + column, mask=inside, other=0.0).to(tl.float32)
+        r = tl.load(inverse + row, mask=row < rows, other=0.0)
+        normal = value * r
+        if TRAINED:
+            if ROUNDED:
+                total += d * normal.to(x.dtype.element_ty).to(tl.float32)
+            else:
+                total += d * normal
+        d = d * w
+        inner = tl.sum(d * normal, 0) / width
+        tl.store(dx + row * width + column, ((d - normal * inner) * r).to(dx.dtype.element_ty), mask=inside)
+    if TRAINED:
+        tl.store(dweight + program * width + column, total, mask=there)
 
 
 def norm(
@@ -255,16 +285,41 @@ def norm(
 
 
 def norm_backward(
-    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor, offset: float
-) -> torch.Tensor:
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    inverse: torch.Tensor,
+    offset: float,
+    rounded: bool,
+    trained: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """See :func:`.elementwise.norm_backward`."""
     rows, width = x.shape
     dx = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     block = triton.next_power_of_2(width)
-    _norm_backward[(rows,)](
-        dy, x, weight, inverse, dx, dy.stride(0), x.stride(0), width, offset, BLOCK=block, num_warps=_warps(block)
+    # A program sums up the weight's gradient over some rows, so that a few of them are left to be summed.
+    each = triton.next_power_of_2(triton.cdiv(rows, max(1, PARTIAL // block))) if trained else 1
+    programs = triton.cdiv(rows, each)
+    sums = torch.empty((programs, width), dtype=torch.float32, device=x.device) if trained else inverse
+    _norm_backward[(programs,)](
+        dy,
+        x,
+        weight,
+        inverse,
+        dx,
+        sums,
+        dy.stride(0),
+        x.stride(0),
+        rows,
+        width,
+        offset,
+        EACH=each,
+        ROUNDED=rounded,
+        TRAINED=trained,
+        BLOCK=block,
+        num_warps=_warps(block),
     )
-    return dx
+    return dx, sums.sum(0).to(weight.dtype) if trained else None
 
 
 @triton.jit

@@ -1,8 +1,8 @@
 """Feed-forward parts with a gate: ``down(activation(gate(x)) * up(x))``, the product made again in the backward pass.
 
 A part is known by what it computes: :func:`install` tries each one on a few numbers. Where all its layers are frozen,
-adapted or not, the whole part is one function that keeps its input, gate and up; else the product alone is one, which
-keeps gate and up.
+adapted or not, the whole part is one function that keeps its input, gate and up. Else the product is one, together with
+the last layer where that is trained, which keeps gate and up.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from torch.nn import functional
 
 from forge_huggingface.kernels.elementwise import gated, gated_backward
 from forge_huggingface.kernels.lora import (
+    ROUNDED,
     Kept,
     Piece,
+    Ready,
     computed_in,
     flat,
     of_tensors,
@@ -63,11 +65,48 @@ class Gated(torch.autograd.Function):
         return dgate, dup, None
 
 
+class GatedDown(torch.autograd.Function):
+    """``down(activation(gate) * up)``, where ``down`` is trained: its input is made again for its weight's gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kind: str
+    ) -> torch.Tensor:
+        """Compute it; ``weight`` and ``bias`` are those of ``down``, in the type of ``gate`` and ``up``."""
+        ctx.kind = kind
+        ctx.save_for_backward(gate, up, weight)
+        width = gate.shape[-1]
+        product = gated(gate.reshape(-1, width), up.reshape(-1, width), kind)
+        with uncast(gate):
+            return functional.linear(product, weight, bias).view(*gate.shape[:-1], len(weight))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        """Compute the gradients over gate, up, and the layer's weight and bias."""
+        gate, up, weight = ctx.saved_tensors
+        width = gate.shape[-1]
+        g, u, d = (x.reshape(-1, x.shape[-1]) for x in (gate, up, dy))
+        with uncast(dy):
+            dweight = d.t() @ gated(g, u, ctx.kind) if ctx.needs_input_grad[2] else None
+            dbias = d.sum(0) if ctx.needs_input_grad[3] else None
+            dgate, dup = (torch.empty(gate.shape, dtype=gate.dtype, device=gate.device) for _ in range(2))
+            gated_backward(g, u, d @ weight, ctx.kind, dgate.view(-1, width), dup.view(-1, width))
+        return dgate, dup, dweight, dbias, None
+
+
 class GatedMlp(torch.autograd.Function):
     """The whole feed-forward part, of frozen layers with or without LoRA."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, kind: str, scales: Sequence[float], *tensors: torch.Tensor | None) -> Any:
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        kind: str,
+        scales: Sequence[float],
+        held: Sequence[Ready | None],
+        *tensors: torch.Tensor | None,
+    ) -> Any:
         """Compute it.
 
         Args:
@@ -75,14 +114,15 @@ class GatedMlp(torch.autograd.Function):
             x: The input.
             kind: The activation.
             scales: Of the layers' adapters.
+            held: The adapters of the first layers, and of the last one, as they are computed with; None: not there.
             tensors: The layers: gate, up and down, or one for gate and up together and down.
         """
         *first, last = unflat(tensors, scales)
         dtype = computed_in(x)
-        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), first)
+        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), first, held[0])
         gate, up = _halves(found)
         product = gated(gate, up, kind)
-        (y,), second = project(product, [last])
+        (y,), second = project(product, [last], held[1])
         # The product is made again, so all that is kept of the last layer is what LoRA makes of it.
         save(ctx, kept, Kept(product.new_empty(0), second.xa, second.a, second.weights, second.bs, second.scales),
              beside=found)  # fmt: skip
@@ -98,16 +138,17 @@ class GatedMlp(torch.autograd.Function):
         with uncast(dy):
             gate, up = _halves(found)
             second.x = gated(gate, up, ctx.kind)
-            d, of_last_a, of_last_b = project_backward(second, [dy.reshape(-1, dy.shape[-1])])
+            *dtypes, last = ctx.dtypes
+            d, of_last_a, of_last_b = project_backward(second, [dy.reshape(-1, dy.shape[-1])], [last])
             assert d is not None
             del second
             gradients = [torch.empty_like(y) for y in found]
             gated_backward(gate, up, d, ctx.kind, *_halves(gradients))
             del d
-            dx, of_a, of_b = project_backward(kept, gradients, wants_x=ctx.needs_input_grad[0])
+            dx, of_a, of_b = project_backward(kept, gradients, dtypes, wants_x=ctx.needs_input_grad[0])
         dx = None if dx is None else dx.view(ctx.shape).to(ctx.dtype)
         of_all = of_tensors([*of_a, *of_last_a], [*of_b, *of_last_b], ctx.dtypes)
-        return dx, None, None, *of_all
+        return dx, None, None, None, *of_all
 
 
 def _halves(found: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,11 +178,26 @@ def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Te
     pieces = [piece(layer) for layer in (*first, down)] if whole else [None]
     if all(p is not None for p in pieces):
         known: list[Piece] = [p for p in pieces if p is not None]
-        found: torch.Tensor = GatedMlp.apply(x, kind, [p.scale for p in known], *flat(known))
+        dtype = computed_in(x)
+        held = ROUNDED.of(known[:-1], dtype), ROUNDED.of(known[-1:], dtype)
+        found: torch.Tensor = GatedMlp.apply(x, kind, [p.scale for p in known], held, *flat(known))
         return found
     gate, up = _halves([layer(x) for layer in first])
-    result: torch.Tensor = down(Gated.apply(gate, up, kind))
+    result: torch.Tensor
+    if whole and _trained(down):
+        weight, bias = (None if each is None else each.to(gate.dtype) for each in (down.weight, down.bias))
+        result = GatedDown.apply(gate, up, weight, bias, kind)
+    else:
+        result = down(Gated.apply(gate, up, kind))
     return result
+
+
+def _trained(layer: Any) -> bool:
+    """Whether a plain layer's own weights are trained, and are all here."""
+    if hasattr(layer, "lora_A") or layer._forward_hooks or layer._forward_pre_hooks:  # noqa: SLF001
+        return False
+    weight = layer.weight
+    return bool(weight.requires_grad and weight.dim() == 2) and type(weight.data) is torch.Tensor
 
 
 def install(model: nn.Module, *, lora: bool) -> int:

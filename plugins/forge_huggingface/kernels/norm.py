@@ -1,4 +1,4 @@
-"""Root mean square norms (arXiv 1910.07467) whose weights are frozen, in one pass each way.
+"""Root mean square norms (arXiv 1910.07467), in one pass each way, their weights frozen or trained.
 
 A norm is known by what it computes: Llama's multiplies by its weight, Gemma's by one more than it.
 """
@@ -20,7 +20,7 @@ WIDEST = 32768
 
 
 class Norm(torch.autograd.Function):
-    """The norm of each row, with a frozen weight."""
+    """The norm of each row."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, rounded: bool) -> Any:
@@ -31,22 +31,26 @@ class Norm(torch.autograd.Function):
         rows = laid.reshape(-1, x.shape[-1])
         y, inverse = norm(rows, weight, eps, offset, rounded)
         ctx.save_for_backward(rows, weight, inverse)
-        ctx.offset, ctx.turned = offset, turned
+        ctx.offset, ctx.rounded, ctx.turned = offset, rounded, turned
         return y.view(laid.shape).transpose(1, 2) if turned else y.view(x.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
-        """Compute the gradient over the input."""
+        """Compute the gradients over the input and the weight."""
         rows, weight, inverse = ctx.saved_tensors
         laid = dy.transpose(1, 2) if ctx.turned else dy
-        dx = norm_backward(laid.reshape(rows.shape), rows, weight, inverse, ctx.offset).view(laid.shape)
-        return dx.transpose(1, 2) if ctx.turned else dx, None, None, None, None
+        trained = ctx.needs_input_grad[1]
+        dx, dweight = norm_backward(
+            laid.reshape(rows.shape), rows, weight, inverse, ctx.offset, rounded=ctx.rounded, trained=trained
+        )
+        dx = dx.view(laid.shape)
+        return dx.transpose(1, 2) if ctx.turned else dx, dweight, None, None, None
 
 
 def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
     weight = self.weight
-    if rest or options or weight.requires_grad or x.dtype != weight.dtype:  # some take a gate too
+    if rest or options or x.dtype != weight.dtype:  # some take a gate too
         found: torch.Tensor = type(self).forward(self, x, *rest, **options)
         return found
     result: torch.Tensor = Norm.apply(x, weight, *self.forge_norm)
@@ -54,7 +58,7 @@ def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Te
 
 
 def install(model: nn.Module) -> int:
-    """Give every norm that is known and frozen its faster forward. Return how many they are."""
+    """Give every norm that is known its faster forward. Return how many they are."""
     count = 0
     kinds: dict[Any, tuple[float, float, bool] | None] = {}
     for module in model.modules():
@@ -62,7 +66,7 @@ def install(model: nn.Module) -> int:
         if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or len(list(module.parameters())) != 1:
             continue
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        if not isinstance(eps, float) or weight.requires_grad or weight.is_meta or weight.shape[0] > WIDEST:
+        if not isinstance(eps, float) or weight.is_meta or weight.shape[0] > WIDEST:
             continue
         if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001
             continue

@@ -92,6 +92,11 @@ class Setting:
         return max(int(self.options.get("gradient_accumulation_steps") or 1) // self.processes, 1)
 
     @property
+    def in_buckets(self) -> bool:
+        """Whether gradients lie where several processes sum them up: they do where a step has no earlier batches."""
+        return self.processes > 1 and self.shards == 1 and self.steps == 1
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """The trainer's arguments."""
         return self.job.train.options
@@ -103,8 +108,13 @@ class Setting:
 
     @property
     def stream(self) -> int:
-        """Bytes of a value of the weights, and so of the stream between the layers."""
+        """Bytes of a value of the weights."""
         return 4 if self.job.model.dtype == "float32" else 2
+
+    @property
+    def flow(self) -> int:
+        """Bytes of a value of the stream between the layers, that of the weights as they are computed with."""
+        return self.size if self.shards > 1 else self.stream
 
     @property
     def mixed(self) -> bool:
@@ -130,7 +140,7 @@ class Setting:
     def casts(self) -> bool:
         """Whether each linear layer keeps a 16-bit copy of its own: peft casts to 32 bit, and autocast back."""
         rounded = self.job.model.bits or self.stored  # peft's layers on these leave the input as autocast has it
-        return self.size == 2 and (not rounded if self.lora else self.stream == 4)
+        return self.size == 2 and (not rounded if self.lora else self.flow == 4)
 
     @property
     def checkpointing(self) -> bool:

@@ -37,7 +37,8 @@ def kept(s: Setting) -> float:
     Norms are computed in 32 bit and keep their input so (4h each). An adapted or trained linear layer keeps its input;
     with casts or dropout each has a copy of its own. Attention keeps queries, keys, values and its output
     (FlashAttention, arXiv 2205.14135), the eager one also all scores, twice. SwiGLU keeps gate, its activation, and up.
-    Of forge's kernels, norms keep their input as it is, layers with one input share it, and SwiGLU keeps gate and up.
+    Of forge's kernels, norms keep their input as it is, layers with one input share it, and SwiGLU keeps gate and up,
+    of which it makes the input of a last layer that is trained again.
     """
     shape, e, parts = s.shape, s.size, own(s)
     h, i, q, k = shape.hidden, shape.intermediate, shape.query, shape.key
@@ -68,12 +69,14 @@ def kept(s: Setting) -> float:
     inputs = sum(e * h * (each if alone else min(1.0, each)) for each in (into_attention, into_mlp))
     if dropped:  # and the masks, a byte for each value, on a CPU a number
         inputs += (1 if s.kind else 4) * (h * (into_attention + into_mlp) + q * out + i * down)
-    norms: float = shape.norms * 4 * h + shape.head_norms * 4 * (q + k)
-    if "norm" in parts:
-        heads = e if e == s.stream else 4  # of mixed types the model's own takes care
-        norms = s.stream * shape.norms * h + heads * shape.head_norms * (q + k)
-    if not s.lora:
-        norms += s.stream * (shape.norms * h + shape.head_norms * (q + k))  # what the norms' own weights need
+    # Trained weights need the normal rows, in the type of the input; Gemma weights them before it rounds.
+    rounded = 4 if (s.facts.model_type or "").startswith("gemma") else e
+    of_stream, of_heads = (4 if s.lora else 4 + size for size in (s.flow, rounded))
+    norms: float = of_stream * shape.norms * h + of_heads * shape.head_norms * (q + k)
+    if "norm" in parts and e == s.flow:
+        norms = e * (shape.norms * h + shape.head_norms * (q + k))
+    elif "norm" in parts:  # of what comes in another type than the weights the model's own take care
+        norms -= (of_stream - s.flow) * min(shape.norms, 2) * h
     attention = e * (2 * q + 2 * k) + 4 * shape.heads + (e * q * out if s.lora and alone else 0)
     if s.job.model.attn_implementation == "eager":
         attention += shape.heads * s.length * (4 + (e if e == 2 else 0)) + e * 2 * (q - k)
@@ -82,7 +85,7 @@ def kept(s: Setting) -> float:
         attention += e * 2 * (q - k) + e * seen + seen / shape.layers
     inner: float = (3 if shape.gated else 1) * e * i + e * i * (down if shape.gated else max(down, 0.5))
     if "swiglu" in parts and shape.gated and not experts:
-        inner = 2 * e * i + (0 if s.lora and "lora" in parts else e * i * down)
+        inner = 2 * e * i + (e * i * down if s.lora and "lora" not in parts else 0)
     elif any(linear.outputs == 2 * i and linear.name == "gate_up_proj" for linear in shape.linears):
         inner += e * i  # one projection for both, which stays whole beside its halves
     if experts:
@@ -178,7 +181,7 @@ class Kernels:
 
 def boundary(s: Setting) -> float:
     """Return the bytes a token of the stream that enters a layer, and its share of the mask that all have."""
-    return s.stream * s.shape.hidden + masked(s) / s.shape.layers
+    return s.flow * s.shape.hidden + masked(s) / s.shape.layers
 
 
 def fused(job: Job, since: bool) -> bool:
@@ -216,7 +219,8 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
         s: The setting.
         kernels: How the backend computes.
         gradients: The bytes of all gradients. They grow from the last layer to the first while what the layers keep
-            goes, so that both are only there together if an earlier batch left gradients.
+            goes, so that both are only there together if an earlier batch left gradients, or several processes have
+            room for them from the beginning.
     """
     shape, tokens = s.shape, s.tokens
     layer, work = kernels.kept(s) * tokens, kernels.worked(s) * tokens
@@ -230,9 +234,9 @@ def activations(s: Setting, kernels: Kernels, gradients: int) -> Activations:
     kept_copies = copies * (shape.layers - s.recomputed) / shape.layers
     loss = kernels.scores(s)
     whole = s.job.adapter.type == "none"
-    vocabulary = shape.vocab * shape.hidden * s.stream
+    vocabulary = shape.vocab * shape.hidden * s.flow
     head = vocabulary if (whole or "lm_head" in (s.job.adapter.modules_to_save or ())) and s.head else 0
-    earlier = gradients if s.steps > 1 else 0
+    earlier = gradients if s.steps > 1 or s.in_buckets else 0
     # A trained output layer has its gradient summed up in 32 bit, beside the one that is there.
     forward = held + copies + loss
     begin = held + kept_copies + loss + (0 if earlier else head) + (head if s.tiled else 2 * head)

@@ -151,7 +151,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     if compared and not s.lora:
         parts.append(Part("reference", base, "estimated", "a frozen copy of the model"))
         fixed += base
-    if s.processes > 1:
+    if s.processes > 1 and not s.in_buckets:
         parts.append(shared := together(s, gradients))
         fixed += shared.bytes or 0
     for table in s.options.get("reward") or ():
@@ -210,9 +210,9 @@ def _adapter(s: Setting, held: int, values: int) -> Part:
 def together(s: Setting, gradients: int) -> Part:
     """Return what a process holds because others train with it.
 
-    With the whole model in each, DDP copies all gradients to sum them up. Of a sharded one the layer that is computed
-    and the next one are whole, and the embeddings and the output layer, in the type of the arithmetic; the gradients
-    of a layer are whole until they are summed up, in 32 bit (FSDP2).
+    With the whole model in each, DDP has room for all gradients where it sums them up, beside those of earlier batches
+    of a step. Of a sharded one the layer that is computed and the next one are whole, and the embeddings and the output
+    layer, in the type of the arithmetic; a layer's gradients are whole until they are summed up, in 32 bit (FSDP2).
     """
     if s.shards == 1:
         return Part("buckets", gradients, "estimated", f"gradients on their way between {s.processes} processes")

@@ -25,8 +25,8 @@ LIGERS = ("swiglu", "norm", "rope")
 SCALED = frozenset({"falcon_h1", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "minicpm3"})
 """Types of models that scale their logits by a name that TRL's ``chunked_nll`` does not know before 1.15."""
 
-WEIGHING = ("loss", "lora", "norm")
-"""Parts that read weights by themselves, and not by calling the layer that has them."""
+WEIGHING = ("loss", "lora")
+"""Parts that read other layers' weights, and do not call them."""
 
 LAST = "the output layer is trained"
 
@@ -77,7 +77,7 @@ def unfit(machine: Machine, job: Job, facts: ModelFacts) -> Mapping[str, str]:
     elif job.train.method not in PADDED:
         reasons["mask"] = "this method needs it"
     if table.type != "lora":
-        reasons = {"lora": "there is no adapter", "norm": "norms are trained", "loss": LAST} | reasons
+        reasons = {"lora": "there is no adapter", "loss": LAST} | reasons
     elif why := beside(table):
         reasons["lora"] = why
     if any(name.rpartition(".")[2] in {"lm_head", "embed_tokens"} for name in table.modules_to_save or ()):

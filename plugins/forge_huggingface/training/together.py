@@ -53,6 +53,12 @@ def keep_exact(config: Any) -> None:
     config.fsdp_plugin_args["mixed_precision_policy"] = policy
 
 
+def share_gradients(trainer: Any) -> None:
+    """Have gradients lie where they are summed up, so that each is there once, and copied once."""
+    if (handler := getattr(trainer.accelerator, "ddp_handler", None)) is not None:
+        handler.gradient_as_bucket_view = True
+
+
 def check_together(trainer: Any, run: Run) -> None:
     """Refuse a trainer that would train in another number of processes. Raises :class:`PluginError`."""
     if (there := trainer.accelerator.num_processes) != run.world_size:

@@ -47,7 +47,14 @@ from forge_huggingface.training.probe import explain_out_of_memory, explain_prep
 from forge_huggingface.training.rates import rates_of
 from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
-from forge_huggingface.training.together import check_together, filled_up, gathered, keep_exact, together
+from forge_huggingface.training.together import (
+    check_together,
+    filled_up,
+    gathered,
+    keep_exact,
+    share_gradients,
+    together,
+)
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -114,7 +121,7 @@ def train_by(
             raise fault from error
         raise
     state = trainer.state
-    if run.stop.is_set() and state.global_step < state.max_steps:
+    if run.group.agree(run.stop.is_set()) and state.global_step < state.max_steps:
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")
@@ -187,6 +194,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if not job.adapter.leaves_model:
         keep_in_float32(trainer.model, every=trainer.args.fp16)
     check_together(trainer, run)
+    share_gradients(trainer)
     trainer.run = run
     trainer.rates, trainer.muon = rates_of(job), job.train.options.get("optim") == MUON
     trainer.learning = Learning(trainer.model, recipe.idle)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from forge_huggingface.kernels import seams
-from support.kernels import ARCHITECTURES, INSTALL, assert_equal, install, make, step
+from forge_huggingface.kernels.mlp import GatedDown
+from forge_huggingface.kernels.norm import Norm
+from support.kernels import ARCHITECTURES, INSTALL, assert_equal, bare, install, make, step
 
 LAYER_NORMS = {("norm", "cohere"), ("rope", "cohere")}
 """What an architecture does in another way: Cohere's norms take the mean away, and it turns other pairs."""
@@ -47,6 +49,35 @@ def test_layers_that_are_computed_again_give_the_same_and_leave_nothing_behind(n
     groups = {id(module.forge_group[0]): module.forge_group[0] for module in model.modules() if joined(module)}
     assert all(group.x is None and not group.waiting and not group.apart for group in groups.values())
     assert bool(groups) == (name != "phi3")
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weights_that_are_trained_get_the_gradients_of_the_libraries(
+    name: str, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = step(bare(name))
+    called = set()
+    for kind in (Norm, GatedDown):
+        own = kind.apply
+        monkeypatch.setattr(kind, "apply", lambda *given, kind=kind, own=own: called.add(kind) or own(*given))
+    model = bare(name)
+    if again:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for part in ("swiglu", "norm", "rope"):
+        assert bool(INSTALL[part](model)) == ((part, name) not in LAYER_NORMS), part
+    assert_equal(step(model), theirs)
+    assert called == ({GatedDown} if name == "cohere" else {Norm, GatedDown})
+
+
+def test_a_trained_norm_beside_a_frozen_one_has_its_gradient_alone() -> None:
+    ours, theirs = bare("qwen3"), bare("qwen3")
+    for model in (ours, theirs):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("layers.1.self_attn.q_norm" in name or "layers.0.mlp.down_proj" in name)
+    assert INSTALL["norm"](ours)
+    assert INSTALL["swiglu"](ours)
+    assert_equal(step(ours), step(theirs))
 
 
 def joined(module: Any) -> bool:

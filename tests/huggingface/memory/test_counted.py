@@ -146,6 +146,24 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, kind: str, mixed: bool, 
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_whose_weights_are_trained_keeps_less_too(family: str, mixed: bool, tmp_path: Path) -> None:
+    kept, length, parts = [], 256, ["swiglu", "norm", "rope"]
+    tables = {"adapter": {"type": "none"}}
+    acting: list[str] = []
+    for layers in (2, 4):
+        model = save_model(tmp_path / str(layers), family, layers=layers)
+        acting = [part for part in parts if apply.install(part, model, "sft", parts).on]
+        kept.append(kept_by_autograd(model.train(), 1, length, mixed=mixed))
+    seams.restore()
+    s = setting(tmp_path / "4", make_job(tables, bf16=mixed, per_device_train_batch_size=1, kernels=acting), length)
+    expected = kernels.kept(s) * length
+    if mixed:  # the 16-bit copies of the weights: kernels.activations counts them beside the layers
+        expected += 2 * sum(linear.parameters for linear in s.shape.linears) / s.shape.layers
+    assert expected == pytest.approx((kept[1] - kept[0]) / 2, rel=0.05), acting
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_layer_keeps_less_with_forges_kernels(family: str, mixed: bool, tmp_path: Path) -> None:
     kept, length, parts = [], 256, ["lora", "swiglu", "norm", "rope"]
     job = make_job({"adapter": {"r": 4}}, bf16=mixed, per_device_train_batch_size=1, kernels=parts)

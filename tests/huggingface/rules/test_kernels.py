@@ -44,7 +44,7 @@ def taken(plan: Plan) -> Any:
     [
         ("", EVERY, "fused kernels of the same arithmetic"),
         ("[adapter]\nlora_dropout = 0.1\n", [x for x in EVERY if x != "lora"], "not lora: it is for LoRA without DoRA"),
-        ('[adapter]\ntype = "none"\n', ["swiglu", "rope", "mask"], "not loss: the output layer is trained"),
+        ('[adapter]\ntype = "none"\n', ["swiglu", "norm", "rope", "mask"], "not loss: the output layer is trained"),
         ('[adapter]\nmodules_to_save = ["lm_head"]\n', EVERY[1:], "not loss: the output layer is trained"),
         ("[train]\ntorch_compile = true\n", "none", "torch_compile makes kernels of its own"),
         ("[train]\nuse_liger_kernel = true\n", ["loss"] * LEAN + ["lora", "mask"], "use_liger_kernel brings its own"),
