@@ -67,7 +67,7 @@ SAME: Mapping[str, tuple[Tables, ...]] = {
 """Jobs of the part ``same``, over the defaults of :func:`rig.forge.job` and two batches a step."""
 
 SPEED: Mapping[str, Mapping[str, Any]] = {
-    "1b": {"shape": "1b", "bits": 16, "batch": 4, "steps": 24, "warm": 5},
+    "1b": {"shape": "1b", "bits": 16, "batch": 4, "steps": 14, "warm": 4},
     "8b": {"shape": "8b", "bits": 16, "batch": 2, "steps": 8, "warm": 2},
     "8b-4bit": {"shape": "8b", "bits": 4, "batch": 2, "steps": 8, "warm": 2},
 }

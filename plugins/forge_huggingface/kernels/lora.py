@@ -9,7 +9,8 @@ adapters that are switched off or merged) is left to peft, call by call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
@@ -47,24 +48,40 @@ class Piece:
 PER = 4
 """How many tensors a piece has."""
 
+HALVES = frozenset({torch.bfloat16, torch.float16})
+"""Types of 16 bits."""
+
 
 def piece(module: Any) -> Piece | None:
     """Return a linear layer as it is to be computed now; None if it is not the plain case."""
     base, a, b, scale = module, None, None, 1.0
-    if (get := getattr(module, "get_base_layer", None)) is not None:
-        names = [name for name in module.active_adapters if name in module.lora_A]
+    if (firsts := _part(module, "lora_A")) is not None:
+        names = [name for name in module.active_adapters if name in firsts]
         if len(names) != 1 or module.disable_adapters or module.merged or names[0] in module.lora_variant:
             return None
         (name,) = names
-        first, second = module.lora_A[name], module.lora_B[name]
-        if first.bias is not None or second.bias is not None:
+        first, second = _own(firsts[name]), _own(_part(module, "lora_B")[name])
+        if first.get("bias") is not None or second.get("bias") is not None:
             return None
-        if module.training and getattr(module.lora_dropout[name], "p", 0.0):
+        if module.training and getattr(_part(module, "lora_dropout")[name], "p", 0.0):
             return None
-        base, a, b, scale = get(), first.weight, second.weight, float(module.scaling[name])
-    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+        base, a, b, scale = module.get_base_layer(), first["weight"], second["weight"], float(module.scaling[name])
+    own = _own(base)
+    weight, bias = own.get("weight"), own.get("bias")
+    if weight is None or weight.requires_grad or (bias is not None and bias.requires_grad):
         return None
-    return Piece(base.weight, base.bias, a, b, scale)
+    return Piece(weight, bias, a, b, scale)
+
+
+def _part(module: nn.Module, name: str) -> Any:
+    """Return the parts of a part, by name; by attribute each takes a search, which every layer does in each batch."""
+    part = module._modules.get(name)  # noqa: SLF001
+    return None if part is None else part._modules  # noqa: SLF001
+
+
+def _own(module: nn.Module) -> Any:
+    """Return a part's parameters, by name."""
+    return module._parameters  # noqa: SLF001
 
 
 def plain(module: Any) -> bool:
@@ -95,6 +112,32 @@ def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def product(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     """Return ``scale a b``, in one pass."""
     return torch.empty((len(a), b.shape[1]), dtype=a.dtype, device=a.device).addmm_(a, b, beta=0, alpha=scale)
+
+
+@functools.cache
+def widens(device: torch.device) -> bool:
+    """Whether products of 16-bit matrices can be written in 32 bit there, as the sums that they are made of are."""
+    if device.type != "cuda":
+        return False
+    tried = torch.ones((16, 16), dtype=torch.bfloat16, device=device)
+    try:
+        found = _widened(tried, tried, 2.0)
+    except (RuntimeError, TypeError):  # torch has it since 2.8, not for every device
+        return False
+    return found.dtype is torch.float32 and bool((found == 32).all())
+
+
+def _widened(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    room = torch.empty((len(a), b.shape[1]), dtype=torch.float32, device=a.device)
+    found: torch.Tensor = torch.addmm(room, a, b, beta=0, alpha=scale, out_dtype=torch.float32)
+    return found
+
+
+def summed(a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """Return ``scale a b`` in a type: in 32 bit as it is summed up, where the device can, and not rounded before."""
+    if dtype is torch.float32 and a.dtype in HALVES and widens(a.device):
+        return _widened(a, b, scale)
+    return product(a, b, scale).to(dtype)
 
 
 def computed_in(x: torch.Tensor) -> torch.dtype:
@@ -130,13 +173,96 @@ class Kept:
     scales: Sequence[float]
 
 
-def project(x: torch.Tensor, pieces: Sequence[Piece]) -> tuple[list[torch.Tensor], Kept]:
-    """Return what layers make of their common input, shape (rows, inputs), and what is kept for the backward pass."""
-    dtype = x.dtype
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The adapters of layers with one input, in the type that is computed in.
+
+    Attributes:
+        a: The first matrices, one below the other.
+        bs: The second ones; None of a layer that has no adapter.
+    """
+
+    a: torch.Tensor | None
+    bs: Sequence[torch.Tensor | None]
+
+
+class Rounded:
+    """Adapters in 16 bit, rounded once for a batch and all of them by one launch.
+
+    Each layer would round its own, by a launch for each matrix: of a small model they take longer than its arithmetic.
+    What is held is used where a gradient is wanted and while a batch is in work, in which no adapter changes; whatever
+    asks at another time, such as writing answers, rounds for itself.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, ...], Ready] = {}
+        self._from: list[torch.Tensor] = []
+        self._to: list[torch.Tensor] = []
+        self._in_work = False
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Round all that is held anew, for one batch."""
+        if self._to:
+            with torch.no_grad():
+                torch._foreach_copy_(self._to, self._from)
+        self._in_work = True
+        try:
+            yield
+        finally:
+            self._in_work = False
+
+    def of(self, pieces: Sequence[Piece], dtype: torch.dtype) -> Ready | None:
+        """Return the adapters of layers, if this is the time for it."""
+        if not self._in_work or not torch.is_grad_enabled():
+            return None
+        adapted = [tensor for p in pieces if p.a is not None and p.b is not None for tensor in (p.a, p.b)]
+        if not adapted or adapted[0].dtype == dtype:
+            return None
+        key = tuple(map(id, adapted))
+        found = self._held.get(key)
+        return self._hold(pieces, dtype, key) if found is None or found.a is None or found.a.dtype != dtype else found
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._held, self._from, self._to = {}, [], []
+
+    @torch.no_grad()
+    def _hold(self, pieces: Sequence[Piece], dtype: torch.dtype, key: tuple[int, ...]) -> Ready:
+        firsts, seconds = [p.a for p in pieces if p.a is not None], [p.b for p in pieces if p.b is not None]
+        a = firsts[0].new_empty((sum(map(len, firsts)), firsts[0].shape[1]), dtype=dtype)
+        bs = [each.new_empty(each.shape, dtype=dtype) for each in seconds]
+        rest = iter(bs)
+        found = self._held[key] = Ready(a, [None if p.b is None else next(rest) for p in pieces])
+        self._to += [*a.split([len(each) for each in firsts]), *bs]
+        self._from += [*firsts, *seconds]
+        torch._foreach_copy_(self._to[-2 * len(bs) :], self._from[-2 * len(bs) :])
+        return found
+
+
+ROUNDED = Rounded()
+"""Those of the model that is trained."""
+
+
+def ready(pieces: Sequence[Piece], dtype: torch.dtype) -> Ready:
+    """Return the adapters of layers in a type."""
     firsts = [p.a for p in pieces if p.a is not None]
     a = (firsts[0] if len(firsts) == 1 else torch.cat(firsts)).to(dtype) if firsts else None
+    return Ready(a, [None if p.b is None else p.b.to(dtype) for p in pieces])
+
+
+def project(x: torch.Tensor, pieces: Sequence[Piece], held: Ready | None) -> tuple[list[torch.Tensor], Kept]:
+    """Return what layers make of their common input, and what is kept for the backward pass.
+
+    Args:
+        x: The input, shape (rows, inputs).
+        pieces: The layers.
+        held: Their adapters in the type of ``x``, if they are there.
+    """
+    dtype = x.dtype
+    held = held or ready(pieces, dtype)
+    a, bs = held.a, held.bs
     xa = x @ a.t() if a is not None else None
-    bs = [None if p.b is None else p.b.to(dtype) for p in pieces]
     found, start = [], 0
     for p, b in zip(pieces, bs, strict=True):
         weight = dense(p.weight, dtype)
@@ -150,10 +276,18 @@ def project(x: torch.Tensor, pieces: Sequence[Piece]) -> tuple[list[torch.Tensor
 
 
 def project_backward(
-    kept: Kept, gradients: Sequence[torch.Tensor], *, wants_x: bool = True
+    kept: Kept, gradients: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype | None], *, wants_x: bool = True
 ) -> tuple[torch.Tensor | None, list[torch.Tensor | None], list[torch.Tensor | None]]:
-    """Return the gradients over the input, over each first matrix and over each second one."""
+    """Return the gradients over the input, over each first matrix and over each second one.
+
+    Args:
+        kept: What the forward pass kept.
+        gradients: Those over the layers' results, shape (rows, outputs).
+        dtypes: The types of the layers' adapters, which their gradients get.
+        wants_x: Whether the gradient over the input is asked for.
+    """
     dtype = kept.x.dtype
+    wide = next((each for each in dtypes if each is not None), dtype)
     dx: torch.Tensor | None = None
     behind: list[torch.Tensor] = []
     of_b: list[torch.Tensor | None] = []
@@ -161,7 +295,7 @@ def project_backward(
     for weight, b, scale, dy in zip(kept.weights, kept.bs, kept.scales, gradients, strict=True):
         if b is not None and kept.xa is not None:
             behind.append(product(dy, b, scale))
-            of_b.append(product(dy.t(), kept.xa[:, start : start + b.shape[1]], scale))
+            of_b.append(summed(dy.t(), kept.xa[:, start : start + b.shape[1]], scale, wide))
             start += b.shape[1]
         else:
             of_b.append(None)
@@ -172,7 +306,8 @@ def project_backward(
     of_a: list[torch.Tensor | None] = [None] * len(kept.bs)
     if behind and kept.a is not None:
         g = behind[0] if len(behind) == 1 else torch.cat(behind, 1)
-        parts = iter((g.t() @ kept.x).split([part.shape[1] for part in behind]))
+        whole_a = summed(g.t(), kept.x, 1.0, wide)
+        parts = iter([whole_a] if len(behind) == 1 else whole_a.split([part.shape[1] for part in behind]))
         of_a = [None if b is None else next(parts) for b in kept.bs]
         if dx is not None:
             dx.addmm_(g, kept.a)
@@ -225,11 +360,13 @@ class Linears(torch.autograd.Function):
     """``x W' + bias + scale x A' B'`` of several layers with one input."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, scales: Sequence[float], *tensors: torch.Tensor | None) -> Any:
+    def forward(
+        ctx: Any, x: torch.Tensor, scales: Sequence[float], held: Ready | None, *tensors: torch.Tensor | None
+    ) -> Any:
         """Compute all layers: ``tensors`` are those of :func:`flat`."""
         pieces = unflat(tensors, scales)
         dtype = computed_in(x)
-        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), pieces)
+        found, kept = project(x.reshape(-1, x.shape[-1]).to(dtype), pieces, held)
         save(ctx, kept)
         ctx.shape, ctx.dtype, ctx.dtypes = x.shape, x.dtype, [None if p.a is None else p.a.dtype for p in pieces]
         shaped = tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in found)
@@ -242,14 +379,15 @@ class Linears(torch.autograd.Function):
         (kept,), _ = saved(ctx)
         rows = [g.reshape(-1, g.shape[-1]) for g in gradients]
         with uncast(rows[0]):
-            dx, of_a, of_b = project_backward(kept, rows, wants_x=ctx.needs_input_grad[0])
+            dx, of_a, of_b = project_backward(kept, rows, ctx.dtypes, wants_x=ctx.needs_input_grad[0])
         dx = None if dx is None else dx.view(ctx.shape).to(ctx.dtype)
-        return dx, None, *of_tensors(of_a, of_b, ctx.dtypes)
+        return dx, None, None, *of_tensors(of_a, of_b, ctx.dtypes)
 
 
 def linears(x: torch.Tensor, pieces: Sequence[Piece]) -> tuple[torch.Tensor, ...]:
     """Return what layers make of their common input."""
-    found = Linears.apply(x, [p.scale for p in pieces], *flat(pieces))
+    held = ROUNDED.of(pieces, computed_in(x))
+    found = Linears.apply(x, [p.scale for p in pieces], held, *flat(pieces))
     return found if isinstance(found, tuple) else (found,)
 
 
@@ -312,6 +450,7 @@ def _together(self: Any, x: torch.Tensor, *arguments: Any, **options: Any) -> to
 
 def install(model: nn.Module) -> int:
     """Give every plain layer with LoRA its faster forward. Return how many they are."""
+    ROUNDED.forget()
     count = 0
     for module in model.modules():
         if hasattr(module, "lora_A") and plain(module):

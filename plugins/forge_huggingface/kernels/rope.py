@@ -20,20 +20,21 @@ NAME = "apply_rotary_pos_emb"
 
 
 class Rotate(torch.autograd.Function):
-    """Heads turned by their positions."""
+    """Heads turned by their positions, of queries and of keys."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
         """Turn them: see :func:`.elementwise.rotate`."""
         ctx.save_for_backward(cos, sin)
-        return rotate(x if x.stride(-1) == 1 else x.contiguous(), cos, sin, 1)
+        return tuple(rotate(x if x.stride(-1) == 1 else x.contiguous(), cos, sin, 1) for x in (q, k))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: torch.Tensor) -> Any:
-        """Turn the gradient back."""
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Turn the gradients back."""
         cos, sin = ctx.saved_tensors
-        return rotate(d if d.stride(-1) == 1 else d.contiguous(), cos, sin, -1), None, None
+        dq, dk = (rotate(d if d.stride(-1) == 1 else d.contiguous(), cos, sin, -1) for d in gradients)
+        return dq, dk, None, None
 
 
 def replacement(own: Any) -> Any:
@@ -45,7 +46,7 @@ def replacement(own: Any) -> Any:
         if rest or options or not whole or cos.requires_grad or cos.shape[1] != q.shape[2]:
             return own(q, k, cos, sin, *rest, **options)
         cos, sin = cos.contiguous(), sin.contiguous()
-        return Rotate.apply(q, cos, sin), Rotate.apply(k, cos, sin)
+        return Rotate.apply(q, k, cos, sin)
 
     return turn
 

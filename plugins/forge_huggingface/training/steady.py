@@ -18,6 +18,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSa
 
 from forge.api import Noted
 from forge_huggingface.arguments.tables import MUON
+from forge_huggingface.kernels.lora import ROUNDED
 from forge_huggingface.training.save import check_written
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Steady:
             args.logging_nan_inf_filter = self._leaves_out
             for model in (self.model, self.model_wrapped):  # type: ignore[attr-defined]
                 vars(model).pop("zero_grad", None)
+            ROUNDED.forget()
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
         """Make the optimizer, with a group for each rate."""
@@ -116,7 +118,7 @@ class Steady:
         self._count(inputs)
         if "zero_grad" not in vars(model) and self.accelerator.distributed_type in WHOLE:  # type: ignore[attr-defined]
             model.zero_grad = partial(_forget, self._parameters(model))
-        with self._told_to_train(model):
+        with self._told_to_train(model), ROUNDED.batch():
             loss = super().training_step(model, inputs, *arguments, **options)  # type: ignore[misc]
         if not self._leaves_out:
             return loss
