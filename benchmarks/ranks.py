@@ -135,7 +135,7 @@ def member() -> None:
     found["sockets"] = sockets()
     questions: dict[str, Callable[[], object]] = {
         "agree": lambda: group.agree(False),
-        "agree_soon": lambda: group.agree_soon(False),
+        "agree_soon": lambda: group.agree_soon("stop", False),
         "gather a digest": lambda: group.gather("0" * 64),
         "first": lambda: group.first(None),
     }

@@ -74,7 +74,7 @@ def test_every_method_measures_the_same(project: Project, rows: Callable[[Sequen
         found.append(project.perform())
     mine = acting(found[1])
     assert mine.keys() >= LAYERS
-    assert ("mask" in mine) == (method in {"dpo", "kto", "reward"})
+    assert ("mask" in mine) == (method in {"dpo", "kto", "reward", "classification"})
     assert ("loss" in mine) == (lean_nll() and method in {"dpo", "kto", "grpo", "rloo"})
     told = " ".join(note["message"] for note in found[1].of_kind("note"))
     assert all(f"kernels: {part} is not used" in told for part in set(EVERY) - mine.keys())
@@ -111,7 +111,7 @@ def test_every_weight_is_trained_with_what_fits(project: Project) -> None:
     for kernels in ("none", EVERY[2:]):
         project.write(adapter={"type": "none", "r": None, "lora_alpha": None}, train={"kernels": kernels})
         found.append(project.perform())
-    assert acting(found[1]).keys() == {"swiglu", "rope", "mask"}
+    assert acting(found[1]).keys() == {"swiglu", "norm", "rope", "mask"}
     assert_same(found[1], found[0])
 
 

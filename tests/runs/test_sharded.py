@@ -40,7 +40,11 @@ def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
 CASES = {
     "lora": {},
     "full": {"adapter": FULL},
-    "full-kernels": {"adapter": FULL, "train": {"kernels": ["swiglu", "rope", "mask"]}},
+    "full-kernels": {"adapter": FULL, "train": {"kernels": ["swiglu", "norm", "rope", "mask"]}},
+    "recomputed-kernels": {
+        "adapter": FULL,
+        "train": {"kernels": ["swiglu", "norm", "rope"], "gradient_checkpointing": True},
+    },
     "packed": {"data": {"packing": True}},
     "held-out": {
         "data": {"eval_size": 5},

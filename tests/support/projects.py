@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import tomli_w
 
@@ -170,7 +171,12 @@ def perform_in(run: Run, folder: RunFolder) -> Finished:
     printed = io.StringIO()
     log = EventLog(folder.events)
     sink = Sink(log)
-    with contextlib.closing(log), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with (
+        contextlib.closing(log),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        patch.dict(os.environ, run.plan.environment),
+    ):
         code = perform(replace(run, sink=sink), folder, sink)
     return Finished(code, folder, printed.getvalue())
 

@@ -42,12 +42,18 @@ class Group:
         """Return whether any of them wishes it."""
         return wish
 
-    def agree_soon(self, wish: bool) -> bool:
-        """Return whether any of them wished it when they were asked before, which none waits for; for each step.
+    def agree_soon(self, what: str, wish: bool) -> bool:
+        """Return whether any of them wished it when they were asked before; for each step.
 
-        Where the calls are seconds apart, the answer is of this one: there is time to wait, and the next is far.
+        None waits for a word of this step: one may be a step ahead of the slowest. Where calls take ten seconds and
+        more the answer is of this one, from the second such call on.
+
+        Args:
+            what: Which question this is; each has its own answers.
+            wish: What this process wishes.
         """
-        return wish
+        del what
+        return self.agree(wish)
 
     def same(self, what: str, value: Any, say: Callable[[Any], str] = str) -> None:
         """Raise :class:`forge.api.RunError` where processes differ in what must be the same in all.

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,6 +68,21 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
+@dataclass(slots=True)
+class Asked:
+    """A question that is asked at each step.
+
+    Attributes:
+        at: When it was asked last.
+        far_apart: Whether the steps are so long that there is time to wait for the answers.
+        on_the_way: Answers that nobody has waited for yet.
+    """
+
+    at: float = field(default_factory=time.monotonic)
+    far_apart: bool = True
+    on_the_way: list[tuple[Any, Any]] = field(default_factory=list)
+
+
 class Together(Group):
     """Processes that train together, over groups of gloo.
 
@@ -87,8 +103,7 @@ class Together(Group):
             self._quick = dist.new_group(backend="gloo", timeout=timeout)
             self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._asked, self._far_apart = time.monotonic(), True
-        self._on_the_way: list[tuple[Any, Any]] = []
+        self._asked: dict[str, Asked] = {}
 
     def barrier(self) -> None:
         """Return when all have called it."""
@@ -110,25 +125,26 @@ class Together(Group):
             self._dist.all_reduce(said, op=self._dist.ReduceOp.MAX, group=self._quick)
         return bool(said.item())
 
-    def agree_soon(self, wish: bool) -> bool:
+    def agree_soon(self, what: str, wish: bool) -> bool:
         """Return whether any of them wished it at the call before; also at this one, where calls are far apart.
 
         All do the same, since what they wait for depends on the longest of their times, which they tell each other.
         """
         import torch
 
+        asked = self._asked.setdefault(what, Asked())
         now = time.monotonic()
-        took, self._asked = now - self._asked, now
+        took, asked.at = now - asked.at, now
         said = torch.tensor([float(wish), took])
         with _told():
             own = self._dist.all_reduce(said, op=self._dist.ReduceOp.MAX, group=self._quick, async_op=True)
-            answers, self._on_the_way = [*self._on_the_way, (own, said)], []
-            if not self._far_apart:
-                self._on_the_way = [answers.pop()]
+            answers, asked.on_the_way = [*asked.on_the_way, (own, said)], []
+            if not asked.far_apart:
+                asked.on_the_way = [answers.pop()]
             for word, _ in answers:
                 word.wait()
         if answers:
-            self._far_apart = max(float(said[1]) for _, said in answers) >= FAR_APART
+            asked.far_apart = max(float(said[1]) for _, said in answers) >= FAR_APART
         return any(bool(said[0]) for _, said in answers)
 
     def first(self, value: T) -> T:

@@ -108,9 +108,10 @@ def _norm(device: torch.device, sizes: Sizes) -> list[torch.Tensor]:
     found = []
     for offset, rounded in ((0.0, True), (1.0, False)):
         y, inverse = elementwise.norm(x, weight, 1e-6, offset, rounded)
+        found.append(y)
         for trained in (False, True):
             both = elementwise.norm_backward(dy, x, weight, inverse, offset, rounded=rounded, trained=trained)
-            found += [y, *(each for each in both if each is not None)]
+            found += [each for each in both if each is not None]
     return found
 
 

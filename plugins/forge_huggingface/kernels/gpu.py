@@ -298,7 +298,7 @@ def norm_backward(
     dx = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     block = triton.next_power_of_2(width)
     # A program sums up the weight's gradient over some rows, so that a few of them are left to be summed.
-    each = triton.next_power_of_2(triton.cdiv(rows, max(1, PARTIAL // block))) if trained else 1
+    each = triton.next_power_of_2(max(1, triton.cdiv(rows, max(1, PARTIAL // block)))) if trained else 1
     programs = triton.cdiv(rows, each)
     sums = torch.empty((programs, width), dtype=torch.float32, device=x.device) if trained else inverse
     _norm_backward[(programs,)](

@@ -8,9 +8,7 @@ adapters that are switched off or merged) is left to peft, call by call.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
@@ -18,70 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from forge_huggingface.kernels.packed import unpacked
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A linear layer with a frozen weight, adapted or not.
-
-    Attributes:
-        weight: Its weight, shape (outputs, inputs), or packed in 4 bit.
-        bias: Its bias, shape (outputs,).
-        a: LoRA's first matrix, shape (rank, inputs).
-        b: LoRA's second matrix, shape (outputs, rank).
-        scale: What the adapter's result is multiplied by.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    a: torch.Tensor | None = None
-    b: torch.Tensor | None = None
-    scale: float = 1.0
-
-    @property
-    def tensors(self) -> tuple[torch.Tensor | None, ...]:
-        """The tensors, as :class:`Linears` takes them."""
-        return self.weight, self.bias, self.a, self.b
-
-
-PER = 4
-"""How many tensors a piece has."""
-
-HALVES = frozenset({torch.bfloat16, torch.float16})
-"""Types of 16 bits."""
-
-
-def piece(module: Any) -> Piece | None:
-    """Return a linear layer as it is to be computed now; None if it is not the plain case."""
-    base, a, b, scale = module, None, None, 1.0
-    if (firsts := _part(module, "lora_A")) is not None:
-        names = [name for name in module.active_adapters if name in firsts]
-        if len(names) != 1 or module.disable_adapters or module.merged or names[0] in module.lora_variant:
-            return None
-        (name,) = names
-        first, second = _own(firsts[name]), _own(_part(module, "lora_B")[name])
-        if first.get("bias") is not None or second.get("bias") is not None:
-            return None
-        if module.training and getattr(_part(module, "lora_dropout")[name], "p", 0.0):
-            return None
-        base, a, b, scale = module.get_base_layer(), first["weight"], second["weight"], float(module.scaling[name])
-    own = _own(base)
-    weight, bias = own.get("weight"), own.get("bias")
-    if weight is None or weight.requires_grad or (bias is not None and bias.requires_grad):
-        return None
-    return Piece(weight, bias, a, b, scale)
-
-
-def _part(module: nn.Module, name: str) -> Any:
-    """Return the parts of a part, by name; by attribute each takes a search, which every layer does in each batch."""
-    part = module._modules.get(name)  # noqa: SLF001
-    return None if part is None else part._modules  # noqa: SLF001
-
-
-def _own(module: nn.Module) -> Any:
-    """Return a part's parameters, by name."""
-    return module._parameters  # noqa: SLF001
+from forge_huggingface.kernels.pieces import Piece, flat, of_tensors, piece, unflat
+from forge_huggingface.kernels.products import computed_in, dense, product, summed, uncast
+from forge_huggingface.kernels.rounded import ROUNDED, Ready, ready
 
 
 def plain(module: Any) -> bool:
@@ -104,54 +41,6 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or changed)  # noqa: SLF001
 
 
-def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a weight in a type; one packed in 4 bit is unpacked, and is gone after use."""
-    return weight.to(dtype) if getattr(weight, "quant_state", None) is None else unpacked(weight, dtype)
-
-
-def product(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return ``scale a b``, in one pass."""
-    return torch.empty((len(a), b.shape[1]), dtype=a.dtype, device=a.device).addmm_(a, b, beta=0, alpha=scale)
-
-
-@functools.cache
-def widens(device: torch.device) -> bool:
-    """Whether products of 16-bit matrices can be written in 32 bit there, as the sums that they are made of are."""
-    if device.type != "cuda":
-        return False
-    tried = torch.ones((16, 16), dtype=torch.bfloat16, device=device)
-    try:
-        found = _widened(tried, tried, 2.0)
-    except (RuntimeError, TypeError):  # torch has it since 2.8, not for every device
-        return False
-    return found.dtype is torch.float32 and bool((found == 32).all())
-
-
-def _widened(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    room = torch.empty((len(a), b.shape[1]), dtype=torch.float32, device=a.device)
-    found: torch.Tensor = torch.addmm(room, a, b, beta=0, alpha=scale, out_dtype=torch.float32)
-    return found
-
-
-def summed(a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """Return ``scale a b`` in a type: in 32 bit as it is summed up, where the device can, and not rounded before."""
-    if dtype is torch.float32 and a.dtype in HALVES and widens(a.device):
-        return _widened(a, b, scale)
-    return product(a, b, scale).to(dtype)
-
-
-def computed_in(x: torch.Tensor) -> torch.dtype:
-    """Return the type that a linear layer computes in: autocast's, or its input's."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def uncast(x: torch.Tensor) -> Any:
-    """Return a context in which nothing is cast: a backward pass computes in the types of its forward pass."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
-
-
 @dataclass(slots=True)
 class Kept:
     """What a forward pass keeps of some layers with one input, for its backward pass.
@@ -171,84 +60,6 @@ class Kept:
     weights: Sequence[torch.Tensor]
     bs: Sequence[torch.Tensor | None]
     scales: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The adapters of layers with one input, in the type that is computed in.
-
-    Attributes:
-        a: The first matrices, one below the other.
-        bs: The second ones; None of a layer that has no adapter.
-    """
-
-    a: torch.Tensor | None
-    bs: Sequence[torch.Tensor | None]
-
-
-class Rounded:
-    """Adapters in 16 bit, rounded once for a batch and all of them by one launch.
-
-    Each layer would round its own, by a launch for each matrix: of a small model they take longer than its arithmetic.
-    What is held is used where a gradient is wanted and while a batch is in work, in which no adapter changes; whatever
-    asks at another time, such as writing answers, rounds for itself.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[int, ...], Ready] = {}
-        self._from: list[torch.Tensor] = []
-        self._to: list[torch.Tensor] = []
-        self._in_work = False
-
-    @contextlib.contextmanager
-    def batch(self) -> Iterator[None]:
-        """Round all that is held anew, for one batch."""
-        if self._to:
-            with torch.no_grad():
-                torch._foreach_copy_(self._to, self._from)
-        self._in_work = True
-        try:
-            yield
-        finally:
-            self._in_work = False
-
-    def of(self, pieces: Sequence[Piece], dtype: torch.dtype) -> Ready | None:
-        """Return the adapters of layers, if this is the time for it."""
-        if not self._in_work or not torch.is_grad_enabled():
-            return None
-        adapted = [tensor for p in pieces if p.a is not None and p.b is not None for tensor in (p.a, p.b)]
-        if not adapted or adapted[0].dtype == dtype:
-            return None
-        key = tuple(map(id, adapted))
-        found = self._held.get(key)
-        return self._hold(pieces, dtype, key) if found is None or found.a is None or found.a.dtype != dtype else found
-
-    def forget(self) -> None:
-        """Let go of everything."""
-        self._held, self._from, self._to = {}, [], []
-
-    @torch.no_grad()
-    def _hold(self, pieces: Sequence[Piece], dtype: torch.dtype, key: tuple[int, ...]) -> Ready:
-        firsts, seconds = [p.a for p in pieces if p.a is not None], [p.b for p in pieces if p.b is not None]
-        a = firsts[0].new_empty((sum(map(len, firsts)), firsts[0].shape[1]), dtype=dtype)
-        bs = [each.new_empty(each.shape, dtype=dtype) for each in seconds]
-        rest = iter(bs)
-        found = self._held[key] = Ready(a, [None if p.b is None else next(rest) for p in pieces])
-        self._to += [*a.split([len(each) for each in firsts]), *bs]
-        self._from += [*firsts, *seconds]
-        torch._foreach_copy_(self._to[-2 * len(bs) :], self._from[-2 * len(bs) :])
-        return found
-
-
-ROUNDED = Rounded()
-"""Those of the model that is trained."""
-
-
-def ready(pieces: Sequence[Piece], dtype: torch.dtype) -> Ready:
-    """Return the adapters of layers in a type."""
-    firsts = [p.a for p in pieces if p.a is not None]
-    a = (firsts[0] if len(firsts) == 1 else torch.cat(firsts)).to(dtype) if firsts else None
-    return Ready(a, [None if p.b is None else p.b.to(dtype) for p in pieces])
 
 
 def project(x: torch.Tensor, pieces: Sequence[Piece], held: Ready | None) -> tuple[list[torch.Tensor], Kept]:
@@ -312,27 +123,6 @@ def project_backward(
         if dx is not None:
             dx.addmm_(g, kept.a)
     return dx, of_a, of_b
-
-
-def flat(pieces: Sequence[Piece]) -> list[torch.Tensor | None]:
-    """Return the tensors of pieces, one after another."""
-    return [tensor for p in pieces for tensor in p.tensors]
-
-
-def unflat(tensors: Sequence[torch.Tensor | None], scales: Sequence[float]) -> list[Piece]:
-    """Return the pieces of :func:`flat`."""
-    fours = (tensors[PER * index : PER * index + PER] for index in range(len(scales)))
-    return [Piece(weight, bias, a, b, scale) for (weight, bias, a, b), scale in zip(fours, scales, strict=True)]
-
-
-def of_tensors(
-    of_a: Sequence[torch.Tensor | None], of_b: Sequence[torch.Tensor | None], dtypes: Sequence[Any]
-) -> list[torch.Tensor | None]:
-    """Return gradients in the order of :func:`flat`, each in its parameter's type."""
-    found: list[torch.Tensor | None] = []
-    for a, b, dtype in zip(of_a, of_b, dtypes, strict=True):
-        found += [None, None, None if a is None else a.to(dtype), None if b is None else b.to(dtype)]
-    return found
 
 
 def save(ctx: Any, *groups: Kept, beside: Sequence[torch.Tensor] = ()) -> None:

@@ -16,23 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from forge_huggingface.kernels.elementwise import gated, gated_backward
-from forge_huggingface.kernels.lora import (
-    ROUNDED,
-    Kept,
-    Piece,
-    Ready,
-    computed_in,
-    flat,
-    of_tensors,
-    piece,
-    plain,
-    project,
-    project_backward,
-    save,
-    saved,
-    uncast,
-    unflat,
-)
+from forge_huggingface.kernels.lora import Kept, plain, project, project_backward, save, saved
+from forge_huggingface.kernels.pieces import Piece, flat, of_tensors, piece, unflat
+from forge_huggingface.kernels.products import computed_in, uncast
+from forge_huggingface.kernels.rounded import ROUNDED, Ready
 from forge_huggingface.kernels.sample import agree, sample, still
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -90,6 +77,8 @@ class GatedDown(torch.autograd.Function):
         with uncast(dy):
             dweight = d.t() @ gated(g, u, ctx.kind) if ctx.needs_input_grad[2] else None
             dbias = d.sum(0) if ctx.needs_input_grad[3] else None
+            if not any(ctx.needs_input_grad[:2]):
+                return None, None, dweight, dbias, None
             dgate, dup = (torch.empty(gate.shape, dtype=gate.dtype, device=gate.device) for _ in range(2))
             gated_backward(g, u, d @ weight, ctx.kind, dgate.view(-1, width), dup.view(-1, width))
         return dgate, dup, dweight, dbias, None
@@ -194,7 +183,8 @@ def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Te
 
 def _trained(layer: Any) -> bool:
     """Whether a plain layer's own weights are trained, and are all here."""
-    if hasattr(layer, "lora_A") or layer._forward_hooks or layer._forward_pre_hooks:  # noqa: SLF001
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks  # noqa: SLF001
+    if hasattr(layer, "lora_A") or any(hooks) or "forward" in vars(layer):
         return False
     weight = layer.weight
     return bool(weight.requires_grad and weight.dim() == 2) and type(weight.data) is torch.Tensor

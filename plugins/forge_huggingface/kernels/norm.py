@@ -28,7 +28,7 @@ class Norm(torch.autograd.Function):
         # Heads are normed beside each other in memory, whichever way their axes are turned.
         turned = x.dim() == 4 and not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
         laid = x.transpose(1, 2) if turned else x
-        rows = laid.reshape(-1, x.shape[-1])
+        rows = _dense(laid.reshape(-1, x.shape[-1]))
         y, inverse = norm(rows, weight, eps, offset, rounded)
         ctx.save_for_backward(rows, weight, inverse)
         ctx.offset, ctx.rounded, ctx.turned = offset, rounded, turned
@@ -42,10 +42,15 @@ class Norm(torch.autograd.Function):
         laid = dy.transpose(1, 2) if ctx.turned else dy
         trained = ctx.needs_input_grad[1]
         dx, dweight = norm_backward(
-            laid.reshape(rows.shape), rows, weight, inverse, ctx.offset, rounded=ctx.rounded, trained=trained
+            _dense(laid.reshape(rows.shape)), rows, weight, inverse, ctx.offset, rounded=ctx.rounded, trained=trained
         )
         dx = dx.view(laid.shape)
         return dx.transpose(1, 2) if ctx.turned else dx, dweight, None, None, None
+
+
+def _dense(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows whose numbers lie beside each other, as the kernels read them."""
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def _forward(self: Any, x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:

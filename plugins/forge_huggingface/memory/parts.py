@@ -17,7 +17,7 @@ from forge.text.units import amount, counted
 from forge_huggingface.facts.judge import size
 from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
-from forge_huggingface.memory.kernels import Kernels, activations
+from forge_huggingface.memory.kernels import Kernels, activations, own
 from forge_huggingface.methods import by_rows
 from forge_huggingface.rules.placement import device
 
@@ -143,6 +143,10 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         Part("optimizer", states, "estimated", name),
     ]
     fixed = base + small + states
+    if s.lora and "lora" in own(s) and s.size < s.adapter:
+        rounded = values * s.size // s.shards
+        parts.append(Part("rounded", rounded, "estimated", "the adapter in 16 bit, once for a batch"))
+        fixed += rounded
     if s.lora and footprint.added_rows(s):
         # peft puts trained rows into a copy of the whole table, whose gradient is as large.
         table = 2 * s.shape.vocab * s.shape.hidden * s.stream * (1 if s.shape.tied else 2)

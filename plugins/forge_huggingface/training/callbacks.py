@@ -117,10 +117,12 @@ class ForgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers is A
         """Save and stop if the run was asked to; show progress now and then."""
         if self.watch is not None:
             self.watch.step()
-        # All stop at the same step, or some would wait for the others.
-        self.agreed = self.run.group.agree_soon(self.run.stop.is_set()) or self.agreed
+        # All stop at the same step, or some would wait for the others; and before what may take long.
+        wish, group = self.run.stop.is_set(), self.run.group
+        long = control.should_evaluate or control.should_save
+        self.agreed = (group.agree(wish) if long else group.agree_soon("stop", wish)) or self.agreed
         if self.agreed and self.exact(args):
-            self.asked = self.asked or not control.should_training_stop
+            self.asked = self.trainer.stopped = self.asked or not control.should_training_stop
             self.wanted = control.should_save = control.should_training_stop = True
         self.hold_back(state, control)
         now = time.monotonic()

@@ -18,7 +18,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSa
 
 from forge.api import Noted
 from forge_huggingface.arguments.tables import MUON
-from forge_huggingface.kernels.lora import ROUNDED
+from forge_huggingface.kernels.rounded import ROUNDED
 from forge_huggingface.training.save import check_written
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Steady:
         seconds_before: How long the run had trained before it was resumed.
         learning: Watches whether anything is learned.
         muon: Whether the optimizer is Muon, which transformers does not have.
+        stopped: Whether the training ended because the run was asked to stop, and not by itself.
         rates: The rates of some parameters, where they are others than ``learning_rate``.
         filled: Tokens of all batches so far, with what fills them up; counted by their shapes.
         sequences: Rows of these batches.
@@ -54,6 +55,7 @@ class Steady:
     seconds_before: float = 0.0
     learning: Learning | None = None
     muon: bool = False
+    stopped: bool = False
     rates: Rates | None = None
     filled: int = 0
     sequences: int = 0
@@ -249,7 +251,11 @@ def _forget(parameters: list[torch.nn.Parameter], set_to_none: bool = True) -> N
         if set_to_none:
             parameter.grad = None
         elif parameter.grad is not None:
-            parameter.grad.detach_().zero_()
+            if parameter.grad.grad_fn is not None:
+                parameter.grad.detach_()
+            else:
+                parameter.grad.requires_grad_(requires_grad=False)  # it may be a view of what is summed up
+            parameter.grad.zero_()
 
 
 class ByLength(LengthGroupedSampler):  # type: ignore[misc]  # transformers is Any to mypy: see pyproject

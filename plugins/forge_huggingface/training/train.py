@@ -121,7 +121,7 @@ def train_by(
             raise fault from error
         raise
     state = trainer.state
-    if run.group.agree(run.stop.is_set()) and state.global_step < state.max_steps:
+    if trainer.stopped and state.global_step < state.max_steps:
         whole = newest_marked(run.folder / "checkpoints")
         kept = f"{whole.name} is whole" if whole else "no checkpoint had been saved"
         raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, {kept}")

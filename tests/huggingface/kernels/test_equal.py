@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forge_huggingface.kernels import seams
+from forge_huggingface.kernels import mlp, seams
 from forge_huggingface.kernels.mlp import GatedDown
 from forge_huggingface.kernels.norm import Norm
 from support.kernels import ARCHITECTURES, INSTALL, assert_equal, bare, install, make, step
@@ -78,6 +78,26 @@ def test_a_trained_norm_beside_a_frozen_one_has_its_gradient_alone() -> None:
     assert INSTALL["norm"](ours)
     assert INSTALL["swiglu"](ours)
     assert_equal(step(ours), step(theirs))
+
+
+def test_a_layer_that_somebody_listens_to_is_called() -> None:
+    model, heard = bare(), []
+    assert INSTALL["swiglu"](model) == 2
+    for layer in model.model.layers:
+        layer.mlp.down_proj.register_full_backward_hook(lambda *_: heard.append(1))
+    step(model)
+    assert heard == [1, 1]
+
+
+def test_a_product_whose_gradient_nobody_wants_is_not_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = bare(), []
+    own = mlp.gated_backward
+    monkeypatch.setattr(mlp, "gated_backward", lambda *given: calls.append(1) or own(*given))
+    assert INSTALL["swiglu"](model) == 2
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layers.0.mlp.down_proj" in name)
+    step(model)
+    assert calls == [1]  # the layer above it alone
 
 
 def joined(module: Any) -> bool:

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from transformers import masking_utils
 
 from forge_huggingface.kernels import lora, mlp, norm, seams
+from forge_huggingface.kernels.rounded import ROUNDED
 from support.kernels import INPUTS, MASK, assert_equal, install, make, step
 
 
@@ -187,7 +188,7 @@ def mixed(name: str = "llama") -> Any:
 
 
 def batch(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
-    with lora.ROUNDED.batch(), torch.autocast("cpu", torch.bfloat16):
+    with ROUNDED.batch(), torch.autocast("cpu", torch.bfloat16):
         return step(model)
 
 
@@ -227,7 +228,7 @@ def test_adapters_rounded_once_for_a_batch_give_the_same_bits(
 def test_what_asks_for_no_gradient_within_a_batch_rounds_for_itself() -> None:
     model = mixed()
     batch(model)
-    with lora.ROUNDED.batch(), torch.autocast("cpu", torch.bfloat16):
+    with ROUNDED.batch(), torch.autocast("cpu", torch.bfloat16):
         first = logits(model)
         with torch.no_grad():
             for full, parameter in model.named_parameters():
@@ -253,10 +254,73 @@ def test_of_two_adapters_each_has_numbers_of_its_own() -> None:
 
 def test_what_is_held_goes_with_the_training() -> None:
     batch(mixed())
-    assert lora.ROUNDED._held
-    lora.ROUNDED.forget()
-    assert not lora.ROUNDED._held
-    assert not lora.ROUNDED._to
+    assert ROUNDED._held
+    ROUNDED.forget()
+    assert not ROUNDED._held
+
+
+def adapters(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for full, parameter in model.named_parameters() if "lora_" in full]
+
+
+def test_weights_that_move_as_a_step_begins_are_rounded_as_they_are_then() -> None:
+    """A schedule-free optimizer puts back the weights that are trained within the trainer's step."""
+    model = mixed()
+    batch(model)
+    with ROUNDED.batch(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            for parameter in adapters(model):
+                parameter.mul_(2)
+        moved = step(model)
+    assert same(moved, alone(model))
+
+
+def test_what_a_batch_has_not_asked_for_is_dropped_in_the_next() -> None:
+    model = mixed()
+    batch(model)
+    count = len(ROUNDED._held)
+    for parameter in adapters(model):
+        parameter.data = parameter.data.clone()
+    model.add_adapter("other", LoraConfig(r=4, target_modules=["q_proj"]))
+    model.set_adapter("other")
+    batch(model)
+    assert len(ROUNDED._held) == count + 2  # q_proj of two layers
+    batch(model)
+    assert len(ROUNDED._held) == 2
+    model.set_adapter("default")
+    assert same(batch(model), alone(model))
+
+
+def test_matrices_of_another_size_are_held_anew() -> None:
+    model = mixed()
+    batch(model)
+    with torch.no_grad():
+        for full, parameter in model.named_parameters():
+            if "lora_A" in full:
+                parameter.data = parameter.data[:1].clone()
+            elif "lora_B" in full:
+                parameter.data = parameter.data[:, :1].clone()
+    assert same(batch(model), alone(model))
+
+
+def test_layers_of_which_some_have_no_adapter_are_not_mistaken_for_others() -> None:
+    model = make(target_modules=["up_proj", "down_proj"]).to(torch.bfloat16)
+    for parameter in adapters(model):
+        parameter.data = parameter.data.float()
+    install(model)
+    model.add_adapter("other", LoraConfig(r=4, target_modules=["down_proj"]))
+    for names in (["default"], ["default", "other"], ["default"]):
+        model.base_model.set_adapter(names)
+        assert same(batch(model), alone(model))
+
+
+def test_a_matrix_that_a_parametrization_makes_is_left_to_peft() -> None:
+    ours, theirs = make(), make()
+    for model in (ours, theirs):
+        layer = model.get_base_model().model.layers[0].self_attn.q_proj
+        torch.nn.utils.parametrizations.weight_norm(layer.lora_A["default"])
+    install(ours)
+    assert_equal(step(ours), step(theirs))
 
 
 def test_a_base_in_32_bit_is_computed_in_16_under_autocast() -> None:

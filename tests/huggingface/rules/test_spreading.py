@@ -142,7 +142,7 @@ def test_a_model_that_cannot_be_sharded_is_refused_with_the_reason(plan: Any, ke
     assert says in str(raised.value)
 
 
-@pytest.mark.parametrize(("adapter", "used"), [("lora", "none"), ("none", ["swiglu", "rope", "mask"])])
+@pytest.mark.parametrize(("adapter", "used"), [("lora", "none"), ("none", ["swiglu", "norm", "rope", "mask"])])
 def test_kernels_that_read_weights_are_not_used_on_parts_of_them(plan: Any, adapter: str, used: Any) -> None:
     made = plan(f'{HUGGINGFACE}[adapter]\ntype = "{adapter}"\n[launch]\nprocesses = 2\nshard = "full"\n', FOUR)
     decided = {each.key: each for each in made.decisions}["train.kernels"]
