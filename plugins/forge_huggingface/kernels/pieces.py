@@ -30,7 +30,7 @@ class Piece:
 
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
-        """The tensors, as :class:`Linears` takes them."""
+        """The tensors, as :class:`.lora.Linears` takes them."""
         return self.weight, self.bias, self.a, self.b
 
 

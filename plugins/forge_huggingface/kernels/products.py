@@ -32,7 +32,7 @@ def widens(device: torch.device, dtype: torch.dtype) -> bool:
     tried = torch.ones((16, 16), dtype=dtype, device=device)
     try:
         found = _widened(tried, tried, 2.0)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError):  # torch has it since 2.8, not for every device
         return False
