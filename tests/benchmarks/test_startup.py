@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "benchmarks" / "startup.py"
 
 
+@pytest.mark.slow
 def test_each_command_is_measured_beside_another_checkouts() -> None:
     command = [sys.executable, str(BENCHMARK), "--rounds", "1", "--against", str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
@@ -19,6 +22,7 @@ def test_each_command_is_measured_beside_another_checkouts() -> None:
     assert names == ["--help", "plugins", "schema", "plan"]
 
 
+@pytest.mark.slow
 def test_a_crowd_of_plugins_is_measured_beside_none() -> None:
     command = [sys.executable, str(BENCHMARK), "--rounds", "1", "--crowd", "6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

@@ -85,6 +85,7 @@ def test_columns_are_renamed_and_rows_streamed(project: Project, stored: Store) 
     assert len(done.losses) == 4
 
 
+@pytest.mark.slow
 def test_the_preview_says_where_a_row_comes_from(project: Project, stored: Store) -> None:
     stored([{"question": "Name a colour.", "answer": "red"}] * 2)
     project.write(data={"path": PATH, "columns": {"prompt": "question", "completion": "answer"}})

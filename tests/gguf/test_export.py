@@ -100,6 +100,7 @@ def test_files_that_pass_are_recorded_with_what_was_found(mine: RunFolder) -> No
     assert not list(out.parent.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_another_type_is_added_later_and_nothing_is_made_twice(mine: RunFolder) -> None:
     assert exported(mine).code == 0
     before = {path.name: path.stat().st_mtime_ns for path in out_of(mine).glob("*.gguf")}

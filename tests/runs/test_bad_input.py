@@ -214,6 +214,7 @@ def run_with(project: Project, catalogue: Catalogue) -> tuple[Any, list[Any]]:
     return run(file, catalogue, probe(), project.runs, shown.append), shown
 
 
+@pytest.mark.slow
 def test_a_backend_that_fails_at_import_is_replaced_loudly(project: Project) -> None:
     project.write(train={"max_steps": 1})
     folder, shown = run_with(project, with_backend("no_such_module:load"))

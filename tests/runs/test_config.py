@@ -29,6 +29,7 @@ def test_rows_longer_than_the_model_was_made_for_need_a_word_on_its_positions(pr
         project.prepare()
 
 
+@pytest.mark.slow
 def test_scaled_positions_are_trained_with_and_are_in_what_is_merged(project: Project) -> None:
     plain = project.perform()
     project.write(model={"config": YARN}, export=[{"format": "merged"}])

@@ -16,6 +16,7 @@ from forge.parent.process import environment_of, unsupported, worker_environment
 from support.projects import Project
 
 
+@pytest.mark.slow
 def test_settings_of_python_that_the_libraries_do_not_work_with_stay_with_the_parent(project: Project) -> None:
     """Without docstrings, and with warnings as errors, transformers and trl cannot be imported or used."""
     project.write(train={"max_steps": 1})
@@ -29,6 +30,7 @@ def test_settings_that_do_no_harm_are_passed_on() -> None:
     assert unsupported({"PYTHONWARNINGS": "ignore,error::UserWarning"}) == ["PYTHONWARNINGS"]
 
 
+@pytest.mark.slow
 def test_no_home_and_no_folder_for_temporary_files_are_needed(project: Project) -> None:
     """A container's user has often neither."""
     project.write(train={"max_steps": 1})

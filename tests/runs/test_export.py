@@ -268,6 +268,7 @@ def test_what_was_trained_in_four_bits_is_merged_into_the_whole_base(project: Pr
     assert "trained on the 4bit base, merged into its float32 weights" in report["note"]
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> None:
     """With the double of a hub: download, training, upload; the token is written nowhere."""
     folder = make_model(tmp_path / "hubmodel")
@@ -299,6 +300,7 @@ def test_a_model_of_the_hub_is_trained_pinned_and_uploaded(tmp_path: Path) -> No
             assert TOKEN.encode() not in path.read_bytes(), f"the token is in {path}"
 
 
+@pytest.mark.slow
 def test_an_upload_without_a_network_is_repeated_alone(project: Project, tmp_path: Path) -> None:
     project.write(train={"max_steps": 1}, export=[{"format": "merged", "push_to_hub": "me/tuned"}])
     with Hub() as hub:

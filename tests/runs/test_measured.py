@@ -97,6 +97,7 @@ def test_doctor_tells_what_is_known_and_what_is_of_other_versions() -> None:
     assert "measured  1 of other versions of the libraries, which are not used" in lines
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_its_time_went_into(project: Project) -> None:
     output = project.forge("run", "job.toml")
     assert 'train.kernels = "none": ' in output  # as the job file would say it

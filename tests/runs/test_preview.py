@@ -54,6 +54,7 @@ def test_the_preview_is_the_trainers_batches(project: Project, name: str) -> Non
         assert "".join(segment["text"] for segment in row["segments"]) == data.processor.decode(row["input_ids"])
 
 
+@pytest.mark.slow
 def test_the_command_shows_rows_and_counts_and_leaves_nothing_behind(project: Project) -> None:
     output = project.forge("data", "job.toml", "--rows", "2")
     assert "row 2 (rows.jsonl:2)" in output

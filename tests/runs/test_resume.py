@@ -259,6 +259,7 @@ def test_the_rotation_keeps_as_many_as_the_job_says(project: Project) -> None:
     assert len(checkpoints(done.folder.checkpoints)) == 4
 
 
+@pytest.mark.slow
 def test_a_default_that_has_changed_since_is_no_change_of_the_job(project: Project, stopped: RunFolder) -> None:
     path = stopped.path / "plan.json"
     plan = json_of(path)

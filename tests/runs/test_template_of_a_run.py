@@ -295,6 +295,7 @@ def test_the_chat_begins_with_the_jobs_system_message_and_says_so(project: Proje
     assert "system message" not in chat("--system", "Be rude.")
 
 
+@pytest.mark.slow
 def test_a_models_template_for_tools_is_used_told_and_saved(project: Project, rows: Rows) -> None:
     named = project.folder / "model" / "additional_chat_templates"
     named.mkdir()

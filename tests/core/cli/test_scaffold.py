@@ -27,6 +27,7 @@ def installed(site: Site, kind: str) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_every_kind_passes_its_own_tests_and_ruff(site: Site) -> None:
     roots = [installed(site, kind) for kind in KINDS]
     long = [scaffold(f"{'long-' * 6}{kind}", site.folder.parent, kind)[0].parent for kind in KINDS]

@@ -64,10 +64,10 @@ def test_a_wish_in_quick_steps_is_known_to_all_at_the_next_one() -> None:
 
 def test_in_quick_steps_one_may_be_a_step_ahead_of_the_other() -> None:
     """Each is slow in every other step; were they to wait for each other in each, all steps would be slow."""
-    pauses = [[0.4 * (step % 2 == rank) for step in range(12)] for rank in (0, 1)]
-    (_, first), (_, second) = ask(100.0, [[False] * 12, [False] * 12], pauses)
+    pauses = [[0.3 * (step % 2 == rank) for step in range(8)] for rank in (0, 1)]
+    (_, first), (_, second) = ask(100.0, [[False] * 8, [False] * 8], pauses)
     waited = [one + other for one, other in zip(first[3:], second[3:], strict=True)]
-    assert sorted(waited)[len(waited) // 2] < 0.2
+    assert sorted(waited)[len(waited) // 2] < 0.15
 
 
 def test_a_wish_in_slow_steps_is_known_to_all_at_once() -> None:

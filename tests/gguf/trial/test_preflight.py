@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from support.projects import Project
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_llama_cpp_cannot_follow_stops_the_run_before_the_model_is_loaded(project: Project) -> None:
     from tokenizers import Regex, Tokenizer, pre_tokenizers
 

@@ -119,6 +119,7 @@ def to_mxfp4(folder: Path, tokenizer: Path) -> None:
     (folder / "config.json").write_text(json.dumps(written))
 
 
+@pytest.mark.slow
 def test_a_model_stored_in_mxfp4_is_trained_in_16_bit_and_merged(project: Project, tiny_model: Path) -> None:
     to_mxfp4(project.folder / "model", tiny_model)
     project.write(export=[{"format": "merged"}])

@@ -79,6 +79,7 @@ def test_the_trainer_gets_the_rows_that_were_previewed(projects: Projects, arch:
     assert sorted((each["input_ids"], each["labels"]) for each in shown) == sorted(trained)
 
 
+@pytest.mark.slow
 def test_the_preview_shows_an_image_by_its_size(project: VisionProject) -> None:
     output = project.forge("data", "job.toml", "--rows", "1")
     assert "<image 60\N{MULTIPLICATION SIGN}40>Which colour is this?" in output.replace("<|vision_start|>", "")

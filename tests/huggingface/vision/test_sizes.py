@@ -56,6 +56,7 @@ def write(project: VisionProject, *images: Any, name: str = "large.png") -> None
     rewrite(project, [row(image) for image in images])
 
 
+@pytest.mark.slow
 def test_the_jobs_limit_holds_for_rows_and_batches(project: VisionProject) -> None:
     write(project, "pictures/large.png")
     plain = Collated(project)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from forge_huggingface.data.conversion.calls import pruned
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def shown(project: Project, method: str, sets: dict[str, list[dict[str, Any]]]) 
     return found, {source["path"].partition(".")[0]: source for source in said["summary"]["sources"]}
 
 
+@pytest.mark.slow
 def test_rows_of_conversations_instructions_and_questions(project: Project) -> None:
     hermes = [
         {"from": "system", "value": "You may call functions."},
@@ -126,6 +129,7 @@ def test_rows_of_conversations_instructions_and_questions(project: Project) -> N
     }
 
 
+@pytest.mark.slow
 def test_pairs(project: Project) -> None:
     asked = [{"content": "Hi", "role": "user"}]
     whole = {
@@ -170,6 +174,7 @@ def test_pairs(project: Project) -> None:
     }
 
 
+@pytest.mark.slow
 def test_nulls_of_arrow_are_taken_out_of_a_parquet_file(project: Project) -> None:
     import pyarrow
     from pyarrow import parquet
@@ -196,6 +201,7 @@ def test_nulls_of_arrow_are_taken_out_of_a_parquet_file(project: Project) -> Non
     assert "null" not in text
 
 
+@pytest.mark.slow
 def test_a_run_says_which_columns_it_does_not_use(project: Project, rows: Any) -> None:
     rows(
         [{"instruction": "Hi", "output": "Hello", "category": "a"}, {"instruction": "Hi", "output": "Yes", "id": 1}] * 4
