@@ -174,7 +174,7 @@ def passing_on(worker: subprocess.Popen[bytes], show: Show) -> Iterator[list[int
             if worker.stdin:
                 worker.stdin.write(b"stop\n")
                 worker.stdin.flush()
-        show(Noted("stopping after this step; once more to stop at once"))
+        show(Noted("stopping at the end of a step; once more to stop at once"))
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

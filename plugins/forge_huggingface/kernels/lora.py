@@ -240,7 +240,6 @@ def _together(self: Any, x: torch.Tensor, *arguments: Any, **options: Any) -> to
 
 def install(model: nn.Module) -> int:
     """Give every plain layer with LoRA its faster forward. Return how many they are."""
-    ROUNDED.forget()
     count = 0
     for module in model.modules():
         if hasattr(module, "lora_A") and plain(module):

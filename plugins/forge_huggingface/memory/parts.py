@@ -144,7 +144,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     ]
     fixed = base + small + states
     if s.lora and "lora" in own(s) and s.size < s.adapter:
-        rounded = values * s.size // s.shards
+        rounded = values * s.size
         parts.append(Part("rounded", rounded, "estimated", "the adapter in 16 bit, once for a batch"))
         fixed += rounded
     if s.lora and footprint.added_rows(s):

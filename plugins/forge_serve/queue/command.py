@@ -112,7 +112,7 @@ def stop(entry: str, now: bool, runs_dir: Path) -> None:
     shelf = Shelf(runs_dir)
     place = shelf.find(entry)
     shelf.ask_to_stop(place, now=now)
-    click.echo(f"{place.entry.id}  {'ends at once' if now else 'stops after this step'}")
+    click.echo(f"{place.entry.id}  {'ends at once' if now else 'stops at the end of a step'}")
 
 
 @command.command(name="run")

@@ -1252,7 +1252,7 @@ function run(name) {
   const drawButtons = () => {
     const can = record?.can ?? {}, made = [];
     if (line.state === "running" || can.stop) {
-      made.push(button(line.stopping ? "Stopping…" : "Stop", act("stopped", "stop", { now: false }, "It saves and stops after this step"), "", { disabled: line.stopping, "data-key": "stop" }));
+      made.push(button(line.stopping ? "Stopping…" : "Stop", act("stopped", "stop", { now: false }, "It saves and stops at the end of a step"), "", { disabled: line.stopping, "data-key": "stop" }));
       made.push(button("Stop now", doing("It was not stopped", async () => {
         if (await confirmed("Stop at once?", "What was learnt since the last checkpoint is lost. Stop alone waits for the step to end, and saves.", "Stop now")) await ask("POST", `runs/${enc(line.id)}/stop`, { now: true });
       }), "danger", { "data-key": "stop-now" }));

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from forge_huggingface.kernels import mlp, seams
+from forge_huggingface.kernels import mlp, norm, seams
 from forge_huggingface.kernels.mlp import GatedDown
 from forge_huggingface.kernels.norm import Norm
 from support.kernels import ARCHITECTURES, INSTALL, assert_equal, bare, install, make, step
@@ -98,6 +99,24 @@ def test_a_product_whose_gradient_nobody_wants_is_not_gone_through(monkeypatch: 
         parameter.requires_grad_("layers.0.mlp.down_proj" in name)
     step(model)
     assert calls == [1]  # the layer above it alone
+
+
+def test_norms_read_rows_whose_numbers_lie_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    strides = []
+    for name in ("norm", "norm_backward"):
+        own = getattr(norm, name)
+        monkeypatch.setattr(
+            norm, name, lambda x, *rest, own=own, **more: strides.append(x.stride(-1)) or own(x, *rest, **more)
+        )
+    x = torch.rand(1, 8, 5, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
+    y = norm.Norm.apply(x, weight, 1e-6, 0.0, False)
+    y.sum().backward()  # its gradient is one number, seen from everywhere
+    plain = torch.nn.functional.rms_norm(x, (8,), weight, 1e-6)
+    theirs = torch.autograd.grad(plain.sum(), (x, weight))
+    torch.testing.assert_close(y, plain)
+    torch.testing.assert_close((x.grad, weight.grad), theirs)
+    assert strides == [1, 1]
 
 
 def joined(module: Any) -> bool:

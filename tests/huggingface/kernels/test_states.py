@@ -17,9 +17,10 @@ from support.kernels import INPUTS, MASK, assert_equal, install, make, step
 
 @pytest.fixture(autouse=True)
 def own() -> Any:
-    """Give every library its own back after a test."""
+    """Give every library its own back after a test, and let go of its adapters."""
     yield
     seams.restore()
+    ROUNDED.forget()
 
 
 def both(name: str = "llama", **changes: Any) -> tuple[Any, Any]:

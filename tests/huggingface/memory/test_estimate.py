@@ -300,6 +300,16 @@ def test_of_several_processes_each_has_the_whole_model_or_a_part() -> None:
     assert found["parts"]["peak"] < 0.5 * found["one"]["peak"] < found["one"]["peak"] <= found["whole"]["peak"]
 
 
+def test_adapters_in_16_bit_are_counted_where_forges_kernels_compute_them() -> None:
+    found = {}
+    for kernels in ("none", ["lora"]):
+        said = estimate(on_gpu(80 * GIB), gpu_job({}, 2, kernels=kernels), llama("1b"))
+        assert said is not None
+        found[str(kernels)] = {part.name: part.bytes or 0 for part in said.parts}
+    assert "rounded" not in found["none"]
+    assert found["['lora']"]["rounded"] == found["none"]["adapter"] // 2
+
+
 def test_methods_differ_in_what_they_hold() -> None:
     def part(method: str, tables: dict[str, Any] | None = None, **train: Any) -> dict[str, int | None]:
         found = estimate(on_gpu(140 * GIB), gpu_job(tables, 2, method=method, **train), llama("1b"))

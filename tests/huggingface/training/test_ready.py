@@ -66,3 +66,14 @@ def test_gradients_are_dropped_without_a_walk_through_the_model() -> None:
     assert "zero_grad" in vars(model)
     model.zero_grad()
     assert [parameter.grad for parameter in model.parameters()] == [None, None]
+
+
+def test_gradients_that_are_views_of_what_is_summed_up_are_set_to_0_there() -> None:
+    model, trainer = Counting(), Trainer()
+    model.weighing = torch.nn.Linear(2, 2)
+    trainer.training_step(model, {})
+    bucket = torch.ones(6)
+    for parameter, part in zip(model.parameters(), bucket.split([4, 2]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    model.zero_grad(set_to_none=False)
+    assert bucket.tolist() == [0.0] * 6
