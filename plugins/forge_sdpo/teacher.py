@@ -15,11 +15,14 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from trl.models.utils import disable_gradient_checkpointing
 
 from forge.api import PluginError, RunError
+from forge_sdpo import head
+from forge_sdpo.objective import widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -69,6 +72,57 @@ class Teacher:
     def place(self, *, held: bool) -> AbstractContextManager[None]:
         """Have the model be one of :attr:`views` for a while: its held values, or the student as it is."""
         return self._swapped() if held else nullcontext()
+
+    @contextmanager
+    def speaks(self, model: Any, checkpointing: dict[str, Any] | None, *, held: bool) -> Iterator[None]:
+        """Have the model be the teacher for a while: one of :attr:`views`, without dropout and gradients.
+
+        Args:
+            model: The student.
+            checkpointing: The arguments of gradient checkpointing, which is off meanwhile.
+            held: Which view.
+        """
+        training = [module for module in model.modules() if module.training]
+        try:
+            with torch.no_grad(), disable_gradient_checkpointing(model, checkpointing), self.place(held=held):
+                model.eval()
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def logits(
+        self, model: Any, ids: Any, mask: Any, chosen: Any, checkpointing: dict[str, Any] | None
+    ) -> Callable[[int, int], Any]:
+        """Run the teacher over some rows; return a function that makes the logits of chosen tokens.
+
+        Args:
+            model: The student.
+            ids: The teacher's prompts with the answers, (rows, tokens).
+            mask: Which of them are there, (rows, tokens).
+            chosen: Which tokens of the answers are asked for, (rows, answer's tokens).
+            checkpointing: As for :meth:`speaks`.
+
+        Returns:
+            Takes the first and last of the chosen tokens, as a slice does; returns (tokens, vocabulary).
+        """
+        views = []
+        for weight, held in self.views:
+            with self.speaks(model, checkpointing, held=held):
+                states = head.hidden_states(model, ids, mask, chosen.size(1))
+            views.append((weight, held, states[chosen]))
+        head_of = head.logits_of(model)
+
+        def logits(first: int, last: int) -> Any:
+            found = []
+            for _, held, states in views:
+                with torch.no_grad(), self.place(held=held):
+                    found.append(head_of(states[first:last]))
+            if len(found) == 1:
+                return found[0]
+            return sum(view[0] * widened(each) for view, each in zip(views, found, strict=True))
+
+        return logits
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:

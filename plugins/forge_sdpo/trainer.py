@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +23,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from trl import GRPOTrainer
-from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
+from trl.models.utils import _ForwardRedirection
 from trl.trainer.utils import pad
 
 from forge.api import ForgeError, UsageError
@@ -36,12 +35,12 @@ from forge_huggingface.training.recipes.weighing import Answerwise, Batch, mean
 from forge_sdpo import fused, head
 from forge_sdpo.context import Fitter, Rollout, contexts, is_success
 from forge_sdpo.guards import Guards
-from forge_sdpo.objective import Objective, widened
+from forge_sdpo.objective import Objective
 from forge_sdpo.shares import counts, loss_mask, shares
 from forge_sdpo.teacher import Teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from forge_sdpo.options import Sdpo
 
@@ -301,43 +300,13 @@ class SDPOTrainer(Decoding, InOrder, Grouped, Answerwise, GRPOTrainer):  # type:
         """Run the teacher over the rollouts that have one; return a function that makes logits of their tokens."""
         if not taught.any():
             return None
-        completion_ids = inputs["completion_ids"]
-        ids = torch.cat([inputs["teacher_ids"], completion_ids], dim=1)[taught]
+        ids = torch.cat([inputs["teacher_ids"], inputs["completion_ids"]], dim=1)[taught]
         mask = torch.cat([inputs["teacher_mask"], inputs["completion_mask"]], dim=1)[taught]
-        views = []
-        for weight, held in self.teacher.views:
-            with self._as_teacher(model, held=held):
-                states = head.hidden_states(model, ids, mask, completion_ids.size(1))
-            views.append((weight, held, states[distilled[taught]]))
-        head_of = head.logits_of(model)
-
-        def logits(first: int, last: int) -> Any:
-            found = []
-            for _, held, states in views:
-                with torch.no_grad(), self.teacher.place(held=held):
-                    found.append(head_of(states[first:last]))
-            if len(found) == 1:
-                return found[0]
-            return sum(view[0] * widened(each) for view, each in zip(views, found, strict=True))
-
-        return logits
-
-    @contextmanager
-    def _as_teacher(self, model: Any, *, held: bool) -> Iterator[None]:
-        """Have the model be the teacher: its weights, no dropout, no gradient."""
-        training = [module for module in model.modules() if module.training]
-        arguments = self.args.gradient_checkpointing_kwargs
-        try:
-            with torch.no_grad(), disable_gradient_checkpointing(model, arguments), self.teacher.place(held=held):
-                model.eval()
-                yield
-        finally:
-            for module in training:
-                module.training = True
+        return self.teacher.logits(model, ids, mask, distilled[taught], self.args.gradient_checkpointing_kwargs)
 
     def _check_head(self, model: Any, inputs: dict[str, Any]) -> None:
         row, mask = inputs["prompt_ids"][:1], inputs["prompt_mask"][:1].bool()
-        with self._as_teacher(model, held=False):
+        with self.teacher.speaks(model, self.args.gradient_checkpointing_kwargs, held=False):
             head.check(model, row[mask][None, -8:])
         self._checked = True
 

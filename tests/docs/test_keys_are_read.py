@@ -14,7 +14,7 @@ from forge.discovery.discover import discover
 from forge.discovery.keys import PluginKeys
 from forge.job.job import Job
 from forge.job.tables import TABLES
-from forge_huggingface.arguments.effect import EFFECTS
+from forge_huggingface.arguments.effects import EFFECTS
 from forge_huggingface.arguments.options import train_options, usable
 from forge_huggingface.methods import METHODS
 

@@ -330,7 +330,7 @@ def test_dropout_is_off_for_the_teacher_and_on_for_the_student(tmp_path):
     made.model.train()
     made.model.model.layers[0].eval()
     before = [module.training for module in made.model.modules()]
-    with made._as_teacher(made.model, held=True):
+    with made.teacher.speaks(made.model, None, held=True):
         assert not any(module.training for module in made.model.modules())
     assert [module.training for module in made.model.modules()] == before
 

@@ -17,7 +17,7 @@ from pydantic import Field as Described
 
 from forge.api import Hint, Mistake, NonEmpty, Table, folded
 from forge_huggingface.arguments.contradictions import CHECKS, STEPS, batches
-from forge_huggingface.arguments.effect import without_effect
+from forge_huggingface.arguments.effects import without_effect
 from forge_huggingface.arguments.fields import table
 from forge_huggingface.arguments.foreign import METHODS as METHODS_ELSEWHERE
 from forge_huggingface.arguments.owned import NEUTRAL, hint, is_owned

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import functools
 import heapq
-import math
 import random
-import re
 import time
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Collated, Data, DataError, Decision, Noted, Reading, Stage, Warned
+from forge_huggingface.data.doubts import of_limit, of_template, shared, untold, unused
 from forge_huggingface.data.layouts import LAYOUTS, layout_of
 from forge_huggingface.data.mixing import mixed, weights, whole
 from forge_huggingface.data.packing import joined, pack, packed
@@ -110,9 +109,9 @@ def collate(job: Job, run: Run) -> Data:
         run.emit(Warned(message=f"{what}; it is left out of the rows"))
     for message in unread:
         run.emit(Warned(message, "name them in path, or take them out of the folder, if that is not what you want"))
-    told = _of_template(job, template) if layout.templated and template is not None else []
+    told = of_template(job, template) if layout.templated and template is not None else []
     if isinstance(renderer, ImageRenderer) and job.data.max_pixels:
-        told += _of_limit(renderer, job.data.max_pixels)
+        told += of_limit(renderer, job.data.max_pixels)
     for warning in built.warnings + told:
         run.emit(Warned(**warning))
     if layout.ends:
@@ -185,7 +184,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
     if len(order) != len(first):
         summary |= _totals(train)
     evals: dict[str, Store] = {}
-    warnings = _untold(job, readers) + _unused(renderer, readers)
+    warnings = untold(job, readers) + unused(renderer, readers)
     if held:
         evals["eval"] = _choose(first, rows, first.pieces(sorted(held)), folder / "eval.arrow", layout.store)
     elif others := eval_sources(job):
@@ -200,7 +199,7 @@ def _fixed(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
         run.emit(Noted(said))
     warnings += doubts
     warnings += tally.warnings("training rows") + held_tally.warnings("held-out rows")
-    warnings += _shared(train, evals)
+    warnings += shared(train, evals)
     if job.data.packing:
         train = _pack(train, folder / "packed.arrow", renderer.max_seq_length)
         summary |= _filled(train.lengths, renderer.max_seq_length)
@@ -237,8 +236,8 @@ def _stream(job: Job, run: Run, renderer: Renderer, layout: Layout) -> _Built:
         summary |= _filled([len(each["input_ids"]) for each in first], renderer.max_seq_length)
     kinds = features("packed" if job.data.packing else layout.store)
     tables: list[Any] = [pyarrow.Table.from_pylist(first, schema=kinds.arrow_schema)]
-    warnings = stream.tally.warnings("the first rows") + _untold(job, stream.readers)
-    warnings += _unused(renderer, stream.readers)
+    warnings = stream.tally.warnings("the first rows") + untold(job, stream.readers)
+    warnings += unused(renderer, stream.readers)
     held, summary["eval"], told = run.group.first(
         _held_beside_stream(job, run, renderer, layout) if run.rank == 0 else ({}, {}, [])
     )
@@ -334,73 +333,6 @@ def _totals(store: Store) -> dict[str, Any]:
         "share": round(supervised / tokens, 4),
         "longest": max(store.lengths),
     }
-
-
-def _shared(train: Store, evals: dict[str, Store]) -> list[Any]:
-    """Warn of held-out rows that are trained on as well."""
-    found: list[Any] = []
-    for name, store in evals.items():
-        known = set(store.fingerprints())
-        both = {print_ for print_ in train.fingerprints() if print_ in known}
-        if both:
-            found.append(
-                {
-                    "message": f"{len(both)} of the {len(known)} different rows of {name} are trained on too",
-                    "do": "remove them from one side; the held-out loss is too good with them",
-                }
-            )
-    return found
-
-
-def _untold(job: Job, readers: Sequence[Reader]) -> list[Any]:
-    """Warn of a system message or tools for conversations, where there are none, and of rows that are too few."""
-    few = [
-        {"message": f"{each.name} has {each.short} rows: all are taken", "do": f"draw_rows is {each.source.draw_rows}"}
-        for each in readers
-        if each.short is not None
-    ]
-    given = [name for name in ("system_prompt", "tools") if getattr(job.data, name) is not None]
-    if not given or any(reader.converses for reader in readers):
-        return few
-    message = f"[data] {' and '.join(given)} went into no row: none is a conversation"
-    return [*few, {"message": message, "do": "remove it, or give the rows as messages"}]
-
-
-def _unused(renderer: Renderer, readers: Sequence[Reader]) -> list[Any]:
-    """Warn of what the model has for rows and they do not use: a chat template, or eyes."""
-    found: list[Any] = []
-    if renderer.sees and not any(reader.shows for reader in readers):
-        what = "the model takes images, and no row has one"
-        found.append({"message": what, "do": 'if some should, name their column: [data] columns = { images = "…" }'})
-    if renderer.template is None:
-        return found
-    names = [reader.name for reader in readers if reader.bypasses]
-    message = "its rows are plain text with an answer, so no chat template is put around them"
-    do = 'write them as messages, or name their columns as turns: columns = { instruction = "…", output = "…" }'
-    return [*found, *({"message": f"{name}: {message}", "do": do} for name in names)]
-
-
-def _of_limit(renderer: ImageRenderer, most: int) -> list[Any]:
-    """Warn of a limit that makes images smaller and rows no shorter: some processors scale them up again."""
-    side = max(1, math.isqrt(most))
-    if renderer.areas or renderer.tokens_of((2 * side, 2 * side)) > renderer.tokens_of((side, side)):
-        return []
-    what = f"max_pixels saves no tokens here: {type(renderer.processor).__name__} scales images to a size of its own"
-    return [{"message": what, "do": "remove it, or change the size in the model's preprocessor_config.json"}]
-
-
-def _of_template(job: Job, template: Template) -> list[Any]:
-    """Warn of a template that asks for the time, and of variables that it has no use for."""
-    found: list[Any] = []
-    if clock.asks(template.sources):
-        message = f"the chat template {template.name} writes a date: {template.date} stays now in this run and its lock"
-        do = "[data] date sets another; wherever the model is used, the template writes that day's"
-        found.append({"message": message, "do": do})
-    for name in job.data.variables:
-        if re.search(rf"\b{re.escape(name)}\b", template.sources) is None:
-            message = f"[data] chat_template_kwargs: the chat template {template.name} never reads {name}"
-            found.append({"message": message, "do": "see its source for the names that it reads, or remove it"})
-    return found
 
 
 def eval_sources(job: Job) -> list[Source]:

@@ -16,7 +16,7 @@ from forge.errors import JobError
 from forge.job.decisions import settle
 from forge.job.job import dump_job, load_job
 from forge.job.read import JobFile, change_of, parse
-from forge_huggingface.arguments.effect import EFFECTS
+from forge_huggingface.arguments.effects import EFFECTS
 from forge_huggingface.arguments.fields import committed
 from forge_huggingface.arguments.options import default_of, train_options
 from forge_huggingface.arguments.tables import DEFAULTS, DEFAULTS_IN
