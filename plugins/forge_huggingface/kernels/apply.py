@@ -10,6 +10,7 @@ from forge.api import Noted
 from forge_huggingface.arguments.options import lean_nll
 from forge_huggingface.kernels import lora, loss, mask, mlp, norm, rope, seams
 from forge_huggingface.kernels.check import differs
+from forge_huggingface.model.device import planned_device
 from forge_huggingface.rules.kernels import beside
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
     for part in ("lora", "swiglu", "norm", "rope", "loss", "mask"):  # a feed-forward part holds adapted layers
         if part not in parts:
             continue
-        why = unused(part, job, model) or differs(part, model)
+        why = unused(part, job, model) or differs(part, model, planned_device(job, run))
         found = Installed(why=why) if why else install(part, model, job.train.method, tuple(parts))
         if found.on is None:
             run.emit(Noted(f"kernels: {part} is not used, {found.why}"))

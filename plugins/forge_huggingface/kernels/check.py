@@ -60,9 +60,9 @@ def sizes_of(model: Any) -> Sizes:
     return Sizes(**found, kind="gelu_tanh" if "gelu" in str(activation) else "silu")
 
 
-def differs(part: str, model: Any) -> str | None:
-    """Return why a part's kernels cannot be trusted on the model's device, or None."""
-    device = next(model.parameters()).device
+def differs(part: str, model: Any, where: str) -> str | None:
+    """Return why a part's kernels cannot be trusted on the device that trains, or None."""
+    device = torch.device(where)
     return differs_on(part, device, sizes_of(model)) if device.type == "cuda" else None
 
 

@@ -19,7 +19,7 @@ from forge_huggingface.memory import footprint
 from forge_huggingface.memory.footprint import Setting
 from forge_huggingface.memory.kernels import Kernels, activations, own
 from forge_huggingface.methods import by_rows
-from forge_huggingface.rules.placement import device
+from forge_huggingface.rules.placement import device, through_main_memory
 
 if TYPE_CHECKING:
     from forge.api import Job, Machine, ModelFacts
@@ -136,8 +136,12 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     gradients = (values * (s.adapter if s.lora else s.stream) + whole * s.stream) // s.shards
     states, name = footprint.optimizer(s)
     states //= s.shards
+    beside = through_main_memory(machine, job, loaded)
+    about = _about_weights(s, exact=exact)
+    if beside:
+        about += "; each process reads all of them into main memory first"
     parts = [
-        Part("weights", base, "measured" if exact else "estimated", _about_weights(s, exact=exact)),
+        Part("weights", base, "measured" if exact else "estimated", about),
         _adapter(s, small, values + whole) if s.lora else None,
         Part("gradients", gradients, "estimated", "of what is trained"),
         Part("optimizer", states, "estimated", name),
@@ -185,7 +189,8 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         peak = max(peak, fixed + gradients + cache)
     if facts.task == "vision":
         parts.append(Part("pictures", None, "unknown", "activations of the part that sees; their size is in the rows"))
-    peak = max(peak, loaded)  # each process reads the whole model, and keeps a part of it
+    if not beside:
+        peak = max(peak, loaded + (base if s.shards > 1 else 0))  # the whole model is there until its part is taken out
     outside = CONTEXT if s.kind in {"cuda", "rocm"} else LIBRARIES
     peak += WORKSPACE if s.kind in {"cuda", "rocm"} else 0
     note = "the CUDA context, outside torch's allocator" if s.kind in {"cuda", "rocm"} else "Python and its libraries"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from forge.api import ModelError
-from forge_huggingface.rules.placement import device
+from forge.api import ModelError, Training
+from forge_huggingface.rules.placement import device, through_main_memory
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -26,6 +26,21 @@ def planned_device(job: Job, run: Run) -> str:
             )
         return "cuda:0"
     return "mps" if kind == "mps" else "cpu"
+
+
+def reading_device(job: Job, run: Run) -> str:
+    """Return torch's name of the device that weights are read onto: main memory where a GPU has no room for all.
+
+    Raises:
+        ModelError: As :func:`planned_device`.
+    """
+    planned = planned_device(job, run)
+    estimate = run.plan.estimate if isinstance(run.plan, Training) else None
+    part = next((part.bytes for part in estimate.parts if part.name == "weights"), None) if estimate else None
+    if part is None:
+        return planned
+    whole = part * run.world_size
+    return "cpu" if through_main_memory(run.plan.machine, job, whole) else planned
 
 
 def peak() -> int | None:

@@ -9,7 +9,7 @@ from forge.api import Data, Loaded, ModelError, ModelLoaded, Noted, Stage, Warne
 from forge_huggingface.facts.folder import MODEL, reading
 from forge_huggingface.heads.heads import POOLED, head_modules, is_head, settings, task_of
 from forge_huggingface.hub.snapshot import snapshot
-from forge_huggingface.model.device import planned_device
+from forge_huggingface.model.device import planned_device, reading_device
 from forge_huggingface.rules.attention import NAME
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(job: Job, run: Run, data: Data) -> Loaded:
-    """Load the base model onto the device that the plan is for.
+    """Load the base model onto the device that the plan is for, or into main memory where a GPU will hold a part only.
 
     Raises:
         ModelError: Weights are missing, damaged or of another shape; the device is not there.
@@ -26,7 +26,10 @@ def load(job: Job, run: Run, data: Data) -> Loaded:
     from transformers import set_seed
 
     folder = snapshot(job, run, weights=True)
-    device = planned_device(job, run)
+    device = reading_device(job, run)
+    if device != planned_device(job, run):
+        what = "a GPU has no room for all weights beside its part: each process reads them into main memory first"
+        run.emit(Noted(what))
     task = task_of(run.plan.step(Stage.LOAD).words)
     if task:
         set_seed(job.train.options.get("seed", 42))  # the head starts at random

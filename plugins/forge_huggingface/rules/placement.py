@@ -15,6 +15,34 @@ def device(machine: Machine, job: Job) -> str | None:
     return next((kind for kind in ("cuda", "rocm", "mps") if kind in machine.usable_kinds), None)
 
 
+ROOM = 0.9
+"""The share of a GPU's memory that weights alone may take while they are read."""
+
+ROOM_MAIN = 0.8
+"""The same of main memory."""
+
+
+def through_main_memory(machine: Machine, job: Job, whole: int) -> bool:
+    """Whether weights that each GPU is to hold a part of are read into main memory first.
+
+    Each process reads the whole model, and keeps it until its part is taken out. Straight onto the GPU is faster, if
+    both have room there; else it is done where torch's ``fully_shard`` moves one layer after the other.
+
+    Args:
+        machine: The machine.
+        job: The job, its processes decided.
+        whole: Bytes of all weights, in the type that they are read in.
+    """
+    launch, kind = job.launch, device(machine, job)
+    if launch.shard != "full" or launch.world_size == 1 or kind not in {"cuda", "rocm"}:
+        return False
+    room = min((card.memory for card in machine.accelerators if card.kind == kind and card.memory), default=None)
+    if room is None or whole + whole // launch.world_size <= ROOM * room:
+        return False
+    here = launch.world_size // launch.nodes
+    return here * whole <= ROOM_MAIN * (machine.memory or 0)
+
+
 def positions(facts: ModelFacts) -> int | None:
     """Return the most tokens that a model can read at all, or None where it has no vector for each position."""
     if facts.context is not None and facts.model_type in FROM_TWO:

@@ -443,3 +443,29 @@ def test_the_numbers_in_the_docs_are_near_what_was_measured(monkeypatch: pytest.
     memory = importlib.import_module("parts.memory")
     ratios = [float(line.split("|")[-2]) for line in memory.measured().splitlines()[2:]]
     assert ratios == pytest.approx([1.0] * len(ratios), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("card", "main", "beside"),
+    [
+        (80, 512, False),  # 32 GB beside a part of 4
+        (24, 512, True),
+        (24, 256, False),  # eight times 32 GB are more: then it does not fit, and the estimate says so
+    ],
+)
+def test_weights_that_a_gpu_has_no_room_for_beside_its_part_are_read_into_main_memory(
+    card: int, main: int, beside: bool
+) -> None:
+    one = on_gpu(card * GIB)
+    machine = replace(one, accelerators=one.accelerators * 8, memory=main * GIB)
+    launch = {"processes": 8, "shard": "full"}
+    job = make_job(
+        {**FULL, "launch": launch}, **PLAIN, **YES, per_device_train_batch_size=1, gradient_accumulation_steps=8
+    )
+    found = estimate(machine, job, llama("8b"))
+    assert found is not None
+    weights = next(part for part in found.parts if part.name == "weights")
+    assert ("into main memory" in weights.note) is beside
+    assert found.fits is (card == 80 or beside)
+    if not beside:
+        assert (found.peak or 0) >= 9 * (weights.bytes or 0)  # all of them, and the part that is taken out
