@@ -16,7 +16,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
 ROOTS = sorted(path.parent for path in EXAMPLES.glob("*/pyproject.toml"))
 
 
-@pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.name)
+LONG = {"forge-plain"}
+"""Those whose tests train much; ``test_plain.py`` has them do the same."""
+
+
+@pytest.mark.parametrize(
+    "root",
+    [pytest.param(root, marks=pytest.mark.slow if root.name in LONG else (), id=root.name) for root in ROOTS],
+)
 def test_an_example_passes_its_own_tests(site: Site, root: Path) -> None:
     site.install_project(root)
     assert " passed" in site.pytest(root)

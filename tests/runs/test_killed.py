@@ -53,7 +53,7 @@ runpy.run_module("forge.worker", run_name="__main__")
     "where",
     [
         "before a rename",
-        "within the last deletion",
+        pytest.param("within the last deletion", marks=pytest.mark.slow),
         pytest.param("before the last deletion", marks=pytest.mark.slow),
     ],
 )

@@ -61,11 +61,13 @@ def test_an_old_run_is_exported_in_another_format(project: Path) -> None:
     assert (project / "runs" / TRAINED / "exports" / "2-merged" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_an_old_run_is_talked_to(project: Path) -> None:
     said = forge(project, "chat", TRAINED, "--json", "--max-new-tokens", "4", told="Write one sentence.\n")
     assert json.loads(said)["tokens"] <= 4
 
 
+@pytest.mark.slow
 def test_an_old_run_is_evaluated_again(project: Path) -> None:
     forge(project, "eval", TRAINED, "--max-rows", "1", "--no-base")
     assert json.loads((project / "runs" / TRAINED / "evaluations" / "1.json").read_text())["rows"] == 1
