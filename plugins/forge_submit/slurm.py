@@ -78,8 +78,8 @@ saved() {{
 before=$(saved)
 limit=
 # Slurm sends USR1 to this script alone, before the time limit. forge takes TERM as the wish to save and stop.
-trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
-trap : TERM  # from scancel: the step gets it too, and is waited for
+trap 'heard=1; limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap heard=1 TERM  # from scancel: the step gets it too, and is waited for
 rm -f "$run/submit/ended"
 if [ -e "$run/plan.json" ]; then
   set -- resume "$run"
@@ -89,9 +89,9 @@ fi
 echo "forge: job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${{SLURM_RESTART_COUNT:-0}} + 1)): forge $1"
 {step} &
 step=$!
-wait "$step"
-code=$?
-while kill -0 "$step" 2>/dev/null; do  # a signal ends `wait`, not the step
+heard=1
+while [ -n "$heard" ]; do  # a signal ends `wait`, not the step
+  heard=
   wait "$step"
   code=$?
 done
@@ -125,7 +125,19 @@ srun --kill-on-bad-exit=1 bash -c '
   if [ "$SLURM_NODEID" = 0 ]; then
     exec "$python" -P -m forge "$@"
   fi
-  exec "$python" -P -m forge worker-node "$run"
+  # What the training ended of is the word of the first node: srun ends with the highest code, and 130 would be it here,
+  # for this one is asked to stop wherever another one has failed.
+  trap heard=1 TERM
+  "$python" -P -m forge worker-node "$run" &
+  node=$!
+  heard=1
+  while [ -n "$heard" ]; do
+    heard=
+    wait "$node"
+    code=$?
+  done
+  [ "$code" != 130 ] || code=0
+  exit "$code"
 ' forge "$run" "$python" "$@\""""
 
 _STATES = {

@@ -115,6 +115,21 @@ def test_a_process_that_is_killed_ends_all_nodes(project: Project, node: int) ->
 
 
 @pytest.mark.slow
+def test_a_node_whose_processes_have_failed_says_so_though_it_is_asked_to_stop_later(project: Project) -> None:
+    """Slurm asks all nodes to stop once one of them has failed."""
+    project.write(train=SHARED)
+    nodes = begin(project, "--set", "train.max_steps=5000")
+    wait_for(lambda: trained(5)(nodes[2]))
+    os.kill(processes_of(nodes[2])[1], signal.SIGKILL)
+    nodes[0].wait(40)
+    time.sleep(0.5)  # the second one waits for another attempt
+    nodes[1].terminate()
+    _, second = end(nodes, 40)
+    assert "the processes of this node failed" in second
+    assert [each.returncode for each in nodes[:2]] == [1, 1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_node_that_is_asked_to_stop_stops_all(project: Project, node: int) -> None:
     project.write(train=SHARED)

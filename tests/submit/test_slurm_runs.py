@@ -30,8 +30,10 @@ for word in "$@"; do run=$word; done
 called="$run/called.$FORGE_NODE"
 trap 'echo "asked to stop" >>"$called"; exit 130' TERM
 printf '%s\\n' "$*" "$MASTER_ADDR:$MASTER_PORT" >"$called"
-while :; do sleep 0.2; done
+until [ "$FORGE_NODE" = 0 ] && [ -e "$run/fail" ]; do sleep 0.2; done
+exit 3
 """
+"""It goes on until it is asked to stop, the first one until it is to fail."""
 
 
 def submit(project: Project, *arguments: str) -> Path:
@@ -153,12 +155,12 @@ def test_two_nodes_of_which_a_process_dies_end_and_leave_their_log(cluster: dict
     assert not processes_of(RunFolder(folder))
 
 
-def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str], tmp_path: Path) -> None:
-    """What stands in for forge writes down how it was called on each node."""
-    stub = tmp_path / "python"
+def stand_in(folder: Path) -> tuple[Path, str]:
+    """Submit a job of two nodes, on which something stands in for forge that writes down how it was called."""
+    stub = folder / "python"
     stub.write_text(STUB)
     stub.chmod(0o755)
-    run = tmp_path / "runs" / "job" / "1"
+    run = folder / "runs" / "job" / "1"
     (run / "submit").mkdir(parents=True)
     job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "launch": {"nodes": 2}})
     bundle = Bundle(run=run, name="job/1", job=job)
@@ -166,6 +168,11 @@ def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str
     sent.write(bundle)
     number, _ = sent.submit(bundle)
     wait_for(lambda: len(list(run.glob("called.*"))) == 2, 60, 0.2)
+    return run, number
+
+
+def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str], tmp_path: Path) -> None:
+    run, number = stand_in(tmp_path)
     subprocess.run(["scancel", "--signal=TERM", number], check=True)
     wait_for(lambda: (run / "submit" / "ended").exists(), 60, 0.2)
     assert (run / "submit" / "ended").read_text() == "130\n"
@@ -173,3 +180,12 @@ def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str
     address = f"127.0.0.1:{20000 + int(number) % 20000}"
     assert first == [f"-P -m forge run {run}/submit/job.toml --folder {run}", address, "asked to stop"]
     assert second == [f"-P -m forge worker-node {run}", address, "asked to stop"]
+
+
+def test_a_job_ends_with_the_code_of_its_first_node(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Slurm asks the second node to stop where the first one has failed, and srun ends with the highest code."""
+    run, _ = stand_in(tmp_path)
+    (run / "fail").touch()
+    wait_for(lambda: (run / "submit" / "ended").exists(), 60, 0.2)
+    assert (run / "submit" / "ended").read_text() == "3\n"
+    assert (run / "called.1").read_text().splitlines()[-1] == "asked to stop"

@@ -40,7 +40,7 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
         Interrupted: The training was asked to stop.
         ForgeError: The workers failed; why, the first node says.
     """
-    done, code = "", None
+    done, code, asked = "", None, False
     log = folder.path / f"log.node{node}.txt"
     with _Wish() as wish:
         while (meeting := _next(folder, done, wait if code is None else _patience(code), wish)) is not None:
@@ -57,13 +57,13 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
             with log.open("ab") as output:
                 launcher = start("forge.launcher", there, plan, environment, stdout=output, stderr=subprocess.STDOUT)
                 code = _end(launcher, folder, meeting, wish)
-            done = meeting.id
+            done, asked = meeting.id, bool(wish.count)
     if code is None and not wish.count:
         what = f"no training in {folder.path} waits for a node"
         raise RunError(
             what, f"waited {wait:.0f} s for it", "begin it on the first node, and give this one the same disk"
         )
-    if code in {None, Interrupted.exit_code} or (code and wish.count):
+    if code in {None, Interrupted.exit_code} or (code and asked):  # asked to stop later, they had failed all the same
         raise Interrupted("stopped with the training" if code else "stopped before the training began")
     if code:
         raise ForgeError("the processes of this node failed", f"code {code}", f"see {log} and what node 0 says")
