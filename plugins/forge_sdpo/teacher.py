@@ -104,7 +104,7 @@ class Teacher:
             checkpointing: As for :meth:`speaks`.
 
         Returns:
-            Takes the first and last of the chosen tokens, as a slice does; returns (tokens, vocabulary).
+            Takes the first of the chosen tokens and the one behind the last; returns (tokens, vocabulary).
         """
         views = []
         for weight, held in self.views:

@@ -226,7 +226,7 @@ def test_ci_installs_and_tests_as_the_readme_says() -> None:
     assert f'pip install -c "$set" {install[1]}' in script
     assert "```sh\npytest\n```" in readme
     # With the first set all of them: no folder is named but under another one.
-    assert ' tests" pytest "${tests[@]}" "${cover[@]}"\n' in script
+    assert ' tests" pytest "${tests[@]}"\n' in script
     assert "  tests=()\n  if [[ $set != constraints.txt ]]; then\n    tests=(" in script
 
 

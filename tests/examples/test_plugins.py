@@ -17,7 +17,7 @@ ROOTS = sorted(path.parent for path in EXAMPLES.glob("*/pyproject.toml"))
 
 
 LONG = {"forge-plain"}
-"""Those whose tests train much; ``test_plain.py`` has them do the same."""
+"""Those whose tests train much: ``test_plain.py`` trains with it too, and holds more."""
 
 
 @pytest.mark.parametrize(

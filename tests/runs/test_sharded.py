@@ -9,6 +9,7 @@ import pytest
 from runs.test_methods_together import FULL, hold_alike, together
 from safetensors.torch import load_file
 
+from forge.disk.events import read_events
 from support.projects import Project, merged
 from support.rows import pairs
 from support.tiny import make_rows
@@ -78,6 +79,27 @@ def test_a_sharded_training_is_the_same_and_leaves_the_same_weights(
         key: (value.dtype, value.shape) for key, value in second.items()
     }
     assert max(float((first[key] - second[key]).abs().max()) for key in first) < 1e-6
+
+
+@slow
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["lora", "full", "full-kernels", "packed", "recomputed", "dpo-full"])
+def test_weights_go_through_main_memory_to_the_gpus_that_hold_parts(
+    project: Project, rows: Callable[[Sequence[Any]], None], name: str
+) -> None:
+    """That they have no room for all of them is pretended; DPO reads onto the GPUs all the same."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    if "dpo" in name:
+        rows(pairs(16))
+    project.write(**merged({"train": {"gradient_accumulation_steps": 2}}, CASES[name]))
+    one = together(project, "--set", "launch.processes=1")
+    two = together(project, *SHARDED, FORGE_TESTS_ROOM="0")
+    assert [line["loss"] for line in two] == [pytest.approx(line["loss"], rel=5e-3) for line in one]
+    device = next(each["device"] for each in read_events(project.newest().events) if each["kind"] == "loaded")
+    assert device.startswith("cuda:0" if "dpo" in name else "main memory, for cuda:0")
 
 
 @slow

@@ -1,4 +1,4 @@
-"""A key that matters only beside another key's value, and how such ones are written down."""
+"""A key that matters only beside another key's value, and what writes several of them at once."""
 
 from __future__ import annotations
 

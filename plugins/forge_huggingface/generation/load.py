@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.api import ModelError, RunError, UsageError, Who
+from forge.api import ModelError, Noted, RunError, UsageError, Who
 from forge_huggingface.data.labelled import LabelledRows
 from forge_huggingface.facts.folder import reading
 from forge_huggingface.generation.generator import ModelGenerator, Settings
@@ -21,7 +21,7 @@ from forge_huggingface.model.load import read_model
 from forge_huggingface.rendering import tokenizers
 from forge_huggingface.rendering.render import Renderer
 from forge_huggingface.rendering.templates import of_job, own
-from forge_huggingface.rules.placement import positions
+from forge_huggingface.rules.placement import beyond, positions
 from forge_huggingface.vision import processors
 from forge_huggingface.vision.render import ImageRenderer
 
@@ -51,7 +51,7 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
     renderer = make_renderer(job, run, processor, folder)
     if trained.task == CLASSIFICATION:
         return classifier(job, run, trained, folder, renderer, tuned=tuned)
-    model = read_model(job, run, str(folder), planned_device(job, run))
+    model = read_model(job, run, str(folder), planned_device(job, run), **narrower(job, run))
     own, file = fixed(model), model.generation_config
     # What the model's own file says is asked for by name (`sampling`), and must not slip in where it is not wanted.
     model.generation_config = GenerationConfig()
@@ -78,6 +78,19 @@ def generate(job: Job, run: Run, trained: Trained, source: Who) -> ModelGenerato
         shares_base=trained.kind == "adapter" and tuned and job.adapter.bias == "none",
     )
     return (Seq2SeqGenerator if texts else ModelGenerator)(model, processor, renderer, chosen, run)
+
+
+def narrower(job: Job, run: Run) -> dict[str, Any]:
+    """Return how a model is read otherwise than it was trained: in 16 bit where 32 do not fit on one GPU.
+
+    Several GPUs have trained it, a part on each, and one answers.
+    """
+    if not beyond(run.plan.machine, job, run.plan.facts):
+        return {}
+    import torch
+
+    run.emit(Noted("answers are of the weights in bfloat16: in 32 bit they do not fit on one GPU"))
+    return {"dtype": torch.bfloat16}
 
 
 def classifier(

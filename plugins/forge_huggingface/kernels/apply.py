@@ -10,17 +10,22 @@ from forge.api import Noted
 from forge_huggingface.arguments.options import lean_nll
 from forge_huggingface.kernels import lora, loss, mask, mlp, norm, rope, seams
 from forge_huggingface.kernels.check import differs
-from forge_huggingface.model.device import planned_device
 from forge_huggingface.rules.kernels import beside
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
 
 
-def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
+def apply(job: Job, run: Run, model: Any, where: str) -> dict[str, str]:
     """Put the job's kernels into a model, and say of those that do not act why.
 
     A part that does not fit the model is left to the libraries, alone and with a word.
+
+    Args:
+        job: The job.
+        run: The run.
+        model: The model, wherever it lies now.
+        where: torch's name of the device that trains.
 
     Returns:
         For each part that acts, on what.
@@ -33,7 +38,7 @@ def apply(job: Job, run: Run, model: Any) -> dict[str, str]:
     for part in ("lora", "swiglu", "norm", "rope", "loss", "mask"):  # a feed-forward part holds adapted layers
         if part not in parts:
             continue
-        why = unused(part, job, model) or differs(part, model, planned_device(job, run))
+        why = unused(part, job, model) or differs(part, model, where)
         found = Installed(why=why) if why else install(part, model, job.train.method, tuple(parts))
         if found.on is None:
             run.emit(Noted(f"kernels: {part} is not used, {found.why}"))

@@ -136,7 +136,7 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
     gradients = (values * (s.adapter if s.lora else s.stream) + whole * s.stream) // s.shards
     states, name = footprint.optimizer(s)
     states //= s.shards
-    beside = through_main_memory(machine, job, loaded)
+    beside = through_main_memory(machine, job, facts)
     about = _about_weights(s, exact=exact)
     if beside:
         about += "; each process reads all of them into main memory first"
@@ -189,8 +189,10 @@ def bare(machine: Machine, job: Job, facts: ModelFacts, kernels: Kernels, longes
         peak = max(peak, fixed + gradients + cache)
     if facts.task == "vision":
         parts.append(Part("pictures", None, "unknown", "activations of the part that sees; their size is in the rows"))
-    if not beside:
-        peak = max(peak, loaded + (base if s.shards > 1 else 0))  # the whole model is there until its part is taken out
+    if s.shards == 1:
+        peak = max(peak, loaded)
+    elif not beside:  # the whole model is there until its part is taken out, and so is a reference
+        peak = max(peak, loaded + base + (loaded if load.reference and not s.lora else 0))
     outside = CONTEXT if s.kind in {"cuda", "rocm"} else LIBRARIES
     peak += WORKSPACE if s.kind in {"cuda", "rocm"} else 0
     note = "the CUDA context, outside torch's allocator" if s.kind in {"cuda", "rocm"} else "Python and its libraries"

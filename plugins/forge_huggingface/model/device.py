@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from forge.api import ModelError, Training
+from forge.api import ModelError
 from forge_huggingface.rules.placement import device, through_main_memory
 
 if TYPE_CHECKING:
@@ -29,18 +29,12 @@ def planned_device(job: Job, run: Run) -> str:
 
 
 def reading_device(job: Job, run: Run) -> str:
-    """Return torch's name of the device that weights are read onto: main memory where a GPU has no room for all.
+    """Return torch's name of the device that weights are read onto: the CPU's where they go through main memory.
 
     Raises:
         ModelError: As :func:`planned_device`.
     """
-    planned = planned_device(job, run)
-    estimate = run.plan.estimate if isinstance(run.plan, Training) else None
-    part = next((part.bytes for part in estimate.parts if part.name == "weights"), None) if estimate else None
-    if part is None:
-        return planned
-    whole = part * run.world_size
-    return "cpu" if through_main_memory(run.plan.machine, job, whole) else planned
+    return "cpu" if through_main_memory(run.plan.machine, job, run.plan.facts) else planned_device(job, run)
 
 
 def peak() -> int | None:

@@ -26,15 +26,17 @@ def load(job: Job, run: Run, data: Data) -> Loaded:
     from transformers import set_seed
 
     folder = snapshot(job, run, weights=True)
-    device = reading_device(job, run)
-    if device != planned_device(job, run):
+    device, planned = reading_device(job, run), planned_device(job, run)
+    if device != planned:
         what = "a GPU has no room for all weights beside its part: each process reads them into main memory first"
         run.emit(Noted(what))
     task = task_of(run.plan.step(Stage.LOAD).words)
     if task:
         set_seed(job.train.options.get("seed", 42))  # the head starts at random
     model = read_model(job, run, str(folder), device, task=task, **settings(task, data.summary))
-    where = f"{device} {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+    where = f"{planned} {torch.cuda.get_device_name(planned)}" if planned.startswith("cuda") else planned
+    if device != planned:
+        where = f"main memory, for {where}"
     values = {
         "device": where,
         "dtype": str(model.dtype).removeprefix("torch."),

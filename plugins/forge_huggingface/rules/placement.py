@@ -22,25 +22,50 @@ ROOM_MAIN = 0.8
 """The same of main memory."""
 
 
-def through_main_memory(machine: Machine, job: Job, whole: int) -> bool:
-    """Whether weights that each GPU is to hold a part of are read into main memory first.
+def through_main_memory(machine: Machine, job: Job, facts: ModelFacts) -> bool:
+    """Whether each process reads the whole model into main memory, of which its GPU is to hold a part.
 
-    Each process reads the whole model, and keeps it until its part is taken out. Straight onto the GPU is faster, if
-    both have room there; else it is done where torch's ``fully_shard`` moves one layer after the other.
+    Straight onto the GPU is faster, where all weights have room there beside the part that is taken out of them. Else
+    they may lie in main memory, from which torch's ``fully_shard`` moves one layer after the other. So may those of
+    supervised fine-tuning alone: DPO asks a reference before the model is parted. And attention that is for GPUs alone
+    could not be tried where they lie (:mod:`forge_huggingface.training.apart`).
 
     Args:
-        machine: The machine.
-        job: The job, its processes decided.
-        whole: Bytes of all weights, in the type that they are read in.
+        machine: The machine, each node of which is one like it.
+        job: The job, all else decided.
+        facts: What is known of the model.
     """
-    launch, kind = job.launch, device(machine, job)
-    if launch.shard != "full" or launch.world_size == 1 or kind not in {"cuda", "rocm"}:
+    launch, whole = job.launch, _read(job, facts)
+    if launch.shard != "full" or launch.world_size == 1 or whole is None:
         return False
-    room = min((card.memory for card in machine.accelerators if card.kind == kind and card.memory), default=None)
-    if room is None or whole + whole // launch.world_size <= ROOM * room:
+    if job.train.method != "sft" or job.model.attn_implementation == "flash_attention_2":
         return False
-    here = launch.world_size // launch.nodes
-    return here * whole <= ROOM_MAIN * (machine.memory or 0)
+    if _fits(machine, job, whole + whole // launch.world_size):
+        return False
+    there = machine.memory or 0
+    free = there if machine.available is None else machine.available
+    return launch.world_size // launch.nodes * whole <= min(ROOM_MAIN * there, free)
+
+
+def beyond(machine: Machine, job: Job, facts: ModelFacts) -> bool:
+    """Whether weights in 32 bit are more than a GPU has room for."""
+    whole = _read(job, facts)
+    return job.model.dtype == "float32" and whole is not None and not _fits(machine, job, whole)
+
+
+def _read(job: Job, facts: ModelFacts) -> int | None:
+    """Return the bytes of all weights as they are read; None if that is not known, as of weights in few bits."""
+    count = facts.parameters or (facts.shape.parameters if facts.shape else None)
+    if count is None or job.model.bits or facts.quantized:
+        return None
+    return count * (4 if job.model.dtype == "float32" else 2)
+
+
+def _fits(machine: Machine, job: Job, size: int) -> bool:
+    """Whether a GPU has room for weights, as far as that is known; main memory is not looked at."""
+    kind = device(machine, job)
+    card = next((card.memory for card in machine.accelerators if card.kind == kind), None)
+    return kind not in {"cuda", "rocm"} or not card or size <= ROOM * card
 
 
 def positions(facts: ModelFacts) -> int | None:

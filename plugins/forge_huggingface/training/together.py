@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forge.api import Data, Noted, PluginError
+from forge_huggingface.kernels import seams
 
 if TYPE_CHECKING:
     from forge.api import Job, Run
@@ -51,6 +52,23 @@ def keep_exact(config: Any) -> None:
 
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     config.fsdp_plugin_args["mixed_precision_policy"] = policy
+
+
+def part_reference(job: Job, run: Run) -> None:
+    """Have DPO's reference parted layer by layer, as the model is that is trained.
+
+    TRL parts it as one (1.14 and 1.16, ``prepare_fsdp``): all of it would be on each GPU to be parted, and again in
+    each forward pass.
+    """
+    if run.plan.launch.shard != "full" or job.train.method != "dpo" or not job.adapter.leaves_model:
+        return
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+    from trl.trainer import dpo_trainer
+
+    def prepare(model: Any, accelerator: Any) -> Any:
+        return fsdp2_prepare_model(accelerator, model).eval()
+
+    seams.replace(dpo_trainer, "prepare_fsdp", prepare)
 
 
 def share_gradients(trainer: Any) -> None:

@@ -32,7 +32,7 @@ from forge_huggingface.arguments.owned import REWARD_KEYS
 from forge_huggingface.arguments.tables import MUON
 from forge_huggingface.methods import METHODS, Method
 from forge_huggingface.model.adapt import keep_in_float32
-from forge_huggingface.model.device import is_out_of_memory
+from forge_huggingface.model.device import is_out_of_memory, planned_device
 from forge_huggingface.model.layers import chosen
 from forge_huggingface.model.parts import frozen
 from forge_huggingface.model.start import REFERENCE, keep_start
@@ -52,6 +52,7 @@ from forge_huggingface.training.together import (
     filled_up,
     gathered,
     keep_exact,
+    part_reference,
     share_gradients,
     together,
 )
@@ -170,7 +171,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if values.get("gradient_checkpointing_kwargs") or values.get("activation_checkpointing_kwargs"):
         heed_layers(loaded.model)
     collator = {"data_collator": data.collator(loaded)} if data.collator else {}
-    acting = apply(job, run, loaded.model)
+    acting = apply(job, run, loaded.model, planned_device(job, run))
+    part_reference(job, run)
     if hasattr(loaded.model, "peft_config"):
         # peft would keep a copy of an embedding that LoRA is on: the base has it.
         loaded.model.save_pretrained = partial(loaded.model.save_pretrained, save_embedding_layers=False)

@@ -1,4 +1,4 @@
-"""What the server is asked, as OpenAPI 3.1: written by hand, and held to the routes and to real answers by tests."""
+"""The server's routes as OpenAPI 3.1: what each takes and answers, held to the routes and to real answers by tests."""
 
 from __future__ import annotations
 

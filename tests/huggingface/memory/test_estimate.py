@@ -469,3 +469,21 @@ def test_weights_that_a_gpu_has_no_room_for_beside_its_part_are_read_into_main_m
     assert found.fits is (card == 80 or beside)
     if not beside:
         assert (found.peak or 0) >= 9 * (weights.bytes or 0)  # all of them, and the part that is taken out
+
+
+def test_a_reference_that_is_parted_too_is_there_as_a_whole_before() -> None:
+    one = on_gpu(48 * GIB)
+    machine = replace(one, accelerators=one.accelerators * 8, memory=512 * GIB)
+    found = {}
+    for method in ("sft", "dpo"):
+        tables = {**FULL, "launch": {"processes": 8, "shard": "full"}}
+        job = make_job(
+            tables, **PLAIN, **YES, method=method, per_device_train_batch_size=1, gradient_accumulation_steps=8
+        )
+        found[method] = estimate(machine, job, llama("8b"))
+    assert found["sft"] is not None
+    assert found["dpo"] is not None
+    weights = next(part.bytes or 0 for part in found["sft"].parts if part.name == "weights")
+    assert (found["sft"].peak or 0) >= 9 * weights
+    assert (found["dpo"].peak or 0) >= 17 * weights  # both, and the part of one
+    assert (found["sft"].fits, found["dpo"].fits) == (True, False)

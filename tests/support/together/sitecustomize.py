@@ -4,6 +4,8 @@
 that by the kind of machine alone, and FSDP2 itself runs on a CPU by gloo. So a CPU counts as what may shard: it
 stands in for GPUs, and everything else is real.
 
+``FORGE_TESTS_ROOM=0``: weights go through main memory, as where a GPU has no room for all of them; the GPUs are real.
+
 ``FORGE_TESTS_ANSWERS=1``: answers are drawn by each process with random numbers of its own, so no two numbers of
 processes draw the same ones. These answers depend on the prompt and on the place in the step alone, of held-out prompts
 on the place in the group.
@@ -76,5 +78,8 @@ def fix_answers(rollouts: Any) -> None:
 
 if os.environ.get("FORGE_TESTS_SHARD"):
     sys.meta_path.insert(0, After("accelerate.state", shard_on_a_cpu))
+if "FORGE_TESTS_ROOM" in os.environ:
+    room = float(os.environ["FORGE_TESTS_ROOM"])
+    sys.meta_path.insert(0, After("forge_huggingface.rules.placement", lambda module: setattr(module, "ROOM", room)))
 if os.environ.get("FORGE_TESTS_ANSWERS"):
     sys.meta_path.insert(0, After("forge_huggingface.training.recipes.rollouts", fix_answers))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.api import Noted
 from forge_huggingface.hub.snapshot import snapshot
-from forge_huggingface.model.device import reading_device
+from forge_huggingface.model.device import planned_device
 from forge_huggingface.model.load import read_model
 
 if TYPE_CHECKING:
@@ -23,6 +23,6 @@ def reference(job: Job, run: Run) -> Any:
     """Return the model that the trained one is compared with, or None where the trainer needs no second one."""
     if not job.adapter.leaves_model or job.train.options.get("precompute_ref_log_probs"):
         return None
-    model = read_model(job, run, str(snapshot(job, run, weights=True)), reading_device(job, run))
+    model = read_model(job, run, str(snapshot(job, run, weights=True)), planned_device(job, run))
     run.emit(Noted("all weights are trained, so the reference is a second copy of the model"))
     return model.requires_grad_(requires_grad=False).eval()
