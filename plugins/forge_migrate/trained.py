@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 ABSENT = frozenset({"corda", "eva", "loftq", "lora-ga", "lora_ga"})
 """Ways in which LoRA begins that forge refuses by name."""
 
+EMBEDDINGS = frozenset({"embed_in", "embed_tokens", "tok_embeddings", "word_embeddings", "wte"})
+"""What families call the embedding."""
+
 
 def new_tokens(draft: Draft, plain: Sequence[str], special: Sequence[str], *, whole: bool) -> None:
     """Add tokens.
@@ -30,6 +33,12 @@ def new_tokens(draft: Draft, plain: Sequence[str], special: Sequence[str], *, wh
     draft.tell("new tokens begin as the mean of the others here; other tools draw noise around it")
     if draft.get("adapter.type") != "lora":
         return
+    targets = draft.get("adapter.target_modules")
+    named = [targets] if isinstance(targets, str) else targets or []
+    if adapted := [name for name in named if name.rpartition(".")[2] in EMBEDDINGS]:
+        why = "its rows of new tokens are trained whole, and peft does not do both; leave the embedding to those rows"
+        draft.lack("LoRA on the embedding", adapted, why)
+        draft.set("adapter.target_modules", [name for name in named if name not in adapted] or "auto")
     if whole and not draft.get("adapter.modules_to_save"):
         draft.set("adapter.modules_to_save", ["embed_tokens", "lm_head"], "trained whole there where tokens are added")
     elif not whole:

@@ -69,6 +69,17 @@ def test_tokens_and_layers_are_taken_over(
 
 
 @pytest.mark.parametrize(
+    ("targets", "left"), [("[q_proj, model.embed_tokens]", ["q_proj"]), ("[embed_tokens]", "auto")]
+)
+def test_lora_on_an_embedding_that_gets_new_tokens_is_missing_and_not_written(
+    migrate: Migrate, targets: str, left: list[str] | str
+) -> None:
+    job, draft = migrate(AXOLOTL + f"adapter: lora\ntokens: ['<a>']\nlora_target_modules: {targets}\n")
+    assert [each.key for each in draft.missing] == ["LoRA on the embedding"]
+    assert job["adapter"]["target_modules"] == left
+
+
+@pytest.mark.parametrize(
     ("text", "name"),
     [(FACTORY + "finetuning_type: full\nuse_muon: true\n", "c.yaml"), (SWIFT + "--optimizer muon", "run.sh")],
 )

@@ -30,7 +30,8 @@ def choose(model: Any, table: AdapterTable) -> list[str]:
         parameter.requires_grad_(requires_grad=name in names)
     layers = [f"layer {index}" for index in sorted(numbers(model, table) or ())]
     named = [table.target_modules] if isinstance(table.target_modules, str) else table.target_modules
-    return [*layers, *(name for name in named if name != "auto"), *(table.modules_to_save or ())]
+    whole = [*(table.modules_to_save or ()), *(head for head in _new(model) if hasattr(model, head))]
+    return [*layers, *(name for name in named if name != "auto"), *dict.fromkeys(whole)]
 
 
 def chosen(model: Any, table: AdapterTable) -> set[str]:
@@ -43,7 +44,7 @@ def chosen(model: Any, table: AdapterTable) -> set[str]:
     """
     wanted = numbers(model, table)
     targets, whole = table.target_modules, table.modules_to_save or []
-    new = HEADS if type(model).__name__.endswith("ForSequenceClassification") else ()  # they begin at random
+    new = _new(model)
     pattern = isinstance(targets, str) and is_pattern(targets)
     asked = [targets] if isinstance(targets, str) else targets
     found: set[str] = set()
@@ -73,6 +74,11 @@ def chosen(model: Any, table: AdapterTable) -> set[str]:
             what = f'[adapter] type = "layers": {name} fits nothing{where}'
             raise ModelError(what, f"there are {', '.join(each for each in leaves if not each.isdigit())}")
     return found
+
+
+def _new(model: Any) -> tuple[str, ...]:
+    """Return what a model's head may be called that begins at random, and so is trained always."""
+    return HEADS if type(model).__name__.endswith("ForSequenceClassification") else ()
 
 
 def numbers(model: Any, table: AdapterTable) -> set[int] | None:

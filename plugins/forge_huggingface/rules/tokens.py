@@ -30,7 +30,7 @@ def cannot_name_tokens(job: Job, facts: ModelFacts) -> str | None:
         return f"add_tokens: models with {kind} have not been tried; take a model of text alone"
     method = METHODS.get(job.train.method)
     if method and method.teacher:
-        return f"add_tokens: the teacher of {method.name} has no such tokens, and both must have the same"
+        return f"add_tokens: the teacher of {method.name} has no such tokens, and both must have the same; remove it"
     if job.adapter.type == "layers":
         whole = {name.rpartition(".")[2] for name in job.adapter.modules_to_save or ()}
         apart = facts.shape is not None and not facts.shape.tied and not (method and method.pooled)

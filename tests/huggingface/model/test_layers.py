@@ -61,11 +61,11 @@ def test_a_tied_output_layer_is_the_embedding() -> None:
     assert trained({"modules_to_save": ["lm_head"]}, tied=True) == {"embed_tokens.weight"}
 
 
-def test_a_new_head_is_trained_always() -> None:
+def test_a_new_head_is_trained_always_and_named() -> None:
     from transformers import LlamaForSequenceClassification
 
     made = LlamaForSequenceClassification(model().config)
-    choose(made, AdapterTable(type="layers", layers_to_transform=[2]))
+    assert choose(made, AdapterTable(type="layers", layers_to_transform=[2])) == ["layer 2", "score"]
     names = {name for name, each in made.named_parameters() if each.requires_grad}
     assert "score.weight" in names
 
