@@ -46,12 +46,16 @@ def losses(project: Project, **changes: Any) -> tuple[str, list[float], list[flo
 FULL: dict[str, Any] = {"type": "none", "r": None, "lora_alpha": None}
 
 
+def slow(changes: dict[str, Any]) -> Any:
+    return pytest.param(changes, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"train": {"gradient_accumulation_steps": 2}},
-        {"adapter": FULL, "train": {"lr_scheduler_type": "cosine", "warmup_steps": 4, "weight_decay": 0.1}},
-        {"data": {"path": "texts.jsonl"}, "train": {"gradient_accumulation_steps": 3}},
+        slow({"adapter": FULL, "train": {"lr_scheduler_type": "cosine", "warmup_steps": 4, "weight_decay": 0.1}}),
+        slow({"data": {"path": "texts.jsonl"}, "train": {"gradient_accumulation_steps": 3}}),
     ],
     ids=["lora", "full", "text"],
 )
@@ -133,7 +137,7 @@ def test_epochs_are_counted_where_no_steps_are(plain: Project) -> None:
     "changes",
     [
         {"adapter": {"lora_dropout": 0.2}, "train": {"gradient_accumulation_steps": 3, "logging_steps": 3}},
-        {"adapter": FULL, "data": {"eval_size": 4}, "train": {"eval_strategy": "epoch"}},
+        slow({"adapter": FULL, "data": {"eval_size": 4}, "train": {"eval_strategy": "epoch"}}),
     ],
     ids=["lora", "full"],
 )
@@ -191,6 +195,7 @@ def test_a_dry_run_tries_the_longest_batch_and_trains_nothing(plain: Project) ->
     assert not (done.folder.path / "adapter").exists()
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_loss(plain: Project) -> None:
     _, first, _ = losses(plain)
     _, second, _ = losses(plain, train={"gradient_checkpointing": True})

@@ -16,8 +16,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
 ROOTS = sorted(path.parent for path in EXAMPLES.glob("*/pyproject.toml"))
 
 
-LONG = {"forge-plain"}
-"""Those whose tests train much: ``test_plain.py`` trains with it too, and holds more."""
+LONG = {"forge-bundle", "forge-plain"}
+"""Those whose tests take long; ``test_plain.py`` trains with the second one too, and holds more."""
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def test_a_runs_name_stands_in_no_key_and_no_file_name_that_programs_act_on(
     assert not re.search(r"mmproj|mtp-|\d{5}-of-\d{5}", file, re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_called_after_phi_3_loads_in_llama_cpp(mine: RunFolder) -> None:
     from forge_gguf.llama.runtime import Generator
 
@@ -252,6 +253,7 @@ def test_a_run_that_is_called_after_phi_3_loads_in_llama_cpp(mine: RunFolder) ->
         assert generator.tokens("red", special=False)
 
 
+@pytest.mark.slow
 def test_the_small_model_before_training_has_the_header_of_the_file_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +371,7 @@ def test_a_missing_word_about_the_first_token_is_caught(tmp_path: Path, monkeypa
     assert "a token is added to texts" in gate.message
 
 
+@pytest.mark.slow
 def test_a_rotation_of_another_frequency_is_caught(mine: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     from forge_gguf.file import architectures
 

@@ -43,6 +43,7 @@ def forge(project: Path, *arguments: str, told: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_an_old_run_is_resumed_from_its_checkpoint(project: Path) -> None:
     said = forge(project, "resume", CUT_OFF)
     assert "going on from checkpoint-2" in said

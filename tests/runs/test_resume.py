@@ -181,7 +181,7 @@ def test_other_rows_are_refused_on_resume(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(project: Project, number: signal.Signals) -> None:
     project.write(train={"max_steps": 400, "save_steps": 1000})
     process = project.begin()

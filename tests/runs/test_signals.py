@@ -55,6 +55,7 @@ def test_a_stop_while_exporting_keeps_the_weights_and_says_how_to_go_on(project:
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
+@pytest.mark.slow
 def test_a_training_goes_on_where_nothing_can_be_shown_and_its_log_says_so(project: Project) -> None:
     project.write(train={"max_steps": 2})
     with Path("/dev/full").open("wb") as full:
@@ -67,6 +68,7 @@ def test_a_training_goes_on_where_nothing_can_be_shown_and_its_log_says_so(proje
     assert folder.log.read_text(encoding="utf-8").count(told) == 1
 
 
+@pytest.mark.slow
 def test_a_module_beside_the_job_is_not_pythons(project: Project) -> None:
     (project.folder / "random.py").write_text("raise SystemExit(0)")
     project.write(train={"max_steps": 1})

@@ -128,6 +128,7 @@ def test_more_epochs_begin_where_the_adapter_ended(project: Project) -> None:
     assert all(torch.equal(before[name], value) for name, value in weights(done).items())
 
 
+@pytest.mark.slow
 def test_the_lock_has_the_adapters_folder_digest_and_keys(project: Project) -> None:
     start = sft(project, r=2, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "v_proj"])
     project.write(adapter={**FRESH, "from": str(start)})

@@ -66,7 +66,7 @@ def here(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
     return site
 
 
-@pytest.mark.parametrize("version", [FIRST, LAST])
+@pytest.mark.parametrize("version", [pytest.param(FIRST, marks=pytest.mark.slow), LAST])
 def test_it_passes_its_own_test_and_its_observer_prints(here: Site, version: str, tmp_path: Path) -> None:
     root = installed(here, version)
     ran = subprocess.run(

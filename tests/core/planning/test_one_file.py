@@ -130,6 +130,7 @@ def test_a_file_works_as_an_installed_plugin_does(folder: Path) -> None:
     assert (ran.folder / "plugins" / "mine.py").read_bytes() == PLUGIN.encode()
 
 
+@pytest.mark.slow
 def test_the_command_says_so_in_the_plan_and_mistakes_in_its_keys_have_their_lines(folder: Path) -> None:
     run_job("", folder)  # which makes the model and the rows
     (folder / "job.toml").write_text('[model]\nid = "model"\n[data]\npath = "rows.jsonl"\n' + JOB)
@@ -176,6 +177,7 @@ def test_a_copy_that_was_changed_or_is_gone_is_refused(folder: Path) -> None:
         RunFolder(ran.folder).code()
 
 
+@pytest.mark.slow
 def test_a_lock_runs_its_copy_and_refuses_another_file(folder: Path) -> None:
     ran = run_job(JOB, folder)
     lock = ran.folder / "job.lock.toml"
