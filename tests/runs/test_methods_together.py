@@ -119,6 +119,38 @@ def test_answers_last_as_many_steps_in_two_processes_as_in_one(project: Project,
     assert len(found[0]) == 2  # of four steps
 
 
+@pytest.mark.parametrize(
+    ("method", "count"),
+    [
+        ("dpo", 5),
+        *(
+            pytest.param(method, count, marks=pytest.mark.slow)
+            for method, count in (
+                ("dpo", 6),
+                ("reward", 5),
+                ("reward", 6),
+                ("kto", 5),
+                ("kto", 6),
+                ("orpo", 5),
+                ("cpo", 6),
+            )
+        ),
+    ],
+)
+def test_held_out_rows_are_judged_in_two_processes_as_in_one(
+    project: Project, rows: Rows, method: str, count: int
+) -> None:
+    """Whose last batch is smaller, or is of one process alone."""
+    make, options = METHODS[method]
+    rows(make(count + 12))
+    more = {"gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.05}
+    more |= {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "max_steps": 4}
+    project.write(train={"method": method, **options, **more}, data={"eval_size": count})
+    one, two = (together(project, *arguments) for arguments in ((), ("--set", "launch.processes=2")))
+    assert any("eval_loss" in line for line in one)
+    hold_alike(one, two)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
 @pytest.mark.parametrize("count", [6, 5])

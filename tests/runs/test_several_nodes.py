@@ -130,6 +130,17 @@ def test_a_node_whose_processes_have_failed_says_so_though_it_is_asked_to_stop_l
 
 
 @pytest.mark.slow
+def test_a_node_that_comes_twice_ends_with_the_training(project: Project) -> None:
+    project.write(train=SHARED)
+    nodes = begin(project)
+    twin = project.start("worker-node", str(nodes[2].path))
+    said = [process.communicate(timeout=90)[0] for process in (nodes[0], nodes[1], twin)]
+    assert nodes[0].returncode == 0, said[0]
+    assert sorted([nodes[1].returncode, twin.returncode]) == [0, 1], said
+    assert is_free(nodes[2], processes_of(nodes[2]))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_node_that_is_asked_to_stop_stops_all(project: Project, node: int) -> None:
     project.write(train=SHARED)

@@ -82,6 +82,25 @@ def test_a_sharded_training_is_the_same_and_leaves_the_same_weights(
 
 
 @slow
+def test_a_tied_output_layer_is_written_once(project: Project) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    tied = AutoModelForCausalLM.from_pretrained(project.folder / "model")
+    tied.config.tie_word_embeddings = True
+    tied.tie_weights()
+    tied.save_pretrained(project.folder / "model")
+    project.write(adapter=FULL, train={"gradient_accumulation_steps": 2})
+    together(project)
+    first = weights(project.newest())
+    together(project, *SHARDED, FORGE_TESTS_SHARD="1")
+    second = weights(project.newest())
+    assert first.keys() == second.keys()
+    assert "lm_head.weight" not in second
+
+
+@slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["lora", "full", "full-kernels", "packed", "recomputed", "dpo-full"])
 def test_weights_go_through_main_memory_to_the_gpus_that_hold_parts(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LOOK = 2.0
 """Seconds between two looks for another meeting."""
 
+LEFT = 20.0
+"""Seconds after the first node's launcher in which those of the others end."""
+
 AGAIN = 10.0
 """Seconds in which the first node may make another attempt, by another plan, once one has failed."""
 
@@ -126,9 +129,10 @@ def _next(folder: RunFolder, done: str, wait: float, wish: _Wish) -> Meeting | N
 def _end(launcher: subprocess.Popen[bytes], folder: RunFolder, meeting: Meeting, wish: _Wish) -> int:
     """Wait for a launcher, and return its code; a stop is the first node's word.
 
-    Where the first node calls to another meeting, this one was left over by a first node that was killed.
+    Where the first node calls to another meeting, this one was left over by a first node that was killed. One that goes
+    on when the meeting is over had no part in it: another one has come as the same node.
     """
-    wish.launcher = launcher
+    wish.launcher, over = launcher, 0.0
     try:
         if wish.count:  # it came as the launcher was started
             launcher.send_signal(signal.SIGTERM)
@@ -138,5 +142,8 @@ def _end(launcher: subprocess.Popen[bytes], folder: RunFolder, meeting: Meeting,
             with suppress(RunError):
                 if Meeting.read(folder.path).id != meeting.id:
                     launcher.kill()
+            over = over or (time.monotonic() if meeting.is_over(folder.path) else 0.0)
+            if over and time.monotonic() - over > LEFT:
+                launcher.kill()
     finally:
         wish.launcher = None

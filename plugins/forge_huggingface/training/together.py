@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from forge.api import Data, Noted, PluginError
+from forge.api import Data, DataError, Noted, PluginError
+from forge.text.units import counted
 from forge_huggingface.kernels import seams
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def gathered(trainer: Any, run: Run) -> dict[str, Any] | None:
     if run.plan.launch.shard != "full":
         return None
     found: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return found
+    tied = getattr(trainer.accelerator.unwrap_model(trainer.model), "all_tied_weights_keys", None) or {}
+    # Gathered they are two; as one they are written once, as those of a whole model.
+    return found | {name: found[other] for name, other in tied.items() if name in found and other in found}
 
 
 def slowest(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -127,6 +130,21 @@ def joined(found: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]
         values = [value for each in found for value in each.get(name, ())]
         every[name] = [sum(values)] if name == "num_tokens" else values
     return every
+
+
+def check_batches(trainer: Any) -> None:
+    """Refuse rows that fill no batch, where smaller ones are left out. Raises :class:`DataError`."""
+    args, rows = trainer.args, trainer.train_dataset
+    if not args.dataloader_drop_last or not hasattr(rows, "__len__"):
+        return
+    batch = args.per_device_train_batch_size * args.world_size
+    if len(rows) < batch:
+        several = f" of {args.world_size} processes" if args.world_size > 1 else ""
+        raise DataError(
+            f"{counted(len(rows), 'row')} fill no batch of {batch}{several}",
+            "dataloader_drop_last leaves smaller ones out, so nothing would be trained",
+            "remove [train] dataloader_drop_last, or lower per_device_train_batch_size",
+        )
 
 
 def filled_up(trainer: Any, data: Data) -> Noted | None:

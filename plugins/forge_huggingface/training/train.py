@@ -48,6 +48,7 @@ from forge_huggingface.training.rates import rates_of
 from forge_huggingface.training.resume import drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
 from forge_huggingface.training.together import (
+    check_batches,
     check_together,
     filled_up,
     gathered,
@@ -209,6 +210,7 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     ]
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
+    check_batches(trainer)
     hold_apart(trainer, job, run)
     if (note := filled_up(trainer, data)) is not None:
         run.emit(note)

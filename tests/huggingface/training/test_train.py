@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from forge.api import Data, Job, PluginError
+from forge.api import Data, DataError, Job, PluginError
 from forge_huggingface.training.save import final_metrics
+from forge_huggingface.training.together import check_batches
 from forge_huggingface.training.train import check_adapter, held_out
 
 if TYPE_CHECKING:
@@ -47,3 +48,16 @@ def test_an_adapter_that_is_none_of_pefts_is_refused_before_anything_is_trained(
     )
     with pytest.raises(PluginError, match=said):
         check_adapter(model, theirs, run)
+
+
+@pytest.mark.parametrize(("rows", "processes", "says"), [(3, 1, "3 rows fill no batch of 4"), (7, 2, "of 2 processes")])
+def test_rows_that_fill_no_batch_are_refused_where_smaller_ones_are_left_out(
+    rows: int, processes: int, says: str
+) -> None:
+    args = SimpleNamespace(dataloader_drop_last=True, per_device_train_batch_size=4, world_size=processes)
+    with pytest.raises(DataError, match=says) as caught:
+        check_batches(SimpleNamespace(args=args, train_dataset=[{}] * rows))
+    assert "nothing would be trained" in str(caught.value)
+    check_batches(SimpleNamespace(args=args, train_dataset=[{}] * 8))
+    args.dataloader_drop_last = False
+    check_batches(SimpleNamespace(args=args, train_dataset=[{}] * rows))

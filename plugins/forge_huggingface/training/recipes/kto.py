@@ -67,8 +67,10 @@ class FinishedRatings(Weighed, KTOTrainer):  # type: ignore[misc]  # trl is Any 
         """Estimate first, of all rows, how far the model has moved."""
         if self.calculate_KL:
             self.model.eval()
-            found = torch.cat([self._distances(self._prepare_inputs(inputs)) for inputs in arguments[0]])
-            self._moved = float(found.mean())
+            found = [self._distances(self._prepare_inputs(inputs)) for inputs in arguments[0]]
+            if self._spread:
+                found = [each for of_one in self.run.group.gather(found[: self._mine]) for each in of_one]
+            self._moved = float(torch.cat(found).mean())
         try:
             return super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **options)
         finally:

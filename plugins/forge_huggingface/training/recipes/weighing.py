@@ -310,16 +310,14 @@ def loader_of(trainer: Any, rows: Any, batches: list[list[int]]) -> Any:
 @contextlib.contextmanager
 def by_itself(trainer: Any) -> Iterator[None]:
     """Have a trainer measure what this process sees, and nothing of what the others see."""
-    args, accelerator, gather = trainer.args, trainer.accelerator, trainer.gather_function
+    args, gather = trainer.args, trainer.gather_function
     averages = args.average_tokens_across_devices
-    args.average_tokens_across_devices = False
-    accelerator.gather_for_metrics = trainer.gather_function = alone
+    args.average_tokens_across_devices, trainer.gather_function = False, alone
     try:
-        yield
+        with to_itself(trainer.accelerator):
+            yield
     finally:
-        args.average_tokens_across_devices = averages
-        trainer.gather_function = gather
-        del accelerator.gather_for_metrics  # the class's own is there again
+        args.average_tokens_across_devices, trainer.gather_function = averages, gather
 
 
 @contextlib.contextmanager
