@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from forge.text.evaluation import cut_answers
 from forge.text.units import cut
 from forge_report.curves import losses
 from forge_report.outcome import comparisons
@@ -122,6 +123,7 @@ def _training(record: Record) -> Iterator[Finding]:
 def healthy(record: Record) -> list[Finding]:
     """Say what went wrong, or that nothing did."""
     found = [*_sessions(record), *_finite(record), *_online(record), *_data(record), *_exports(record)]
+    found += _answers(record)
     warnings = list(dict.fromkeys(told(event) for event in record.happened if event.get("kind") == "warning"))
     found += [Finding("warn", text) for text in warnings[:WARNINGS]]
     if len(warnings) > WARNINGS:
@@ -193,6 +195,12 @@ def _exports(record: Record) -> Iterator[Finding]:
     for name, export in record.exports.items():
         if export is None:
             yield Finding("warn", f"Export {name} is not whole: `forge export` makes it again")
+
+
+def _answers(record: Record) -> Iterator[Finding]:
+    asked = record.evaluation or {}
+    for name, text in cut_answers(asked.get("models") or {}, asked.get("report") or {}):
+        yield Finding("warn", f"In the evaluation of {name}, {text}")
 
 
 def ends(series: Series) -> tuple[float, float, int]:

@@ -290,6 +290,21 @@ def test_a_held_out_loss_that_rose_is_a_warning(run: Run) -> None:
     assert "Held-out loss rose from 1 at step 1 to 2 at step 2 (+100 %)." in texts(learned(run.record), "warn")
 
 
+def test_answers_that_were_cut_are_told_as_the_command_tells_them(run: Run) -> None:
+    run.begin().step(1)
+    found = {
+        "rows": 4,
+        "models": {"base": {"answers": 4, "finished": 0.5}, "tuned": {"answers": 4, "finished": 1.0}},
+        "metrics": {},
+        "samples": [],
+        "report": {"sampling": {"max_new_tokens": 48}},
+    }
+    (run.folder.path / "evaluation.json").write_text(json.dumps(found))
+    told = texts(healthy(run.record), "warn")
+    assert "In the evaluation of base, 50% of the answers were cut at max_new_tokens (48)" in told
+    assert "tuned" not in told
+
+
 def test_with_rewards_the_reward_is_what_counts(run: Run) -> None:
     run.begin()
     for step in range(1, 31):

@@ -44,7 +44,7 @@ from forge.api.event import (
 from forge.api.plan import Plan, Training
 from forge.cli.terminal import Door, Unwritable, door, say, shown
 from forge.job.literal import literal
-from forge.text.evaluation import measured
+from forge.text.evaluation import cut_answers, measured
 from forge.text.measures import evaluated, is_number, measures
 from forge.text.memory import measured as measured_beside
 from forge.text.memory import verdict as memory_verdict
@@ -291,13 +291,8 @@ class Console:
         for row in rows:
             table.add_row("", *(Text(shown(cell)) for cell in row))
         self.table(table)
-        for name, model in event.models.items():
-            cut = 1 - model.get("finished", 1.0)
-            if cut:
-                report = event.report
-                text = f" {name}: {cut:.0%} of the answers were cut at max_new_tokens"
-                end = f", or at the model's {positions} positions" if (positions := report.get("positions")) else ""
-                self.line(("warning", "yellow"), f"{text} ({report['sampling']['max_new_tokens']}){end}")
+        for name, text in cut_answers(event.models, event.report):
+            self.line(("warning", "yellow"), f" {name}: {text}")
         for sample in event.samples[:1]:
             said = {"prompt": sample["prompt"], "reference": sample["reference"], **sample["answers"]}
             for name, text in said.items():

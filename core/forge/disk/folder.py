@@ -17,6 +17,7 @@ from forge.api.results import Trained
 from forge.api.stage import Stage
 from forge.api.submitter import Ticket
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked
+from forge.disk.events import read_events
 from forge.disk.faults import disk_errors
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
@@ -354,7 +355,10 @@ class RunFolder:
             return "trained"
         if self.plan().task is Task.DRY_RUN:
             return "dry run"
-        return "stopped" if newest_marked(self.checkpoints) else "failed" if self.events.exists() else "planned"
+        if newest_marked(self.checkpoints):
+            return "stopped"
+        ends = [event["kind"] for event in read_events(self.events) if event["kind"] in {"failed", "stopped"}]
+        return ends[-1] if ends else "failed" if self.events.exists() else "planned"
 
     def own(self) -> AbstractContextManager[None]:
         """Hold the folder's lock, so that two processes never write one run. Raises :class:`RunError` if it is held."""

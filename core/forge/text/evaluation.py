@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 def measured(metrics: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -23,6 +23,20 @@ def measured(metrics: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             cells.append(cell(found.get("difference"), sign="+"))
         rows.append([metric, *cells, str(max(entry["n"] for entry in found.values()))])
     return rows
+
+
+def cut_answers(models: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield for each model whose answers did not all come to an end its name, and what became of the others.
+
+    Args:
+        models: As in :class:`forge.api.Evaluated`.
+        report: The same.
+    """
+    end = f", or at the model's {positions} positions" if (positions := report.get("positions")) else ""
+    for name, model in models.items():
+        if left := 1 - model.get("finished", 1.0):
+            limit = report["sampling"]["max_new_tokens"]
+            yield name, f"{left:.0%} of the answers were cut at max_new_tokens ({limit}){end}"
 
 
 def cell(entry: Mapping[str, Any] | None, sign: str = "") -> str:

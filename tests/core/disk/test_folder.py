@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli
 
-from forge.api import Custom, Trained
+from forge.api import Custom, Failed, Stopped, Trained
 from forge.api.plan import Plan
 from forge.discovery.keys import PluginKeys
 from forge.disk.checkpoints import mark, newest_marked
@@ -206,8 +206,12 @@ def test_the_state_says_in_a_word_what_became_of_a_run(planned: Any) -> None:
     assert folder.state() == "planned"
     log = EventLog(folder.events)
     log.append(Custom("training", more={"steps": 3}))
-    log.close()
     assert folder.state() == "failed"
+    log.append(Stopped("stopped where there was nothing new to save"))
+    assert folder.state() == "stopped"
+    log.append(Failed({"what": "the model cannot be read"}))
+    assert folder.state() == "failed"
+    log.close()
     checkpoint = folder.checkpoints / "checkpoint-2"
     checkpoint.mkdir(parents=True)
     (checkpoint / "w").write_text("w")
