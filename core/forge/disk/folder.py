@@ -357,8 +357,10 @@ class RunFolder:
             return "dry run"
         if newest_marked(self.checkpoints):
             return "stopped"
-        ends = [event["kind"] for event in read_events(self.events) if event["kind"] in {"failed", "stopped"}]
-        return ends[-1] if ends else "failed" if self.events.exists() else "planned"
+        kinds = [event["kind"] for event in read_events(self.events)]
+        if kinds[-1:] == ["stopped"]:  # an attempt after that, which was killed, has left other events behind it
+            return "stopped"
+        return "failed" if self.events.exists() else "planned"
 
     def own(self) -> AbstractContextManager[None]:
         """Hold the folder's lock, so that two processes never write one run. Raises :class:`RunError` if it is held."""

@@ -141,7 +141,7 @@ def check_batches(trainer: Any) -> None:
     if len(rows) < batch:
         several = f" of {args.world_size} processes" if args.world_size > 1 else ""
         raise DataError(
-            f"{counted(len(rows), 'row')} fill no batch of {batch}{several}",
+            f"there is no whole batch: {counted(len(rows), 'row')}, and one{several} takes {batch}",
             "dataloader_drop_last leaves smaller ones out, so nothing would be trained",
             "remove [train] dataloader_drop_last, or lower per_device_train_batch_size",
         )

@@ -209,6 +209,9 @@ def test_the_state_says_in_a_word_what_became_of_a_run(planned: Any) -> None:
     assert folder.state() == "failed"
     log.append(Stopped("stopped where there was nothing new to save"))
     assert folder.state() == "stopped"
+    log.append(Custom("training", more={"steps": 3}))  # another attempt, killed without a word
+    assert folder.state() == "failed"
+    log.append(Stopped("stopped where there was nothing new to save"))
     log.append(Failed({"what": "the model cannot be read"}))
     assert folder.state() == "failed"
     log.close()

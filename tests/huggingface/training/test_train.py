@@ -50,7 +50,9 @@ def test_an_adapter_that_is_none_of_pefts_is_refused_before_anything_is_trained(
         check_adapter(model, theirs, run)
 
 
-@pytest.mark.parametrize(("rows", "processes", "says"), [(3, 1, "3 rows fill no batch of 4"), (7, 2, "of 2 processes")])
+@pytest.mark.parametrize(
+    ("rows", "processes", "says"), [(1, 1, "1 row, and one takes 4"), (7, 2, "7 rows, and one of 2 processes takes 8")]
+)
 def test_rows_that_fill_no_batch_are_refused_where_smaller_ones_are_left_out(
     rows: int, processes: int, says: str
 ) -> None:
