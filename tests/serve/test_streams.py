@@ -128,22 +128,22 @@ def test_who_does_not_read_keeps_neither_the_training_nor_others_waiting(served:
 
 
 def test_so_many_streams_are_open_and_no_more(served: Served) -> None:
-    with ExitStack() as stack:
-        for _ in range(STREAMS):
-            stack.enter_context(served.stream("/api/v1/stream"))
-        found = served.call("GET", "/api/v1/stream")
-        assert found.status == 429
-        assert found.headers["retry-after"]
-        assert served.call("GET", "/api/v1/runs").status == 200
-    wait_for(lambda: _opens(served), seconds=5, pause=0.05)
+    for _ in range(2):  # again, since each gives back its place
+        with ExitStack() as stack:
+            for _ in range(STREAMS):  # those of a test before may have a moment to go
+                wait_for(lambda: _opens(served, stack), seconds=20, pause=0.05)
+            found = served.call("GET", "/api/v1/stream")
+            assert found.status == 429
+            assert found.headers["retry-after"]
+            assert served.call("GET", "/api/v1/runs").status == 200
 
 
-def _opens(served: Served) -> bool:
+def _opens(served: Served, stack: ExitStack) -> bool:
     try:
-        with served.stream("/api/v1/stream"):
-            return True
+        stack.enter_context(served.stream("/api/v1/stream"))
     except AssertionError:
         return False
+    return True
 
 
 def test_a_log_is_read_in_parts(served: Served, place: Project) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,30 +96,11 @@ class Served:
         """Read a stream: yields its messages, each as ``event``, ``id`` and ``data``."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {"Accept": "text/event-stream", "Authorization": f"Bearer {self.token}", **headers}
-        connection.request("GET", path, headers=sent)
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-
-        def messages() -> Iterator[dict[str, str]]:
-            message: dict[str, str] = {}
-            end = time.monotonic() + 20
-            while line := response.readline().decode().rstrip("\n"):
-                name, _, value = line.partition(": ")
-                message[name] = value
-                while (following := response.readline().decode()) not in {"\n", ""}:
-                    name, _, value = following.rstrip("\n").partition(": ")
-                    message[name] = value
-                if "data" in message:
-                    yield message
-                    end = time.monotonic() + 20
-                assert time.monotonic() < end, "the stream says nothing"
-                message = {}
-
-        try:
-            yield messages()
-        finally:
-            response.close()
-            connection.close()
+        with closing(connection):
+            connection.request("GET", path, headers=sent)
+            with closing(connection.getresponse()) as response:
+                assert response.status == 200, response.read()
+                yield _messages(response)
 
     def settled(self, name: str, seconds: float = 90) -> dict[str, Any]:
         """Wait until a run, or an entry, neither waits nor runs, and return it."""
@@ -147,6 +128,22 @@ class Served:
         """End it as Ctrl-C does, and return its exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=20)
+
+
+def _messages(response: http.client.HTTPResponse) -> Iterator[dict[str, str]]:
+    message: dict[str, str] = {}
+    end = time.monotonic() + 20
+    while line := response.readline().decode().rstrip("\n"):
+        name, _, value = line.partition(": ")
+        message[name] = value
+        while (following := response.readline().decode()) not in {"\n", ""}:
+            name, _, value = following.rstrip("\n").partition(": ")
+            message[name] = value
+        if "data" in message:
+            yield message
+            end = time.monotonic() + 20
+        assert time.monotonic() < end, "the stream says nothing"
+        message = {}
 
 
 def serve(folder: Path, *options: str, port: int = 0, **environ: str) -> Served:

@@ -105,26 +105,30 @@ def _stream(request: Request, server: Server, pieces: AsyncIterator[str]) -> Res
         raise Refused(429, f"{STREAMS} streams are open, and more are not served", headers={"retry-after": "5"})
     server.streams += 1  # counted from here: what was accepted will be served
 
-    async def guarded() -> AsyncIterator[bytes]:
-        try:
-            yield b"retry: 500\n\n"
-            async for piece in pieces:
-                yield piece.encode(errors="backslashreplace")
-        finally:
-            server.streams -= 1
-
-    return _Stream(guarded(), media_type="text/event-stream", headers=HEADERS)
+    return _Stream(server, pieces)
 
 
 class _Stream(StreamingResponse):
-    """A stream whose generator is closed whatever ends it, so that what it holds is given back at once."""
+    """A stream that gives back its place, and what its generator holds, whatever ends it."""
+
+    def __init__(self, server: Server, pieces: AsyncIterator[str]) -> None:
+        super().__init__(_sent(pieces), media_type="text/event-stream", headers=HEADERS)
+        self.server = server
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve the stream."""
         try:
             await super().__call__(scope, receive, send)
         finally:
+            self.server.streams -= 1
             await cast("AsyncGenerator[bytes]", self.body_iterator).aclose()
+
+
+async def _sent(pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    """Yield a stream's messages as they are sent, after the milliseconds in which a browser comes back."""
+    yield b"retry: 500\n\n"
+    async for piece in pieces:
+        yield piece.encode(errors="backslashreplace")
 
 
 async def _lines(path: Path, after: int) -> AsyncGenerator[str]:
