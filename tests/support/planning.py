@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forge.discovery.catalogue import Catalogue
     from forge.machine.machine import Machine
 
-BASE = '[model]\nid = "m"\n[data]\npath = "d.jsonl"\n'
+BASE = '[model]\nid = "m"\n[data]\npath = "org/rows"\n'
 HELD_OUT = f"{BASE}eval_size = 0.1\n"
 FACTS = ModelFacts(id="m", source="unknown", task="text", dtype="bfloat16")
 CUDA = PRESETS["linux-cuda"]
@@ -29,8 +29,9 @@ def planner(catalogue: Catalogue) -> Callable[..., Plan]:
 
     def make(text: str = BASE, machine: str | Machine = "linux-cuda", facts: ModelFacts = FACTS, **more: Any) -> Plan:
         plugins = more.pop("catalogue", catalogue)
+        folder = more.pop("folder", Path("/jobs"))
         found = PRESETS[machine] if isinstance(machine, str) else machine
-        return make_plan(parse(text, "job.toml", Path("/jobs"), PluginKeys(plugins)), plugins, found, facts, **more)
+        return make_plan(parse(text, "job.toml", folder, PluginKeys(plugins)), plugins, found, facts, **more)
 
     return make
 

@@ -20,6 +20,8 @@ from forge.errors import ForgeError, JobError, PluginError, Problem, UsageError,
 from forge.job.explain import problems_of
 from forge.job.nearest import nearest
 from forge.masking import masked
+from forge.planning.absent import absent
+from forge.planning.mistakes import refuse
 from forge.planning.packages import packages_of
 from forge.planning.planner import make_plan
 from forge.text.units import size
@@ -133,6 +135,7 @@ def prepare(
     Raises:
         ForgeError: It cannot be sent. Nothing was written then.
     """
+    refuse(file, list(absent(file.job, elsewhere=submitter.shares_disk)))
     facts = describe_model(catalogue, file.job.model.id, file.job.model.revision, file.job.folder)
     plan = make_plan(file, catalogue, machine, facts, task=Task.TRAIN)
     adapter = plan.decided("adapter.from")
@@ -148,7 +151,8 @@ def prepare(
     try:
         name = f"{folder.path.parent.name}/{folder.path.name}"
         bundle = Bundle(run=folder.path, name=name, job=file.job, packages=packages)
-        notes = _checked(bundle, submitter, target, dry=dry)
+        unseen = (facts.note,) if facts.source == "unknown" and facts.note else ()
+        notes = (*unseen, *_checked(bundle, submitter, target, dry=dry))
         bundle.folder.mkdir()
         write_text(bundle.folder / "job.toml", portable.text(forge.__version__))
         portable.copy(bundle.folder)

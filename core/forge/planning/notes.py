@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.job.nearest import did_you_mean
+from forge.planning.absent import absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,8 @@ def notes(
         yield f"{what}, and {idle} more {'is' if idle == 1 else 'are'} idle"
     if facts.note:
         yield facts.note
+    for each in absent(job):
+        yield f"{each.where}: {each.message}, and a run would end of it; {each.do}"
 
 
 def _locked(job: Job, catalogue: Catalogue) -> Iterator[str]:

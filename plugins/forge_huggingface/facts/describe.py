@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from forge.api import ModelTask
     from forge_huggingface.facts.safetensors import Header
 
+_UNSEEN = "no folder here has its name; assumed text, not verified"
+
 
 def describe(id: str, revision: str | None, folder: Path, offline: bool | None = None) -> ModelFacts:  # noqa: A002
     """Find out about a model: in a local folder, else in the download cache, else with one request to the hub.
@@ -67,12 +69,12 @@ def _described(id: str, revision: str | None, folder: Path, offline: bool | None
         with files.reachable(snapshot):
             return _from_cache(id, snapshot)
     if hub.is_offline() if offline is None else offline:
-        note = f"not in the cache ({hub.cache_folder()}), and offline; assumed text, not verified"
+        note = f"not in the cache ({hub.cache_folder()}), and offline; {_UNSEEN}"
         return ModelFacts(id=id, source="unknown", note=note)
     try:
         config, commit = hub.fetch_config(id, revision)
     except hub.Unreachable as error:
-        return ModelFacts(id=id, source="unknown", note=f"{error}; assumed text, not verified")
+        return ModelFacts(id=id, source="unknown", note=f"{error}; {_UNSEEN}")
     note = "only config.json was read: the size is unknown until the download"
     return ModelFacts(id=id, source="hub", revision=commit, **_from_config(config, note))
 

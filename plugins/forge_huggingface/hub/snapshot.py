@@ -108,8 +108,8 @@ def download(name: str, revision: str | None, patterns: list[str], about: str, t
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, *transport_errors()) as error:
         raise ModelError(
             what,
-            "the hub cannot be reached, and the files are not in the cache",
-            "go online once, unset HF_HUB_OFFLINE, or give a local folder",
+            "there is no such folder here, the hub cannot be reached, and the cache does not have it",
+            f"mend {key} if you meant a folder; else go online once, or unset HF_HUB_OFFLINE",
         ) from error
     except HfHubHTTPError as error:
         raise ModelError(what, first_line(error), "try again later") from error

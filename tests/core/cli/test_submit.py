@@ -130,6 +130,12 @@ def test_a_target_is_listed_with_its_plugin(room: Room) -> None:
     assert "A shelf in this room." in room.forge("plugins", "shelf")
 
 
+def test_a_job_whose_rows_are_not_here_is_not_sent(room: Room) -> None:
+    said = room.submit("--set", "data.path=rows/b.jsonl", code=2)
+    assert "data.path: rows/b.jsonl is not here; did you mean rows/a.jsonl?" in said
+    assert not (room.folder / "runs").exists()
+
+
 def test_what_is_sent_lies_in_the_run_folder_with_the_files_that_the_job_names(room: Room) -> None:
     said = room.submit("--set", "train.max_steps=5")
     assert "sent    shelf 7: file://shelf" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import replace
@@ -38,6 +39,21 @@ def test_a_gpu_that_torch_cannot_use_is_said_in_the_plan(plan: Any) -> None:
 
 def test_what_is_unknown_about_the_model_is_said_in_the_plan(plan: Any) -> None:
     assert "not verified" in plan(facts=replace(FACTS, note="offline; not verified")).notes[0]
+
+
+def test_rows_that_are_not_here_are_told_and_what_may_lie_on_the_hub_is_not(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "here.jsonl").touch()
+    places = {
+        "here.jsonl": None,
+        "hear.jsonl": "did you mean here.jsonl?",
+        "rows/here.jsonl": "mend the path, which starts at the job's folder",
+        "./org/name": "mend the path, which starts at the job's folder",
+        "org/name": None,
+        "*.jsonl": None,
+    }
+    job = f"{BASE}[eval]\npath = {json.dumps(list(places))}\n"
+    told = [f"eval.path: {path} is not here, and a run would end of it; {do}" for path, do in places.items() if do]
+    assert list(plan(text=job, folder=tmp_path).notes) == told
 
 
 def test_a_missing_package_is_refused_with_the_line_that_installs_it(plan: Any) -> None:

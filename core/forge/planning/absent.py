@@ -1,0 +1,53 @@
+"""Rows that a job names and that are not here, as far as their names alone can tell.
+
+Only what reads the rows knows all that a path may stand for. Where it can only be a file, and none is there, that is told
+sooner: a run would end of it, and a job that is sent elsewhere would wait in a queue for that.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge.api.functions import read_by
+from forge.errors import Problem
+from forge.job.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from forge.job.job import Job
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OF_FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".xz", ".bz2")
+_MEND = "mend the path, which starts at the job's folder"
+
+
+def absent(job: Job, *, elsewhere: bool = False) -> Iterator[Problem]:
+    """Yield a problem for each file or folder of rows that a job names and that is not here.
+
+    A pattern, a path for a plugin's reader and what may be a data set on the hub are not looked for.
+
+    Args:
+        job: The job.
+        elsewhere: It will run on another machine with this one's disk: a whole path may be of that machine alone.
+    """
+    for key, text in _paths(job):
+        path = job.path(text)
+        if read_by(text) or glob.has_magic(text) or path.exists() or (elsewhere and Path(text).is_absolute()):
+            continue
+        if text.lower().endswith(_OF_FILES) or not _HUB_ID.fullmatch(text):
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            there = [str(Path(text).with_name(each.name)) for each in beside if not each.name.startswith(".")]
+            yield Problem(key, f"{text} is not here", did_you_mean(text, sorted(there), _MEND))
+
+
+def _paths(job: Job) -> Iterator[tuple[str, str]]:
+    """Yield what a job reads rows from, with the key that says it."""
+    named = [("data.path", job.data.path), ("data.eval_path", job.data.eval_path)]
+    named += [(f"data.sources.{at}.path", source.path) for at, source in enumerate(job.data.sources)]
+    named += [("eval.path", job.eval.path)] if job.eval else []
+    for key, value in named:
+        yield from ((key, text) for text in ([value] if isinstance(value, str) else value or ()))
