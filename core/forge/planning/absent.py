@@ -1,6 +1,6 @@
 """Rows that a job names and that are not here, as far as their names alone can tell.
 
-Only what reads the rows knows all that a path may stand for. Where it can only be a file, and none is there, that is told
+Only what reads the rows knows all that a path may stand for. Where it can only be a file, and none is there, it is told
 sooner: a run would end of it, and a job that is sent elsewhere would wait in a queue for that.
 """
 
