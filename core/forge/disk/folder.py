@@ -283,11 +283,16 @@ class RunFolder:
 
     def weights_or_refuse(self) -> Trained:
         """Return what training left. Raises :class:`RunError` if it has left nothing yet."""
-        trained = self.trained()
-        if trained is None:
-            why = "it holds checkpoints only" if newest_marked(self.checkpoints) else "its training has not finished"
-            raise RunError(f"{self.path} has no trained weights", why, f"`forge resume {self.path}`")
-        return trained
+        if (trained := self.trained()) is not None:
+            return trained
+        why, do = "its training has not finished", f"`forge resume {self.path}`"
+        if self.busy():
+            why, do = "it is training now", "wait for its end"
+        elif newest_marked(self.checkpoints):
+            why = "it holds checkpoints only"
+        others = _with_a_run(self.path.parent, "*")
+        done = [path for path in others if path != self.path and (path / "trained.json").is_file()]
+        raise RunError(f"{self.path} has no trained weights", why, f"{do}, or name {done[-1]}" if done else do)
 
     def write_trained(self, trained: Trained) -> None:
         """Record that training has finished, and what it left; its files are flushed to the disk before."""

@@ -47,5 +47,13 @@ def test_a_value_of_the_command_line_is_that_value_whatever_is_in_it(
 
 
 def test_what_has_not_been_trained_is_refused_in_one_wording(folder: RunFolder) -> None:
-    with pytest.raises(RunError, match=r"has no trained weights: its training has not finished; `forge resume"):
+    with pytest.raises(RunError, match=r"has no trained weights: its training has not finished; `forge resume [^,]*$"):
+        folder.weights_or_refuse()
+    with folder.own(), pytest.raises(RunError, match=r"has no trained weights: it is training now; wait for its end$"):
+        folder.weights_or_refuse()
+    other = folder.path.with_name("19990101-000000")
+    other.mkdir()
+    for name in ("plan.json", "trained.json"):
+        (other / name).touch()
+    with pytest.raises(RunError, match=r"`forge resume .*, or name .*19990101-000000$"):
         folder.weights_or_refuse()
