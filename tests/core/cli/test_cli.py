@@ -320,6 +320,14 @@ def test_doctor_names_the_commands_of_plugins(command: Command) -> None:
     assert (report["report"]["status"], report["report"]["works"]) == ("ok", ["forge report"])
 
 
+def test_doctor_tells_what_a_value_needs_once(command: Command) -> None:
+    said = command("doctor", FORGE_MACHINE="linux-cpu", FORGE_PLUGINS="").stdout
+    assert said.count("torchdistx is not installed") == 1
+    assert re.search(
+        r"^sdpo: works here\n  train: yes\n .*:\n    \d\d that are told of huggingface above$", said, re.MULTILINE
+    )
+
+
 def test_doctor_lists_the_machines_that_can_be_planned_for(command: Command) -> None:
     lines = command("doctor", "--machines").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(PRESETS)

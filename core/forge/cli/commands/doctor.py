@@ -15,6 +15,8 @@ from forge.errors import PluginError
 from forge.text.units import amount, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from forge.discovery.catalogue import Catalogue, Plugin
     from forge.disk.speeds import Speeds
     from forge.machine.machine import Machine
@@ -50,6 +52,7 @@ def command(machines: bool, measure: bool, as_json: bool) -> None:
         say(f"          {mismatch}", fg="yellow")
     for told in _known(table):
         say(f"measured  {told}")
+    shown: dict[str, str] = {}
     for line in report:
         say()
         told = line["checks"]
@@ -57,17 +60,30 @@ def command(machines: bool, measure: bool, as_json: bool) -> None:
         say(f"{line['name']}: {'works here' if good else line['status']}", fg="green" if good else "yellow")
         for stage in line["works"]:
             say(f"  {stage}: yes")
-        for reason in line["reasons"]:
+        for reason in dict.fromkeys(line["reasons"]):
             say(f"  {reason}")
         for each in told:
             mark = "" if each["severity"] == "note" else f"{each['severity']}: "
             say(f"  {mark}{each['message']}" + (f"; {each['do']}" if each["do"] else ""))
         if line["mend"]:
             say(f"  mend it: {line['mend']}", bold=True)
-        if line["values"]:
-            say("  not here, for single values of a job:")
-        for value in line["values"]:
-            say(f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else ""))
+        for text in _values(line, shown):
+            say(text)
+
+
+def _values(line: Mapping[str, Any], shown: dict[str, str]) -> Iterator[str]:
+    """Yield what single values of a job would need of a plugin; ``shown`` has by whom each was told before."""
+    if line["values"]:
+        yield "  not here, for single values of a job:"
+    before: dict[str, int] = {}
+    for value in line["values"]:
+        text = f"    {value['key']}: {value['reason']}" + (f" ({value['mend']})" if value["mend"] else "")
+        if (name := shown.setdefault(text, line["name"])) == line["name"]:
+            yield text
+        else:
+            before[name] = before.get(name, 0) + 1
+    for name, count in before.items():
+        yield f"    {count} that are told of {name} above"
 
 
 def _measure(catalogue: Catalogue, machine: Machine, *, as_json: bool) -> None:
