@@ -290,7 +290,10 @@ def check_logits(
     found_out = f"KL {mean:.2g} (limit {kind.kl[1]:g}), {top1:.1%} equal top tokens of {len(every)}"
     if not mean <= kind.kl[1]:
         return Gate(name, "fail", found_out, values)
-    return Gate(name, "pass" if mean <= kind.kl[0] and top1 >= kind.top1 else "warn", found_out, values)
+    if mean <= kind.kl[0] and top1 >= kind.top1:
+        return Gate(name, "pass", found_out, values)
+    marks = f"KL of at most {kind.kl[0]:g} and {kind.top1:.0%} pass without a word"
+    return Gate(name, "warn", f"{found_out}: {marks}", values)
 
 
 def check_end(generator: Generator, tokenizer: Any, prompt: Sequence[int], count: int = 128) -> dict[str, Any]:
