@@ -356,8 +356,9 @@ def _hopeless(need: Need, verdicts: Iterable[Verdict], catalogue: Catalogue) -> 
             return f"{need.told} cannot be followed", "no plugin is that backend", f"take one of: {', '.join(backends)}"
         holders = {plugin.name for plugin, offer in catalogue.offers(need.stage) if offer.backend == need.backend}
         tried = [verdict for verdict in tried if verdict.plugin in holders]
-    own = {plugin.name for plugin in catalogue.usable if plugin.own}
     near = {plugin.name for plugin, offer in catalogue.offers(need.stage) if need.words & offer.serves}
+    closer = any(verdict.against is not Against.ABILITY for verdict in tried)
+    own = {plugin.name for plugin in catalogue.usable if plugin.own and not closer}
     telling = [v for v in tried if v.against is not Against.ABILITY or v.plugin in own | near]
     able = sorted(telling, key=lambda verdict: verdict.plugin not in near)
     said = [f"{verdict.plugin}: {verdict.reason}" for verdict in able or tried]

@@ -347,6 +347,17 @@ def test_the_one_plugin_that_does_a_format_is_named_with_what_it_lacks() -> None
     assert str(caught.value.why).startswith("tar: does tar/all, but not push; own: ")
 
 
+def test_who_does_something_else_is_left_out_where_others_would_do_it_but_for_a_reason() -> None:
+    both = {"serves": frozenset({"sft"}), "supports": frozenset({"ddp"})}
+    able = plugin("able", offer(Stage.TRAIN, probe=lambda *_: "too small", **both))
+    near = plugin("near", offer(Stage.TRAIN, serves=frozenset({"sft"}), supports=frozenset()))
+    other = plugin("other", offer(Stage.TRAIN, serves=frozenset({"dpo"}), supports=frozenset()))
+    wanted = Need(Stage.TRAIN, frozenset({"sft", "ddp"}), "train")
+    with pytest.raises(PlanError) as caught:
+        choose([able, near, other], [wanted])
+    assert caught.value.why == "able: too small; near: does sft, but not ddp"
+
+
 def test_a_later_stage_depends_on_what_an_earlier_one_provides() -> None:
     tensors = plugin("tensors", offer(Stage.LOAD, priority=90, provides=frozenset({"gguf-model"})))
     trainer = plugin("t", offer(Stage.TRAIN, depends=PLAIN))
