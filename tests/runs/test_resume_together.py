@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Any
@@ -51,3 +52,20 @@ def test_a_run_goes_on_from_a_checkpoint_between_two_logs(
     second = weights(folder)
     apart = max(float((first[key] - second[key]).abs().max()) for key in first)
     assert apart < 1e-6 if after else apart == 0
+
+
+@slow
+def test_a_model_with_dropout_of_its_own_goes_on_in_as_many_processes_only(project: Project) -> None:
+    path = project.folder / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "attention_dropout": 0.1}))
+    project.write(train={"gradient_accumulation_steps": 2, "max_steps": 3, "save_steps": 1})
+    together(project, *TWO)
+    folder = project.newest()
+    trained = folder.trained()
+    assert trained is not None
+    cut_after(folder, 2, trained.weights)
+    said = project.forge("resume", str(folder.path), "--processes", "1", code=2)
+    assert "the run cannot go on in 1 process: it began in 2, and " in said
+    assert "attention_dropout = 0.1 draws random numbers" in said
+    project.forge("resume", str(folder.path))
+    assert folder.trained() is not None

@@ -97,7 +97,9 @@ def respread(plan: Training, launch: LaunchTable, machine: Machine) -> Training:
             f"it began in {was}, and {reason}",
             f"go on with {was}, or start a new run",
         )
-    decisions = (Decision("launch.processes", count, why), Decision("launch.nodes", nodes, "it was asked for"))
+    decisions = [Decision("launch.processes", count, why)]
+    if nodes != before.nodes:
+        decisions.append(Decision("launch.nodes", nodes, "it was asked for"))
     return replace(plan, decisions=(*plan.decisions, *decisions))
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.api import RunError
 from forge.disk.checkpoints import rotate
 from forge.disk.files import write_text
 from forge_huggingface.training.together import joined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from forge.api import Run
 
 NUMBERS = "numbers.json"
 """The numbers in a checkpoint that the trainer's own files lack."""
@@ -139,6 +143,42 @@ def share(every: Sequence[dict[str, Any]], rank: int, size: int, *, apart: bool)
         "tokens": sum(each["tokens"] for each in every),
         "measured": {name: joined([each["measured"][name] for each in every]) for name in names},
     }
+
+
+def check_number(trainer: Any, run: Run) -> Iterator[str]:
+    """Yield what will differ from a training in as many processes as wrote the checkpoint that is gone on from.
+
+    Raises:
+        RunError: Each process draws random numbers of its own as it trains.
+    """
+    if run.resume is None or not (run.resume / NUMBERS).exists():
+        return
+    was, now = len(owned(json.loads((run.resume / NUMBERS).read_text(encoding="utf-8")))), run.world_size
+    if was == now:
+        return
+    if (found := next(_drawn(trainer), None)) is not None:
+        raise RunError(
+            f"the run cannot go on in {now} process{'es' * (now != 1)}",
+            f"it began in {was}, and {found} draws random numbers, of which each process has its own",
+            f"go on with {was} (`forge resume {run.folder} --processes`), or start a new run",
+        )
+    rows, batch = trainer.train_dataset, trainer.args.per_device_train_batch_size
+    if hasattr(rows, "__len__") and (len(rows) % (batch * was) or len(rows) % (batch * now)):
+        what = f"{len(rows)} rows are no multiple of what {was} and {now} take at once"
+        yield f"the run began in {was} and goes on in {now}: {what}, so epochs end with other rows than they would have"
+
+
+def _drawn(trainer: Any) -> Iterator[str]:
+    """Yield by what a forward pass in training draws random numbers."""
+    from torch.nn.modules.dropout import _DropoutNd
+
+    if trainer.args.neftune_noise_alpha:
+        yield "neftune_noise_alpha"
+    for name, module in trainer.model.named_modules():
+        shares = {"p": module.p} if isinstance(module, _DropoutNd) else vars(module)
+        for key, share in shares.items():  # attention and whole layers are dropped by numbers of their modules
+            if isinstance(share, float) and share > 0 and (key == "p" or "drop" in key):
+                yield f"{name}.{key} = {share:g}"
 
 
 def follows(trainer: Any) -> bool:

@@ -21,6 +21,7 @@ from forge.api import (
     Stage,
     Trained,
     TrainerMade,
+    Warned,
     load_object,
 )
 from forge.disk.checkpoints import is_last, newest_marked
@@ -45,7 +46,7 @@ from forge_huggingface.training.origins import origins
 from forge_huggingface.training.outlook import estimate_again
 from forge_huggingface.training.probe import explain_out_of_memory, explain_preparing
 from forge_huggingface.training.rates import rates_of
-from forge_huggingface.training.resume import drop_old, take_weights
+from forge_huggingface.training.resume import check_number, drop_old, take_weights
 from forge_huggingface.training.save import best_step, drop_unfinished, final_metrics, result, save
 from forge_huggingface.training.together import (
     check_batches,
@@ -211,6 +212,8 @@ def make_trainer(method: Method, job: Job, run: Run, loaded: Loaded, data: Data)
     if changed:
         raise PluginError("the trainer changed its arguments", ", ".join(changed))
     check_batches(trainer)
+    for differs in check_number(trainer, run):
+        run.emit(Warned(differs))
     hold_apart(trainer, job, run)
     if (note := filled_up(trainer, data)) is not None:
         run.emit(note)
