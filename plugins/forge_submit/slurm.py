@@ -68,6 +68,9 @@ unset FORGE_MACHINE  # the job gets the variables of who sent it, and that is fo
 if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then
   export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # else srun gives the step one core
 fi
+# The word of its end, also where what prepares it fails: Slurm forgets a job soon after.
+rm -f "$run/submit/ended"
+trap 'echo "$?" >"$run/submit/ended"' EXIT
 set -e
 {setup}
 set +e
@@ -80,7 +83,6 @@ limit=
 # Slurm sends USR1 to this script alone, before the time limit. forge takes TERM as the wish to save and stop.
 trap 'heard=1; limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 trap heard=1 TERM  # from scancel: the step gets it too, and is waited for
-rm -f "$run/submit/ended"
 if [ -e "$run/plan.json" ]; then
   set -- resume "$run"
 else
@@ -99,12 +101,12 @@ if [ "$code" = 130 ] && [ -n "$limit" ]; then
   if [ "$(saved)" != "$before" ]; then
     echo "forge: the time limit comes; what was trained is saved, and the job goes back into the queue"
     if scontrol requeue "$SLURM_JOB_ID"; then
+      trap - EXIT
       exit 0
     fi
   fi
   echo "forge: the time limit comes and nothing new was saved, so the job ends here; ask for more time"
 fi
-echo "$code" >"$run/submit/ended"
 exit "$code"
 """
 
@@ -121,14 +123,13 @@ _SEVERAL = """\
 srun --kill-on-bad-exit=1 bash -c '
   run=$1 python=$2
   shift 2
-  export FORGE_NODE="$SLURM_NODEID"
   if [ "$SLURM_NODEID" = 0 ]; then
     exec "$python" -P -m forge "$@"
   fi
   # What the training ended of is the word of the first node: srun ends with the highest code, and 130 would be it here,
   # for this one is asked to stop wherever another one has failed.
   trap heard=1 TERM
-  "$python" -P -m forge worker-node "$run" &
+  "$python" -P -m forge worker-node "$run" --node "$SLURM_NODEID" &
   node=$!
   heard=1
   while [ -n "$heard" ]; do

@@ -56,7 +56,7 @@ def test_several_nodes_get_a_place_to_meet_and_a_worker_each(tmp_path: Path) -> 
     job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "launch": {"nodes": 3}})
     text = checked_by_bash(slurm().text(Bundle(run=made.run, name=made.name, job=job)))
     assert "\n#SBATCH --nodes=3\n" in text
-    assert '  "$python" -P -m forge worker-node "$run" &\n' in text
+    assert '  "$python" -P -m forge worker-node "$run" --node "$SLURM_NODEID" &\n' in text
     assert "export MASTER_ADDR MASTER_PORT" in text
 
 

@@ -13,7 +13,7 @@ import pytest
 from forge.api import Bundle, Job
 from forge.disk.folder import RunFolder
 from forge_submit.slurm import Slurm, SlurmOptions
-from support.projects import processes_of, step_now, wait_for
+from support.projects import make_rows, processes_of, step_now, wait_for
 from support.together import SHARED, numbers, run
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slow
 NODES = ("--set", "launch.nodes=2", "--set", "launch.processes=1")
 
 STUB = """#!/bin/bash
-for word in "$@"; do run=$word; done
-called="$run/called.$FORGE_NODE"
+run=${0%/*}/runs/job/1
+called="$run/called.$SLURM_NODEID"
 trap 'echo "asked to stop" >>"$called"; exit 130' TERM
 printf '%s\\n' "$*" "$MASTER_ADDR:$MASTER_PORT" >"$called"
-until [ "$FORGE_NODE" = 0 ] && [ -e "$run/fail" ]; do sleep 0.2; done
+until [ "$SLURM_NODEID" = 0 ] && [ -e "$run/fail" ]; do sleep 0.2; done
 exit 3
 """
 """It goes on until it is asked to stop, the first one until it is to fail."""
@@ -104,12 +104,22 @@ def test_a_job_that_fails_leaves_its_log(cluster: dict[str, str], project: Proje
     assert "exit code 2" in runs
 
 
-def test_two_nodes_train_as_one_process(cluster: dict[str, str], project: Project) -> None:
-    project.write(train=SHARED)
-    folder = submit(project, "-o", "time=20", *NODES)
+def test_a_job_whose_preparation_fails_leaves_a_word_of_its_end(cluster: dict[str, str], project: Project) -> None:
+    folder = submit(project, "-o", "time=20", "-o", 'setup=["false"]')
+    project.forge("logs", "job", "--follow")
+    assert (folder / "submit" / "ended").read_text() == "1\n"
+    assert "failed" in project.forge("runs")
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_nodes_train_as_one_process(cluster: dict[str, str], project: Project, nodes: int) -> None:
+    make_rows(project.folder / "rows.jsonl", 24)
+    project.write(train={"gradient_accumulation_steps": 6})
+    folder = submit(project, "-o", "time=20", *NODES, "--set", f"launch.nodes={nodes}")
     said = project.forge("logs", "job", "--follow")
     assert "step 4/4" in said
-    assert "node 1 of 2: 1 process, meeting at 127.0.0.1" in said
+    for node in range(1, nodes):
+        assert f"node {node} of {nodes}: 1 process, meeting at 127.0.0.1" in said
     assert (folder / "submit" / "ended").read_text() == "0\n"
     exact = ("loss", "grad_norm", "num_tokens")
     two = numbers(RunFolder(folder), *exact)
@@ -156,18 +166,18 @@ def test_two_nodes_of_which_a_process_dies_end_and_leave_their_log(cluster: dict
 
 
 def stand_in(folder: Path) -> tuple[Path, str]:
-    """Submit a job of two nodes, on which something stands in for forge that writes down how it was called."""
+    """Submit a job of three nodes, on which something stands in for forge that writes down how it was called."""
     stub = folder / "python"
     stub.write_text(STUB)
     stub.chmod(0o755)
     run = folder / "runs" / "job" / "1"
     (run / "submit").mkdir(parents=True)
-    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "launch": {"nodes": 2}})
+    job = Job.model_validate({"model": {"id": "m"}, "data": {"path": "d"}, "launch": {"nodes": 3}})
     bundle = Bundle(run=run, name="job/1", job=job)
     sent = Slurm(SlurmOptions(time="20", python=str(stub)))
     sent.write(bundle)
     number, _ = sent.submit(bundle)
-    wait_for(lambda: len(list(run.glob("called.*"))) == 2, 60, 0.2)
+    wait_for(lambda: len(list(run.glob("called.*"))) == 3, 60, 0.2)
     return run, number
 
 
@@ -176,10 +186,11 @@ def test_each_node_gets_its_own_task_and_the_wish_to_stop(cluster: dict[str, str
     subprocess.run(["scancel", "--signal=TERM", number], check=True)
     wait_for(lambda: (run / "submit" / "ended").exists(), 60, 0.2)
     assert (run / "submit" / "ended").read_text() == "130\n"
-    first, second = ((run / f"called.{node}").read_text().splitlines() for node in "01")
+    first, second, third = ((run / f"called.{node}").read_text().splitlines() for node in "012")
     address = f"127.0.0.1:{20000 + int(number) % 20000}"
     assert first == [f"-P -m forge run {run}/submit/job.toml --folder {run}", address, "asked to stop"]
-    assert second == [f"-P -m forge worker-node {run}", address, "asked to stop"]
+    assert second == [f"-P -m forge worker-node {run} --node 1", address, "asked to stop"]
+    assert third == [f"-P -m forge worker-node {run} --node 2", address, "asked to stop"]
 
 
 def test_a_job_ends_with_the_code_of_its_first_node(cluster: dict[str, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes on this machine, for tests: it needs root and the packages slurm-wlm and munge."""
+"""A real Slurm of three nodes on this machine, for tests: it needs root and the packages slurm-wlm and munge."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ AccountingStorageType=accounting_storage/none
 KillWait=20
 MinJobAge=300
 OverTimeLimit=1
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} RealMemory=4000 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs={cores} RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+{nodes}
+PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cores} RealMemory=4000 State=UNKNOWN"
+NAMES = ("n1", "n2", "n3")
 
 
 def missing() -> str | None:
@@ -65,7 +66,7 @@ def slurm(root: Path) -> Iterator[dict[str, str]]:
     Yields:
         The variables with which Slurm's tools find them.
     """
-    for name in ("munge", "state", "spool/n1", "spool/n2"):
+    for name in ("munge", "state", *(f"spool/{node}" for node in NAMES)):
         (root / name).mkdir(parents=True)
     (root / "munge").chmod(0o755)
     key = root / "munge" / "key"
@@ -74,12 +75,17 @@ def slurm(root: Path) -> Iterator[dict[str, str]]:
     configuration = root / "slurm.conf"
     host = socket.gethostname().split(".")[0]
     cores = os.cpu_count() or 1
-    configuration.write_text(CONFIGURATION.format(host=host, root=root, ports=_free_ports(4), cores=cores))
+    ports = _free_ports(2 + len(NAMES))
+    named = zip(NAMES, ports[2:], strict=True)
+    nodes = "\n".join(NODE.format(name=name, host=host, port=port, cores=cores) for name, port in named)
+    configuration.write_text(
+        CONFIGURATION.format(host=host, root=root, ports=ports, nodes=nodes, names=",".join(NAMES))
+    )
     files = [f"--{name}={root}/munge/{name.split('-')[0]}" for name in ("socket", "pid-file", "log-file", "seed-file")]
     daemons = [
         ["munged", "--foreground", "--force", f"--key-file={key}", *files],
         ["slurmctld", "-D", "-c", "-f", str(configuration)],
-        *(["slurmd", "-D", "-c", "-N", node, "-f", str(configuration)] for node in ("n1", "n2")),
+        *(["slurmd", "-D", "-c", "-N", node, "-f", str(configuration)] for node in NAMES),
     ]
     variables = {"SLURM_CONF": str(configuration)}
     environment = {**os.environ, **variables}
@@ -91,7 +97,7 @@ def slurm(root: Path) -> Iterator[dict[str, str]]:
                 time.sleep(0.5)
         for _ in range(60):
             seen = subprocess.run(["sinfo", "-h", "-o", "%D %T"], capture_output=True, text=True, env=environment)
-            if seen.stdout.strip() == "2 idle":
+            if seen.stdout.strip() == f"{len(NAMES)} idle":
                 break
             time.sleep(0.5)
         else:
