@@ -151,6 +151,8 @@ _STATES = {
 _QUEUED_AGAIN = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED"})
 """After these Slurm itself puts a job back into its queue, if the job allows it."""
 
+_FORGOTTEN = "Slurm has forgotten the job, and it left no word of its end"
+
 _WORDS: dict[str, Any] = {word: state for state, words in _STATES.items() for word in words.split()}
 
 
@@ -239,11 +241,16 @@ class Slurm(Submitter[SlurmOptions]):
             code, out, _ = call(["sacct", "-n", "-X", "-P", "-j", ticket.id, "-o", "State"])
             if code == 0 and (words := out.split()):
                 return _status(words[0], "None", "0")
-        return Status("unknown", "Slurm has forgotten the job, and it left no word of its end")
+        return Status("unknown", _FORGOTTEN)
 
     def logs(self, ticket: Ticket, run: Path, *, follow: bool) -> Iterator[str]:
         """Follow the file that the job prints to."""
-        yield from lines_of(run / "submit" / "slurm.log", follow=follow, over=lambda: self.status(ticket, run).over)
+
+        def over() -> bool:
+            found = self.status(ticket, run)
+            return found.over or found.about == _FORGOTTEN
+
+        yield from lines_of(run / "submit" / "slurm.log", follow=follow, over=over)
 
     def cancel(self, ticket: Ticket, run: Path) -> None:  # noqa: ARG002 - Slurm knows where it runs
         """Call scancel: forge has the cluster's KillWait, 30 s by default, to save a checkpoint."""

@@ -6,6 +6,7 @@ Unlike a lock it leaves open what the job leaves open: the machine that trains i
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,12 +99,12 @@ class Portable:
         try:
             path = self.job.path(text)
             if path.is_file() or any((path / name).is_file() for name in _OF_MODEL) or (wide and path.is_dir()):
-                return self._place(path.resolve())
+                return self._place(_whole(path))
         except (OSError, ValueError, UsageError):  # no path at all
             return None
         if wide and any(sign in text for sign in "*?[") and (matches := glob.glob(str(path), recursive=True)):  # noqa: PTH207 - may be absolute
             fixed = Path(*_until_pattern(path.parts))
-            where = self._place(fixed.resolve(), [Path(match).resolve() for match in matches])
+            where = self._place(_whole(fixed), [_whole(Path(match)) for match in matches])
             return str(Path(where, *path.parts[len(fixed.parts) :]))
         return None
 
@@ -122,6 +123,11 @@ class Portable:
             if each.is_file():
                 self.files[place if each == path else f"{place}/{each.relative_to(path).as_posix()}"] = each
         return place
+
+
+def _whole(path: Path) -> Path:
+    """Return a path from the root on. Links keep their names: what lies behind one may be called anything."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - see above
 
 
 def _until_pattern(parts: tuple[str, ...]) -> Iterator[str]:

@@ -11,26 +11,31 @@ from typing import TYPE_CHECKING
 
 from forge.api.event import Warned
 from forge.api.plan import Plan, Task
+from forge.api.stage import Stage
 from forge.discovery.describe import describe_model
 from forge.discovery.keys import PluginKeys
 from forge.disk.inputs import altered
-from forge.errors import ForgeError, RunError
+from forge.errors import ForgeError, JobError, PlanError, RunError
 from forge.job.decisions import differences, settle
 from forge.job.job import load_job
+from forge.job.read import Change
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
+from forge.planning.planner import make_plan
 from forge.planning.renewing import renewed, renewed_plugins, respread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
+    from forge.api.plan import Training
     from forge.discovery.catalogue import Catalogue
     from forge.disk.folder import RunFolder
     from forge.job.job import Job
-    from forge.job.read import Change
     from forge.machine.machine import Machine
     from forge.parent.process import Ready, Show
+
+_TRAINING = frozenset({Stage.COLLATE, Stage.LOAD, Stage.ADAPT, Stage.TRAIN})
 
 
 def resume(
@@ -67,7 +72,10 @@ def resume(
             show(Warned(note))
         plan = renewed(plan, catalogue, machine)
         launch = folder.job_file(PluginKeys(catalogue)).job.launch
-        plan = respread(plan, launch.model_copy(update={"processes": processes or launch.processes}), machine)
+        spread = respread(plan, launch.model_copy(update={"processes": processes or launch.processes}), machine)
+        if spread.launch.world_size != plan.launch.world_size:
+            check_number(folder, spread, catalogue, machine)
+        plan = spread
         plan = replace(plan, resume=True, task=Task.TRAIN, attempt=plan.attempt + 1)
         path = folder.add_plan(plan)
         ready(folder, plan)
@@ -76,6 +84,29 @@ def resume(
             raise outcome.error
         heed(outcome, folder)
     finish(folder, catalogue, machine, show)
+
+
+def check_number(folder: RunFolder, plan: Training, catalogue: Catalogue, machine: Machine) -> None:
+    """Plan a run's job anew for as many processes as it is to go on in, with the plugins that it has.
+
+    Raises:
+        RunError: It could not have begun in so many.
+    """
+    launch, use = plan.launch, load_job(plan.job).use
+    changes = [Change(f"launch.{key}", getattr(launch, key)) for key in ("processes", "nodes", "shard")]
+    if use.backend == "auto":
+        changes += [Change(f"use.{step.stage}", step.plugin) for step in plan.steps if step.stage in _TRAINING]
+    try:
+        make_plan(folder.job_file(PluginKeys(catalogue), changes), catalogue, machine, plan.facts)
+    except (PlanError, JobError) as error:
+        why = (
+            "; ".join(each.message for each in error.problems)
+            if isinstance(error, JobError)
+            else error.why or error.what
+        )
+        number = f"{launch.world_size} process{'es' * (launch.world_size != 1)}"
+        do = "go on with as many as before (--processes), or start a new run"
+        raise RunError(f"the run cannot go on in {number}", why, do) from error
 
 
 def refuse_changes(folder: RunFolder, changes: Sequence[Change]) -> None:

@@ -88,6 +88,8 @@ def respread(plan: Training, launch: LaunchTable, machine: Machine) -> Training:
     elif isinstance(count, int) and 0 < cards < count:
         count, why = cards, f"{cards} GPU{'s are' if cards > 1 else ' is'} in sight"
     nodes = launch.nodes
+    if nodes != before.nodes:
+        why = why or "[launch] nodes is another by now"
     if (count, nodes) == (before.processes, before.nodes) or not isinstance(count, int):
         return plan
     size, was, job = count * nodes, before.world_size, settle(plan.asked(), plan.decisions)

@@ -71,6 +71,19 @@ def test_the_files_that_a_job_names_go_with_it_and_are_named_where_they_lie(fold
     assert again.tables["data"]["eval_path"] == str(folder / "sent" / "files" / "held")
 
 
+def test_a_link_is_sent_as_what_it_is_called(folder: Path, catalogue: Catalogue) -> None:
+    """In the hub's cache each file is a link to one that is called by its digest."""
+    (folder / "blob").write_text("rows of a link")
+    (folder / "rows.jsonl").unlink()
+    for link in ("rows.jsonl", "more/d.jsonl"):
+        (folder / link).symlink_to(folder / "blob")
+    made = portable(JOB, folder, catalogue)
+    assert tomli.loads(made.text("1"))["data"]["path"] == ["files/rows.jsonl", "files/more/*.jsonl", "org/set"]
+    made.copy(folder / "sent")
+    for name in ("rows.jsonl", "more/d.jsonl"):
+        assert (folder / "sent" / "files" / name).read_text() == "rows of a link"
+
+
 def test_on_a_shared_disk_they_are_named_by_their_whole_paths(folder: Path, catalogue: Catalogue) -> None:
     made = portable(JOB, folder, catalogue, carry=False)
     assert made.tables["data"]["path"] == [f"{folder}/rows.jsonl", f"{folder}/more/*.jsonl", "org/set"]

@@ -10,14 +10,19 @@ import pytest
 
 from forge.api.plan import Training
 from forge.discovery.discover import discover
+from forge.discovery.keys import PluginKeys
+from forge.disk.folder import RunFolder
 from forge.errors import JobError, PlanError, RunError
+from forge.job.read import parse
 from forge.job.tables import LaunchTable
 from forge.machine.presets import PRESETS
+from forge.parent.resume import check_number
 from forge.planning.renewing import respread
 from support.planning import BASE, CUDA, FACTS, planner, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from forge.discovery.catalogue import Catalogue
 
@@ -177,6 +182,30 @@ def test_a_run_goes_on_in_another_number_of_processes_where_it_is_exact(
         again()
     assert says in str(raised.value)
     assert "it began in 2" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "machine", "says"),
+    [
+        ('train_sampling_strategy = "group_by_length"', CPU, None),
+        ('train_sampling_strategy = "batch_rebalance"', CPU, "batch_rebalance"),
+        ("", CUDA, "1 GPU is in sight, and each process uses one of its own"),
+    ],
+)
+def test_what_could_not_have_begun_in_so_many_processes_does_not_go_on_in_them(
+    plan: Any, catalogue: Catalogue, tmp_path: Path, key: str, machine: Any, says: str | None
+) -> None:
+    text = f"{BASE}[train]\nper_device_train_batch_size = 1\ngradient_accumulation_steps = 8\n{key}\n"
+    made = plan(text, machine)
+    folder = RunFolder.create(tmp_path, parse(text, "job.toml", tmp_path, PluginKeys(catalogue)))
+    folder.add_plan(made)
+    again = respread(made, LaunchTable(processes=2), machine)
+    assert again.launch.world_size == 2
+    if says is None:
+        check_number(folder, again, catalogue, machine)
+        return
+    with pytest.raises(RunError, match=f"the run cannot go on in 2 processes: .*{says}"):
+        check_number(folder, again, catalogue, machine)
 
 
 def test_unsloth_says_why_it_shards_nothing_and_goes_to_no_second_node() -> None:
