@@ -123,8 +123,11 @@ class HfJobs(Submitter[HfJobsOptions]):
         elif flavor is not None and self.options.timeout:
             cost = known[flavor]
             unit = {"minute": 60, "hour": 3600}.get(cost.unit_label)
-            whole = f", at most {cost.unit_cost_usd * self.options.seconds / unit:.2f} USD" if unit else ""
-            yield Finding("note", f"{flavor} is {cost.unit_cost_usd:g} USD a {cost.unit_label}{whole}")
+            attempts = self.options.attempts
+            most = cost.unit_cost_usd * self.options.seconds * attempts / (unit or 1)
+            whole = f", at most {most:.2f} USD" if unit else ""
+            each = f" in {attempts} attempts" if unit and attempts > 1 else ""
+            yield Finding("note", f"{flavor} is {cost.unit_cost_usd:g} USD a {cost.unit_label}{whole}{each}")
 
     def write(self, bundle: Bundle) -> Path:
         """Write the script, and what is asked of the service."""
@@ -234,7 +237,8 @@ def _told(what: str) -> Iterator[None]:
         yield
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else None
-        raise ForgeError(f"{what} failed", masked(first_line(error)), _ADVICE.get(code or 0)) from error
+        kind = MachineError if code is None or code >= 500 else ForgeError  # then it may have done what was asked
+        raise kind(f"{what} failed", masked(first_line(error)), _ADVICE.get(code or 0)) from error
     except Exception as error:
         if not isinstance(error, (OSError, *_network_errors())):
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from forge.api import Bundle, Finding, ForgeError, Status, Submitter, Table, Ticket
+from forge.api import Bundle, Finding, MachineError, Status, Submitter, Table, Ticket
 from forge.disk.files import write_text
 from forge_submit.checks import NO_SBATCH, SEND_THERE
 from forge_submit.tools import answer, call, is_there, lines_of, said
@@ -218,7 +218,7 @@ class Slurm(Submitter[SlurmOptions]):
         told = answer(["sbatch", "--parsable", str(bundle.folder / "job.sbatch")])
         number = told.strip().partition(";")[0]
         if not number.isdecimal():
-            raise ForgeError("sbatch said no number of a job", said(told))
+            raise MachineError("sbatch said no number of a job", said(told))
         return number, None
 
     def status(self, ticket: Ticket, run: Path) -> Status:

@@ -32,16 +32,15 @@ def call(command: Sequence[str], text: str | None = None, seconds: float = SECON
         seconds: How long it may take.
 
     Raises:
-        MachineError: It is not there, or gives no answer.
+        ForgeError: It is not there.
+        MachineError: It gives no answer.
     """
     try:
         ended = subprocess.run(
             list(command), input=text or "", capture_output=True, text=True, errors="replace", timeout=seconds
         )
     except FileNotFoundError:
-        raise MachineError(
-            f"{command[0]} is not installed here", do="look for it on the machine of the target"
-        ) from None
+        raise ForgeError(f"{command[0]} is not installed here", do="look for it on the machine of the target") from None
     except subprocess.TimeoutExpired:
         raise MachineError(f"{command[0]} gave no answer within {seconds:.0f} seconds") from None
     return ended.returncode, ended.stdout, ended.stderr

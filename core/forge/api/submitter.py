@@ -119,7 +119,7 @@ class Submitter(ABC, Generic[Options]):
 
     @abstractmethod
     def check(self, bundle: Bundle) -> Iterable[Finding]:
-        """Say what is wrong before anything is written or sent: a missing tool, an account, an impossible option."""
+        """Say what is wrong before anything is sent: a missing tool, an account, an impossible option."""
 
     @abstractmethod
     def write(self, bundle: Bundle) -> Path:
@@ -127,7 +127,12 @@ class Submitter(ABC, Generic[Options]):
 
     @abstractmethod
     def submit(self, bundle: Bundle) -> tuple[str, str | None]:
-        """Send what was written; return what the target calls it, and an address for people if there is one."""
+        """Send what was written; return what the target calls it, and an address for people if there is one.
+
+        Raises:
+            ForgeError: The target did not take it.
+            MachineError: It gave no answer, so that it may have; what is known of the job is kept then.
+        """
 
     @abstractmethod
     def status(self, ticket: Ticket, run: Path) -> Status:

@@ -287,7 +287,8 @@ def verdict(
         def silent(each: Ended) -> ForgeError:
             return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")
 
-        said = ranks.primary(said, silent, stopped=isinstance(last, Stopped))
+        at = last.time if isinstance(last, Failed) else None
+        said = ranks.primary(said, silent, stopped=isinstance(last, Stopped), at=at)
     if isinstance(said, PeerLost) and (fault := _unwritable(folder)):
         return fault  # of which the one that met it could write no word
     if said:

@@ -38,7 +38,7 @@ class Ranks:
         self._others = {rank: Follower(folder.events_of(rank)) for rank in range(1, size)}
 
     def primary(
-        self, first: ForgeError | None, killed: Callable[[Ended], ForgeError], *, stopped: bool
+        self, first: ForgeError | None, killed: Callable[[Ended], ForgeError], *, stopped: bool, at: float | None = None
     ) -> ForgeError | None:
         """Return the error that the others follow from; None if none is known.
 
@@ -46,13 +46,15 @@ class Ranks:
             first: What rank 0 failed of, as it says.
             killed: Says of a worker that reported nothing how it ended.
             stopped: Whether rank 0 says that it was asked to stop: by the user, or since another one had failed.
+            at: When rank 0 failed, in seconds since 1970.
         """
-        said = self._said()
-        if first is not None and not isinstance(first, PeerLost):
-            return first
-        if of_others := [(rank, error) for rank, error in said.items() if not isinstance(error, PeerLost)]:
-            rank, error = of_others[0]
-            error.what = f"{error.what} (in process {rank} of {self.size})"
+        told = self._said()
+        said = {rank: error for _, rank, error in told}
+        own = [] if first is None or isinstance(first, PeerLost) else [(at or 0.0, 0, first)]
+        if known := sorted([*own, *(each for each in told if not isinstance(each[2], PeerLost))], key=_time):
+            _, rank, error = known[0]
+            if rank:
+                error.what = f"{error.what} (in process {rank} of {self.size})"
             return error
         ended = self._ended()
         quiet = {0, Interrupted.exit_code}
@@ -80,12 +82,16 @@ class Ranks:
             time.sleep(0.2)
         return found or []
 
-    def _said(self) -> dict[int, ForgeError]:
-        """Return what processes but the first one failed of, in the order of time."""
+    def _said(self) -> list[tuple[float, int, ForgeError]]:
+        """Return when and of what processes but the first one failed, in the order of time."""
         found = [
             (event.time or 0.0, rank, from_json(event.error))
             for rank, follower in self._others.items()
             for event in follower.poll()
             if isinstance(event, Failed)
         ]
-        return {rank: error for _, rank, error in sorted(found, key=lambda each: each[:2])}
+        return sorted(found, key=_time)
+
+
+def _time(found: tuple[float, int, ForgeError]) -> tuple[float, int]:
+    return found[:2]

@@ -16,7 +16,7 @@ from forge.discovery.describe import describe_model
 from forge.disk.files import write_text
 from forge.disk.folder import RunFolder
 from forge.disk.portable import Portable
-from forge.errors import ForgeError, JobError, PluginError, Problem, UsageError, first_line
+from forge.errors import ForgeError, JobError, MachineError, PluginError, Problem, UsageError, first_line
 from forge.job.explain import problems_of
 from forge.job.nearest import nearest
 from forge.masking import masked
@@ -158,7 +158,7 @@ def prepare(
         portable.copy(bundle.folder)
         shown = of_plugin(f"target {target}: its write failed", lambda: submitter.write(bundle))
     except BaseException:
-        shutil.rmtree(folder.path)
+        shutil.rmtree(folder.path, ignore_errors=True)
         with suppress(OSError):  # there are other runs of the job
             folder.path.parent.rmdir()
         raise
@@ -177,11 +177,19 @@ def _checked(bundle: Bundle, submitter: Submitter[Any], target: str, *, dry: boo
 
 
 def send(sending: Sending, submitter: Submitter[Any], target: str, options: Mapping[str, Any]) -> Ticket:
-    """Send what was written, and keep a ticket for it in the run folder. Raises :class:`ForgeError`."""
+    """Send what was written, and keep a ticket for it in the run folder; also where nobody knows whether it arrived.
+
+    Raises:
+        ForgeError: The target did not take it.
+        MachineError: It gave no answer.
+    """
     ticket = Ticket(target=target, options=dict(options), sent=round(time.time(), 3))
     sending.folder.write_ticket(ticket)  # a kill while it is sent leaves a word of it
     try:
         id_, address = of_plugin(f"target {target}: its submit failed", lambda: submitter.submit(sending.bundle))
+    except MachineError as error:
+        do = f"look there before you send it again; {sending.folder.path} is kept"
+        raise MachineError(f"nobody knows whether {target} took the job: {error.what}", error.why, do) from error
     except ForgeError:
         (sending.folder.path / "ticket.json").unlink()
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,12 @@ def absent(job: Job, *, elsewhere: bool = False) -> Iterator[Problem]:
         elsewhere: It will run on another machine with this one's disk: a whole path may be of that machine alone.
     """
     for key, text in _paths(job):
-        path = job.path(text)
-        if read_by(text) or glob.has_magic(text) or path.exists() or (elsewhere and Path(text).is_absolute()):
+        if read_by(text) or glob.has_magic(text) or (elsewhere and Path(text).is_absolute()):
             continue
-        if text.lower().endswith(_OF_FILES) or not _HUB_ID.fullmatch(text):
+        with suppress(OSError):  # a name that is too long, a folder of another user: what reads it will say so
+            path = job.path(text)
+            if path.exists() or (_HUB_ID.fullmatch(text) and not text.lower().endswith(_OF_FILES)):
+                continue
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
             there = [str(Path(text).with_name(each.name)) for each in beside if not each.name.startswith(".")]
             yield Problem(key, f"{text} is not here", did_you_mean(text, sorted(there), _MEND))

@@ -36,7 +36,8 @@ def keep(run: Run, checkpoints: Path, step: int, kept: int, finished: bool) -> I
     try:
         yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if run.rank == 0:  # which may still be writing where another one has failed
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     run.group.barrier()  # all have written their part
     if run.rank == 0:

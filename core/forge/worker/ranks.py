@@ -172,11 +172,14 @@ def _told(what: str = "another process of the training is gone") -> Iterator[Non
     """Turn what torch raises where another process is gone into :class:`PeerLost`."""
     try:
         yield
-    except Exception as error:
+    except RuntimeError as error:  # as all errors of torch's are; a value that cannot be sent raises others
         raise peer_lost(error, what, sure=True) or PeerLost(what, first_line(error)) from error
 
 
-_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "Socket closed")
+_GONE = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "Socket closed"),
+    *("Connection closed by remote peer", "remote process exited", "communicator was aborted"),  # NCCL's
+)
 _SILENT = ("Timed out waiting", "timed out", "Timeout(ms)", "wait timeout", "watchdog")
 _TORCH = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "c10d", "collective", "recvBytes")
 

@@ -120,7 +120,8 @@ def train_by(
         if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
             raise explain_out_of_memory(error, trainer, data, job, run) from error
         if (fault := machine_error(error, RunFolder(run.folder).unfinished())) is not None:
-            drop_unfinished(run.folder / "checkpoints")
+            if run.rank == 0:  # which may still be writing where another one has failed
+                drop_unfinished(run.folder / "checkpoints")
             raise fault from error
         raise
     state = trainer.state

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -331,6 +332,15 @@ def test_doctor_tells_what_a_value_needs_once(command: Command) -> None:
 def test_doctor_lists_the_machines_that_can_be_planned_for(command: Command) -> None:
     lines = command("doctor", "--machines").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(PRESETS)
+    assert list(json.loads(command("doctor", "--machines", "--json").stdout)) == list(PRESETS)
+    assert command("doctor", "--machines", "--measure").returncode == 2
+
+
+def test_doctor_mends_by_extras_that_there_are(command: Command) -> None:
+    said = command("doctor", FORGE_MACHINE="linux-h100", FORGE_PLUGINS="").stdout
+    extras = set(re.findall(r"forge-train\[([\w-]+)\]", said))
+    assert "unsloth" in extras
+    assert extras <= set(metadata("forge-train").get_all("Provides-Extra") or ())
 
 
 def test_doctor_names_a_broken_plugin_with_its_reason(site: Site) -> None:

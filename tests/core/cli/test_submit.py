@@ -29,7 +29,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 from pydantic import Field
-from forge.api import Finding, ForgeError, Status, Submitter, Table
+from forge.api import Finding, ForgeError, MachineError, Status, Submitter, Table
 
 NOTHING = 1
 
@@ -57,6 +57,8 @@ class Shelf(Submitter):
     def submit(self, bundle):
         if self.options.mood == "odd":
             raise KeyError("drawer")
+        if self.options.mood == "deaf":
+            raise MachineError("no answer within 2 minutes")
         shutil.copytree(bundle.folder, Path(self.options.place) / "sent", dirs_exist_ok=True)
         return "7", "file://shelf"
 
@@ -196,6 +198,13 @@ def test_a_login_among_the_options_is_refused(room: Room) -> None:
 def test_a_target_that_fails_is_named_and_leaves_no_ticket(room: Room) -> None:
     assert "target shelf: its submit failed: KeyError: 'drawer'" in room.submit("-o", "mood=odd", code=1)
     assert not (room.run() / "ticket.json").exists()
+
+
+def test_of_a_target_that_gave_no_answer_the_ticket_is_kept(room: Room) -> None:
+    said = room.submit("-o", "mood=deaf", code=1)
+    assert "nobody knows whether shelf took the job: no answer within 2 minutes; look there before you send it" in said
+    assert (room.run() / "ticket.json").exists()
+    assert "nobody knows whether" in room.forge("cancel", "tale", code=2)
 
 
 def test_runs_tell_what_the_target_says_until_it_has_ended(room: Room) -> None:

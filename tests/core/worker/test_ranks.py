@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from forge.disk.meeting import free_port
-from forge.worker.ranks import peer_lost
+from forge.errors import PeerLost
+from forge.worker.ranks import _told, peer_lost
 
 MEMBER = """
 import json, sys, time
@@ -98,6 +99,25 @@ def test_the_loss_of_another_process_is_found_in_what_was_made_of_it() -> None:
     assert lost is not None
     assert "Connection closed by peer" in (lost.why or "")
     assert peer_lost(ValueError("something else")) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "NCCL error: remote process exited or there was a network error",
+        "NCCL WARN NET/Socket : Connection closed by remote peer 10.0.0.1",
+        "NCCL communicator was aborted on rank 0.",
+    ],
+)
+def test_what_nccl_says_of_a_process_that_is_gone_is_understood(words: str) -> None:
+    assert peer_lost(RuntimeError(words)) is not None
+
+
+def test_what_cannot_be_sent_is_no_loss_of_a_process() -> None:
+    with pytest.raises(TypeError, match="cannot be pickled"), _told():
+        raise TypeError("it cannot be pickled")
+    with pytest.raises(PeerLost, match="another process of the training is gone"), _told():
+        raise RuntimeError("words that nobody knows")
 
 
 def test_errors_that_were_made_of_each_other_are_looked_through_once() -> None:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import forge
 from forge.api.offer import Finding
 from forge.cli.common import json_option, print_json, this_machine
 from forge.cli.terminal import say
-from forge.errors import PluginError
+from forge.errors import PluginError, UsageError
 from forge.text.units import amount, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from forge.discovery.catalogue import Catalogue, Plugin
     from forge.disk.speeds import Speeds
@@ -31,6 +32,11 @@ def command(machines: bool, measure: bool, as_json: bool) -> None:
     from forge.discovery.discover import discover
     from forge.machine.presets import PRESETS
 
+    if machines and measure:
+        raise UsageError("--machines lists machines, and --measure trains on this one", do="give one of the two")
+    if machines and as_json:
+        print_json({name: preset.to_json() for name, preset in PRESETS.items()})
+        return
     if machines:
         for name, preset in PRESETS.items():
             say(f"{name:<26}{_machine(preset)}")
@@ -135,54 +141,71 @@ def examine(catalogue: Catalogue, machine: Machine) -> list[dict[str, Any]]:
         For each plugin its name, status, the stages and commands that work, reasons against the others, one line that
         mends what packages can mend, what single values of a job would need beside, and what its checks find.
     """
-    from packaging.requirements import Requirement
-
-    from forge.discovery.requirements import missing_package, missing_requirement, quoted
-
     found = []
     for plugin in catalogue.plugins:
-        works: list[str] = []
-        reasons: list[str] = []
-        missing: list[str] = []
-        if plugin.status != "ok":
-            reasons.append(str(plugin.reason))
-        for offer in plugin.offers:
-            if offer.platforms and machine.platform not in offer.platforms:
-                wish = " or ".join(sorted(offer.platforms))
-                reasons.append(f"{offer.stage}: needs {wish}, this is {machine.platform}")
-            elif offer.accelerators and not offer.accelerators & machine.usable_kinds:
-                reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.accelerators))}")
-            elif lacking := missing_requirement(offer.requires_dist, machine):
-                reasons.append(f"{offer.stage}: {lacking.reason}")
-                missing += lacking.install
-            else:
-                works += [offer.stage.value] if offer.stage.value not in works else []
-        values = []
-        for package in dict.fromkeys(package for offer in plugin.offers for package in offer.packages):
-            if absent := missing_package(package, machine):
-                line = f"pip install {quoted(absent.install)}" if absent.install else None
-                values.append({"key": package.wish, "reason": absent.reason, "mend": line})
-        if missing and plugin.own:
-            mend: str | None = f'pip install "forge-train[{plugin.name}]"'
-        else:
-            wanted = dict.fromkeys(str(Requirement(text)) for text in missing)
-            mend = f"pip install {quoted(wanted)}" if wanted else None
+        works, reasons, missing = _offered(plugin, machine)
         works += [f"forge {command.name}" for command in plugin.commands]
         works += [f"submit --to {target.name}" for target in plugin.targets]
         idle = plugin.offers and not works  # a plugin that only watches or describes has nothing that could fail
-        status = "does not work here" if plugin.status == "ok" and idle else plugin.status
         found.append(
             {
                 "name": plugin.name,
-                "status": status,
+                "status": "does not work here" if plugin.status == "ok" and idle else plugin.status,
                 "works": works,
-                "reasons": reasons,
-                "mend": mend,
-                "values": values,
+                "reasons": [*([str(plugin.reason)] if plugin.status != "ok" else []), *reasons],
+                "mend": _mend(plugin, missing),
+                "values": list(_needed(plugin, machine)),
                 "checks": _checked(plugin, machine),
             }
         )
     return found
+
+
+def _offered(plugin: Plugin, machine: Machine) -> tuple[list[str], list[str], list[str]]:
+    """Return the stages of a plugin that work on a machine, reasons against the others, and what they lack."""
+    from forge.discovery.requirements import missing_requirement
+
+    works: dict[str, None] = {}
+    reasons: list[str] = []
+    missing: list[str] = []
+    for offer in plugin.offers:
+        if offer.platforms and machine.platform not in offer.platforms:
+            reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.platforms))}, this is {machine.platform}")
+        elif offer.accelerators and not offer.accelerators & machine.usable_kinds:
+            reasons.append(f"{offer.stage}: needs {' or '.join(sorted(offer.accelerators))}")
+        elif lacking := missing_requirement(offer.requires_dist, machine):
+            reasons.append(f"{offer.stage}: {lacking.reason}")
+            missing += lacking.install
+        else:
+            works[offer.stage.value] = None
+    return list(works), reasons, missing
+
+
+def _mend(plugin: Plugin, missing: Sequence[str]) -> str | None:
+    """Return the line that installs what a plugin lacks: of forge's own the extra that is called as it, if one is."""
+    from importlib.metadata import metadata
+
+    from packaging.requirements import Requirement
+
+    from forge.discovery.requirements import quoted
+
+    if not missing:
+        return None
+    if plugin.own:
+        extras = metadata(forge.DISTRIBUTION).get_all("Provides-Extra") or []
+        if extra := next((name for name in (plugin.name, plugin.name.partition("-")[0]) if name in extras), None):
+            return f'pip install "{forge.DISTRIBUTION}[{extra}]"'
+    return f"pip install {quoted(dict.fromkeys(str(Requirement(text)) for text in missing))}"
+
+
+def _needed(plugin: Plugin, machine: Machine) -> Iterator[dict[str, Any]]:
+    """Yield what single values of a job would need of a plugin beside."""
+    from forge.discovery.requirements import missing_package, quoted
+
+    for package in dict.fromkeys(package for offer in plugin.offers for package in offer.packages):
+        if absent := missing_package(package, machine):
+            line = f"pip install {quoted(absent.install)}" if absent.install else None
+            yield {"key": package.wish, "reason": absent.reason, "mend": line}
 
 
 def _checked(plugin: Plugin, machine: Machine) -> list[dict[str, Any]]:
