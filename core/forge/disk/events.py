@@ -85,6 +85,28 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         yield from _parse(path.read_bytes().split(b"\n"))
 
 
+def last_event(path: Path) -> dict[str, Any] | None:
+    """Return the last whole line of a file, read from its end; None if there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        end, rest = file.seek(0, os.SEEK_END), b""
+        while end > 0:
+            begin = max(end - _PIECE, 0)
+            file.seek(begin)
+            first, *lines = (file.read(end - begin) + rest).split(b"\n")
+            if begin == 0:
+                lines.insert(0, first)
+            if found := next(_parse(lines[::-1]), None):
+                return found
+            end, rest = begin, first
+    return None
+
+
+_PIECE = 2**16
+"""Bytes that are read at once from the end of a file."""
+
+
 def _parse(lines: list[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.strip():

@@ -17,7 +17,7 @@ from forge.api.results import Trained
 from forge.api.stage import Stage
 from forge.api.submitter import Ticket
 from forge.disk.checkpoints import MARK, checkpoints, newest_marked
-from forge.disk.events import read_events
+from forge.disk.events import last_event
 from forge.disk.faults import disk_errors
 from forge.disk.files import broken_seal, seal, sync_folder, write_json, write_text
 from forge.disk.joblock import lock_text
@@ -362,8 +362,8 @@ class RunFolder:
             return "dry run"
         if newest_marked(self.checkpoints):
             return "stopped"
-        kinds = [event["kind"] for event in read_events(self.events)]
-        if kinds[-1:] == ["stopped"]:  # an attempt after that, which was killed, has left other events behind it
+        last = last_event(self.events)
+        if last and last["kind"] == "stopped":  # an attempt after that, which was killed, has left others behind it
             return "stopped"
         return "failed" if self.events.exists() else "planned"
 

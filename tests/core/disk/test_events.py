@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge.api import Custom, Event
-from forge.disk.events import EventLog, Follower, read_events
+from forge.disk import events as module
+from forge.disk.events import EventLog, Follower, last_event, read_events
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,3 +124,19 @@ def test_lines_that_are_no_events_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('[1]\n"x"\n3\n{"no": "kind"}\n{"kind": "step", "step": 1}\n{"ki', encoding="utf-8")
     assert [event["kind"] for event in read_events(path)] == ["step"]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 2**16])
+@pytest.mark.parametrize("end", [b"", b"\n\n", b'{"kind": "half', b"[1]\nnull\n"])
+def test_the_last_event_is_read_from_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, end: bytes
+) -> None:
+    monkeypatch.setattr(module, "_PIECE", piece)
+    path = tmp_path / "e"
+    assert last_event(path) is None
+    path.write_bytes(end)
+    assert last_event(path) is None
+    for count in (1, 5):
+        lines = [json.dumps({"kind": f"k{number}", "text": "x" * number * 9}) for number in range(count)]
+        path.write_bytes("\n".join(lines).encode() + b"\n" + end)
+        assert last_event(path) == json.loads(lines[-1])
