@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from psutil import Process
 
 from forge.api import event_of
 from forge.api.run import Run
@@ -34,6 +35,26 @@ def test_a_second_signal_stops_at_once_and_is_no_failure(project: Project) -> No
     assert process.returncode == 130, output
     assert "error" not in output
     assert "forge resume" in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are looked for in /proc")
+def test_a_stop_that_all_processes_of_a_job_are_asked_for_saves_too(project: Project) -> None:
+    """As Slurm asks at a time limit: also those that read rows ahead."""
+    project.write(train={"max_steps": 20_000, "save_steps": 100_000, "dataloader_num_workers": 2})
+    process = project.begin()
+    folder = project.newest()
+    wait_for(lambda: step_now(folder) >= 4)
+    everyone = Process(process.pid).children(recursive=True)
+    assert len(everyone) >= 3
+    for each in everyone:
+        each.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "is whole" in output
+    wait_for(lambda: not any(each.is_running() for each in everyone), 20)
+    assert checkpoints(folder.checkpoints)
 
 
 @pytest.mark.slow

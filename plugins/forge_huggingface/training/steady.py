@@ -5,6 +5,7 @@ And no trainer asks the device for a number in a step that is not logged, so tha
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -94,6 +95,14 @@ class Steady:
             said = ", ".join(f"{rate:g} for {count:,} values" for rate, count in sorted(counts.items()))
             self.run.emit(Noted(f"learning rates: {said}"))  # type: ignore[attr-defined]
         return optimizer
+
+    def get_train_dataloader(self) -> Any:
+        """Return the trainer's own, whose workers outlive the wish to stop."""
+        return _patient(super().get_train_dataloader())  # type: ignore[misc]
+
+    def get_eval_dataloader(self, *arguments: Any, **options: Any) -> Any:
+        """Return the trainer's own, whose workers outlive the wish to stop."""
+        return _patient(super().get_eval_dataloader(*arguments, **options))  # type: ignore[misc]
 
     @property
     def optimizer_name(self) -> str:
@@ -285,3 +294,25 @@ def lengths(rows: Dataset) -> list[int]:
 def _sequences(rows: Dataset) -> list[str]:
     """Return the columns that hold the tokens of a row; prompts of online methods are texts."""
     return [name for name in rows.column_names if name in _IDS or name.endswith("_input_ids")]
+
+
+def _patient(loader: Any) -> Any:
+    """Have the workers of a loader go on when all processes of a job are asked to end, as a cluster does.
+
+    This process saves and stops after its step, and a worker that was gone would make that a failure.
+    """
+    own = getattr(loader, "base_dataloader", loader)  # accelerate's hold another one
+    if own.num_workers:
+        own.worker_init_fn = partial(_begin, own.worker_init_fn)
+    return loader
+
+
+def _begin(begin: Callable[[int], None] | None, number: int) -> None:
+    if begin is not None:
+        begin(number)
+    signal.signal(signal.SIGTERM, _once)
+
+
+def _once(number: int, _frame: object) -> None:
+    """Heed the next wish to end: torch sends one to a worker that does not end by itself, and waits for it."""
+    signal.signal(number, signal.SIG_DFL)

@@ -119,6 +119,15 @@ def _is_report(report: Any) -> bool:
 
 
 def _start(spec: Mapping[str, Any], limits: Limits, given: str = "") -> Outcome:
+    """Run a program, once more if it was asked to end: a cluster that stops a job asks all of its processes.
+
+    forge saves and stops then, after the step, and what the program answers is a part of that.
+    """
+    outcome = _run(spec, limits, given)
+    return _run(spec, limits, given) if outcome.code == -signal.SIGTERM else outcome
+
+
+def _run(spec: Mapping[str, Any], limits: Limits, given: str) -> Outcome:
     """Start a jail and see it to its end."""
     with folders.folder() as around:
         inside, file = around / "program", around / "spec"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from psutil import NoSuchProcess, Process
 
 from forge_huggingface.rewards.sandbox import run
 from forge_huggingface.rewards.sandbox.run import MIB, Limits
@@ -152,3 +158,26 @@ def test_programs_are_compiled_as_they_stand() -> None:
         run.run_tests(program, ["def g(x: int): ...\nassert g.__annotations__ == {'x': int}"], LIMITS)[1] == [None] * 2
     )
     assert run.run_script(program, "", LIMITS).ended == "done"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_program_that_was_asked_to_end_with_the_rest_of_a_job_is_run_again() -> None:
+    """A cluster asks all processes of a job: what the program would have answered is not known then."""
+    asked: list[int] = []
+
+    def ask() -> None:
+        end = time.monotonic() + 20
+        while not asked and time.monotonic() < end:
+            for child in Process().children(recursive=True):
+                with suppress(NoSuchProcess):
+                    if "jail.py" in " ".join(child.cmdline()):
+                        asked.append(child.pid)
+                        child.send_signal(signal.SIGTERM)
+            time.sleep(0.01)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    outcome = run.run_script("import time; time.sleep(1); print('answered')", "", LIMITS)
+    asking.join()
+    assert asked
+    assert (outcome.code, outcome.output.strip()) == (0, "answered")
