@@ -16,7 +16,7 @@ from forge.disk.events import read_events
 from forge.disk.folder import RunFolder
 from forge.disk.meeting import Meeting
 from forge.errors import RunError
-from forge.parent.node import serve
+from forge.parent.node import check_cards, serve
 from support.projects import cut_after, json_of, processes_of, wait_for
 from support.together import SHARED, in_stage, is_free, numbers, run, told, trained
 
@@ -225,3 +225,23 @@ def test_a_node_that_is_stopped_before_the_first_step_is_named(project: Project)
     assert "process 1 of 2 was asked to stop" in first
     assert "stopped with the training" in second
     assert [each.returncode for each in nodes[:2]] == [130, 130]
+
+
+@pytest.mark.slow
+def test_a_node_that_came_is_stopped_with_the_first_one_that_waits_for_another(project: Project) -> None:
+    project.write(train={"gradient_accumulation_steps": 3})
+    first, second, folder = begin(project, "--set", "launch.nodes=3")
+    wait_for(lambda: (folder.path / "log.node1.txt").exists(), 30)
+    time.sleep(8)  # its launcher is where they meet by then
+    first.send_signal(signal.SIGINT)
+    assert "stopped" in first.communicate(timeout=30)[0]
+    said = second.communicate(timeout=60)[0]
+    assert "stopped with the training" in said
+    assert (first.returncode, second.returncode) == (130, 130)
+
+
+def test_a_node_that_shows_fewer_gpus_than_the_first_one_is_told() -> None:
+    with pytest.raises(RunError, match="node 2 shows 1 GPU by CUDA_VISIBLE_DEVICES, and 2 are used: every node"):
+        check_cards({"CUDA_VISIBLE_DEVICES": "3"}, 2, 2)
+    check_cards({"CUDA_VISIBLE_DEVICES": "3,0"}, 2, 2)
+    check_cards({}, 2, 2)

@@ -163,6 +163,10 @@ class RunFolder:
         """Everything that the workers printed."""
         return self.path / "log.txt"
 
+    def log_of(self, node: int) -> Path:
+        """Return the file into which the workers of a node print: of the first one, the run's log."""
+        return self.log if node == 0 else self.path / f"log.node{node}.txt"
+
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""

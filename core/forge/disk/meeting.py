@@ -7,7 +7,7 @@ import json
 import socket
 import uuid
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from forge.disk.files import write_json
 from forge.errors import RunError
@@ -67,11 +67,9 @@ class Meeting:
     @classmethod
     def call(cls, folder: Path, plan: Path, nodes: int, environ: Mapping[str, str]) -> Self:
         """Say in the run folder where to meet: at ``MASTER_ADDR`` and ``MASTER_PORT`` if these are set, as on Slurm."""
-        own = socket.getfqdn() if not socket.getfqdn().startswith("localhost") else socket.gethostname()
-        address = environ.get("MASTER_ADDR") or own
+        address = "127.0.0.1" if nodes == 1 else environ.get("MASTER_ADDR") or _own_name()
         named = environ.get("MASTER_PORT", "")
         port = int(named) if named.isdigit() and nodes > 1 else free_port(address)
-        address = address if nodes > 1 else "127.0.0.1"
         meeting = cls(uuid.uuid4().hex, plan.name, address, port, nodes, str(folder.resolve()))
         write_json(folder / FILE, asdict(meeting))
         return meeting
@@ -83,31 +81,45 @@ class Meeting:
             return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise RunError(f"nobody waits for a node in {folder}", f"it has no {FILE}") from None
+        except OSError as error:  # on a disk of the network, as it is replaced
+            raise RunError(f"{folder / FILE} cannot be read", str(error)) from error
         except (ValueError, TypeError) as error:
             raise RunError(f"{folder / FILE} is damaged", str(error)) from error
 
-    def say(self, folder: Path, node: int, ended: Sequence[Ended]) -> None:
-        """Write down how the workers of a node ended."""
-        write_json(_ends(folder, node), {"meeting": self.id, "ended": [asdict(each) for each in ended]})
+    def say(self, folder: Path, node: int, ended: Sequence[Ended], *, given_up: bool = False) -> None:
+        """Write down how the workers of a node ended, or that it was asked to stop before it had any."""
+        said = {"meeting": self.id, "ended": [asdict(each) for each in ended], "given_up": given_up}
+        write_json(_ends(folder, node), said)
 
     def is_over(self, folder: Path) -> bool:
         """Whether the first node's launcher has ended."""
+        return self._word(folder, 0) is not None
+
+    def is_given_up(self, folder: Path) -> bool:
+        """Whether the first node was asked to stop while it waited for the others."""
+        return bool((self._word(folder, 0) or {}).get("given_up"))
+
+    def _word(self, folder: Path, node: int) -> dict[str, Any] | None:
+        """Return what a node's launcher said as it ended; None as long as it has not, or where that cannot be read."""
         with contextlib.suppress(OSError, ValueError):
-            return bool(json.loads(_ends(folder, 0).read_text(encoding="utf-8"))["meeting"] == self.id)
-        return False
+            data: dict[str, Any] = json.loads(_ends(folder, node).read_text(encoding="utf-8"))
+            return data if data["meeting"] == self.id else None
+        return None
 
     def said(self, folder: Path) -> list[Ended] | None:
         """Return how the workers of all nodes ended, the first first; None as long as a node has not said it."""
         found: list[Ended] = []
         for node in range(self.nodes):
-            try:
-                data = json.loads(_ends(folder, node).read_text(encoding="utf-8"))
-            except (FileNotFoundError, ValueError):
-                return None
-            if data["meeting"] != self.id:
+            if (data := self._word(folder, node)) is None:
                 return None
             found += [Ended(**each) for each in data["ended"]]
         return sorted(found, key=lambda each: each.time)
+
+
+def _own_name() -> str:
+    """Return the name under which other machines know this one."""
+    name = socket.getfqdn()
+    return name if not name.startswith("localhost") else socket.gethostname()
 
 
 def _ends(folder: Path, node: int) -> Path:

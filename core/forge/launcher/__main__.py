@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         if not agent.started:  # it waits for other nodes, and there is nothing to save
-            meeting.say(folder, node, [])
+            meeting.say(folder, node, [], given_up=True)
             os._exit(Interrupted.exit_code)
         for pid in agent.workers().values():
             with suppress(ProcessLookupError):

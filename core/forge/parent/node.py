@@ -16,6 +16,8 @@ from forge.errors import ForgeError, Interrupted, RunError
 from forge.parent.process import environment_of, start
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from forge.disk.folder import RunFolder
     from forge.parent.process import Show
 
@@ -44,7 +46,7 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
         ForgeError: The workers failed; why, the first node says.
     """
     done, code, asked = "", None, False
-    log = folder.path / f"log.node{node}.txt"
+    log = folder.log_of(node)
     with _Wish() as wish:
         while (meeting := _next(folder, done, wait if code is None else _patience(code), wish)) is not None:
             if not 0 < node < meeting.nodes:
@@ -57,9 +59,12 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
             show(Noted(f"node {node} of {meeting.nodes}: {several}, meeting at {meeting.address}"))
             environment, _ = environment_of(there, plan)
             environment[NODE] = str(node)
+            check_cards(environment, Plan.read(plan).launch.processes, node)
             with log.open("ab") as output:
                 launcher = start("forge.launcher", there, plan, environment, stdout=output, stderr=subprocess.STDOUT)
                 code = _end(launcher, folder, meeting, wish)
+            if code and meeting.is_given_up(folder.path):
+                code = Interrupted.exit_code
             done, asked = meeting.id, bool(wish.count)
     if code is None and not wish.count:
         what = f"no training in {folder.path} waits for a node"
@@ -96,6 +101,14 @@ class _Wish:
         self.count += 1
         if self.launcher is not None:
             self.launcher.send_signal(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
+
+
+def check_cards(environment: Mapping[str, str], processes: int | str, node: int) -> None:
+    """Refuse a node that shows fewer GPUs than each node is to use. Raises :class:`RunError`."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible and isinstance(processes, int) and (there := len(visible.split(","))) < processes:
+        what = f"node {node} shows {there} GPU{'s' * (there != 1)} by CUDA_VISIBLE_DEVICES, and {processes} are used"
+        raise RunError(what, "every node must have as many GPUs as the first", "show more, or name [launch] processes")
 
 
 def _same(folder: RunFolder, meeting: Meeting) -> RunFolder:

@@ -207,10 +207,10 @@ def environment_of(folder: RunFolder, plan: Path) -> tuple[dict[str, str], str |
 
 
 def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
-    """Return the environment of a worker: the user's, without another backend's traces, on one GPU, unobserved."""
+    """Return the environment of a worker: the user's, without another backend's traces, on its GPUs, unobserved."""
     clean = {key: value for key, value in environ.items() if not key.startswith((*LAUNCHERS, *plan.shed))}
     clean = {key: value for key, value in clean.items() if key not in unsupported(environ)}
-    # One process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
+    # Each process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
     # Where a container shows one alone, naming it lets Unsloth compile in as many processes as there are cores.
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
@@ -254,8 +254,8 @@ def death(code: int) -> Death:
     if code >= 0:
         return Death(f"code {code}", None, killed=False)
     name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    why = "most often the machine ran out of memory" if name == "SIGKILL" else "a library crashed"
-    return Death(name, why, killed=True)
+    often = {"SIGKILL": "most often the machine ran out of memory", "SIGTERM": "somebody asked it to end"}
+    return Death(name, often.get(name, "a library crashed"), killed=True)
 
 
 def verdict(
@@ -285,7 +285,7 @@ def verdict(
     if ranks and len(wishes) < 2 and not (asked and last is None):
 
         def silent(each: Ended) -> ForgeError:
-            return _silent(each.code, folder, f"process {each.rank} of {ranks.size}")
+            return _silent(each.code, folder, f"process {each.rank} of {ranks.size}", log=ranks.log_of(each.rank))
 
         at = last.time if isinstance(last, Failed) else None
         said = ranks.primary(said, silent, stopped=isinstance(last, Stopped), at=at)
@@ -303,10 +303,12 @@ def verdict(
     return _silent(code, folder, "the launcher") if ranks else _silent(code, folder, "the worker", stage)
 
 
-def _silent(code: int, folder: RunFolder, who: str, stage: StageChanged | None = None) -> ForgeError:
+def _silent(
+    code: int, folder: RunFolder, who: str, stage: StageChanged | None = None, log: Path | None = None
+) -> ForgeError:
     """Say how a process ended that reported nothing."""
     where = newest_marked(folder.checkpoints)
-    do = f"see {folder.log}" + (f"; go on with: forge resume {folder.path}" if where or folder.trained() else "")
+    do = f"see {log or folder.log}" + (f"; go on with: forge resume {folder.path}" if where or folder.trained() else "")
     end = death(code)
     if stage is not None and stage.plugin:  # of an end of a stage, no plugin is told
         who += f", in {stage.stage} of plugin {stage.plugin},"
@@ -339,6 +341,6 @@ def check_one_process(environ: Mapping[str, str]) -> None:
     if processes != "1":
         raise RunError(
             f"WORLD_SIZE says {processes} processes",
-            "forge trains in 1 process, and a run goes on in as many as it began with, or its batches would be others",
+            "forge starts the processes of a training itself, as many as [launch] says",
             "start forge without torchrun, and unset WORLD_SIZE",
         )

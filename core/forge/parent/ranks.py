@@ -16,6 +16,7 @@ from forge.errors import ForgeError, Interrupted, PeerLost, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from forge.disk.folder import RunFolder
     from forge.disk.meeting import Ended, Meeting
@@ -73,6 +74,11 @@ class Ranks:
         if isinstance(first, PeerLost) and hung:
             first.why = f"{first.why}; process {' and '.join(hung)} was still there, and was ended"
         return first
+
+    def log_of(self, rank: int) -> Path:
+        """Return what a worker printed into: the log of its node."""
+        node = rank // (self.size // self.meeting.nodes)
+        return self.folder.log_of(node)
 
     def _ended(self) -> list[Ended]:
         """Return how they ended, as far as their launchers say."""
