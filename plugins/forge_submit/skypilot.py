@@ -36,10 +36,10 @@ _STATES: dict[str, Any] = {
 """Of its words; those of failures begin alike."""
 
 _COPYING = {
-    "s3": ["aws", "s3", "sync", "--no-progress"],
-    "gs": ["gcloud", "storage", "rsync", "--recursive"],
+    "s3": ["aws", "s3", "sync", "--no-progress", "--exclude", ".lock", "--exclude", "submit/*"],
+    "gs": ["gcloud", "storage", "rsync", "--recursive", r"--exclude=^(\.lock|submit/.*)$"],
 }
-"""What copies a folder of a bucket, by the bucket's kind."""
+"""What copies a folder of a bucket, by the bucket's kind, but for the lock and what was sent: those are of here."""
 
 _MACHINES = {"T4": "linux-t4", "A100": "linux-a100", "H100": "linux-h100", "H200": "linux-h100", "MI300": "linux-rocm"}
 

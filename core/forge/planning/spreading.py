@@ -87,9 +87,9 @@ def _sharded(job: Job, make: Make, decisions: tuple[Decision, ...]) -> Training:
     found = whole.estimate
     if found is None or found.fits is not False or found.process is None or found.partial:
         return whole
-    takes = f"the whole model takes about {size(found.process)}, and {found.device} has {size(found.room)}"
     if not job.adapter.leaves_model:  # most of what an adapter's training takes is not sharded
         return whole
+    takes = f"the whole model takes about {size(found.process)}, and {found.device} has {size(found.room)}"
     try:
         return make((*decisions, Decision("launch.shard", "full", takes)))
     except (PlanError, JobError) as error:

@@ -162,10 +162,6 @@ class Together(Group):
             self._dist.broadcast_object_list(held, src=0, group=self._quick)
         return held[0]
 
-    def close(self) -> None:
-        """Leave, when all have done their work."""
-        self._dist.destroy_process_group()
-
 
 @contextmanager
 def _told(what: str = "another process of the training is gone") -> Iterator[None]:

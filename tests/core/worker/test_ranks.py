@@ -18,6 +18,7 @@ from forge.worker.ranks import _told, peer_lost
 
 MEMBER = """
 import json, sys, time
+import torch.distributed
 from datetime import timedelta
 from forge.worker import ranks
 
@@ -33,7 +34,7 @@ for step, wish in enumerate(wishes[group.rank]):
     waited.append(time.monotonic() - began)
 group.barrier()
 print(json.dumps([said, waited]))
-group.close()
+torch.distributed.destroy_process_group()
 """
 
 

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,15 @@ def main(folder: str, command: str, *words: str) -> None:
             cloud.end(name, "CANCELLED")
         case ["sky", "preempt", name]:
             cloud.end(name, "RECOVERING")
-        case ["aws", "s3", "sync", "--no-progress", source, target]:
+        case ["aws", "s3", "sync", "--no-progress", "--exclude", one, "--exclude", other, source, target]:
             kept = cloud.folder / "buckets" / source.replace("://", "/")
+
+            def left(folder: str, names: list[str]) -> list[str]:
+                inside = [(Path(folder) / name).relative_to(kept).as_posix() for name in names]
+                return [Path(name).name for name in inside if fnmatch(name, one) or fnmatch(name, other)]
+
             if kept.exists():
-                shutil.copytree(kept, target, dirs_exist_ok=True)
+                shutil.copytree(kept, target, dirs_exist_ok=True, ignore=left)
         case ["controller", name]:
             cloud.control(name)
         case _:
