@@ -7,12 +7,12 @@ sooner: a run would end of it, and a job that is sent elsewhere would wait in a 
 from __future__ import annotations
 
 import glob
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.functions import read_by
+from forge.disk.named import may_be_on_hub
 from forge.errors import Problem
 from forge.job.nearest import did_you_mean
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from forge.job.job import Job
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OF_FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".xz", ".bz2")
 _MEND = "mend the path, which starts at the job's folder"
 
 
@@ -40,7 +38,7 @@ def absent(job: Job, *, elsewhere: bool = False) -> Iterator[Problem]:
             continue
         with suppress(OSError):  # a name that is too long, a folder of another user: what reads it will say so
             path = job.path(text)
-            if path.exists() or (_HUB_ID.fullmatch(text) and not text.lower().endswith(_OF_FILES)):
+            if path.exists() or may_be_on_hub(text):
                 continue
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
             there = [str(Path(text).with_name(each.name)) for each in beside if not each.name.startswith(".")]

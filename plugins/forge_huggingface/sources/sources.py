@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.api import DataError, alike, read_by, rows_of
+from forge.disk.named import may_be_on_hub
 from forge_huggingface.hub.snapshot import transport_errors
-from forge_huggingface.sources.files import kind, read
+from forge_huggingface.sources.files import read
 from forge_huggingface.sources.folders import Found, choose, in_folder, is_cache, names, not_a_file
 
 if TYPE_CHECKING:
@@ -24,36 +24,6 @@ if TYPE_CHECKING:
     from forge.api import Job, Source
     from forge_huggingface.sources.texts import RawRow
 
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OTHER_FILES = {
-    ".md",
-    ".pdf",
-    ".docx",
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".pkl",
-    ".pickle",
-    ".pt",
-    ".npy",
-    ".npz",
-    ".zip",
-    ".tar",
-    ".gz",
-    ".zst",
-    ".bz2",
-    ".xz",
-    ".xml",
-    ".yaml",
-    ".yml",
-    ".toml",
-    ".html",
-    ".db",
-    ".sqlite",
-    ".feather",
-}
-"""Suffixes that say *file*, so that a missing one is not taken for a hub id."""
 
 _OFFLINE = "the hub cannot be reached, and nothing of that name lies here or in the cache"
 _GO_ONLINE = "else go online once, or unset HF_HUB_OFFLINE"
@@ -116,10 +86,7 @@ def _paths(source: Source) -> list[str]:
 
 def is_hub_id(job: Job, text: str) -> bool:
     """Tell whether a path of the job is a hub id: ``org/name``, nothing local of that name, no suffix of a file."""
-    if not _HUB_ID.fullmatch(text) or job.path(text).exists():
-        return False
-    path = Path(text)
-    return kind(path) is None and path.suffix.lower() not in _OTHER_FILES
+    return may_be_on_hub(text) and not job.path(text).exists()
 
 
 def call(job: Job, path: Path) -> str:
