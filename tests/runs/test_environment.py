@@ -68,6 +68,9 @@ def test_one_card_is_named_so_that_unsloth_compiles_in_all_processes(project: Pr
     assert worker_environment({}, plan)["CUDA_VISIBLE_DEVICES"] == "0"
     assert worker_environment({"CUDA_VISIBLE_DEVICES": "3,4"}, plan)["CUDA_VISIBLE_DEVICES"] == "3"
     assert "CUDA_VISIBLE_DEVICES" not in worker_environment({}, replace(plan, machine=PRESETS["linux-cpu"]))
+    amd = worker_environment({"HIP_VISIBLE_DEVICES": "2,3"}, replace(plan, machine=PRESETS["linux-rocm"]))
+    assert amd["HIP_VISIBLE_DEVICES"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in amd
 
 
 @pytest.mark.slow

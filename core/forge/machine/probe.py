@@ -140,6 +140,15 @@ def accelerators(environ: Mapping[str, str], memory: int) -> tuple[Accelerator, 
     return found
 
 
+def visible_by(environ: Mapping[str, str]) -> str:
+    """Return the variable that says which GPUs can be seen: ROCm's own where it is set, which goes before NVIDIA's there.
+
+    >>> visible_by({}), visible_by({"HIP_VISIBLE_DEVICES": "2"})
+    ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES')
+    """
+    return "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
+
+
 def select(visible: str | None, uuids: Sequence[str]) -> list[int]:
     """Return the indices of the devices that ``CUDA_VISIBLE_DEVICES`` leaves visible, in its order.
 

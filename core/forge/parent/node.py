@@ -13,6 +13,7 @@ from forge.api.event import Noted
 from forge.api.plan import Plan
 from forge.disk.meeting import NODE, Meeting
 from forge.errors import ForgeError, Interrupted, RunError
+from forge.machine.probe import visible_by
 from forge.parent.process import environment_of, start
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ class _Wish:
 
 def check_cards(environment: Mapping[str, str], processes: int | str, node: int) -> None:
     """Refuse a node that shows fewer GPUs than each node is to use. Raises :class:`RunError`."""
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    visible = environment.get(name := visible_by(environment))
     if visible and isinstance(processes, int) and (there := len(visible.split(","))) < processes:
-        what = f"node {node} shows {there} GPU{'s' * (there != 1)} by CUDA_VISIBLE_DEVICES, and {processes} are used"
+        what = f"node {node} shows {there} GPU{'s' * (there != 1)} by {name}, and {processes} are used"
         raise RunError(what, "every node must have as many GPUs as the first", "show more, or name [launch] processes")
 
 

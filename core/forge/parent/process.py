@@ -23,6 +23,7 @@ from forge.disk.folder import RunFolder
 from forge.disk.meeting import Meeting
 from forge.disk.spare import restore, some
 from forge.errors import ForgeError, Interrupted, MachineError, PeerLost, RunError, from_json
+from forge.machine.probe import visible_by
 from forge.parent.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -212,14 +213,15 @@ def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]
     clean = {key: value for key, value in clean.items() if key not in unsupported(environ)}
     # Each process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
     # Where a container shows one alone, naming it lets Unsloth compile in as many processes as there are cores.
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    name = visible_by(environ)
+    visible = environ.get(name)
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
     launch = plan.launch
     count = launch.processes if launch.processes != "auto" else 1
     if visible:
-        clean["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:count])  # each worker of several takes its own
+        clean[name] = ",".join(visible.split(",")[:count])  # each worker of several takes its own
     elif visible is None and cards:
-        clean["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
+        clean[name] = ",".join(map(str, range(count)))
     if launch.world_size > 1:
         clean.setdefault("OMP_NUM_THREADS", str(max(1, plan.machine.cores // count)))  # else each would take all cores
     clean |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}

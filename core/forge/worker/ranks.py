@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from forge.api.group import Group
 from forge.disk.meeting import LAUNCHER
 from forge.errors import PeerLost, RunError, chain, first_line
+from forge.machine.probe import visible_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,9 +46,9 @@ def rank_of(environ: Mapping[str, str]) -> int:
 def take_place(environ: dict[str, str] | os._Environ[str]) -> None:
     """Take this process's GPU alone into sight, and end with the launcher."""
     local = int(environ.get("LOCAL_RANK", "0"))
-    if cards := environ.get("CUDA_VISIBLE_DEVICES"):
+    if cards := environ.get(name := visible_by(environ)):
         # As in a training of one process, the GPU is cuda:0, and nothing can spread over another one's by mistake.
-        environ["CUDA_VISIBLE_DEVICES"] = cards.split(",")[local]
+        environ[name] = cards.split(",")[local]
         environ["LOCAL_RANK"] = "0"
     end_with(int(environ[LAUNCHER]))
 
