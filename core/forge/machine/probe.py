@@ -141,7 +141,7 @@ def accelerators(environ: Mapping[str, str], memory: int) -> tuple[Accelerator, 
 
 
 def visible_by(environ: Mapping[str, str]) -> str:
-    """Return the variable that says which GPUs can be seen: ROCm's own where it is set, which goes before NVIDIA's there.
+    """Return the variable that says which GPUs can be seen: ROCm's own where it is set.
 
     >>> visible_by({}), visible_by({"HIP_VISIBLE_DEVICES": "2"})
     ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES')
