@@ -191,7 +191,8 @@ def one(run: Run, source: Source, kind: Kind, out: Path, trials: Trials) -> dict
     found["sha256"] = sha256(part)
     part.rename(path)
     logits = next(gate for gate in gates if gate.name == "logits")
-    run.emit(Noted(f"{path.name}: {found['bytes'] / 2**20:.1f} MiB, {logits.message}"))
+    told = "" if logits.state == "warn" else f", {logits.message}"
+    run.emit(Noted(f"{path.name}: {found['bytes'] / 2**20:.1f} MiB{told}"))
     return found
 
 

@@ -35,6 +35,8 @@ def test_a_second_signal_stops_at_once_and_is_no_failure(project: Project) -> No
     assert process.returncode == 130, output
     assert "error" not in output
     assert "forge resume" in output
+    assert list(read_events(folder.events))[-1]["kind"] == "stopped"
+    assert "stopped" in project.forge("runs")
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OF_ROWS = ".arrow .csv .json .jsonl .ndjson .parquet .tsv .txt"
@@ -12,6 +12,13 @@ _OF_OTHERS = (
     ".yaml .yml .zip .zst"
 )
 _SUFFIXES = frozenset([*_OF_ROWS.split(), *_OF_OTHERS.split()])
+
+
+def may_hold_rows(path: Path) -> bool:
+    """Tell whether a file is of a kind that holds rows, or a folder is one that a user made."""
+    if path.name.startswith("."):
+        return False
+    return path.is_dir() or any(suffix in _OF_ROWS.split() for suffix in path.suffixes)
 
 
 def may_be_on_hub(text: str) -> bool:

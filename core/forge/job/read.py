@@ -109,7 +109,8 @@ def text_of(path: Path, folder: Path | None = None) -> tuple[str, Path]:
             raise UsageError(f"{path} is no file", "it is a pipe, a socket or a device", "name a job file")
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the beginning
     except FileNotFoundError:
-        beside = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        found = path.parent.glob("*.toml") if path.parent.is_dir() else ()
+        beside = [file.name for file in found if file.name != "pyproject.toml"]
         near = nearest(path.name, beside) or next(iter(beside), None)
         hint = f"did you mean {path.parent / near}?" if near else "make one with `forge init`"
         raise UsageError(f"there is no job file {path}", do=hint) from None

@@ -116,7 +116,9 @@ def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     if not folder.busy() and (back := restore(folder.path)):
         show(Warned(f"a plugin had deleted {some(back)} of the run when its worker ended; put back"))
     error = verdict(worker.returncode, last, folder, wishes, ranks, stage)
-    if ranks and error and not isinstance(error, Interrupted):
+    if isinstance(error, Interrupted):
+        keep_stop(folder, error, last)
+    elif ranks and error:
         keep(folder, error, last)
     return Outcome(error, asked=bool(wishes))
 
@@ -127,6 +129,14 @@ def keep(folder: RunFolder, error: ForgeError, last: Event | None) -> None:
         return
     with suppress(OSError, MachineError), closing(EventLog(folder.events)) as log:  # it may be a full disk
         log.append(Failed(error.to_json()))
+
+
+def keep_stop(folder: RunFolder, error: Interrupted, last: Event | None) -> None:
+    """Write down that a worker was stopped, where it did not live to do so."""
+    if isinstance(last, Stopped | Failed):
+        return
+    with suppress(OSError, MachineError), closing(EventLog(folder.events)) as log:
+        log.append(Stopped(f"{error.what}: {error.why}" if error.why else error.what))
 
 
 def ranks_of(folder: RunFolder, plan: Path) -> Ranks | None:

@@ -21,6 +21,7 @@ from forge.job.literal import setting
 from forge.parent.after import finish, heed
 from forge.parent.process import check_one_process, quiet, work
 from forge.parent.timing import remember
+from forge.planning.absent import refuse_absent
 from forge.planning.planner import make_plan
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run(
     facts = describe_model(catalogue, file.job.model.id, file.job.model.revision, file.job.folder)
     make = functools.partial(make_plan, file, catalogue, machine, facts, task=task, rows=rows)
     plan = make()
+    refuse_absent(file, plan, catalogue)
     folder = RunFolder.create(runs, file, into)
     folder.keep_code(catalogue.code)
     excluded: dict[str, str] = {}

@@ -20,8 +20,7 @@ from forge.errors import ForgeError, JobError, MachineError, PluginError, Proble
 from forge.job.explain import problems_of
 from forge.job.nearest import nearest
 from forge.masking import masked
-from forge.planning.absent import absent
-from forge.planning.mistakes import refuse
+from forge.planning.absent import refuse_absent
 from forge.planning.packages import packages_of
 from forge.planning.planner import make_plan
 from forge.text.units import size
@@ -135,9 +134,9 @@ def prepare(
     Raises:
         ForgeError: It cannot be sent. Nothing was written then.
     """
-    refuse(file, list(absent(file.job, elsewhere=submitter.shares_disk)))
     facts = describe_model(catalogue, file.job.model.id, file.job.model.revision, file.job.folder)
     plan = make_plan(file, catalogue, machine, facts, task=Task.TRAIN)
+    refuse_absent(file, plan, catalogue, elsewhere=submitter.shares_disk)
     adapter = plan.decided("adapter.from")
     portable = Portable(file, facts, RunFolder.name_of(file), carry=not submitter.shares_disk, adapter=adapter)
     if (large := portable.bytes()) > submitter.limit:

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.api.functions import read_by
-from forge.disk.named import may_be_on_hub
+from forge.api.stage import Stage
+from forge.disk.named import may_be_on_hub, may_hold_rows
 from forge.errors import Problem
 from forge.job.nearest import did_you_mean
+from forge.planning.mistakes import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from forge.api.plan import Plan
+    from forge.discovery.catalogue import Catalogue
     from forge.job.job import Job
+    from forge.job.read import JobFile
 
 _MEND = "mend the path, which starts at the job's folder"
 
@@ -41,8 +46,19 @@ def absent(job: Job, *, elsewhere: bool = False) -> Iterator[Problem]:
             if path.exists() or may_be_on_hub(text):
                 continue
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            there = [str(Path(text).with_name(each.name)) for each in beside if not each.name.startswith(".")]
+            there = [str(Path(text).with_name(each.name)) for each in beside if may_hold_rows(each)]
             yield Problem(key, f"{text} is not here", did_you_mean(text, sorted(there), _MEND))
+
+
+def refuse_absent(file: JobFile, plan: Plan, catalogue: Catalogue, *, elsewhere: bool = False) -> None:
+    """Refuse a job whose rows are not here, if forge's own plugins read them: another may know more of such a path.
+
+    Raises:
+        JobError: Each that is missing, with its line.
+    """
+    asked = "data." if not any(step.stage is Stage.TRAIN for step in plan.steps) else ""
+    if all(getattr(catalogue.find(step.plugin), "own", False) for step in plan.steps if step.stage is Stage.COLLATE):
+        refuse(file, [each for each in absent(file.job, elsewhere=elsewhere) if each.where.startswith(asked)])
 
 
 def _paths(job: Job) -> Iterator[tuple[str, str]]:

@@ -292,8 +292,8 @@ def check_logits(
         return Gate(name, "fail", found_out, values)
     if mean <= kind.kl[0] and top1 >= kind.top1:
         return Gate(name, "pass", found_out, values)
-    marks = f"KL of at most {kind.kl[0]:g} and {kind.top1:.0%} pass without a word"
-    return Gate(name, "warn", f"{found_out}: {marks}", values)
+    usual = f"files of this type mostly have a KL of at most {kind.kl[0]:g} and {kind.top1:.0%} or more"
+    return Gate(name, "warn", f"{found_out}; {usual}", values)
 
 
 def check_end(generator: Generator, tokenizer: Any, prompt: Sequence[int], count: int = 128) -> dict[str, Any]:

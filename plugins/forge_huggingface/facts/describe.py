@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from forge.api import ModelTask
     from forge_huggingface.facts.safetensors import Header
 
-_UNSEEN = "no folder here has its name; assumed text, not verified"
-
 
 def describe(id: str, revision: str | None, folder: Path, offline: bool | None = None) -> ModelFacts:  # noqa: A002
     """Find out about a model: in a local folder, else in the download cache, else with one request to the hub.
@@ -69,14 +67,22 @@ def _described(id: str, revision: str | None, folder: Path, offline: bool | None
         with files.reachable(snapshot):
             return _from_cache(id, snapshot)
     if hub.is_offline() if offline is None else offline:
-        note = f"not in the cache ({hub.cache_folder()}), and offline; {_UNSEEN}"
+        note = f"not in the cache ({hub.cache_folder()}), and offline; {_unseen(path)}"
         return ModelFacts(id=id, source="unknown", note=note)
     try:
         config, commit = hub.fetch_config(id, revision)
     except hub.Unreachable as error:
-        return ModelFacts(id=id, source="unknown", note=f"{error}; {_UNSEEN}")
+        return ModelFacts(id=id, source="unknown", note=f"{error}; {_unseen(path)}")
     note = "only config.json was read: the size is unknown until the download"
     return ModelFacts(id=id, source="hub", revision=commit, **_from_config(config, note))
+
+
+def _unseen(path: Path) -> str:
+    """Say of a model that nobody could be asked about that it is no folder here, and which it may be."""
+    beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
+    near = alike(path.name, [name for name in beside if (path.parent / name / "config.json").is_file()])
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    return f"no folder here has its name{hint}; assumed text, not verified"
 
 
 def _expanded(id: str) -> Path:  # noqa: A002

@@ -98,6 +98,8 @@ def model_card(
         lines += ["", "| metric | value |", "| --- | --- |", *metrics]
     if evaluation is not None:
         lines += ["", "## Evaluation", "", *_evaluation(evaluation)]
+        if format_ == "gguf":
+            lines += ["", "Measured before the conversion; what each file loses by rounding stands in export.json."]
     return masked("\n".join(lines) + "\n")  # rows and answers may hold addresses with logins
 
 
