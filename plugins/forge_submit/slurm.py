@@ -167,6 +167,10 @@ class Slurm(Submitter[SlurmOptions]):
         if not is_there("sbatch"):
             yield Finding("error", NO_SBATCH, SEND_THERE)
             return
+        if "\\" in str(bundle.run):  # it takes the script, and cannot write the log
+            what = f"{bundle.run} has a backslash in its name, which Slurm takes for a sign of its own"
+            yield Finding("error", what, "give --runs-dir another folder")
+            return
         code, out, error = call(["sbatch", "--test-only"], self.text(bundle))
         if code:
             yield Finding("error", f"sbatch refuses it: {said(error or out)}", "change [submit.slurm] or --option")

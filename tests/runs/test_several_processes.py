@@ -11,6 +11,8 @@ import pytest
 
 from forge.disk.checkpoints import newest_whole
 from forge.disk.events import read_events
+from forge.errors import RunError
+from forge.parent.process import work
 from support.projects import Project, json_of
 from support.together import TWO, begin, end, numbers, run, trained
 
@@ -37,6 +39,16 @@ def test_two_processes_train_as_one(project: Project) -> None:
     assert not rejected
     sealed = json_of(newest / "complete.json")["files"]
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(sealed)
+
+
+def test_a_run_whose_workers_another_process_starts_is_in_use(project: Project) -> None:
+    """Also while no worker is up yet, as where the first node waits for the others."""
+    project.write(train={"gradient_accumulation_steps": 2}, launch={"processes": 2})
+    _, folder = project.prepare()
+    with folder.lead(), pytest.raises(RunError, match="is in use"):
+        work(folder, folder.plan_paths()[-1], lambda _event: None)
+    assert not folder.events.exists()
+    assert not (folder.path / "meeting.json").exists()
 
 
 def write_held(project: Project, count: int) -> None:

@@ -124,7 +124,8 @@ class RunFolder:
             raise RunError(f"cannot look for the run {text}", str(error), "`forge runs` lists them") from error
         if not sent and not (found.path / "plan.json").is_file():
             what = f"{found.path} was sent elsewhere"
-            raise RunError(what, "what it made is not here yet", f"`forge fetch {found.path}` brings it")
+            do = f"`forge runs` says how it is doing; once it has begun, `forge fetch {found.path}` brings what it made"
+            raise RunError(what, "what it made is not here yet", do)
         return found
 
     @classmethod
@@ -374,6 +375,13 @@ class RunFolder:
     def own(self) -> AbstractContextManager[None]:
         """Hold the folder's lock, so that two processes never write one run. Raises :class:`RunError` if it is held."""
         return hold(self.path / ".lock")
+
+    def lead(self) -> AbstractContextManager[None]:
+        """Hold a lock beside it for as long as several workers are started, and trained with, by this process.
+
+        Their first one has the folder's own as soon as it is up, which may be when all nodes have come.
+        """
+        return hold(self.path / ".lock.parent")
 
     def busy(self) -> bool:
         """Whether a process holds the folder's lock."""

@@ -5,6 +5,7 @@ Unlike a lock it leaves open what the job leaves open: the machine that trains i
 
 from __future__ import annotations
 
+import ast
 import glob
 import os
 import shutil
@@ -73,6 +74,8 @@ class Portable:
                 shutil.copyfile(path, target)
 
     def _found(self, value: Any, key: str) -> Any:
+        if key == "columns":  # their names are none of files
+            return value
         if isinstance(value, dict):
             return {name: self._found(item, name) for name, item in value.items()}
         if isinstance(value, list):
@@ -91,7 +94,8 @@ class Portable:
         if colon and "/" in before and (placed := self._placed(after, wide=True)):  # a reader's path
             return f"{before}:{placed}"
         if colon and (self.job.folder / f"{before}.py").is_file():  # a module beside the job
-            self.files[f"{before}.py"] = self.job.folder / f"{before}.py"
+            self.files[f"{before}.py"] = module = self.job.folder / f"{before}.py"
+            self._carry_beside(module, Path())
         return text
 
     def _placed(self, text: str, *, wide: bool) -> str | None:
@@ -118,11 +122,51 @@ class Portable:
                 place = f"files/{len(self._places) + 1}/{path.name}"
             self._places[path] = place
         chosen = [path] if only is None else only
-        inside = (each for one in chosen for each in ([one] if one.is_file() else sorted(one.rglob("*"))))
-        for each in inside:
-            if each.is_file():
-                self.files[place if each == path else f"{place}/{each.relative_to(path).as_posix()}"] = each
+        for each in (file for one in chosen for file in ([one] if one.is_file() else _below(one, set()))):
+            self.files[place if each == path else f"{place}/{each.relative_to(path).as_posix()}"] = each
+        if path.suffix == ".py" and path.is_file():
+            self._carry_beside(path, Path(place).parent)
         return place
+
+    def _carry_beside(self, path: Path, place: Path) -> None:
+        """Carry the modules beside a file of code that it imports, and what these import."""
+        for beside in _imported(path):
+            for each in [beside] if beside.is_file() else _below(beside, set()):
+                name = (place / each.relative_to(path.parent)).as_posix()
+                if each.suffix == ".py" and name not in self.files:
+                    self.files[name] = each
+                    self._carry_beside(each, place / each.relative_to(path.parent).parent)
+
+
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield the files below a folder, also behind links to folders, each folder once: as rows are looked for."""
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    for each in sorted(folder.iterdir()):
+        if each.is_dir():
+            yield from _below(each, seen)
+        elif each.is_file():
+            yield each
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """Yield the modules and packages beside a file of code that it imports, as far as it says so in plain words."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, ValueError, SyntaxError):  # what runs it says what is wrong with it
+        return
+    names: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names |= dict.fromkeys([node.module] if node.module else [alias.name for alias in node.names])
+    for name in dict.fromkeys(name.partition(".")[0] for name in names):
+        for each in (path.with_name(f"{name}.py"), path.with_name(name)):
+            if each.is_file() or (each / "__init__.py").is_file():
+                yield each
+                break
 
 
 def _whole(path: Path) -> Path:

@@ -55,10 +55,13 @@ def main() -> int:
         path.write_bytes(JOB.encode() if packed is None else zlib.decompress(base64.b64decode(packed)))
     there = (run / "plan.json").exists()
     command = ["resume", str(run)] if there else ["run", str(job), "--folder", str(run)]
+    seconds = os.environ.get("FORGE_STOP_AFTER")
+    if seconds and not seconds.replace(".", "", 1).isdecimal():
+        sys.exit(f"FORGE_STOP_AFTER is a number of seconds, not {{seconds}}")
     child = subprocess.Popen([sys.executable, "-P", "-m", "forge", *command])
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to forge too
-    if seconds := os.environ.get("FORGE_STOP_AFTER"):
+    if seconds:
         clock = threading.Timer(float(seconds), child.terminate)
         clock.daemon = True
         clock.start()

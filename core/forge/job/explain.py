@@ -256,6 +256,8 @@ def explain(details: Sequence[ErrorDetails]) -> str:
         return f"must be a finite number, not {shown(given)}"
     if kind == "string_too_short":
         return "must not be empty"
+    if kind == "string_pattern_mismatch" and not context["pattern"].startswith(r"^[\w][\w.-]"):
+        return f"must match {context['pattern']}, not {shown(given)}"
     if kind == "string_pattern_mismatch":
         return f"may hold letters, digits, dots, dashes and underscores only, not {shown(given)}"
     return f"{other['msg'][0].lower()}{other['msg'][1:]}, not {shown(given)}"

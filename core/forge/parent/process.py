@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,17 @@ def start(
 
 
 def work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
-    """Start a worker, show its events until it ends, and say how it ended."""
+    """Start a worker, show its events until it ends, and say how it ended.
+
+    Raises:
+        RunError: Another process has begun to start several workers for the run.
+    """
+    several = Plan.read(plan).launch.world_size > 1
+    with folder.lead() if several else nullcontext():
+        return _work(folder, plan, show)
+
+
+def _work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     if left := unsupported(os.environ):
         show(Noted(f"not passed on to the worker, whose libraries do not work with it: {', '.join(left)}"))
     environment, cold = environment_of(folder, plan)
@@ -266,7 +276,8 @@ def death(code: int) -> Death:
     if code >= 0:
         return Death(f"code {code}", None, killed=False)
     name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    often = {"SIGKILL": "most often the machine ran out of memory", "SIGTERM": "somebody asked it to end"}
+    asked = dict.fromkeys(("SIGTERM", "SIGHUP", "SIGINT"), "somebody asked it to end")
+    often = {"SIGKILL": "most often the machine ran out of memory", **asked}
     return Death(name, often.get(name, "a library crashed"), killed=True)
 
 

@@ -32,18 +32,22 @@ _MEND = "mend the path, which starts at the job's folder"
 def absent(job: Job, *, elsewhere: bool = False) -> Iterator[Problem]:
     """Yield a problem for each file or folder of rows that a job names and that is not here.
 
-    A pattern, a path for a plugin's reader and what may be a data set on the hub are not looked for.
+    A path for a plugin's reader and what may be a data set on the hub are not looked for.
 
     Args:
         job: The job.
         elsewhere: It will run on another machine with this one's disk: a whole path may be of that machine alone.
     """
     for key, text in _paths(job):
-        if read_by(text) or glob.has_magic(text) or (elsewhere and Path(text).is_absolute()):
+        if read_by(text) or (elsewhere and Path(text).is_absolute()):
             continue
         with suppress(OSError):  # a name that is too long, a folder of another user: what reads it will say so
             path = job.path(text)
             if path.exists() or may_be_on_hub(text):
+                continue
+            if glob.has_magic(text):
+                if next(glob.iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 - may be absolute
+                    yield Problem(key, f"no file matches {text}", "mend the pattern")
                 continue
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
             there = [str(Path(text).with_name(each.name)) for each in beside if may_hold_rows(each)]

@@ -58,7 +58,7 @@ def notes(
     if facts.note:
         yield facts.note
     for each in absent(job):
-        yield f"{each.where}: {each.message}, and a run would end of it; {each.do}"
+        yield f"{each.where}: {each.message}, so a run would not begin; {each.do}"
 
 
 def _locked(job: Job, catalogue: Catalogue) -> Iterator[str]:

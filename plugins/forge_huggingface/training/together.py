@@ -148,14 +148,17 @@ def check_batches(trainer: Any) -> None:
 
 
 def filled_up(trainer: Any, data: Data) -> Noted | None:
-    """Say of rows that the processes cannot share evenly that some count twice in an epoch; None if they can."""
+    """Say of rows that the processes cannot share evenly that some count twice, or not at all; None if they can."""
     args = trainer.args
-    if args.world_size == 1 or args.dataloader_drop_last or not hasattr(data.train, "__len__"):
+    if args.world_size == 1 or not hasattr(data.train, "__len__"):
         return None
     batch = args.per_device_train_batch_size * args.world_size
     if not (rest := len(trainer.train_dataset) % batch):
         return None
-    what = f"{len(trainer.train_dataset)} rows are no multiple of {args.world_size} batches"
+    count = len(trainer.train_dataset)
+    what = f"{counted(count, 'row')} {'is' if count == 1 else 'are'} no multiple of {args.world_size} batches"
+    if args.dataloader_drop_last:
+        return Noted(f"{what} of {args.per_device_train_batch_size}: {counted(rest, 'row')} less in each epoch")
     return Noted(
         f"{what} of {args.per_device_train_batch_size}: at the end of an epoch {batch - rest} of its first rows are "
         "trained on once more, where one process would take a smaller batch",

@@ -84,6 +84,33 @@ def test_a_link_is_sent_as_what_it_is_called(folder: Path, catalogue: Catalogue)
         assert (folder / "sent" / "files" / name).read_text() == "rows of a link"
 
 
+def test_folders_behind_links_and_what_code_imports_from_beside_it_go_too(folder: Path, catalogue: Catalogue) -> None:
+    far = folder.parent / "far"
+    far.mkdir()
+    (far / "y.jsonl").write_text("far")
+    (folder / "held" / "more").symlink_to(far, target_is_directory=True)
+    (folder / "held" / "round").symlink_to(folder / "held", target_is_directory=True)
+    (folder / "rewards.py").write_text("import json\nfrom helper import one\nfrom tools.deep import two\n")
+    (folder / "helper.py").write_text("import further\n")
+    (folder / "further.py").write_text("import helper\n")
+    (folder / "tools").mkdir()
+    for name in ("__init__.py", "deep.py", "data.txt"):
+        (folder / "tools" / name).write_text("")
+    made = portable(JOB, folder, catalogue)
+    assert {"files/held/x.jsonl", "files/held/more/y.jsonl"} == {name for name in made.files if "held" in name}
+    code = {name for name in made.files if name.endswith(".py")}
+    assert code == {f"files/{name}.py" for name in ("rewards", "helper", "further", "tools/__init__", "tools/deep")} | {
+        "judge.py"
+    }
+
+
+def test_names_of_columns_are_none_of_files(folder: Path, catalogue: Catalogue) -> None:
+    (folder / "chat").write_text("a file")
+    made = portable(JOB.replace("[train]", 'columns = { messages = "chat" }\n[train]'), folder, catalogue)
+    assert tomli.loads(made.text("1"))["data"]["columns"] == {"messages": "chat"}
+    assert "files/chat" not in made.files
+
+
 def test_on_a_shared_disk_they_are_named_by_their_whole_paths(folder: Path, catalogue: Catalogue) -> None:
     made = portable(JOB, folder, catalogue, carry=False)
     assert made.tables["data"]["path"] == [f"{folder}/rows.jsonl", f"{folder}/more/*.jsonl", "org/set"]

@@ -50,10 +50,11 @@ def test_rows_that_are_not_here_are_told_and_what_may_lie_on_the_hub_is_not(plan
         "./org/name": "mend the path, which starts at the job's folder",
         "org/name": None,
         "*.jsonl": None,
+        "here[.]jsonl": None,
         f"{'x' * 300}.jsonl": None,  # no file can be called so; what reads it says it
     }
     job = f"{BASE}[eval]\npath = {json.dumps(list(places))}\n"
-    told = [f"eval.path: {path} is not here, and a run would end of it; {do}" for path, do in places.items() if do]
+    told = [f"eval.path: {path} is not here, so a run would not begin; {do}" for path, do in places.items() if do]
     assert list(plan(text=job, folder=tmp_path).notes) == told
 
 

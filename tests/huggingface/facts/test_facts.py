@@ -440,7 +440,7 @@ def test_offline_asks_nobody(tmp_path: Path, hub: Hub, monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     facts = describe("org/m", None, tmp_path)
     assert (facts.source, facts.task) == ("unknown", "unknown")
-    assert "offline; assumed text, not verified" in (facts.note or "")
+    assert "offline; no folder here has its name; assumed text, not verified" in (facts.note or "")
     assert hub.requests == []
     assert describe("org/m", None, tmp_path, offline=False).source == "hub"
 

@@ -22,7 +22,7 @@ def found(folder: Path, was: int, now: int, model: Any = None, rows: int = 8, no
     args = SimpleNamespace(neftune_noise_alpha=noise, per_device_train_batch_size=2)
     model = model or LlamaForCausalLM(LlamaConfig(**SMALL))
     trainer = SimpleNamespace(args=args, model=model, train_dataset=[{}] * rows)
-    run: Any = SimpleNamespace(resume=folder, world_size=now)
+    run: Any = SimpleNamespace(resume=folder, folder=folder, world_size=now)
     return list(check_number(trainer, run))
 
 

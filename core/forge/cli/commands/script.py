@@ -32,6 +32,8 @@ def command(job: Path, changes: list[Change], out: Path | None) -> None:
     from forge.disk.folder import RunFolder
     from forge.disk.portable import Portable
     from forge.disk.script import check_size, script_text
+    from forge.errors import UsageError
+    from forge.planning.absent import refuse_absent
     from forge.planning.packages import packages_of
     from forge.planning.planner import make_plan
 
@@ -39,7 +41,11 @@ def command(job: Path, changes: list[Change], out: Path | None) -> None:
     model = here.file.job.model
     facts = describe_model(here.catalogue, model.id, model.revision, here.file.job.folder)
     plan = make_plan(here.file, here.catalogue, here.machine, facts)
-    portable = Portable(here.file, facts, RunFolder.name_of(here.file), carry=True)
+    refuse_absent(here.file, plan, here.catalogue)
+    if (nodes := here.file.job.launch.nodes) > 1:
+        raise UsageError(f"the job is for {nodes} nodes", "a script is one node's", "write [launch] nodes = 1")
+    adapter = plan.decided("adapter.from")
+    portable = Portable(here.file, facts, RunFolder.name_of(here.file), carry=True, adapter=adapter)
     check_size(portable.files)
     packages = packages_of(plan, here.file.job, here.catalogue)
     text = portable.text(forge.__version__)
