@@ -152,7 +152,7 @@ def member() -> None:
         found[f"{name}, processor ms"] = round(1000 * (time.process_time() - spent) / ASKED, 3)
     if group.rank == 0:
         print(json.dumps(found))
-    group.close()
+    dist.destroy_process_group()
 
 
 def sockets() -> int:

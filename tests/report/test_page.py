@@ -417,6 +417,7 @@ def test_gradient_clipping_is_counted(run: Run) -> None:
     assert "Cut to max_grad_norm = 1 at 1 of 2 logged steps." in run.page.words
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_of_100_000_steps_stays_small(run: Run) -> None:
     run.begin(steps=100_000)
     line = {

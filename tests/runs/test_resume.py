@@ -232,7 +232,7 @@ def test_a_changed_base_model_is_refused(project: Project, stopped: RunFolder) -
 
 def test_another_number_of_processes_is_refused(project: Project, stopped: RunFolder) -> None:
     output = project.forge("resume", str(stopped.path), code=2, WORLD_SIZE="2")
-    assert "WORLD_SIZE says 2 processes: forge trains in 1 process" in output
+    assert "WORLD_SIZE says 2 processes: forge starts the processes of a training itself" in output
 
 
 def test_a_folder_in_use_is_refused(project: Project, stopped: RunFolder) -> None:

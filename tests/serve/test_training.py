@@ -43,6 +43,7 @@ def losses(folder: Path) -> dict[int, float]:
     return {event["step"]: event["loss"] for event in found}
 
 
+@pytest.mark.slow
 def test_the_guides_call_trains_and_its_status_tells_how_far(served: Served, place: Project) -> None:
     body = {
         "provider": "huggingface",

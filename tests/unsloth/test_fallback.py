@@ -281,6 +281,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) ->
     (double / "__init__.py").write_text('raise NotImplementedError("You need a GPU (a double says so)")\n')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     text = tomli_w.dumps({"model": {"id": str(tiny_model), "max_seq_length": 128}, "data": {"path": "none.jsonl"}})
+    (tmp_path / "none.jsonl").write_text('{"messages": 3}\n')
     (tmp_path / "job.toml").write_text(text)
     return tmp_path
 
@@ -288,7 +289,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) ->
 def test_an_unsloth_that_fails_at_import_is_planned_around_and_told(catalogue: Catalogue, broken: Path) -> None:
     shown: list[Any] = []
     file = parse((broken / "job.toml").read_text(), "job.toml", broken, PluginKeys(catalogue))
-    # The second attempt ends early: the job's rows are not there.
+    # The second attempt ends early: the job's rows are none.
     with pytest.raises(ForgeError, match=r"none\.jsonl"):
         run(file, catalogue, machines.FIT, broken / "runs", shown.append)
     (folder,) = broken.glob("runs/*/*")

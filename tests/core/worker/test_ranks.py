@@ -64,6 +64,7 @@ def test_a_wish_in_quick_steps_is_known_to_all_at_the_next_one() -> None:
     assert first == second == [False, False, False, True, False, False]
 
 
+@pytest.mark.slow
 def test_in_quick_steps_one_may_be_a_step_ahead_of_the_other() -> None:
     """Each is slow in every other step; were they to wait for each other in each, all steps would be slow."""
     pauses = [[0.3 * (step % 2 == rank) for step in range(8)] for rank in (0, 1)]
@@ -78,6 +79,7 @@ def test_a_wish_in_slow_steps_is_known_to_all_at_once() -> None:
     assert first == second == wish
 
 
+@pytest.mark.slow
 def test_no_wish_is_lost_where_steps_become_slow_and_quick_again() -> None:
     slow = [step in {3, 4, 5, 6, 11} for step in range(16)]
     wishes = [[step in {2, 6, 9} for step in range(16)], [step in {4, 11, 13} for step in range(16)]]

@@ -422,7 +422,7 @@ def test_a_damaged_or_missing_model_is_a_model_error(
         case()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     run = case.handle("y", source="hub", path=None)
-    with pytest.raises(ModelError, match="cannot be had: the hub cannot be reached"):
+    with pytest.raises(ModelError, match="cannot be had: there is no such folder here, the hub cannot be reached"):
         snapshot(case.job({"path": "x"}, id="org/none"), run, weights=False)
 
 

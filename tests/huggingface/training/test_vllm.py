@@ -47,7 +47,7 @@ def slow(*values: Any) -> Any:
 @pytest.mark.parametrize(
     ("method", "adapter", "more"),
     [
-        ("grpo", {}, {}),
+        slow("grpo", {}, {}),
         slow("grpo", {}, {"vllm_enable_sleep_mode": True, "vllm_importance_sampling_mode": "token_truncate"}),
         slow("grpo", {"type": "none", "r": None, "lora_alpha": None}, {"vllm_importance_sampling_correction": False}),
         slow("rloo", {}, {}),
