@@ -280,8 +280,9 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) ->
     double.mkdir(parents=True)
     (double / "__init__.py").write_text('raise NotImplementedError("You need a GPU (a double says so)")\n')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    text = tomli_w.dumps({"model": {"id": str(tiny_model), "max_seq_length": 128}, "data": {"path": "none.jsonl"}})
     (tmp_path / "none.jsonl").write_text('{"messages": 3}\n')
+    tables = {"model": {"id": str(tiny_model), "max_seq_length": 128}, "data": {"path": "none.jsonl"}}
+    text = tomli_w.dumps({**tables, "train": {"max_steps": 10_000_000}})  # of few rows huggingface would be first
     (tmp_path / "job.toml").write_text(text)
     return tmp_path
 
