@@ -119,22 +119,18 @@ def test_answers_last_as_many_steps_in_two_processes_as_in_one(project: Project,
     assert len(found[0]) == 2  # of four steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "count"),
     [
         ("dpo", 5),
-        *(
-            pytest.param(method, count, marks=pytest.mark.slow)
-            for method, count in (
-                ("dpo", 6),
-                ("reward", 5),
-                ("reward", 6),
-                ("kto", 5),
-                ("kto", 6),
-                ("orpo", 5),
-                ("cpo", 6),
-            )
-        ),
+        ("dpo", 6),
+        ("reward", 5),
+        ("reward", 6),
+        ("kto", 5),
+        ("kto", 6),
+        ("orpo", 5),
+        ("cpo", 6),
     ],
 )
 def test_held_out_rows_are_judged_in_two_processes_as_in_one(

@@ -206,6 +206,7 @@ def test_trainers_that_render_prompts_themselves_have_the_date_and_the_variables
 # Variables, a system message, tools
 
 
+@pytest.mark.slow
 def test_variables_system_message_and_tools_reach_training_evaluation_and_chat(project: Project, rows: Rows) -> None:
     (project.folder / "model" / "chat_template.jinja").write_text(VARIABLES, encoding="utf-8")
     own = {"messages": [{"role": "system", "content": "Own."}, *TALK[0]["messages"]], "tools": [{"name": "mine"}]}
@@ -363,6 +364,7 @@ def test_variables_of_prompts_are_the_same_in_data_and_in_train(project: Project
         project.prepare()
 
 
+@pytest.mark.slow
 def test_a_row_that_gives_what_forge_passes_itself_is_a_bad_row(project: Project, rows: Rows) -> None:
     rows([{**TALK[0], "chat_template_kwargs": {"tools": []}}])
     said = project.forge("data", "job.toml", code=2)

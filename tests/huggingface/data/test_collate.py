@@ -235,6 +235,7 @@ def test_what_a_stream_cuts_later_is_warned_of(case: Case) -> None:
     assert message.endswith("of all tokens of the first 256 streamed rows were cut off")
 
 
+@pytest.mark.slow
 def test_packs_of_a_stream_hold_its_rows_and_come_back_the_same(case: Case) -> None:
     make_rows(case.folder / "rows.jsonl", 1200)
     single = case(streaming=True)
