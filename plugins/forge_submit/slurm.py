@@ -81,8 +81,8 @@ saved() {{
 before=$(saved)
 limit=
 # Slurm sends USR1 to this script alone, before the time limit. forge takes TERM as the wish to save and stop.
-trap 'heard=1; limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
-trap heard=1 TERM  # from scancel: the step gets it too, and is waited for
+trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap : TERM  # from scancel: the step gets it too, and is waited for
 if [ -e "$run/plan.json" ]; then
   set -- resume "$run"
 else
@@ -91,12 +91,12 @@ fi
 echo "forge: job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${{SLURM_RESTART_COUNT:-0}} + 1)): forge $1"
 {step} &
 step=$!
-heard=1
-while [ -n "$heard" ]; do  # a signal ends `wait`, not the step
-  heard=
-  wait "$step"
-  code=$?
+while kill -0 "$step" 2>/dev/null; do
+  wait "$step"  # a signal ends `wait`, not the step
 done
+trap '' USR1 TERM
+wait "$step"
+code=$?
 if [ "$code" = 130 ] && [ -n "$limit" ]; then
   if [ "$(saved)" != "$before" ]; then
     echo "forge: the time limit comes; what was trained is saved, and the job goes back into the queue"
@@ -126,18 +126,19 @@ srun --kill-on-bad-exit=1 bash -c '
   if [ "$SLURM_NODEID" = 0 ]; then
     exec "$python" -P -m forge "$@"
   fi
-  # What the training ended of is the word of the first node: srun ends with the highest code, and 130 would be it here,
-  # for this one is asked to stop wherever another one has failed.
-  trap heard=1 TERM
+  # What the training ended of is the word of the first node: srun ends with the highest code, and this one is asked to
+  # stop, once or twice, wherever another one has ended.
+  asked=
+  trap asked=1 TERM
   "$python" -P -m forge worker-node "$run" --node "$SLURM_NODEID" &
   node=$!
-  heard=1
-  while [ -n "$heard" ]; do
-    heard=
+  while kill -0 "$node" 2>/dev/null; do
     wait "$node"
-    code=$?
   done
-  [ "$code" != 130 ] || code=0
+  trap "" TERM
+  wait "$node"
+  code=$?
+  [ -z "$asked" ] || code=0
   exit "$code"
 ' forge "$run" "$python" "$@\""""
 
