@@ -123,11 +123,12 @@ class HfJobs(Submitter[HfJobsOptions]):
         elif flavor is not None and self.options.timeout:
             cost = known[flavor]
             unit = {"minute": 60, "hour": 3600}.get(cost.unit_label)
-            attempts = self.options.attempts
-            most = cost.unit_cost_usd * self.options.seconds * attempts / (unit or 1)
-            whole = f", at most {most:.2f} USD" if unit else ""
-            each = f" in {attempts} attempts" if unit and attempts > 1 else ""
-            yield Finding("note", f"{flavor} is {cost.unit_cost_usd:g} USD a {cost.unit_label}{whole}{each}")
+            told = f"{flavor} is {cost.unit_cost_usd:g} USD a {cost.unit_label}"
+            if unit:
+                attempts = self.options.attempts
+                told += f", at most {cost.unit_cost_usd * self.options.seconds * attempts / unit:.2f} USD"
+                told += f" in {attempts} attempts" if attempts > 1 else ""
+            yield Finding("note", told)
 
     def write(self, bundle: Bundle) -> Path:
         """Write the script, and what is asked of the service."""

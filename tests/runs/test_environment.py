@@ -70,6 +70,8 @@ def test_one_card_is_named_so_that_unsloth_compiles_in_all_processes(project: Pr
     assert "CUDA_VISIBLE_DEVICES" not in worker_environment({}, replace(plan, machine=PRESETS["linux-cpu"]))
     amd = worker_environment({"HIP_VISIBLE_DEVICES": "2,3"}, replace(plan, machine=PRESETS["linux-rocm"]))
     assert amd["HIP_VISIBLE_DEVICES"] == "2"
+    nvidia = worker_environment({"HIP_VISIBLE_DEVICES": "2,3"}, plan)  # which is left over from another machine
+    assert nvidia["CUDA_VISIBLE_DEVICES"] == "0"
     assert "CUDA_VISIBLE_DEVICES" not in amd
 
 

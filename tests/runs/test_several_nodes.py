@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from forge.api import Decision
 from forge.disk.events import read_events
 from forge.disk.folder import RunFolder
 from forge.disk.meeting import Meeting
 from forge.errors import RunError
+from forge.machine.presets import PRESETS
 from forge.parent.node import check_cards, serve
 from support.projects import cut_after, json_of, processes_of, wait_for
 from support.together import SHARED, in_stage, is_free, numbers, run, told, trained
@@ -240,8 +243,11 @@ def test_a_node_that_came_is_stopped_with_the_first_one_that_waits_for_another(p
     assert (first.returncode, second.returncode) == (130, 130)
 
 
-def test_a_node_that_shows_fewer_gpus_than_the_first_one_is_told() -> None:
+def test_a_node_that_shows_fewer_gpus_than_the_first_one_is_told(project: Project) -> None:
+    run, _ = project.prepare()
+    two = Decision("launch.processes", 2, "there are two")
+    plan = replace(run.plan, decisions=(*run.plan.decisions, two), machine=PRESETS["linux-cuda"])
     with pytest.raises(RunError, match="node 2 shows 1 GPU by CUDA_VISIBLE_DEVICES, and 2 are used: every node"):
-        check_cards({"CUDA_VISIBLE_DEVICES": "3"}, 2, 2)
-    check_cards({"CUDA_VISIBLE_DEVICES": "3,0"}, 2, 2)
-    check_cards({}, 2, 2)
+        check_cards({"CUDA_VISIBLE_DEVICES": "3"}, plan, 2)
+    for shown in ({"CUDA_VISIBLE_DEVICES": "3,0"}, {"HIP_VISIBLE_DEVICES": "0"}, {}):
+        check_cards(shown, plan, 2)

@@ -140,13 +140,15 @@ def accelerators(environ: Mapping[str, str], memory: int) -> tuple[Accelerator, 
     return found
 
 
-def visible_by(environ: Mapping[str, str]) -> str:
-    """Return the variable that says which GPUs can be seen: ROCm's own where it is set.
+def visible_by(environ: Mapping[str, str], cards: Iterable[Accelerator]) -> str:
+    """Return the variable that says which of some GPUs can be seen: ROCm's own where it is set and they are AMD's.
 
-    >>> visible_by({}), visible_by({"HIP_VISIBLE_DEVICES": "2"})
-    ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES')
+    >>> amd, other = [Accelerator("rocm", "", 0)], [Accelerator("cuda", "", 0)]
+    >>> [visible_by({"HIP_VISIBLE_DEVICES": "2"}, cards) for cards in (amd, other)]
+    ['HIP_VISIBLE_DEVICES', 'CUDA_VISIBLE_DEVICES']
     """
-    return "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
+    own = "HIP_VISIBLE_DEVICES" in environ and any(card.kind == "rocm" for card in cards)
+    return "HIP_VISIBLE_DEVICES" if own else "CUDA_VISIBLE_DEVICES"
 
 
 def select(visible: str | None, uuids: Sequence[str]) -> list[int]:

@@ -54,15 +54,16 @@ def serve(folder: RunFolder, node: int, show: Show, *, wait: float) -> None:
                 what = f"the training in {folder.path} has no node {node}"
                 raise RunError(what, f"it is one of {meeting.nodes}, and 0 is the one that began it", "mend --node")
             there = _same(folder, meeting)
-            plan = there.path / meeting.plan
-            processes = Plan.read(plan).launch.processes
+            path = there.path / meeting.plan
+            plan = Plan.read(path)
+            processes = plan.launch.processes
             several = f"{processes} process{'es' * (processes != 1)}"
             show(Noted(f"node {node} of {meeting.nodes}: {several}, meeting at {meeting.address}"))
-            environment, _ = environment_of(there, plan)
+            environment, _ = environment_of(there, path)
             environment[NODE] = str(node)
-            check_cards(environment, Plan.read(plan).launch.processes, node)
+            check_cards(environment, plan, node)
             with log.open("ab") as output:
-                launcher = start("forge.launcher", there, plan, environment, stdout=output, stderr=subprocess.STDOUT)
+                launcher = start("forge.launcher", there, path, environment, stdout=output, stderr=subprocess.STDOUT)
                 code = _end(launcher, folder, meeting, wish)
             if code and meeting.is_given_up(folder.path):
                 code = Interrupted.exit_code
@@ -104,9 +105,10 @@ class _Wish:
             self.launcher.send_signal(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
 
 
-def check_cards(environment: Mapping[str, str], processes: int | str, node: int) -> None:
+def check_cards(environment: Mapping[str, str], plan: Plan, node: int) -> None:
     """Refuse a node that shows fewer GPUs than each node is to use. Raises :class:`RunError`."""
-    visible = environment.get(name := visible_by(environment))
+    processes = plan.launch.processes
+    visible = environment.get(name := visible_by(environment, plan.machine.accelerators))
     if visible and isinstance(processes, int) and (there := len(visible.split(","))) < processes:
         what = f"node {node} shows {there} GPU{'s' * (there != 1)} by {name}, and {processes} are used"
         raise RunError(what, "every node must have as many GPUs as the first", "show more, or name [launch] processes")

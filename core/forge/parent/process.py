@@ -126,27 +126,23 @@ def _work(folder: RunFolder, plan: Path, show: Show) -> Outcome:
     if not folder.busy() and (back := restore(folder.path)):
         show(Warned(f"a plugin had deleted {some(back)} of the run when its worker ended; put back"))
     error = verdict(worker.returncode, last, folder, wishes, ranks, stage)
-    if isinstance(error, Interrupted):
-        keep_stop(folder, error, last)
-    elif ranks and error:
+    if isinstance(error, Interrupted) or (ranks and error):
         keep(folder, error, last)
     return Outcome(error, asked=bool(wishes))
 
 
 def keep(folder: RunFolder, error: ForgeError, last: Event | None) -> None:
-    """Write down what a training of several processes failed of, where the first one knew of a lost connection only."""
-    if isinstance(last, Failed) and from_json(last.error).what == error.what:
-        return
-    with suppress(OSError, MachineError), closing(EventLog(folder.events)) as log:  # it may be a full disk
-        log.append(Failed(error.to_json()))
-
-
-def keep_stop(folder: RunFolder, error: Interrupted, last: Event | None) -> None:
-    """Write down that a worker was stopped, where it did not live to do so."""
-    if isinstance(last, Stopped | Failed):
-        return
-    with suppress(OSError, MachineError), closing(EventLog(folder.events)) as log:
-        log.append(Stopped(f"{error.what}: {error.why}" if error.why else error.what))
+    """Write down what no worker did: that it was stopped at once, or of what another one than the first has failed."""
+    word: Event
+    if isinstance(error, Interrupted):
+        told = isinstance(last, Stopped | Failed)
+        word = Stopped(f"{error.what}: {error.why}" if error.why else error.what)
+    else:
+        told = isinstance(last, Failed) and from_json(last.error).what == error.what
+        word = Failed(error.to_json())
+    if not told:
+        with suppress(OSError, MachineError), closing(EventLog(folder.events)) as log:  # it may be a full disk
+            log.append(word)
 
 
 def ranks_of(folder: RunFolder, plan: Path) -> Ranks | None:
@@ -233,9 +229,9 @@ def worker_environment(environ: Mapping[str, str], plan: Plan) -> dict[str, str]
     clean = {key: value for key, value in clean.items() if key not in unsupported(environ)}
     # Each process uses one GPU: with several in sight, transformers would silently wrap the model in nn.DataParallel.
     # Where a container shows one alone, naming it lets Unsloth compile in as many processes as there are cores.
-    name = visible_by(environ)
-    visible = environ.get(name)
     cards = [card for card in plan.machine.accelerators if card.kind in {"cuda", "rocm"}]
+    name = visible_by(environ, cards)
+    visible = environ.get(name)
     launch = plan.launch
     count = launch.processes if launch.processes != "auto" else 1
     if visible:

@@ -59,9 +59,9 @@ def main(arguments: list[str]) -> int:
     """Do what a plan says, heed the parent, and return the exit code."""
     mask_output()
     several = LAUNCHER in os.environ
-    if several:
-        take_place(os.environ)
     folder, plan, rank = RunFolder(Path(arguments[0])), Plan.read(Path(arguments[1])), rank_of(os.environ)
+    if several:
+        take_place(os.environ, plan.machine.accelerators)
     sink = Sink(EventLog(folder.events_of(rank)))
     run = Run(folder=folder.path, plan=plan, sink=sink)
     run.group.rank = rank  # which is known before the others can be reached

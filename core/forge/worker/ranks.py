@@ -25,9 +25,10 @@ from forge.errors import PeerLost, RunError, chain, first_line
 from forge.machine.probe import visible_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from forge.api.run import Run
+    from forge.machine.machine import Accelerator
 
 T = TypeVar("T")
 
@@ -43,12 +44,12 @@ def rank_of(environ: Mapping[str, str]) -> int:
     return int(environ.get("RANK", "0"))
 
 
-def take_place(environ: dict[str, str] | os._Environ[str]) -> None:
+def take_place(environ: dict[str, str] | os._Environ[str], cards: Iterable[Accelerator]) -> None:
     """Take this process's GPU alone into sight, and end with the launcher."""
     local = int(environ.get("LOCAL_RANK", "0"))
-    if cards := environ.get(name := visible_by(environ)):
+    if shown := environ.get(name := visible_by(environ, cards)):
         # As in a training of one process, the GPU is cuda:0, and nothing can spread over another one's by mistake.
-        environ[name] = cards.split(",")[local]
+        environ[name] = shown.split(",")[local]
         environ["LOCAL_RANK"] = "0"
     end_with(int(environ[LAUNCHER]))
 

@@ -302,7 +302,7 @@ def _patient(loader: Any) -> Any:
     This process saves and stops after its step, and a worker that was gone would make that a failure.
     """
     own = getattr(loader, "base_dataloader", loader)  # accelerate's hold another one
-    if own.num_workers:
+    if own.num_workers and getattr(own.worker_init_fn, "func", None) is not _begin:  # a loader may be kept
         own.worker_init_fn = partial(_begin, own.worker_init_fn)
     return loader
 
