@@ -68,9 +68,10 @@ unset FORGE_MACHINE  # the job gets the variables of who sent it, and that is fo
 if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then
   export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # else srun gives the step one core
 fi
-# The word of its end, also where what prepares it fails: Slurm forgets a job soon after.
+# The word of its end, which Slurm forgets soon; also where what prepares it fails, or is ended: bash says 0 of that.
 rm -f "$run/submit/ended"
-trap 'echo "$?" >"$run/submit/ended"' EXIT
+code=
+trap 'last=$?; [ -n "$code" ] || [ "$last" != 0 ] || last=130; echo "$last" >"$run/submit/ended"' EXIT
 set -e
 {setup}
 set +e

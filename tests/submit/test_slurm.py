@@ -60,6 +60,20 @@ def test_several_nodes_get_a_place_to_meet_and_a_worker_each(tmp_path: Path) -> 
     assert "export MASTER_ADDR MASTER_PORT" in text
 
 
+@pytest.mark.parametrize(
+    ("line", "word", "asked"), [("false", "1", False), ("sleep 3", "130", True), ("exit 7", "7", False)]
+)
+def test_an_end_in_what_prepares_a_job_leaves_its_word(tmp_path: Path, line: str, word: str, asked: bool) -> None:
+    made = bundle(tmp_path)
+    script = slurm(setup=["echo preparing", line]).write(made)
+    with subprocess.Popen(["bash", str(script)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "preparing\n"
+        if asked:
+            process.terminate()
+    assert (made.folder / "ended").read_text() == f"{word}\n"
+
+
 def test_a_folder_with_signs_of_a_shell_stays_what_it_is(tmp_path: Path) -> None:
     made = bundle(tmp_path / "a $(b) 'c' 5%j")
     text = checked_by_bash(slurm().text(made))
